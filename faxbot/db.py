@@ -1,0 +1,279 @@
+"""The ledger's engine: PostgreSQL, or SQLite in WAL mode; transactions, try-locks, ids and the migrations' door.
+
+Rules that were measured to hold on SQLite: BEGIN IMMEDIATE for every write transaction (a deferred BEGIN gave hundreds
+of "database is locked" under load), WAL, synchronous FULL (a 202 must survive a power cut), busy time-out 10 s, short
+transactions with no network call inside. Engines are made after a fork, never before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+from faxbot.config import Config
+from faxbot.errors import ConfigError, DatabaseAway
+
+CONSTRAINT_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+_PING_AFTER_IDLE = 1.0  # seconds; a pooled connection used more recently is taken as alive
+_MIGRATION_LOCK = 0x0FAB07
+
+
+class Base(DeclarativeBase):
+    """All tables; constraints are named so that migrations can find them."""
+
+    metadata = sa.MetaData(naming_convention=CONSTRAINT_NAMES)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; a naive one is refused. PostgreSQL keeps the zone, SQLite keeps UTC without it."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone came to the database")
+        return value.astimezone(UTC).replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id(at: datetime | None = None) -> str:
+    """32 hex digits, a UUID version 7 (RFC 9562): ordered by time to the millisecond, random after that."""
+    milliseconds = int((at or utcnow()).timestamp() * 1000)
+    value = (milliseconds << 80) | secrets.randbits(80)
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return f"{value:032x}"
+
+
+def first_id(at: datetime) -> str:
+    """The smallest id that new_id() can give at or after `at`: a time bound for lists ordered by id."""
+    return f"{int(at.timestamp() * 1000) << 80:032x}"
+
+
+class Database:
+    """One engine per process, with transactions for writing and autocommitting sessions for reading."""
+
+    def __init__(self, config: Config, *, pool_size: int = 8) -> None:
+        self.engine = _engine(config, pool_size)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._locks = config.data_dir / "locks"
+        self._write = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        # Reading needs no transaction: two round trips less on PostgreSQL, no write lock on SQLite.
+        reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._read = sessionmaker(reader, expire_on_commit=False, autoflush=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that commits at the end; raises DatabaseAway when the database cannot be reached."""
+        with _faults(), self._write() as session:
+            try:
+                with session.begin():
+                    yield session
+            finally:
+                for descriptor in session.info.pop("locks", ()):
+                    os.close(descriptor)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads; each statement sees what is committed when it runs."""
+        with _faults(), self._read() as session:
+            yield session
+
+    def try_lock(self, session: Session, name: str) -> bool:
+        """Take the lock `name` until the transaction ends, or say at once that somebody holds it.
+
+        `name` is hex. PostgreSQL: a transaction-scoped advisory lock. SQLite: a lock on one byte of a file that
+        belongs to the open file (OFD), so that it holds between threads and processes alike; ask before the first
+        statement, because the transaction itself waits for other writers.
+        """
+        number = int(name[:15], 16)
+        if not self.is_sqlite:
+            return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(number))))
+        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._locks / "idempotency", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+        except OSError:
+            os.close(descriptor)
+            return False
+        session.info.setdefault("locks", []).append(descriptor)
+        return True
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise DatabaseAway from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseAway from error
+        raise
+
+
+def _engine(config: Config, pool_size: int) -> Engine:
+    url = sa.make_url(config.database)
+    if url.get_backend_name() == "sqlite":
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engine = sa.create_engine(url, pool_size=pool_size, max_overflow=4)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    if url.get_backend_name() != "postgresql":
+        raise ConfigError("DATABASE_URL must begin with postgresql:// or sqlite:///")
+    engine = sa.create_engine(
+        url, pool_size=pool_size, max_overflow=4, connect_args={"connect_timeout": 3}
+    )
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _ping_when_idle)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; _begin_immediate does
+    for pragma in (
+        "journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_when_idle(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    """After a restart of the server a pooled connection is dead: find out before a request does."""
+    if time.monotonic() - record.info.get("used", time.monotonic()) < _PING_AFTER_IDLE:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:  # noqa: BLE001 - whatever the driver says, the connection is not usable
+        raise sa.exc.DisconnectionError from error
+
+
+# Migrations ---------------------------------------------------------------------------------------------------------
+
+
+def _alembic(connection: Connection) -> AlembicConfig:
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(migrations_dir()))
+    settings.attributes["connection"] = connection
+    return settings
+
+
+def migrations_dir() -> Path:
+    """Where the migrations lie: migrations/ of a checkout, faxbot.migrations of an installation."""
+    return Path(str(resources.files("faxbot.migrations")))
+
+
+def head() -> str:
+    """The newest revision this code knows."""
+    revision = ScriptDirectory(str(migrations_dir())).get_current_head()
+    if revision is None:
+        raise ConfigError("the installation has no migrations: install faxbot again")
+    return revision
+
+
+def migrate(config: Config, revision: str = "head") -> None:
+    """Bring the schema to `revision`, up or down; safe when several processes start at once."""
+    database = Database(config, pool_size=1)
+    try:
+        with _faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
+            settings = _alembic(connection)
+            if revision == "base" or revision.startswith("-"):
+                command.downgrade(settings, revision)
+            else:
+                command.upgrade(settings, revision)
+            connection.commit()
+    finally:
+        database.close()
+
+
+def upgrade(config: Config) -> None:
+    """Bring the schema to the newest revision."""
+    migrate(config, "head")
+
+
+def current(config: Config) -> str | None:
+    """The revision of the database, None when it is empty."""
+    database = Database(config, pool_size=1)
+    try:
+        with _faults(), database.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        database.close()
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError unless the database has this code's schema."""
+    if current(config) != head():
+        raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
+
+
+@contextmanager
+def _one_at_a_time(config: Config, database: Database) -> Iterator[None]:
+    if database.is_sqlite:
+        descriptor = os.open(config.data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+        return
+    with database.engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+        try:
+            yield
+        finally:
+            with suppress(DBAPIError):
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))

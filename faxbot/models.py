@@ -1,0 +1,234 @@
+"""All tables of the ledger. Columns named *_sealed hold PHI under the keyring; *_at are aware UTC times.
+
+The job row is also its own outbox: a due row that nobody claimed is announced again by the sweep. Every table has an
+account_id. A status is moved by results.record_event() only, and the database refuses pairs that events.py does not hold.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from faxbot.db import Base, UtcDateTime
+from faxbot.events import DEFAULT_ACCOUNT, OPEN
+
+Id = String(32)
+Name = String(64)
+Digest = String(64)
+BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_OPEN = f"status IN ({', '.join(repr(str(status)) for status in OPEN)})"
+
+
+class Job(Base):
+    """One outbound fax to one number."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_account", "account_id", "id"),
+        Index("ix_jobs_account_status", "account_id", "status", "id"),
+        Index("ix_jobs_account_to", "account_id", "to_key", "id"),
+        Index("ix_jobs_due", "status", "next_at",
+              postgresql_where=sa.text(_OPEN), sqlite_where=sa.text(_OPEN)),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    created_by: Mapped[str] = mapped_column(Name)
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    """Why it is held, or the cause of the last failed attempt."""
+    to_sealed: Mapped[bytes]
+    to_key: Mapped[str] = mapped_column(Digest)
+    header_sealed: Mapped[bytes | None]
+    resolution: Mapped[str] = mapped_column(String(8))
+    priority: Mapped[int] = mapped_column(sa.SmallInteger)
+    tags: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    wanted_provider_id: Mapped[str | None] = mapped_column(Name)
+    provider_id: Mapped[str | None] = mapped_column(Name)
+    external_id: Mapped[str | None] = mapped_column(String(255))
+    pages: Mapped[int | None]
+    pages_sent: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Attempt rows so far."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """Attempts that use up the limits."""
+    resend_of: Mapped[str | None] = mapped_column(Id)
+    send_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When somebody must look at it next, whatever its status; None once it is final."""
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    fence: Mapped[int] = mapped_column(default=0)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_sequence: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobTag(Base):
+    """An index over jobs.tags, for lists filtered by tag."""
+
+    __tablename__ = "job_tags"
+    __table_args__ = (Index("ix_job_tags_find", "account_id", "name", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    value: Mapped[str] = mapped_column(String(255))
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+
+
+class Attempt(Base):
+    """One call to one provider for one job; `tag` is its own name at the carrier and the locator of its callbacks."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        UniqueConstraint("tag"),
+        Index("ix_attempts_external", "provider_id", "external_id"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    provider_id: Mapped[str] = mapped_column(Name)
+    tag: Mapped[str] = mapped_column(Name)
+    fence: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(16), default="open")
+    """open, accepted, unknown; then refused, delivered, failed, absent, cancelled."""
+    cause: Mapped[str | None] = mapped_column(String(32))
+    external_id: Mapped[str | None] = mapped_column(String(255))
+    counted: Mapped[bool] = mapped_column(default=False)
+    pages_sent: Mapped[int] = mapped_column(default=0)
+    looks: Mapped[int] = mapped_column(default=0)
+    """Look-ups and polls so far since the outcome was last known."""
+    absences: Mapped[int] = mapped_column(default=0)
+    intended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class FaxEvent(Base):
+    """The results table: one immutable fact about one fax, numbered without gaps per job. No PHI."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("job_id", "sequence"), UniqueConstraint("job_id", "key"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    sequence: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    schema_version: Mapped[int] = mapped_column(sa.SmallInteger)
+    status: Mapped[str] = mapped_column(String(16))
+    """The status after this event."""
+    attempt: Mapped[int | None]
+    provider_id: Mapped[str | None] = mapped_column(Name)
+    cause: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    pages: Mapped[int | None]
+    pages_sent: Mapped[int | None]
+    source: Mapped[str] = mapped_column(String(16))
+    """api, worker, sweep, callback, look_up, poll or person."""
+    key: Mapped[str | None] = mapped_column(Digest)
+    """What makes a repeat of the same news known as one."""
+    occurred_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyKey(Base):
+    """The first answer to a keyed request, to be given again byte for byte."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_expires", "expires_at"),)
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    route: Mapped[str] = mapped_column(Name, primary_key=True)
+    key_hash: Mapped[str] = mapped_column(Digest, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(Digest)
+    job_id: Mapped[str] = mapped_column(Id)
+    response_status: Mapped[int] = mapped_column(sa.SmallInteger)
+    response_sealed: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Artifact(Base):
+    """Stored bytes with hash and type: a submitted document, or the fax pages made of all of them."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("job_id", "role", "position"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(16))
+    """document or pages."""
+    position: Mapped[int] = mapped_column(sa.SmallInteger)
+    storage_id: Mapped[str] = mapped_column(Name)
+    key: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(Digest)
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    media_type: Mapped[str] = mapped_column(Name)
+    pages: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_WAITING = "applied_at IS NULL"
+
+
+class Callback(Base):
+    """A carrier's verified message as it came, sealed; applied by a worker, once."""
+
+    __tablename__ = "callbacks"
+    __table_args__ = (
+        UniqueConstraint("provider_id", "key"),
+        Index("ix_callbacks_waiting", "next_at",
+              postgresql_where=sa.text(_WAITING), sqlite_where=sa.text(_WAITING)),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name)
+    key: Mapped[str] = mapped_column(Digest)
+    raw_sealed: Mapped[bytes]
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    applied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    tries: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    """applied, nothing, unmatched or unreadable."""
+
+
+class ApiKey(Base):
+    """A key that clients present; only a keyed hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(String(255))
+    secret_hash: Mapped[str] = mapped_column(Digest)
+    scopes: Mapped[list[str]] = mapped_column(sa.JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ProviderState(Base):
+    """What all processes know of one provider: until when it rests, and why."""
+
+    __tablename__ = "provider_states"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    rests_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str | None] = mapped_column(String(32))
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,46 @@
+"""What the domain functions need, put together once per process by wiring.build(): a plain frozen value.
+
+A function with a `session` argument works in its caller's transaction and never commits; a function with a
+`runtime` argument opens its own short ones. Nothing here is global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from faxbot.config import Config
+from faxbot.crypto import Keyring
+from faxbot.db import Database, utcnow
+from faxbot.documents import Checker, Renderer
+from faxbot.plugins.loader import Plugins
+
+Ring = Callable[[str, str], bool]
+"""Rings the bell: (task name, row id) -> whether the broker took it. Never raises, never waits long."""
+
+
+def silent(task: str, row_id: str) -> bool:
+    """The bell of a process without a broker; the sweep finds what was not announced."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything a process works with."""
+
+    config: Config
+    database: Database
+    keyring: Keyring
+    plugins: Plugins
+    checker: Checker
+    renderer: Renderer
+    ring: Ring = silent
+    now: Callable[[], datetime] = utcnow
+
+    def close(self) -> None:
+        """Let go of child processes, plugins and connections."""
+        self.checker.close()
+        self.renderer.close()
+        self.plugins.close()
+        self.database.close()
