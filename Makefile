@@ -1,0 +1,41 @@
+# Every word sets up what it needs first: .venv from the hashed locks, in seconds the first time and at once after that.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check bench lock
+py := .venv/bin/python
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+
+demo: ## send one fax through the whole system, show its timeline, exit
+	@scripts/bootstrap run
+	@exec .venv/bin/faxbot demo
+
+run: ## serve at http://127.0.0.1:8080 until Ctrl-C
+	@scripts/bootstrap run
+	@exec .venv/bin/faxbot up
+
+test: ## all tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
+	@scripts/bootstrap dev
+	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),-n auto --dist worksteal)
+
+check: ## format, lint, types, import contracts, manifests, docs
+	@scripts/bootstrap dev
+	$(py) -m ruff format --check .
+	$(py) -m ruff check .
+	$(py) -m mypy
+	.venv/bin/lint-imports --no-cache
+	.venv/bin/faxbot plugins validate
+	$(py) -m pytest -q tests/unit/test_docs.py
+
+bench: ## the benchmarks; ARGS="--help" shows their options
+	@scripts/bootstrap dev
+	@exec $(py) -m benchmarks $(ARGS)
+
+compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+lock: ## recompile constraints*.txt after a change in setup.cfg; ARGS="--upgrade" takes newer versions
+	@scripts/bootstrap dev
+	$(compile) setup.cfg --extra operations -o constraints.txt
+	$(compile) setup.cfg --extra operations --extra dev -c constraints.txt -o constraints-dev.txt
+	echo 'setuptools>=80' | $(compile) - -o constraints-build.txt
+	echo 'uv' | $(compile) - -o constraints-uv.txt
