@@ -1,8 +1,9 @@
 """Sealing and keyed hashes: what keeps numbers, replies and raw callbacks unreadable in the database.
 
 A Keyring holds 32-byte master keys by id; every sealed value names the key that sealed it, so keys can rotate.
-From a master key HKDF-SHA256 (RFC 5869) derives one key per purpose. Sealing is AES-256-GCM (NIST SP 800-38D) with a random
-96-bit nonce and the place of the value as associated data, so that a value copied to another column does not open.
+From a master key HKDF-SHA256 (RFC 5869) derives one key per purpose. Sealing is AES-256-GCM (NIST SP 800-38D) with a
+random 96-bit nonce and the place of the value as associated data, so that a value copied to another column does not
+open.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
@@ -41,7 +43,7 @@ class Hidden(Generic[T]):
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self._value: T = value
 
     def reveal(self) -> T:
         return self._value
@@ -77,14 +79,17 @@ class Keyring:
     def __init__(self, keys: dict[str, bytes], current: str) -> None:
         self._keys = {key_id: bytes(key) for key_id, key in keys.items()}
         self.current = current
-        self._ciphers = {self._tag(key_id): AESGCM(_derive(key, b"seal")) for key_id, key in keys.items()}
+        self._ciphers = {
+            self._tag(key_id): AESGCM(_derive(key, b"seal")) for key_id, key in keys.items()
+        }
 
     @staticmethod
     def _tag(key_id: str) -> bytes:
         return hashlib.sha256(key_id.encode()).digest()[:_ID_BYTES]
 
     def seal(self, plain: bytes, place: str) -> bytes:
-        """Version, key id (4 bytes), nonce (12 bytes), ciphertext and tag (16 bytes); `place` is "table.column:account"."""
+        """Version, key id (4 bytes), nonce (12 bytes), ciphertext and tag (16 bytes); `place` is
+        "table.column:account"."""
         tag, nonce = self._tag(self.current), os.urandom(_NONCE_BYTES)
         return _VERSION + tag + nonce + self._ciphers[tag].encrypt(nonce, plain, place.encode())
 
@@ -94,7 +99,7 @@ class Keyring:
         cipher = self._ciphers.get(sealed[1:start])
         if sealed[:1] != _VERSION or cipher is None:
             raise Unsealable
-        nonce, body = sealed[start:start + _NONCE_BYTES], sealed[start + _NONCE_BYTES:]
+        nonce, body = sealed[start : start + _NONCE_BYTES], sealed[start + _NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, body, place.encode())
         except (InvalidTag, ValueError):
@@ -108,7 +113,9 @@ class Keyring:
 
 @lru_cache(maxsize=64)
 def _derive(master: bytes, purpose: bytes) -> bytes:
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"faxbot:" + purpose).derive(master)
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"faxbot:" + purpose).derive(
+        master
+    )
 
 
 def key_file(path: Path) -> bytes:
@@ -123,17 +130,19 @@ def key_file(path: Path) -> bytes:
                 file.flush()
                 os.fsync(file.fileno())
             # link() refuses to replace: the first of several starters wins, and all read the winner's key.
-            try:
+            with suppress(FileExistsError):
                 os.link(draft, path)
-            except FileExistsError:
-                pass
         finally:
             draft.unlink()
     key = path.read_bytes()
     if len(key) != 32:
-        raise ConfigError(f"the key file {path.name} in FAX_DATA_DIR is damaged: restore it from a backup")
+        raise ConfigError(
+            f"the key file {path.name} in FAX_DATA_DIR is damaged: restore it from a backup"
+        )
     if path.stat().st_mode & 0o077:
-        raise ConfigError(f"the key file {path.name} in FAX_DATA_DIR is readable by others: chmod 600 it")
+        raise ConfigError(
+            f"the key file {path.name} in FAX_DATA_DIR is readable by others: chmod 600 it"
+        )
     return key
 
 

@@ -64,13 +64,14 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError("a time without a zone came to the database")
         return value.astimezone(UTC).replace(tzinfo=None) if dialect.name == "sqlite" else value
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def utcnow() -> datetime:
+    """The time now, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -128,7 +129,9 @@ class Database:
         if not self.is_sqlite:
             return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(number))))
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._locks / "idempotency", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            self._locks / "idempotency", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
@@ -175,7 +178,10 @@ def _engine(config: Config, pool_size: int) -> Engine:
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_immediate does
     for pragma in (
-        "journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=10000",
+        "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -196,7 +202,8 @@ def _ping_when_idle(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -
     try:
         connection.execute("SELECT 1")
         connection.rollback()
-    except Exception as error:  # noqa: BLE001 - whatever the driver says, the connection is not usable
+    except Exception as error:
+        # Whatever the driver says, the connection is not usable.
         raise sa.exc.DisconnectionError from error
 
 
@@ -262,7 +269,9 @@ def check(config: Config) -> None:
 @contextmanager
 def _one_at_a_time(config: Config, database: Database) -> Iterator[None]:
     if database.is_sqlite:
-        descriptor = os.open(config.data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            config.data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -1,4 +1,5 @@
-"""The words of the ledger, as data: job statuses, FAX_* events, which event may move which status, and canonical causes.
+"""The words of the ledger, as data: job statuses, FAX_* events, which event may move which status, and canonical
+causes.
 
 Pure: no imports of ours, no I/O. The database refuses what TRANSITIONS does not hold (a trigger over PAIRS);
 docs/events.md is compared with this module by a test.
@@ -90,38 +91,82 @@ class Transition:
     only_if: str
 
 
-def _from(sources: Iterable[Status], target: Status, event: Event, only_if: str) -> list[Transition]:
+def _from(
+    sources: Iterable[Status], target: Status, event: Event, only_if: str
+) -> list[Transition]:
     return [Transition(source, target, event, only_if) for source in sources]
 
 
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, Status.QUEUED, Event.QUEUED, "the submit transaction"),
-    *_from(CLAIMABLE, Status.SUBMITTING, Event.SUBMITTING,
-           "claimed, due, not expired, document rendered, attempt row with tag committed"),
+    *_from(
+        CLAIMABLE,
+        Status.SUBMITTING,
+        Event.SUBMITTING,
+        "claimed, due, not expired, document rendered, attempt row with tag committed",
+    ),
     *_from(CLAIMABLE, Status.HELD, Event.HELD, "nothing usable to send with"),
-    *_from(CLAIMABLE, Status.FAILED, Event.FAILED,
-           "the document cannot be rendered, or rendering it killed three workers: nothing was sent"),
-    *_from((Status.SUBMITTING, Status.SENT), Status.HELD, Event.HELD,
-           "the account was refused or is out of funds, and nothing was accepted or the attempt is final"),
-    Transition(Status.HELD, Status.QUEUED, Event.RELEASED, "the reason is gone, or a person released it"),
+    *_from(
+        CLAIMABLE,
+        Status.FAILED,
+        Event.FAILED,
+        "the document cannot be rendered, or rendering it killed three workers: nothing was sent",
+    ),
+    *_from(
+        (Status.SUBMITTING, Status.SENT),
+        Status.HELD,
+        Event.HELD,
+        "the account was refused or is out of funds, and nothing was accepted or the attempt is final",
+    ),
+    Transition(
+        Status.HELD, Status.QUEUED, Event.RELEASED, "the reason is gone, or a person released it"
+    ),
     Transition(Status.SUBMITTING, Status.SENT, Event.SENT, "the carrier's id is known"),
-    Transition(Status.SUBMITTING, Status.RETRYING, Event.RETRYING, "a refusal that proves nothing was sent"),
-    Transition(Status.SUBMITTING, Status.FAILED, Event.FAILED, "document or number refused for good"),
-    Transition(Status.SUBMITTING, Status.UNCERTAIN, Event.UNCERTAIN, "the outcome of the call is not known"),
-    Transition(Status.UNCERTAIN, Status.SENT, Event.SENT,
-               "the look-up found the tag, or an authenticated callback carries this attempt's locator"),
-    Transition(Status.UNCERTAIN, Status.RETRYING, Event.RECONCILED,
-               "absent twice after the settle time, and the provider's absence is proof"),
-    *(Transition(Status.UNCERTAIN, target, Event.DECIDED, "a named person decided, with a reason")
-      for target in (Status.DELIVERED, Status.FAILED, Status.RETRYING)),
-    Transition(Status.SENT, Status.DELIVERED, Event.DELIVERED, "final success, all pages confirmed"),
+    Transition(
+        Status.SUBMITTING, Status.RETRYING, Event.RETRYING, "a refusal that proves nothing was sent"
+    ),
+    Transition(
+        Status.SUBMITTING, Status.FAILED, Event.FAILED, "document or number refused for good"
+    ),
+    Transition(
+        Status.SUBMITTING, Status.UNCERTAIN, Event.UNCERTAIN, "the outcome of the call is not known"
+    ),
+    Transition(
+        Status.UNCERTAIN,
+        Status.SENT,
+        Event.SENT,
+        "the look-up found the tag, or an authenticated callback carries this attempt's locator",
+    ),
+    Transition(
+        Status.UNCERTAIN,
+        Status.RETRYING,
+        Event.RECONCILED,
+        "absent twice after the settle time, and the provider's absence is proof",
+    ),
+    *(
+        Transition(Status.UNCERTAIN, target, Event.DECIDED, "a named person decided, with a reason")
+        for target in (Status.DELIVERED, Status.FAILED, Status.RETRYING)
+    ),
+    Transition(
+        Status.SENT, Status.DELIVERED, Event.DELIVERED, "final success, all pages confirmed"
+    ),
     Transition(Status.SENT, Status.RETRYING, Event.RETRYING, "final, retryable, budget left"),
     Transition(Status.SENT, Status.FAILED, Event.FAILED, "final, permanent or budget spent"),
-    Transition(Status.SENT, Status.UNCERTAIN, Event.UNCERTAIN,
-               "the provider has no record of it, or nothing final for 24 hours"),
-    *_from((*CLAIMABLE, Status.HELD), Status.CANCELLED, Event.CANCELLED, "asked for by owner or admin"),
-    *_from(AFTER_INTENT, Status.CANCELLED, Event.CANCELLED,
-           "a cancel was asked for, and the outcome is anything but delivery"),
+    Transition(
+        Status.SENT,
+        Status.UNCERTAIN,
+        Event.UNCERTAIN,
+        "the provider has no record of it, or nothing final for 24 hours",
+    ),
+    *_from(
+        (*CLAIMABLE, Status.HELD), Status.CANCELLED, Event.CANCELLED, "asked for by owner or admin"
+    ),
+    *_from(
+        AFTER_INTENT,
+        Status.CANCELLED,
+        Event.CANCELLED,
+        "a cancel was asked for, and the outcome is anything but delivery",
+    ),
     *_from((*CLAIMABLE, Status.HELD), Status.EXPIRED, Event.EXPIRED, "past expires_at"),
 )
 
@@ -187,7 +232,9 @@ CAUSES: dict[str, Cause] = {
         Cause("rejected", Retry.LIMITED, "The call was refused."),
         Cause("unreachable", Retry.LIMITED, "The destination cannot be reached."),
         Cause("no_route", Retry.WAIT, "There is no route to this destination."),
-        Cause("trunk_denied", Retry.HOLD, "The carrier refused the account; an operator must look."),
+        Cause(
+            "trunk_denied", Retry.HOLD, "The carrier refused the account; an operator must look."
+        ),
         Cause("funds", Retry.HOLD, "The carrier account is out of funds."),
         Cause("congestion", Retry.WAIT, "The carrier is busy; waiting for a free line."),
         Cause("trunk_down", Retry.WAIT, "The carrier could not be reached."),
@@ -196,7 +243,11 @@ CAUSES: dict[str, Cause] = {
         Cause("t38_failed", Retry.LIMITED, "Fax over IP failed on this line."),
         Cause("handshake_failed", Retry.LIMITED, "The machines could not agree on a speed."),
         Cause("page_failed", Retry.LIMITED, "A page failed in the middle of the call."),
-        Cause("incompatible_image", Retry.LIMITED, "The receiving machine cannot take this page format."),
+        Cause(
+            "incompatible_image",
+            Retry.LIMITED,
+            "The receiving machine cannot take this page format.",
+        ),
         Cause("remote_refused", Retry.NEVER, "The receiving machine refused the fax."),
         Cause("session_timeout", Retry.LIMITED, "The fax call took too long."),
         Cause("doc_unreadable", Retry.NEVER, "The document could not be turned into fax pages."),

@@ -1,7 +1,8 @@
 """All tables of the ledger. Columns named *_sealed hold PHI under the keyring; *_at are aware UTC times.
 
 The job row is also its own outbox: a due row that nobody claimed is announced again by the sweep. Every table has an
-account_id. A status is moved by results.record_event() only, and the database refuses pairs that events.py does not hold.
+account_id. A status is moved by results.record_event() only, and the database refuses pairs that events.py does not
+hold.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ class Job(Base):
         Index("ix_jobs_account", "account_id", "id"),
         Index("ix_jobs_account_status", "account_id", "status", "id"),
         Index("ix_jobs_account_to", "account_id", "to_key", "id"),
-        Index("ix_jobs_due", "status", "next_at",
-              postgresql_where=sa.text(_OPEN), sqlite_where=sa.text(_OPEN)),
+        Index(
+            "ix_jobs_due",
+            "status",
+            "next_at",
+            postgresql_where=sa.text(_OPEN),
+            sqlite_where=sa.text(_OPEN),
+        ),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -189,8 +195,12 @@ class Callback(Base):
     __tablename__ = "callbacks"
     __table_args__ = (
         UniqueConstraint("provider_id", "key"),
-        Index("ix_callbacks_waiting", "next_at",
-              postgresql_where=sa.text(_WAITING), sqlite_where=sa.text(_WAITING)),
+        Index(
+            "ix_callbacks_waiting",
+            "next_at",
+            postgresql_where=sa.text(_WAITING),
+            sqlite_where=sa.text(_WAITING),
+        ),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)

@@ -20,7 +20,7 @@ Ring = Callable[[str, str], bool]
 """Rings the bell: (task name, row id) -> whether the broker took it. Never raises, never waits long."""
 
 
-def silent(task: str, row_id: str) -> bool:
+def silent(_task: str, _row_id: str) -> bool:
     """The bell of a process without a broker; the sweep finds what was not announced."""
     return False
 

@@ -1,4 +1,5 @@
-"""Alembic's door: runs the revisions on the connection that faxbot.db hands over, with short lock waits on PostgreSQL."""
+"""Alembic's door: runs the revisions on the connection that faxbot.db hands over, with short lock waits on
+PostgreSQL."""
 
 from alembic import context
 from sqlalchemy.engine import Connection

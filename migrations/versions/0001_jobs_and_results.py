@@ -59,7 +59,9 @@ def account() -> sa.Column[object]:
 
 
 def job_key() -> sa.Column[object]:
-    return sa.Column("job_id", sa.String(32), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False)
+    return sa.Column(
+        "job_id", sa.String(32), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False
+    )
 
 
 def only_where(condition: str) -> dict[str, object]:
@@ -117,10 +119,14 @@ def jobs_and_attempts() -> None:
     op.create_index("ix_jobs_account", "jobs", ["account_id", "id"])
     op.create_index("ix_jobs_account_status", "jobs", ["account_id", "status", "id"])
     op.create_index("ix_jobs_account_to", "jobs", ["account_id", "to_key", "id"])
-    op.create_index("ix_jobs_due", "jobs", ["status", "next_at"], **only_where(f"status IN ({quoted(OPEN)})"))
+    op.create_index(
+        "ix_jobs_due", "jobs", ["status", "next_at"], **only_where(f"status IN ({quoted(OPEN)})")
+    )
     op.create_table(
         "job_tags",
-        sa.Column("job_id", sa.String(32), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "job_id", sa.String(32), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+        ),
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", sa.String(255), nullable=False),
         account(),
@@ -223,7 +229,9 @@ def doors() -> None:
         sa.Column("outcome", sa.String(16)),
         sa.UniqueConstraint("provider_id", "key"),
     )
-    op.create_index("ix_callbacks_waiting", "callbacks", ["next_at"], **only_where("applied_at IS NULL"))
+    op.create_index(
+        "ix_callbacks_waiting", "callbacks", ["next_at"], **only_where("applied_at IS NULL")
+    )
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -300,8 +308,15 @@ def guard_sqlite() -> None:
 
 def downgrade() -> None:
     for table in (
-        "provider_states", "api_keys", "callbacks", "idempotency_keys", "artifacts", "events",
-        "attempts", "job_tags", "jobs",
+        "provider_states",
+        "api_keys",
+        "callbacks",
+        "idempotency_keys",
+        "artifacts",
+        "events",
+        "attempts",
+        "job_tags",
+        "jobs",
     ):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
