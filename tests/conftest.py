@@ -1,0 +1,123 @@
+"""Fixtures: real servers for the session, an installation for each test, services as processes, no network.
+
+A test that asks for `store` (or for `config`, `broker` or `runtime`, which come from it) runs twice: on SQLite with the
+embedded broker, and on PostgreSQL with Redis. All other tests run once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from faxbot.config import Config
+from tests.ground import Ground
+from tests.guard import allow_this_machine_only
+from tests.installation import Installation, Service, Stores
+from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
+
+if TYPE_CHECKING:
+    from faxbot.runtime import Runtime
+
+allow_this_machine_only()
+
+StartService = Callable[..., Service]
+
+
+def pytest_report_header() -> list[str]:
+    """Which servers the tests run on."""
+    return list(describe())
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[Ground]:
+    """The folder of this pytest process; cleared at the end, also when pytest is killed."""
+    ground = Ground()
+    yield ground
+    ground.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server(ground: Ground) -> Iterator[RedisServer]:
+    """The session's Redis. A test that crashes or freezes one starts its own."""
+    server = RedisServer(ground)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(ground: Ground) -> Iterator[Postgres]:
+    """The session's PostgreSQL. A test that crashes or freezes one starts its own."""
+    if (given := given_postgres()) is not None:
+        yield given
+        return
+    server = PostgresServer(ground)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def stores(ground: Ground) -> Stores:
+    return Stores(ground)
+
+
+@pytest.fixture
+def embedded(stores: Stores) -> Installation:
+    """An installation on SQLite, for tests that need one and run once."""
+    return stores.embedded()
+
+
+@pytest.fixture(params=["embedded", "postgresql"])
+def store(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:
+    """A fresh, migrated installation on each kind of store."""
+    if request.param == "embedded":
+        yield stores.embedded()
+        return
+    postgres = request.getfixturevalue("postgres_server")
+    redis = request.getfixturevalue("redis_server")
+    with stores.postgresql(postgres, redis) as installation:
+        yield installation
+
+
+@pytest.fixture
+def broker(store: Installation, redis_server: RedisServer) -> str:
+    """The address of a running broker, which is the one the installation's configuration names."""
+    config = store.config()
+    with redis_server.client() as client:
+        client.flushall()
+    if config.embedded_broker:
+        config.broker_socket.symlink_to(redis_server.socket)
+    return config.broker
+
+
+@pytest.fixture
+def config(store: Installation) -> Config:
+    return store.config()
+
+
+@pytest.fixture
+def runtime(config: Config) -> Iterator[Runtime]:
+    """What the domain functions work with, over this installation's own database."""
+    runtime: Runtime = importlib.import_module("faxbot.wiring").build(config)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def start_service() -> Iterator[StartService]:
+    """start_service(installation, "up", VARIABLE="value"): a running Service; at the end no process may be left."""
+    started: list[Service] = []
+
+    def start(installation: Installation, *arguments: str, **changes: str) -> Service:
+        service = Service(installation, *arguments, **changes)
+        started.append(service)
+        return service.start()
+
+    yield start
+    for service in reversed(started):
+        if service.process is not None:
+            service.stop()

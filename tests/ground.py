@@ -1,0 +1,143 @@
+"""The folder of one pytest process, all that runs in it, and the watchdog that clears both when pytest is killed.
+
+A process belongs to a folder when it was started with the folder in its environment (children inherit it), works in
+it, or names it on its command line: so none escapes by being orphaned, by a session of its own or by a title that it
+gives itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+ENVIRONMENT: Mapping[str, str] = os.environ  # noqa: TID251 - the tests' one look at it
+MARK = "FAXBOT_TEST_FOLDER"
+
+
+def eventually(condition: Callable[[], T], timeout: float = 10.0, every: float = 0.02) -> T:
+    """Ask until the answer is true, and return it; AssertionError with the last answer after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s; the last answer was {answer!r}")
+        time.sleep(every)
+    return answer
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still does anything; a zombie only waits for its parent to look."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The living processes that belong to `folder`, zombies left out."""
+    return [process for process in psutil.process_iter() if _belongs(process, str(folder))]
+
+
+def _belongs(process: psutil.Process, folder: str) -> bool:
+    def lies_within(path: str) -> bool:
+        return path == folder or path.startswith(folder + os.sep)
+
+    try:
+        if process.pid == os.getpid() or not is_alive(process):
+            return False
+        return (
+            lies_within(process.environ().get(MARK, ""))
+            or lies_within(process.cwd())
+            or any(folder + os.sep in word for word in process.cmdline())
+        )
+    except psutil.Error:
+        return False  # somebody else's, or gone meanwhile
+
+
+def kill_all(folder: Path, timeout: float = 10.0) -> None:
+    """SIGKILL whatever belongs to `folder`, until nothing does."""
+
+    def none_left() -> bool:
+        left = processes_of(folder)
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        return not left
+
+    eventually(none_left, timeout)
+
+
+class Ground:
+    """A folder for servers and installations, and the one way to start a process in it."""
+
+    def __init__(self) -> None:
+        # Short, because a unix socket's path may have 107 bytes; under /tmp, because PostgreSQL runs as nobody when the
+        # tests run as root and must be able to get there. No folder listing for others (0711).
+        self.folder = Path(tempfile.mkdtemp(prefix="faxbot-test-", dir="/tmp"))
+        self.folder.chmod(0o711)
+        self._names = 0
+        self._watchdog = subprocess.Popen(
+            [sys.executable, "-m", "tests.ground"],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.write(os.fsencode(self.folder) + b"\n")
+        self._watchdog.stdin.flush()
+
+    def new_folder(self, name: str) -> Path:
+        """An empty folder, 0700."""
+        self._names += 1
+        folder = self.folder / f"{name}{self._names}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def start(
+        self,
+        command: Sequence[str | Path],
+        folder: Path,
+        env: Mapping[str, str],
+        log: Path,
+        **options: Any,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that belongs to `folder`; both its outputs are added to the file `log`."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [str(word) for word in command],
+                env={**env, MARK: str(folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **options,
+            )
+
+    def close(self) -> None:
+        """Let the watchdog clear the folder and what still runs in it, and wait for that."""
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.close()
+        self._watchdog.wait(timeout=30)
+
+
+def watch() -> None:
+    """The watchdog: the pipe from pytest ends when pytest does, in whatever way."""
+    folder = Path(os.fsdecode(sys.stdin.buffer.readline().rstrip(b"\n")))
+    sys.stdin.buffer.read()
+    kill_all(folder, timeout=20)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    watch()

@@ -1,0 +1,42 @@
+"""Tests talk to this machine only: an attempt to reach another, or to ask for its address, fails the test."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+from typing import Any
+
+
+class NetworkUsed(AssertionError):
+    """A test tried to leave this machine. No OSError, so that no code takes it for a fault of the network."""
+
+
+def allow_this_machine_only() -> None:
+    """Install the guard for the rest of this process (an audit hook, so no import order escapes it)."""
+    sys.addaudithook(_look)
+
+
+def _look(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        if isinstance(address, tuple) and not _is_here(str(address[0])):
+            raise NetworkUsed(f"a test wants to reach {address[0]}")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+        name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+        if name.endswith(".invalid"):
+            # Never resolves (RFC 6761), and is answered so without asking a name server.
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if not _is_here(name):
+            raise NetworkUsed(f"a test wants to know the address of {name}")
+
+
+def _is_here(host: str) -> bool:
+    if host in ("localhost", "", socket.gethostname()):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
