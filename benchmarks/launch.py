@@ -130,7 +130,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(ready: Callable[[], bool], child: Child | None = None, seconds: float = 30.0) -> None:
+def until(
+    ready: Callable[[], bool],
+    child: Child | None = None,
+    seconds: float = 30.0,
+    every: float = 0.02,
+) -> None:
     """Wait for `ready`; raises NotStarted when the child ends or the time is over."""
     deadline = time.monotonic() + seconds
     while not ready():
@@ -139,7 +144,7 @@ def until(ready: Callable[[], bool], child: Child | None = None, seconds: float 
         if time.monotonic() > deadline:
             tail = child.log.read_text(errors="replace")[-2000:] if child else ""
             raise NotStarted(f"not ready after {seconds:.0f} s\n{tail}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def listens(port: int) -> bool:

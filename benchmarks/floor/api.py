@@ -13,6 +13,7 @@ import redis
 from flask import Flask, Response, abort, jsonify, request
 from werkzeug.datastructures import FileStorage
 
+from benchmarks.floor.carrier import signature
 from benchmarks.floor.settings import Settings
 from benchmarks.floor.store import JOB, Row, Taken, open_store
 from benchmarks.floor.worker import SEND, celery_app
@@ -80,10 +81,11 @@ class Api:
     def callback(self) -> tuple[str, int]:
         """POST /callbacks"""
         body = request.get_data()
-        wanted = hmac.digest(self.settings.callback_key.encode(), body, "sha1").hex()
-        if not hmac.compare_digest(wanted, request.headers.get("X-Signature", "")):
+        moment, _, proof = request.headers.get("X-Simulator-Signature", "").partition(",v1=")
+        wanted = signature(self.settings.carrier_secret, moment.removeprefix("t="), body)
+        if not hmac.compare_digest(wanted, proof):
             abort(401)
-        self.store.final(str(request.get_json()["tag"]))
+        self.store.final(str(request.get_json()["fax"]["tag"]))
         return "", 204
 
 

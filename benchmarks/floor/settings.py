@@ -21,7 +21,7 @@ class Settings:
     carrier_url: str = ""
     api_key: str = "fbk_live_floor_0123456789abcdef0123456789abcdef"
     hash_key: str = "hashes API keys"
-    callback_key: str = "signs callbacks"
+    carrier_secret: str = "shared with the carrier"  # noqa: S105 - both ends are ours
     processes: int = 2
     """Web processes, and sending processes of the worker."""
     threads: int = 4

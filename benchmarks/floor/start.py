@@ -16,26 +16,28 @@ from benchmarks.sides import Side
 
 def start_web(workshop: Workshop, name: str, database: str, redis: str) -> Side:
     """The floor of a submit: gunicorn with two workers of four threads, one LPUSH, nobody at the other end."""
-    settings = _settings(workshop, name, database, redis)
+    settings = make_settings(workshop, name, database, redis)
     web = _web(workshop, name, settings)
     return Side(name, _service(settings), {"web": [web.pid]})
 
 
 def start_whole(workshop: Workshop, name: str, database: str, redis: str) -> Side:
     """The floor of the whole path: web publishing with Celery, a worker of two processes, a carrier."""
-    settings = _settings(workshop, name, database, redis)
-    carrier_port = free_port()
-    settings = dataclasses.replace(
-        settings, publish="celery", carrier_url=f"http://127.0.0.1:{carrier_port}"
-    )
-    carrier = workshop.python(
-        f"{name}-carrier", "benchmarks.floor.carrier", str(carrier_port), settings.callback_key
-    )
-    until(lambda: listens(carrier_port), carrier)
+    settings = make_settings(workshop, name, database, redis)
+    carrier, url = start_carrier(workshop, name, settings.carrier_secret)
+    settings = dataclasses.replace(settings, publish="celery", carrier_url=url)
     web = _web(workshop, name, settings)
     worker = start_worker(workshop, name, settings)
     roles = {"web": [web.pid], "worker": [worker.pid], "carrier": [carrier.pid]}
     return Side(name, _service(settings), roles, HttpLedger(settings.carrier_url))
+
+
+def start_carrier(workshop: Workshop, name: str, secret: str) -> tuple[Child, str]:
+    """A carrier of its own for one side, and its address."""
+    port = free_port()
+    carrier = workshop.python(f"{name}-carrier", "benchmarks.floor.carrier", str(port), secret)
+    until(lambda: listens(port), carrier)
+    return carrier, f"http://127.0.0.1:{port}"
 
 
 def start_worker(workshop: Workshop, name: str, settings: Settings) -> Child:
@@ -44,7 +46,8 @@ def start_worker(workshop: Workshop, name: str, settings: Settings) -> Child:
     return workshop.python(f"{name}-worker", "benchmarks.floor.worker", str(path))
 
 
-def _settings(workshop: Workshop, name: str, database: str, redis: str) -> Settings:
+def make_settings(workshop: Workshop, name: str, database: str, redis: str) -> Settings:
+    """A floor with tables, a key and a folder, of which nothing runs yet."""
     files = workshop.folder / f"{name}-files"
     files.mkdir()
     settings = Settings(

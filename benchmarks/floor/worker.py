@@ -78,11 +78,12 @@ def hand_over(
         response = session.post(
             f"{settings.carrier_url}/v1/faxes",
             data={"to": recipient, "tag": tag, "callback_url": f"{settings.api_url}/callbacks"},
-            files={"document": ("document", file, "application/octet-stream")},
+            files={"file": ("document", file, "application/octet-stream")},
+            headers={"Authorization": f"Bearer {settings.carrier_secret}"},
             timeout=(5, 30),
         )
     response.raise_for_status()
-    return str(response.json()["id"])
+    return str(response.json()["fax"]["id"])
 
 
 def main(path: str) -> None:

@@ -1,0 +1,168 @@
+"""Runs faxbot and the floor side by side, interleaved, and holds the ratios against the targets.
+
+    python -m benchmarks --quick           a few minutes, nothing is written
+    python -m benchmarks                   the full run; writes its tables into docs/performance.md
+    python -m benchmarks --only submit,path
+
+The figures mean something only while nothing else uses the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import machine, product, report, stages, uploads
+from benchmarks.figures import Figures
+from benchmarks.floor import start as floor
+from benchmarks.launch import Postgres, Redis, Workshop, postgres, redis
+from benchmarks.stages import FULL, QUICK, Length
+from benchmarks.targets import TARGETS
+from benchmarks.worker import worker_alone
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+UPLOADS_IN_FLIGHT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """The servers of a run, how long it is, and where its figures go."""
+
+    figures: Figures
+    postgres: Postgres
+    redis: Redis
+    length: Length
+    floor_only: bool
+
+    def submit(self) -> None:
+        """P1, P3-P6, P18: web alone."""
+        with Workshop() as workshop:
+            sides = [
+                floor.start_web(workshop, "floor", self.postgres.database(), self.redis.url(1)),
+                floor.start_web(
+                    workshop, "floor sqlite", str(workshop.folder / "floor.db"), self.redis.url(2)
+                ),
+            ]
+            if not self.floor_only:
+                sides += [
+                    product.start_web(
+                        workshop, "faxbot", self.postgres.database(), self.redis.url(3)
+                    ),
+                    product.start_web(workshop, "faxbot sqlite", "", self.redis.url(4)),
+                ]
+            stages.submit_and_read(self.figures, sides, self.length, say)
+
+    def path(self) -> None:
+        """P7-P11, P18: all roles."""
+        with Workshop() as workshop:
+            sides = [
+                floor.start_whole(workshop, "floor", self.postgres.database(), self.redis.url(5))
+            ]
+            if not self.floor_only:
+                sides += [
+                    product.start_whole(
+                        workshop, "faxbot", self.postgres.database(), self.redis.url(6)
+                    ),
+                    product.start_embedded(workshop, "faxbot embedded"),
+                ]
+            stages.whole_path(self.figures, sides, self.length, say)
+            for side in sides[1:]:
+                stages.rendered_path(self.figures, side, self.length, say)
+
+    def worker(self) -> None:
+        """P12: the worker with nobody at the other end."""
+        with Workshop() as workshop:
+            worker_alone(self.figures, workshop, self.postgres, self.redis, self.length, say)
+
+    def memory(self) -> None:
+        """P18: large uploads in flight, and growth over many faxes."""
+        with Workshop() as workshop:
+            side = product.start_whole(
+                workshop, "faxbot", self.postgres.database(), self.redis.url(7)
+            )
+            say("large uploads")
+            self.figures.add(
+                "uploads/each", side.name, uploads.added_memory(side, UPLOADS_IN_FLIGHT)
+            )
+            stages.growth(self.figures, side, self.length, say)
+
+    def rendering(self) -> None:
+        """P16: conversion."""
+        say("conversion")
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr, with the time."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+STAGES: dict[str, Callable[[Bench], None]] = {
+    "submit": Bench.submit,
+    "path": Bench.path,
+    "worker": Bench.worker,
+    "memory": Bench.memory,
+    "rendering": Bench.rendering,
+}
+
+
+def _stage_names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - STAGES.keys():
+        raise argparse.ArgumentTypeError(
+            f"no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}"
+        )
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="short rounds; figures for a first look only")
+    add("--rounds", type=int, help="how many (default: 5, quick: 2)")
+    add("--only", type=_stage_names, default=list(STAGES), metavar="STAGES",
+        help=f"some of: {', '.join(STAGES)}")  # fmt: skip
+    add("--floor-only", action="store_true", help="leave faxbot out")
+    add("--save", type=Path, metavar="FILE", help="keep all figures of all rounds as JSON")
+    add("--no-page", action="store_true", help="do not write docs/performance.md")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; exit code 1 when a target that was measured is missed."""
+    options = _parser().parse_args(arguments)
+    length = QUICK if options.quick else FULL
+    if options.rounds:
+        length = dataclasses.replace(length, rounds=options.rounds)
+    figures = Figures()
+    with Workshop() as workshop:
+        bench = Bench(figures, postgres(workshop), redis(workshop), length, options.floor_only)
+        figures.facts = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "rounds": length.rounds,
+            "machine": machine.description(
+                f"PostgreSQL {bench.postgres.version} (fsync and synchronous_commit on, "
+                f"shared_buffers 256 MB), {bench.redis.version} without persistence"
+            ),
+            "rates": [dataclasses.asdict(rate) for rate in machine.rates()],
+        }
+        for name in options.only:
+            STAGES[name](bench)
+            if options.save:
+                figures.save(options.save)
+    print(report.whole(figures))
+    complete = options.only == list(STAGES) and not (options.quick or options.floor_only)
+    if complete and not options.no_page:
+        report.write_page(figures, PAGE)
+    return 1 if any(one.kept(figures) is False for one in TARGETS) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

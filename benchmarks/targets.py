@@ -1,0 +1,94 @@
+"""What faxbot has promised of its speed, as data: a quantity, whom it is compared with, and the limit.
+
+A limit is a ratio to the floor of the same run, or an absolute value where there is no floor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.figures import Figures
+from benchmarks.processes import MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise. `base` None: the limit is held against the value itself."""
+
+    name: str
+    text: str
+    what: str
+    limit: float
+    at_least: bool = False
+    side: str = "faxbot"
+    base: str | None = "floor"
+    scale: float = 1.0
+    unit: str = ""
+    worst: bool = False
+    """Hold the worst round against the limit, not the median: for what must never happen."""
+
+    def found(self, figures: Figures) -> float | None:
+        """The ratio or the value; None when it was not measured."""
+        if self.base is not None:
+            return figures.ratio(self.what, self.side, self.base)
+        values = figures.of(self.what, self.side)
+        if self.worst:
+            return max(values) / self.scale if values else None
+        median = figures.median(self.what, self.side)
+        return None if median is None else median / self.scale
+
+    def kept(self, figures: Figures) -> bool | None:
+        """Whether it holds; None when it was not measured."""
+        found = self.found(figures)
+        if found is None:
+            return None
+        return found >= self.limit if self.at_least else found <= self.limit
+
+    @property
+    def wanted(self) -> str:
+        sign = "at least" if self.at_least else "at most"
+        return f"{sign} {self.limit:g}{'x the floor' if self.base else self.unit}"
+
+
+def _each(name: str, text: str, what: str, limit: float, **rest: object) -> list[Target]:
+    return [
+        Target(name, text.format(c), what.format(c), limit, **rest)  # type: ignore[arg-type]
+        for c in (1, 8, 32)
+    ]
+
+
+TARGETS: tuple[Target, ...] = (
+    *_each("P1", "submits per second, {} connections", "submit/{}/rate", 0.6, at_least=True),
+    Target("P3", "submit p95, 8 connections", "submit/8/submit/p95", 1.8),
+    Target("P3", "submit p99, 8 connections", "submit/8/submit/p99", 2.5),
+    Target("P4", "CPU per submit, 8 connections", "submit/8/cpu", 1.7),
+    Target("P5", "submits per second on SQLite, 1 connection", "submit/1/rate", 0.6, True,
+           "faxbot sqlite", "floor sqlite"),
+    Target("P5", "submits per second on SQLite, 8 connections", "submit/8/rate", 0.6, True,
+           "faxbot sqlite", "floor sqlite"),
+    Target("P5", "refused on SQLite, 32 connections", "submit/32/refused", 0, False,
+           "faxbot sqlite", None, worst=True),
+    *_each("P6", "reads per second, {} connections", "read/{}/rate", 0.6, at_least=True),
+    Target("P7", "accepted to carrier p50, 10 a second", "paced/provider/p50", 5),
+    Target("P7", "accepted to carrier p95, 10 a second", "paced/provider/p95", 8),
+    Target("P8", "accepted to final p95, 10 a second", "paced/final/p95", 5),
+    Target("P9", "whole path, faxes per second, 8 connections", "closed/through", 0.5, True),
+    Target("P10", "CPU per fax, whole path", "closed/cpu", 2),
+    *(
+        Target("P11", what.replace("_", " "), f"faults/{what}", 0, base=None, worst=True)
+        for what in ("lost", "duplicated", "damaged", "not_final")
+    ),
+    Target("P12", "worker alone, faxes per second", "worker/rate", 0.5, True),
+    Target("P13", "calls to the carrier, 1 thread", "calls/rate", 0.7, True),
+    Target("P16", "conversion, pages per second, 1 process", "rendering/one", 0.4, True,
+           base="ghostscript"),
+    Target("P16", "conversion, pages spread over the cores", "rendering/spread", 0.7, True,
+           base="ghostscript"),
+    Target("P16", "memory of a converting process", "rendering/memory", 110, base=None,
+           scale=MIB, unit=" MiB", worst=True),
+    Target("P18", "memory of web (PSS) after 32 connections", "memory/web", 1.6),
+    Target("P18", "memory of all roles (PSS)", "memory/all", 1.6),
+    Target("P18", "memory at the last fax / at the 2,000th", "growth/ratio", 1.05, base=None),
+    Target("P18", "memory that a 20 MB upload adds", "uploads/each", 40, base=None,
+           scale=MIB, unit=" MiB"),
+)  # fmt: skip
