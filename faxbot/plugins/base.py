@@ -1,8 +1,10 @@
-"""The contract with plugin authors: base classes, and the frozen values that pass between core and plugin.
+"""The contract with plugin authors: base classes, and the frozen values that pass between core and
+plugin.
 
-A plugin sees what it is handed here and nothing else of faxbot: no database, queue, web or settings. The core owns timing,
-logging, counting, retries and state; a plugin only translates. A class is named by an entry point of the group
-`faxbot.plugins`; its manifest.json lies beside its module (schema: plugins/schemas/manifest.schema.json).
+A plugin sees what it is handed here and nothing else of faxbot: no database, queue, web or
+settings. The core owns timing, logging, counting, retries and state; a plugin only translates. A
+class is named by an entry point of the group `faxbot.plugins`; its manifest.json lies beside its
+module (schema: plugins/schemas/manifest.schema.json).
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ class HttpReply(Protocol):
     @property
     def body(self) -> bytes: ...
     def json(self) -> Any:
-        """The body as JSON; raises OutcomeUnknown for a 2xx answer that is not JSON, NotSent's kin else."""
+        """The body as JSON; one that is not raises OutcomeUnknown after a 2xx status, else what the
+        status means for a submit."""
 
 
 class Http(Protocol):
-    """The one way out: keep-alive session, host allow-list, time-outs, no redirects, bounded bodies."""
+    """The one way out: keep-alive session, host allow-list, time-outs, no redirects, bounded
+    bodies."""
 
     def request(
         self,
@@ -51,7 +55,11 @@ class Http(Protocol):
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
     ) -> HttpReply:
-        """One call. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes were); statuses are returned."""
+        """One call. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes
+        were); statuses are returned."""
+
+    def close(self) -> None:
+        """Let go of its connections. Core does that after shutdown(); a plugin need not."""
 
 
 class Cache(Protocol):
@@ -74,7 +82,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class OutboundFax:
-    """One attempt to be made. `tag` is this attempt's own name: the carrier must store it and find the fax by it."""
+    """One attempt to be made. `tag` is this attempt's own name: the carrier must store it and find
+    the fax by it."""
 
     tag: str
     to: str = field(repr=False)
@@ -111,8 +120,8 @@ class State(StrEnum):
 class Update:
     """One piece of news about one fax, from a callback, a poll, a look-up or a listener.
 
-    `cause` is a canonical code (events.CAUSES) for FAILED; `key` names this news so that a repeat is known as one.
-    At least one of `tag` and `external_id` says which attempt it is about.
+    `cause` is a canonical code (events.CAUSES) for FAILED; `key` names this news so that a repeat
+    is known as one. At least one of `tag` and `external_id` says which attempt it is about.
     """
 
     state: State
@@ -126,7 +135,8 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class CallbackRequest:
-    """A carrier's HTTP request as it came: raw body, headers in lower case, the address it was sent to."""
+    """A carrier's HTTP request as it came: raw body, headers in lower case, the address it was sent
+    to."""
 
     method: str
     url: str = field(repr=False)
@@ -143,10 +153,12 @@ class Health:
 
 
 class FaxbotPlugin(ABC):
-    """What every plugin is; `config` is validated against the manifest's configSchema before it comes here."""
+    """What every plugin is; `config` is validated against the manifest's configSchema before it
+    comes here."""
 
     def initialize(self, config: Mapping[str, Any], context: Context) -> None:
-        """Take configuration and context. No network here: a plugin must load while its carrier is away."""
+        """Take configuration and context. No network here: a plugin must load while its carrier is
+        away."""
         self.config = config
         self.context = context
 
@@ -163,10 +175,12 @@ class TransportPlugin(FaxbotPlugin):
 
     @abstractmethod
     def send(self, fax: OutboundFax) -> Receipt:
-        """Hand one fax over, once. Raises a NotSent error when the carrier surely did not take it, OutcomeUnknown when it may have."""
+        """Hand one fax over, once. Raises a NotSent error when the carrier surely did not take it,
+        OutcomeUnknown when it may have."""
 
     def look_up(self, tag: str) -> Update:
-        """What the carrier has under this tag; State.ABSENT when nothing (trait `status_lookup`)."""
+        """What the carrier has under this tag; State.ABSENT when nothing (trait
+        `status_lookup`)."""
         raise PluginError(f"{type(self).__name__} has no look-up")
 
     def fetch(self, external_id: str) -> Update:
@@ -178,11 +192,13 @@ class TransportPlugin(FaxbotPlugin):
         raise PluginError(f"{type(self).__name__} cannot cancel")
 
     def verify_callback(self, request: CallbackRequest) -> bool:
-        """Whether the request truly comes from the carrier; constant time (trait `status_callback`)."""
+        """Whether the request truly comes from the carrier; constant time (trait
+        `status_callback`)."""
         return False
 
     def read_callback(self, request: CallbackRequest) -> list[Update]:
-        """The news in a verified request; an unreadable one raises ProviderError, news about nothing of ours is left out."""
+        """The news in a verified request; an unreadable one raises ProviderError, news about
+        nothing of ours is left out."""
         return []
 
     def listen(self) -> Iterator[Update]:
@@ -195,7 +211,8 @@ class StoragePlugin(FaxbotPlugin):
 
     @abstractmethod
     def put(self, key: str, source: Path) -> None:
-        """Keep the file at `source` under `key`; durable on return. The plugin may move it; the caller removes what is left."""
+        """Keep the file at `source` under `key`; durable on return. The plugin may move it; the
+        caller removes what is left."""
 
     @abstractmethod
     def open(self, key: str) -> BinaryIO:

@@ -1,0 +1,1 @@
+"""JSON Schemas that are published with faxbot."""

@@ -1,0 +1,124 @@
+"""Documents in a folder of this machine: written whole or not at all, durable on return, readable
+by this user only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from faxbot.errors import ArtifactNotFound, PluginError
+from faxbot.plugins.base import Context, Health, StoragePlugin
+
+_PART = r"[a-z0-9_-][a-z0-9._-]{0,127}"
+_KEY = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
+
+
+class LocalStorage(StoragePlugin):
+    """A key is the path below `documents`; core's keys begin with the day, so that folders stay
+    small."""
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        super().initialize(config, context)
+        self._root = Path(str(config["dataDir"])).absolute() / "documents"
+
+    def health(self) -> Health:
+        """Whether a document could be kept now."""
+        try:
+            _make_folder(self._root)
+            with _temporary(self._root) as probe:
+                probe.touch(0o600)
+        except OSError as error:
+            return Health(
+                False,
+                f"The documents folder under FAX_DATA_DIR cannot be written: {error.strerror}.",
+            )
+        return Health(True, "The documents folder can be written.")
+
+    def put(self, key: str, source: Path) -> None:
+        """Moves `source` where it lies on the same file system, else copies it. Raises OSError when
+        the disk fails."""
+        target = self._path(key)
+        _make_folder(target.parent)
+        try:
+            _settle(source)
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with _temporary(target.parent) as copy:
+                _copy(source, copy)
+                copy.rename(target)
+        _flush(target.parent)
+
+    def open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ArtifactNotFound from None
+
+    def delete(self, key: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._path(key).unlink()
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise PluginError(
+                "This is no storage key: parts of [a-z0-9._-] joined by /, none beginning with a dot."
+            )
+        return self._root / key
+
+
+def _make_folder(folder: Path) -> None:
+    """Make it and what is missing above it (0700), each durable: a file in a folder that is lost is
+    lost."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _flush(folder.parent)
+
+
+def _settle(file: Path) -> None:
+    """Make a file's bytes durable and its mode 0600. A link is refused: it would be moved instead
+    of what it names."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+        shutil.copyfileobj(reader, writer, 1024 * 1024)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A name in `folder` that no key can have; what is left under it is removed."""
+    path = folder / f".{secrets.token_hex(8)}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

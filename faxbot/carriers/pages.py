@@ -1,0 +1,126 @@
+"""What a carrier sees in a document: its type by content, and its pages, counted without rendering
+anything.
+
+TIFF 6.0 is walked from one image file directory to the next, and every strip must lie within the
+file, so a document that was cut off on its way is noticed. A PDF's pages are counted in its plain
+and in its compressed objects (ISO 32000-1, 7.5.7).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+TIFF = "image/tiff"
+PDF = "application/pdf"
+
+_INFLATED = 16 * 1024 * 1024
+_FIELD_SIZES: Mapping[int, str] = {1: "B", 3: "H", 4: "I"}
+_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS = 256, 257, 273, 279
+_NEEDED = frozenset((_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS))
+
+
+class Unreadable(ValueError):
+    """The document is no whole TIFF or PDF with at least one page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a document is: a media type, and how many pages it has."""
+
+    media_type: str
+    pages: int
+
+
+def inspect(data: bytes) -> Document:
+    """Type and pages of a document; raises Unreadable."""
+    if data[:4] in (b"II*\x00", b"MM\x00*"):
+        return Document(TIFF, sum(1 for _ in _directories(data)))
+    if data[:5] == b"%PDF-":
+        return Document(PDF, _pdf_pages(data))
+    raise Unreadable("neither TIFF nor PDF")
+
+
+def _directories(data: bytes) -> Iterator[int]:
+    """The place of every page's directory, each checked."""
+    order = "<" if data[:2] == b"II" else ">"
+    place = _number(data, order + "I", 4)
+    seen: set[int] = set()
+    if place == 0:
+        raise Unreadable("no page")
+    while place:
+        if place in seen:
+            raise Unreadable("its directories form a loop")
+        seen.add(place)
+        entries = _number(data, order + "H", place)
+        fields = dict(_fields(data, order, place + 2, entries))
+        _check_page(data, fields)
+        yield place
+        place = _number(data, order + "I", place + 2 + 12 * entries)
+
+
+def _fields(
+    data: bytes, order: str, start: int, entries: int
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """(tag, values) of the fields this reader needs."""
+    for place in range(start, start + 12 * entries, 12):
+        tag = _number(data, order + "H", place)
+        kind = _FIELD_SIZES.get(_number(data, order + "H", place + 2))
+        if tag not in _NEEDED or kind is None:
+            continue
+        count = _number(data, order + "I", place + 4)
+        layout = f"{order}{count}{kind}"
+        size = count * struct.calcsize(kind)
+        if size > len(data):
+            raise Unreadable("a field is longer than the file")
+        values = _unpack(
+            data, layout, place + 8 if size <= 4 else _number(data, order + "I", place + 8)
+        )
+        yield tag, values
+
+
+def _check_page(data: bytes, fields: Mapping[int, tuple[int, ...]]) -> None:
+    if not fields.keys() >= _NEEDED or not all(fields.values()):
+        raise Unreadable("a page without size or strips")
+    if not (fields[_WIDTH][0] and fields[_LENGTH][0]):
+        raise Unreadable("a page without extent")
+    offsets, counts = fields[_STRIP_OFFSETS], fields[_STRIP_COUNTS]
+    whole = len(offsets) == len(counts) and all(
+        offset + count <= len(data) for offset, count in zip(offsets, counts, strict=True)
+    )
+    if not whole:
+        raise Unreadable("a page is cut off")
+
+
+def _number(data: bytes, layout: str, place: int) -> int:
+    value: int = _unpack(data, layout, place)[0]
+    return value
+
+
+def _unpack(data: bytes, layout: str, place: int) -> tuple[int, ...]:
+    try:
+        return struct.unpack_from(layout, data, place)
+    except struct.error:
+        raise Unreadable("it ends too early") from None
+
+
+_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
+_OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm\b.{0,2000}?stream\r?\n", re.DOTALL)
+
+
+def _pdf_pages(data: bytes) -> int:
+    if b"%%EOF" not in data[-2048:]:
+        raise Unreadable("it ends too early")
+    pages = len(_PAGE.findall(data))
+    for match in _OBJECT_STREAM.finditer(data):
+        try:
+            inflated = zlib.decompressobj().decompress(data[match.end() :], _INFLATED)
+        except zlib.error:
+            continue
+        pages += len(_PAGE.findall(inflated))
+    if not pages:
+        raise Unreadable("no page")
+    return pages

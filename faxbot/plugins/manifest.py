@@ -1,0 +1,372 @@
+"""What a plugin says of itself: manifest.json, read and checked before any code of the plugin runs.
+
+A manifest names the plugin, the contract it works with, its traits (TRAITS is every one there is;
+docs/traits.md is compared with it by a test) and its settings as a flat JSON Schema that marks
+secrets and names environment variables.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.exceptions import best_match
+from referencing import Registry
+
+from faxbot.errors import ConfigError, PluginError
+from faxbot.plugins.base import BASES
+
+SCOPES = ("sandboxed", "trusted", "full_access")
+"""From the least trust to the most."""
+
+MASK = "********"
+"""Stands where a secret is set, whenever settings are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """What a word in `traits` means. `value` describes what follows its colon (None: nothing does);
+    `pattern` checks it; `methods` are those of the base class that a plugin with this trait must
+    write."""
+
+    meaning: str
+    value: str | None = None
+    pattern: str = ""
+    methods: tuple[str, ...] = ()
+
+
+TRAITS: Mapping[str, Trait] = MappingProxyType(
+    {
+        "send_fax": Trait("sends faxes", methods=("send",)),
+        "status_callback": Trait(
+            "the carrier calls back with news", methods=("verify_callback", "read_callback")
+        ),
+        "status_lookup": Trait(
+            "the carrier can be asked by tag and by its own id", methods=("look_up", "fetch")
+        ),
+        "absence_is_proof": Trait(
+            "what the look-up does not find was never accepted, so a new attempt is safe; "
+            "without this trait a person decides"
+        ),
+        "cancel": Trait("a fax can be stopped after the carrier took it", methods=("cancel",)),
+        "listens": Trait("holds a connection on which news arrives", methods=("listen",)),
+        "inbound_supported": Trait("receives faxes too"),
+        "webhook_hmac": Trait("callbacks are proven by a signature"),
+        "webhook_basic_auth": Trait("callbacks are proven by Basic credentials in their address"),
+        "requires_ami": Trait("needs an Asterisk manager connection"),
+        "requires_tiff": Trait("takes fax pages as TIFF only"),
+        "sample_payload": Trait(
+            "its package holds recorded callbacks for tests, in `sample_payloads/`"
+        ),
+        "accepts": Trait(
+            "a document type it can send; the first one listed is preferred",
+            "media type",
+            r"[a-z]+/[a-z0-9][a-z0-9.+-]*",
+        ),
+        "webhook_path": Trait(
+            "where its callbacks arrive", "path on this server", r"(/[A-Za-z0-9_-]+)+"
+        ),
+        "verify_header": Trait(
+            "the header that carries the proof; a request with it belongs to this plugin",
+            "header name",
+            r"[A-Za-z0-9-]+",
+        ),
+        "env_fallback": Trait(
+            "where the first variable is unset, the second is read",
+            "VARIABLE=OTHER",
+            r"[A-Z][A-Z0-9_]*=[A-Z][A-Z0-9_]*",
+        ),
+        "basic_auth_env": Trait(
+            "<value>_USER and <value>_PASS hold the Basic credentials of its callbacks",
+            "variable prefix",
+            r"[A-Z][A-Z0-9_]*",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest that passed every check; mappings are not to be changed."""
+
+    id: str
+    name: str
+    version: str
+    api: str
+    type: str
+    traits: tuple[str, ...]
+    required_scope: str
+    config_schema: Mapping[str, Any]
+    allowed_hosts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    hipaa: Mapping[str, bool] = field(default_factory=dict)
+    docs: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, trait: str) -> bool:
+        """Whether it declares `trait`, with or without a value."""
+        return any(declared.partition(":")[0] == trait for declared in self.traits)
+
+    def values(self, trait: str) -> tuple[str, ...]:
+        """The values of a trait that takes one, in the manifest's order, e.g. of `accepts`."""
+        parts = (declared.partition(":") for declared in self.traits)
+        return tuple(value for name, _, value in parts if name == trait and value)
+
+    def works_with(self, version: str) -> bool:
+        """Whether `version` of the contract ("1.0") lies in the range of `api`."""
+        return all(_compare(version, condition) for condition in self.api.split(","))
+
+    def addresses(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Every http(s) address it may call: its hosts over https, and the addresses among its
+        settings."""
+        hosts = (f"https://{host}" for host in self.allowed_hosts)
+        given = (
+            settings.get(key)
+            for key, rule in self.properties.items()
+            if rule.get("format") == "uri"
+        )
+        return (*hosts, *(address for address in given if address))
+
+    @property
+    def properties(self) -> Mapping[str, Mapping[str, Any]]:
+        """The rules of its settings, by key."""
+        properties: Mapping[str, Mapping[str, Any]] = self.config_schema["properties"]
+        return properties
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys of settings that are sealed at rest and masked when shown."""
+        return frozenset(key for key, rule in self.properties.items() if rule.get("secret"))
+
+    @property
+    def variables(self) -> Mapping[str, tuple[str, ...]]:
+        """By setting: the environment variables it is read from, in order."""
+        fallbacks = dict(pair.split("=") for pair in self.values("env_fallback"))
+        named = ((key, rule["env"]) for key, rule in self.properties.items() if "env" in rule)
+        return {
+            key: (name, fallbacks[name]) if name in fallbacks else (name,) for key, name in named
+        }
+
+
+def read(path: Path) -> Manifest:
+    """The manifest in a file; raises PluginError with one sentence on what is wrong."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PluginError("there is no manifest.json beside its module") from None
+    except OSError as error:
+        raise PluginError(f"its manifest.json cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise PluginError("its manifest.json is not JSON") from None
+    return parse(content)
+
+
+def parse(content: Any) -> Manifest:
+    """The manifest in decoded JSON; raises PluginError with one sentence on what is wrong."""
+    fault = best_match(_SCHEMA.iter_errors(content))
+    if fault is not None:
+        raise PluginError(f"its manifest is wrong at {_place(fault)}: {_cut(fault.message)}")
+    if content["type"] not in BASES:
+        raise PluginError(f"its type {content['type']!r} is unknown (known: {', '.join(BASES)})")
+    for trait in content["traits"]:
+        _check_trait(trait)
+    manifest = Manifest(
+        id=content["id"],
+        name=content["name"],
+        version=content["version"],
+        api=content["api"],
+        type=content["type"],
+        traits=tuple(content["traits"]),
+        required_scope=content["requiredScope"],
+        config_schema=content["configSchema"],
+        allowed_hosts=tuple(content.get("allowedHosts", ())),
+        categories=tuple(content.get("categories", ())),
+        hipaa=content.get("hipaa", {}),
+        docs=content.get("docs", {}),
+    )
+    _check_settings(manifest)
+    return manifest
+
+
+def settings(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The plugin's settings as `environ` has them, typed, with defaults; raises ConfigError naming
+    variables, never values."""
+    found: dict[str, Any] = {}
+    for key, names in manifest.variables.items():
+        # An empty variable is an unset one, as everywhere in faxbot.
+        text = next((environ[name] for name in names if environ.get(name)), None)
+        if text is not None:
+            found[key] = _typed(manifest.properties[key]["type"], text)
+    return validated(manifest, found)
+
+
+def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with defaults, checked against configSchema; raises ConfigError naming settings,
+    never values."""
+    rules = manifest.properties
+    complete = {key: rule["default"] for key, rule in rules.items() if "default" in rule}
+    complete.update(values)
+    closed = {**manifest.config_schema, "additionalProperties": False}
+    faults = dict.fromkeys(
+        sentence
+        for error in _validator(closed).iter_errors(complete)
+        for sentence in _sentences(manifest, error, complete)
+    )
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return complete
+
+
+def masked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` fit to be shown: a secret that is set reads MASK."""
+    return {
+        key: MASK if key in manifest.secrets and value else value for key, value in values.items()
+    }
+
+
+_FORMATS = FormatChecker(formats=())
+
+
+@_FORMATS.checks("regex", raises=re.error)
+def _is_pattern(value: object) -> bool:
+    return not isinstance(value, str) or re.compile(value) is not None
+
+
+@_FORMATS.checks("uri", raises=ValueError)
+def _is_address(value: object) -> bool:
+    """An http(s) address with a host; credentials do not belong in it, they would be shown and
+    logged."""
+    if not isinstance(value, str):
+        return True
+    parts = urlsplit(value)
+    named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    return named and parts.username is None and not re.search(r"[\s?#\x00-\x20]", value)
+
+
+def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:
+    # An empty registry: a schema that points elsewhere is never fetched.
+    return Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+
+
+_SCHEMA = _validator(
+    json.loads(
+        resources.files("faxbot.plugins.schemas").joinpath("manifest.schema.json").read_bytes()
+    )
+)
+
+
+def _place(fault: ValidationError) -> str:
+    return ".".join(str(step) for step in fault.absolute_path) or "its top level"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _check_trait(declared: str) -> None:
+    name, colon, value = declared.partition(":")
+    trait = TRAITS.get(name)
+    if trait is None:
+        raise PluginError(f"its trait {_cut(name)!r} is unknown (docs/traits.md lists all)")
+    if trait.value is None and colon:
+        raise PluginError(f"its trait {name!r} takes no value")
+    if trait.value is not None and not re.fullmatch(trait.pattern, value):
+        raise PluginError(f"its trait {name!r} needs a {trait.value} after the colon")
+
+
+def _check_settings(manifest: Manifest) -> None:
+    """What the schema of schemas cannot say: required settings exist, and defaults pass their own
+    rules."""
+    rules = manifest.properties
+    unknown = [key for key in manifest.config_schema.get("required", ()) if key not in rules]
+    if unknown:
+        raise PluginError(
+            f"its configSchema requires {_cut(unknown[0])!r}, which is no property of it"
+        )
+    for key, rule in rules.items():
+        if "default" in rule and not _validator(rule).is_valid(rule["default"]):
+            raise PluginError(f"the default of its setting {key!r} breaks the setting's own rules")
+        if "default" in rule and rule.get("secret"):
+            raise PluginError(
+                f"its setting {key!r} is a secret and has a default, which everybody could read"
+            )
+
+
+_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def _typed(kind: str, text: str) -> Any:
+    """`text` as the schema's type; what cannot be one stays text, and validation says so."""
+    try:
+        if kind == "integer":
+            return int(text)
+        if kind == "number" and math.isfinite(float(text)):
+            return float(text)
+    except ValueError:
+        return text
+    return _WORDS.get(text.strip().lower(), text) if kind == "boolean" else text
+
+
+def _sentences(
+    manifest: Manifest, error: ValidationError, values: Mapping[str, Any]
+) -> Iterator[str]:
+    """One broken rule in words that name the variable (or the setting, where it has none) and never
+    hold the value."""
+    if error.validator == "required":
+        missing = (key for key in manifest.config_schema["required"] if key not in values)
+        yield from (f"{_label(manifest, key)} is not set" for key in missing)
+    elif error.validator == "additionalProperties":
+        yield "a setting is given that this plugin does not have"
+    else:
+        label = _label(manifest, str(error.absolute_path[0]))
+        yield f"{label} {_demand(str(error.validator), error.validator_value)}"
+
+
+def _label(manifest: Manifest, key: str) -> str:
+    return manifest.variables.get(key, (key,))[0]
+
+
+def _demand(validator: str, value: Any) -> str:
+    demands = {
+        "type": f"must be {'an' if value == 'integer' else 'a'} {value}",
+        "format": "must be an http or https address without credentials, query or fragment",
+        "minimum": f"must be at least {value}",
+        "maximum": f"must be at most {value}",
+        "minLength": f"must have at least {value} characters",
+        "maxLength": f"must have at most {value} characters",
+        "pattern": f"must match {value}",
+    }
+    if validator == "enum":
+        return f"must be one of: {', '.join(str(choice) for choice in value)}"
+    return demands.get(validator, "is not valid")
+
+
+def _compare(version: str, condition: str) -> bool:
+    """One comparison of `api`, e.g. ">=1": missing parts count as 0, so 1 and 1.0.0 are the same
+    version."""
+    operator = condition.rstrip("0123456789.")
+    left, right = _numbers(version), _numbers(condition.removeprefix(operator))
+    outcomes = {
+        ">=": left >= right,
+        "<=": left <= right,
+        "==": left == right,
+        ">": left > right,
+        "<": left < right,
+    }
+    return outcomes[operator]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = [int(part) for part in version.split(".")]
+    return tuple(numbers + [0] * (3 - len(numbers)))

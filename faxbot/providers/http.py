@@ -1,0 +1,407 @@
+"""The one way out for plugins: pooled HTTP that reaches only admitted addresses, ends in bounded
+time and bounded memory, and says of every fault whether the carrier can have seen the request.
+
+A fault before the first byte of a request was written proves that nothing was sent (Unreachable);
+any fault after it leaves the outcome open (OutcomeUnknown). `refusal()` is the same question
+answered from a status.
+"""
+
+from __future__ import annotations
+
+import io
+import json as jsonlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPResponse
+from typing import Any, BinaryIO, NoReturn, cast
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, HTTPError
+
+from faxbot import __version__
+from faxbot.errors import (
+    AccountRefused,
+    DestinationBarred,
+    OutcomeUnknown,
+    ProviderError,
+    Refused,
+    Throttled,
+    Unreachable,
+)
+
+MAX_BODY = 2 * 1024 * 1024
+IDLE_SECONDS = 4.0
+"""A connection unused for longer is replaced before the next request.
+
+A server may close an idle connection in the very moment in which we write to it; the reset would be
+an unknown outcome. The shortest idle limit of common servers is 5 s (Apache's KeepAliveTimeout,
+Node's keepAliveTimeout), so we leave first. One that the server has closed already is seen by
+urllib3 before use.
+"""
+LONGEST_WAIT = 86_400.0
+_PIECE = 64 * 1024
+
+_REFUSALS: Mapping[int, tuple[type[ProviderError], str | None]] = {
+    301: (AccountRefused, "config"),
+    307: (AccountRefused, "config"),
+    308: (AccountRefused, "config"),
+    401: (AccountRefused, None),
+    402: (AccountRefused, "funds"),
+    403: (DestinationBarred, None),
+    404: (AccountRefused, "config"),
+    408: (OutcomeUnknown, None),
+    413: (Refused, "doc_too_large"),
+    415: (Refused, "doc_unreadable"),
+    429: (Throttled, None),
+}
+"""Status of a submit -> what it proves, and the cause where the status alone names one.
+
+301, 307 and 308 say that the address is wrong, and the request was not worked on; 302 and 303 may
+follow a request that was (RFC 9110, 15.4), so they are unknown like every status that is neither
+here nor 4xx.
+"""
+
+
+def refusal(
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    cause: str | None = None,
+    blames_destination: bool = False,
+) -> ProviderError:
+    """What the HTTP status of a submit that was not accepted proves; to be raised by the provider.
+
+    `cause`: the canonical code that the carrier's table gives for its body, if it does.
+    `blames_destination`: the body of a 403 names the number, not the account.
+    """
+    kind, usual = _REFUSALS.get(status, (Refused if 400 <= status < 500 else OutcomeUnknown, None))
+    if kind is DestinationBarred and blames_destination:
+        kind = Refused
+    return kind(
+        f"The carrier answered with HTTP status {status}.",
+        cause=cause or usual,
+        retry_after=retry_after(headers),
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks to wait, between 0 and a day; None where there is none
+    that can be read.
+
+    A date is compared with the carrier's own Date, so its clock and ours need not agree (RFC 9110,
+    10.2.3).
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), LONGEST_WAIT)
+    until = _date(text)
+    if until is None:
+        return None
+    now = _date(headers.get("Date", ""))
+    return max(0.0, min(until - (time.time() if now is None else now), LONGEST_WAIT))
+
+
+def _date(text: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        # "-0000" gives a time without a zone; it is UTC all the same (RFC 5322, 3.3).
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer; `headers` are found in any case. The body of a refusal may be cut short: its
+    status is what counts."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON; one that is not raises OutcomeUnknown after a 2xx status, else
+        refusal(status)."""
+        try:
+            return jsonlib.loads(self.body, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            if 200 <= self.status < 300:
+                raise OutcomeUnknown("The carrier's answer cannot be read.") from None
+            raise refusal(self.status, self.headers) from None
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+class HttpClient:
+    """The `Http` that plugins are given. Safe to share between threads; redirects, cookies, proxies
+    and netrc do not exist for it.
+
+    `addresses`: every http(s) address that may be called (Manifest.addresses); scheme, host and
+    port must agree. Seconds: `connect` to connect, `read` for the longest silence, `total` for one
+    whole call. `max_body` in bytes.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        *,
+        connect: float = 5.0,
+        read: float = 30.0,
+        total: float = 120.0,
+        max_body: int = MAX_BODY,
+        ca_file: str | None = None,
+    ) -> None:
+        self._origins = frozenset(_origin(address) for address in addresses)
+        self._limits = (connect, read, total)
+        self._max_body = max_body
+        self._verify: bool | str = ca_file or True
+        self._adapter = _Adapter(pool_connections=8, pool_maxsize=8)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+        json: object | None = None,
+        files: Mapping[str, tuple[str, BinaryIO, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> Reply:
+        """One call; any status is returned. Raises AccountRefused for an address that is not
+        admitted, Unreachable when nothing was sent, OutcomeUnknown when something was and no whole
+        answer came."""
+        if _origin(url) not in self._origins:
+            raise AccountRefused(
+                "This address is not among those that the plugin may call.", cause="config"
+            )
+        try:
+            prepared = requests.Request(
+                method,
+                url,
+                params=params,
+                data=data,
+                json=json,
+                files=files,
+                auth=auth,
+                headers={
+                    "User-Agent": f"faxbot/{__version__}",
+                    "Accept-Encoding": "identity",
+                    **(headers or {}),
+                },
+            ).prepare()
+        except (requests.RequestException, ValueError, OSError):
+            raise AccountRefused(
+                "The request to the carrier cannot be built.", cause="config"
+            ) from None
+        return self._exchange(prepared)
+
+    def close(self) -> None:
+        """Close every pooled connection; a later request opens new ones."""
+        self._adapter.close()
+
+    def _exchange(self, prepared: requests.PreparedRequest) -> Reply:
+        connect, read, total = self._limits
+        call = _Call(read=read, deadline=time.monotonic() + total)
+        _thread.call = call
+        try:
+            answer = self._adapter.send(
+                prepared, stream=True, timeout=(min(connect, total), read), verify=self._verify
+            )
+            try:
+                body = self._body(answer)
+            finally:
+                answer.close()
+        except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
+            # `from None`: the texts of these errors hold the address with its query, which may name
+            # a number.
+            if call.begun:
+                raise OutcomeUnknown(_lost(error)) from None
+            raise Unreachable(_unreachable(error)) from None
+        return Reply(answer.status_code, answer.headers, body)
+
+    def _body(self, answer: requests.Response) -> bytes:
+        """The whole body, or for a refusal what there is of it."""
+        pieces: list[bytes] = []
+        room = self._max_body
+        taken = 200 <= answer.status_code < 300
+        try:
+            while piece := answer.raw.read1(_PIECE, decode_content=False):
+                room -= len(piece)
+                if room < 0:
+                    if taken:
+                        raise OutcomeUnknown("The carrier's answer is too large to be read.")
+                    break
+                pieces.append(piece)
+        except (HTTPError, HTTPException, OSError):
+            if taken:
+                raise
+        return b"".join(pieces)
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of an address; ("", "", 0), which nothing may have, where it is none of
+    http or https."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return "", "", 0
+    return parts.scheme, parts.hostname or "", port
+
+
+def _lost(error: BaseException) -> str:
+    if any(isinstance(link, TimeoutError | requests.Timeout) for link in _links(error)):
+        return "The carrier did not answer in time."
+    return "The connection to the carrier broke before its answer was complete."
+
+
+_KINDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((socket.gaierror,), "its name is not known"),
+    ((ssl.SSLError,), "the TLS handshake failed"),
+    ((ConnectionRefusedError,), "the connection was refused"),
+    ((ConnectTimeoutError, TimeoutError), "connecting took too long"),
+)
+
+
+def _unreachable(error: BaseException) -> str:
+    links = list(_links(error))
+    kind = next(
+        (words for kinds, words in _KINDS if any(isinstance(link, kinds) for link in links)), None
+    )
+    return f"The carrier cannot be reached: {kind or 'the connection failed'}."
+
+
+def _links(error: BaseException) -> Iterable[BaseException]:
+    """The error and what lies beneath it: requests and urllib3 wrap by argument, by `reason` and by
+    cause."""
+    seen: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        link = todo.pop()
+        if isinstance(link, BaseException) and link not in seen:
+            seen.append(link)
+            todo.extend(
+                (*link.args, getattr(link, "reason", None), link.__cause__, link.__context__)
+            )
+    return seen
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way: its limits (monotonic seconds), and whether a byte of it may have
+    left."""
+
+    read: float
+    deadline: float
+    begun: bool = False
+
+    def patience(self) -> float:
+        """How long the next wait may last; raises TimeoutError when the call's time is over."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the call's total time is over")
+        return min(self.read, left)
+
+
+class _Thread(threading.local):
+    """The call this thread is in. urllib3 hands nothing of a request down to its connections, so it
+    goes beside it."""
+
+    call = _Call(read=30.0, deadline=float("inf"))
+
+
+_thread = _Thread()
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads from a socket with the patience of the call, so that a server that drips cannot outlast
+    its total time."""
+
+    def __init__(self, sock: socket.socket, call: _Call) -> None:
+        super().__init__()
+        self._sock = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._call = call
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(self._call.patience())
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _TimedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedReader(sock, _thread.call))
+
+
+class _Careful:
+    """What our connections do beside urllib3's: notice the first byte written, time every wait, and
+    age."""
+
+    sock: socket.socket | None
+    connect: Callable[[], None]
+    response_class = _TimedResponse
+    _used_at = 0.0
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        if self.sock is None:
+            self.connect()
+        sock, call = cast(socket.socket, self.sock), _thread.call
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            sock.settimeout(call.patience())
+            call.begun = True
+            sock.sendall(view[start : start + _PIECE])
+        self._used_at = time.monotonic()
+
+    @property
+    def is_connected(self) -> bool:
+        fresh = time.monotonic() - self._used_at < IDLE_SECONDS
+        return fresh and bool(super().is_connected)  # type: ignore[misc]
+
+
+class _Connection(_Careful, HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _TlsConnection(_Careful, HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter over our connections. Its default of no retries stays: nothing is sent
+    twice."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
