@@ -1,0 +1,252 @@
+"""The API's frame: how a route is declared, how arguments come in, how answers and errors go out.
+
+A view is declared by one operation() that says everything about it: addresses, who may use it, arguments, answers,
+failures. Routing, checks and the OpenAPI document all come from that.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NoReturn
+
+import flask_smorest
+import marshmallow as ma
+from flask import Flask, Response, g
+from webargs.flaskparser import FlaskParser
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.wrappers import Response as AnyResponse
+
+from faxbot.errors import (
+    DatabaseAway,
+    FaxbotError,
+    Forbidden,
+    InvalidFields,
+    KeyInFlight,
+    Malformed,
+    Unauthenticated,
+)
+from faxbot.web import auth, problems, schemas
+from faxbot.web.problems import Problem
+
+DATABASE_RETRY_SECONDS = 5
+KEY_RETRY_SECONDS = 1
+CAUSES_LOGGED = 6
+
+logger = logging.getLogger(__name__)
+_TAG = re.compile(r"tag\[([^\]]*)\]")
+Failure = type[FaxbotError] | Problem
+
+
+# Arguments ----------------------------------------------------------------------------------------
+
+
+class Arguments(FlaskParser):
+    """Reads query strings and JSON bodies; what is wrong with them leaves as errors of our own tree."""
+
+    def load_querystring(self, req: Any, schema: ma.Schema) -> dict[str, Any]:  # noqa: ARG002 - webargs asks so
+        """Single values by name; `tag[name]=value` is collected under `tag`."""
+        return _nested(req.args)
+
+    def load_json(self, req: Any, schema: ma.Schema) -> Any:  # noqa: ARG002 - webargs asks so
+        """The JSON of the body; raises Malformed, UnsupportedMediaType."""
+        if not req.is_json:
+            raise UnsupportedMediaType
+        try:
+            return json.loads(req.get_data())
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, 5,000 digits, 50,000 brackets
+            raise Malformed("the body is not JSON") from None
+
+    def handle_error(
+        self,
+        error: Any,
+        req: Any,  # noqa: ARG002 - webargs' signature
+        schema: ma.Schema,
+        **_: Any,
+    ) -> NoReturn:
+        (messages,) = error.messages.values()  # webargs puts them under their location
+        raise InvalidFields(errors=schemas.field_errors(schema, messages)) from None
+
+
+def _nested(pairs: MultiDict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs.items(multi=True):
+        if name == "tag":
+            raise InvalidFields(errors={"tag": ["is written tag[name]=value"]})
+        match = _TAG.fullmatch(name)
+        target, key = (values.setdefault("tag", {}), match[1]) if match else (values, name)
+        if key in target:
+            raise InvalidFields(errors={"query": ["has a parameter more than once"]})
+        target[key] = value
+    return values
+
+
+# Routes -------------------------------------------------------------------------------------------
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # it has no types
+    """A group of routes, each declared by one operation()."""
+
+    ARGUMENTS_PARSER = Arguments(unknown=ma.RAISE)
+
+    def operation(
+        self,
+        method: str,
+        *paths: str,
+        access: str,
+        answers: Mapping[int, Mapping[str, Any]],
+        errors: Iterable[Failure] = (),
+        query: ma.Schema | None = None,
+        body: ma.Schema | None = None,
+        **doc: Any,
+    ) -> Callable[[auth.View], auth.View]:
+        """Declare the view below: its addresses, who may use it (see auth.needs), the schemas of its arguments, its
+        answers by status (see answer()), how it fails beside what every such route can meet, and more for OpenAPI.
+        """
+        failures = [*errors, *_always(access, query, body)]
+        doc["responses"] = {**answers, **_failures(failures)}
+        if access not in (auth.OPEN, auth.SIGNATURE):
+            doc["security"] = [{"ApiKey": [access]}, {"Bearer": [access]}]
+
+        def declare(view: auth.View) -> auth.View:
+            decorated = auth.needs(access)(view)
+            for schema, location in ((query, "query"), (body, "json")):
+                if schema is not None:
+                    decorated = self.arguments(schema, location=location)(decorated)
+            # flask-smorest's response() would dump each answer through a schema; views answer with bytes.
+            for number, path in enumerate(paths):
+                name = f"{view.__name__}_{number}" if number else view.__name__
+                documented = self.doc(operationId=name, **doc)(decorated)
+                self.route(path, methods=[method], endpoint=name)(documented)
+            return decorated
+
+        return declare
+
+
+def answer(
+    schema: type[ma.Schema], sentence: str, *, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One way a route answers, for OpenAPI; `headers` maps a name to a sentence."""
+    return {
+        "description": sentence,
+        "content": {"application/json": {"schema": schema}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in (headers or {}).items()
+        },
+    }
+
+
+def _always(access: str, query: object, body: object) -> list[Failure]:
+    """What every route with such access and arguments can meet."""
+    found: list[Failure] = [problems.INTERNAL]
+    if access != auth.OPEN:
+        found += [DatabaseAway, Unauthenticated]
+    if access not in (auth.OPEN, auth.SIGNATURE):
+        found += [Forbidden]
+    if query or body:
+        found += [InvalidFields]
+    if body:
+        found += [Malformed, problems.REQUEST_TOO_LARGE, problems.MEDIA_TYPE_REFUSED]
+    return found
+
+
+def _failures(failures: Iterable[Failure]) -> dict[int, dict[str, Any]]:
+    """The failures for OpenAPI, by status; one status may have several kinds."""
+    kinds = {kind if isinstance(kind, Problem) else problems.RAISED[kind] for kind in failures}
+    ordered = sorted(kinds, key=lambda problem: (problem.status, problem.code))
+    return {
+        status: {
+            "description": " · ".join(f"`{kind.code}`: {kind.title}" for kind in same),
+            "content": {problems.MEDIA_TYPE: {"schema": schemas.Problem}},
+        }
+        for status, group in groupby(ordered, key=lambda problem: problem.status)
+        if (same := list(group))
+    }
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8, with a line end for those who read it in a terminal."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def reply(body: bytes, status: int = 200) -> Response:
+    """An answer whose body is JSON already."""
+    return Response(body, status, mimetype="application/json")
+
+
+class Api(flask_smorest.Api):  # type: ignore[misc] # it has no types
+    """flask-smorest with our one error body."""
+
+    ERROR_SCHEMA = schemas.Problem
+    DEFAULT_ERROR_RESPONSE_NAME = None  # every route names its failures
+
+    def __init__(self, app: Flask, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self.ma_plugin.converter.add_parameter_attribute_function(_tags_in_query)
+
+    def handle_http_exception(self, error: HTTPException) -> AnyResponse:
+        """What Flask refuses by itself: unknown address, wrong method, too long a body, and what nobody caught."""
+        if error.code is None or error.code < 400:
+            return error.get_response()
+        answer = _failed(problems.of_status(error.code))
+        for name, value in error.get_headers():
+            if name == "Allow":
+                answer.headers[name] = value
+        return answer
+
+
+def _tags_in_query(_converter: Any, field: ma.fields.Field[Any], **_: Any) -> dict[str, Any]:
+    """OpenAPI's name for `tag[name]=value`."""
+    return {"style": "deepObject", "explode": True} if isinstance(field, schemas.Tags) else {}
+
+
+def failed(error: FaxbotError) -> Response:
+    """The answer to an error of ours."""
+    problem = problems.of_error(error)
+    if problem is problems.INTERNAL:
+        log_failure(error)
+        return _failed(problem)
+    answer = _failed(problem, detail=error.detail, fields=getattr(error, "errors", None))
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = auth.CHALLENGE
+    elif isinstance(error, DatabaseAway):
+        answer.headers["Retry-After"] = str(DATABASE_RETRY_SECONDS)
+    elif isinstance(error, KeyInFlight):
+        answer.headers["Retry-After"] = str(KEY_RETRY_SECONDS)
+    return answer
+
+
+def _failed(problem: Problem, **more: Any) -> Response:
+    body = problems.body(problem, g.get("request_id", ""), **more)
+    return Response(body, problem.status, mimetype=problems.MEDIA_TYPE)
+
+
+def log_failure(error: BaseException) -> None:
+    """Log what failed and where: kinds and places; no foreign message, which may hold what a client sent."""
+    kinds: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < CAUSES_LOGGED:
+        ours = isinstance(cause, FaxbotError)  # they hold no PHI
+        kinds.append(f"{type(cause).__name__}: {cause}" if ours else type(cause).__name__)
+        cause = cause.__cause__ or cause.__context__
+    frames = traceback.extract_tb(error.__traceback__)
+    logger.error(
+        "request failed",
+        extra={
+            "request_id": g.get("request_id", ""),
+            "exception": " from ".join(kinds),
+            "trace": [
+                f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames
+            ],
+        },
+    )

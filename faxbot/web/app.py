@@ -1,0 +1,83 @@
+"""The web application: create_app(runtime) puts the blueprints, the access rules and the one error body together."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from functools import partial
+from types import TracebackType
+
+from flask import Flask, Response, g, request
+
+from faxbot import spool
+from faxbot.errors import FaxbotError
+from faxbot.runtime import Runtime
+from faxbot.web import api, auth, bodies, callbacks, docs, faxes, health, uploads
+
+BLUEPRINTS = (faxes.blueprint, callbacks.blueprint, health.blueprint)
+JSON_BYTES = 64 * 1024
+"""The largest body of a request that is neither a submission nor a callback."""
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", _POLICY),
+)
+# Longer than any telephone number, so that none gets into a log this way.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+class Application(Flask):
+    """Flask that logs a failure without its message."""
+
+    def log_exception(
+        self,
+        exc_info: tuple[type, BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> None:
+        if exc_info[1] is not None:
+            api.log_failure(exc_info[1])
+
+
+def create_app(runtime: Runtime) -> Flask:
+    """The application over `runtime`; raises LookupError when a route does not say who may use it."""
+    app = Application("faxbot.web", static_folder=None)
+    app.extensions["faxbot"] = runtime
+    app.config.update(
+        MAX_CONTENT_LENGTH=JSON_BYTES,
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS that nobody asked for would need an access rule
+    )
+    app.url_map.merge_slashes = False
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(FaxbotError, api.failed)
+    frame = api.Api(app, spec_kwargs=docs.specification(runtime.config))
+    for blueprint in BLUEPRINTS:
+        frame.register_blueprint(blueprint)
+    docs.publish(app, frame)
+    auth.access_of(app)
+    spool.collect(runtime.config.spool_dir)
+    return app
+
+
+def _begin() -> None:
+    given = request.environ.get("HTTP_X_REQUEST_ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    if bodies.has_body(request.environ):
+        bodies.limit_stall(request.environ)
+    auth.authorize()
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers["X-Request-Id"] = g.request_id
+    for name, value in SECURITY_HEADERS:
+        headers[name] = value
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+    if response.status_code >= 400 and bodies.has_body(request.environ):
+        limit = auth.runtime().config.max_bytes + uploads.FORM_BYTES
+        response.call_on_close(partial(bodies.drain, request.environ, limit))
+    return response

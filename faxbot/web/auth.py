@@ -1,0 +1,77 @@
+"""Who may use which address: every route states it, and it is decided before a byte of the body is read.
+
+A route says what it needs with needs(): a scope of API keys, OPEN for everybody, or SIGNATURE where the carrier proves
+itself to the domain. create_app() refuses to start with a route that says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from flask import Flask, current_app, g, request
+
+from faxbot import identity
+from faxbot.identity import Actor
+from faxbot.runtime import Runtime
+
+OPEN = "open"
+SIGNATURE = "signature"
+CHALLENGE = 'Bearer realm="faxbot"'
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def needs(access: str) -> Callable[[View], View]:
+    """Mark a view with what it needs: a scope, OPEN or SIGNATURE."""
+
+    def mark(view: View) -> View:
+        view.access = access  # type: ignore[attr-defined] # a mark on the function, read by authorize()
+        return view
+
+    return mark
+
+
+def access_of(app: Flask) -> dict[str, str]:
+    """What each endpoint needs; raises LookupError for a route that does not say."""
+    found: dict[str, str] = {}
+    for rule in app.url_map.iter_rules():
+        access = getattr(app.view_functions[rule.endpoint], "access", None)
+        if access is None:
+            raise LookupError(
+                f"the route {rule.rule} does not say who may use it: mark its view with needs()"
+            )
+        found[rule.endpoint] = access
+    return found
+
+
+def authorize() -> None:
+    """Before each request: know the actor and his scope, or raise Unauthenticated or Forbidden."""
+    if request.endpoint is None:
+        return  # no such address or method: the router's own answer follows
+    view: Any = current_app.view_functions[request.endpoint]
+    access: str = view.access  # access_of() made sure that it is there
+    if access not in (OPEN, SIGNATURE):
+        g.actor = identity.authenticate(runtime(), _presented())
+        g.actor.require(access)
+
+
+def _presented() -> str | None:
+    """The key that the client shows: X-API-Key, or Authorization: Bearer."""
+    environ = request.environ
+    key = environ.get("HTTP_X_API_KEY")
+    if key is None:
+        scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+    return str(key).strip() or None
+
+
+def actor() -> Actor:
+    """Who makes this request."""
+    return cast(Actor, g.actor)
+
+
+def runtime() -> Runtime:
+    """What this process works with."""
+    return cast(Runtime, current_app.extensions["faxbot"])

@@ -1,0 +1,49 @@
+"""What a request's body may do to this server: how long it may stall, and what becomes of one that was refused unread.
+
+A refusal is answered at once. A client that sends first and reads later would then see a broken connection instead of
+the answer, so the rest is read and thrown away behind it, within limits of bytes and time (RFC 9112 section 9.6).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+Environ = Mapping[str, Any]
+
+STALL_SECONDS = 30.0
+"""A client that sends nothing for so long is gone; its thread is needed."""
+DRAIN_SECONDS = 5.0
+_PIECE = 64 * 1024
+
+
+def has_body(environ: Environ) -> bool:
+    """Whether the client announces a body."""
+    return (
+        environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
+    )
+
+
+def limit_stall(environ: Environ) -> None:
+    """Let reading this request's body fail with an OSError after STALL_SECONDS of silence."""
+    socket = environ.get("gunicorn.socket")  # the test client has none
+    if socket is not None:
+        socket.settimeout(STALL_SECONDS)
+
+
+def drain(environ: Environ, limit: int) -> None:
+    """Read and forget at most `limit` bytes of the body within DRAIN_SECONDS; the server closes what is longer."""
+    socket = environ.get("gunicorn.socket")
+    if socket is None:
+        return
+    deadline = time.monotonic() + DRAIN_SECONDS
+    try:
+        while limit > 0 and (left := deadline - time.monotonic()) > 0:
+            socket.settimeout(left)
+            data = environ["wsgi.input"].read(min(limit, _PIECE))
+            if not data:
+                return
+            limit -= len(data)
+    except Exception:  # noqa: BLE001 - whatever is wrong with the rest, nobody waits for it
+        return

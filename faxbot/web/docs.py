@@ -1,0 +1,241 @@
+"""/openapi.json and /docs: the API's description for programs and, made from it, for people. Needs no outside network.
+
+Both are made once per process, on first use. The page is plain HTML with one style sheet and no script.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import flask
+from flask import Flask, Response
+from markupsafe import Markup, escape
+
+from faxbot import __version__, identity
+from faxbot.config import Config
+from faxbot.web import auth
+from faxbot.web.api import Api
+from faxbot.web.problems import MEDIA_TYPE, PROBLEMS
+
+_ABOUT = (
+    "Send faxes over HTTP and follow them until they are delivered. "
+    "A fax that was answered with 202 is never lost and never sent twice."
+)
+_METHODS = ("get", "post", "put", "patch", "delete")
+Json = dict[str, Any]
+
+
+def specification(config: Config) -> Json:
+    """What goes into the OpenAPI document beside the routes."""
+    return {
+        "title": "faxbot",
+        "version": __version__,
+        "openapi_version": "3.1.0",
+        "info": {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}},
+        "servers": [{"url": config.base_url}],
+    }
+
+
+def publish(app: Flask, frame: Api) -> None:
+    """Serve /openapi.json, /docs and the page's style sheet."""
+    frame.spec.components.security_scheme(
+        "ApiKey",
+        {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "a key that `faxbot keys create` made",
+        },
+    )
+    frame.spec.components.security_scheme(
+        "Bearer",
+        {"type": "http", "scheme": "bearer", "description": "the same key as a bearer token"},
+    )
+    style = resources.files("faxbot.web.static").joinpath("docs.css").read_bytes()
+
+    @cache
+    def document() -> bytes:
+        return json.dumps(frame.spec.to_dict(), ensure_ascii=False).encode()
+
+    @cache
+    def page() -> bytes:
+        return flask.render_template("docs.html", **_view(json.loads(document()))).encode()
+
+    _serve(app, "/openapi.json", document, "application/json")
+    _serve(app, "/docs", page, "text/html; charset=utf-8")
+    _serve(app, "/static/docs.css", lambda: style, "text/css; charset=utf-8")
+    app.add_template_filter(_inline, "inline")
+
+
+def _serve(app: Flask, path: str, content: Callable[[], bytes], media_type: str) -> None:
+    @auth.needs(auth.OPEN)
+    def show() -> Response:
+        return Response(content(), content_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    app.add_url_rule(path, endpoint=path, view_func=show)
+
+
+def _inline(text: str) -> Markup:
+    """Escaped text, with `words` in backticks as code; the code of an error leads to its paragraph."""
+
+    def code(match: re.Match[str]) -> str:
+        shown = f"<code>{match[1]}</code>"
+        return f'<a href="#{match[1]}">{shown}</a>' if match[1] in PROBLEMS else shown
+
+    return Markup(re.sub(r"`([^`]+)`", code, str(escape(text))))  # noqa: S704 - escaped just here
+
+
+# The page's contents ------------------------------------------------------------------------------
+
+
+def _view(spec: Json) -> Json:
+    """What the template shows: groups of operations, shapes of answers, errors."""
+    schemas = spec["components"]["schemas"]
+    operations = list(_operations(spec))
+    return {
+        "about": spec["info"]["description"],
+        "version": spec["info"]["version"],
+        "server": spec["servers"][0]["url"],
+        "scopes": {
+            scope: meaning
+            for scope, meaning in identity.SCOPES.items()
+            if scope in {one["scope"] for one in operations}
+        },
+        "groups": [
+            {
+                "name": tag["name"],
+                "description": tag["description"],
+                "operations": [one for one in operations if one["group"] == tag["name"]],
+            }
+            for tag in spec["tags"]
+        ],
+        "shapes": [
+            {
+                "name": name,
+                "description": schema.get("description", ""),
+                "fields": _fields(schema),
+            }
+            for name, schema in schemas.items()
+        ],
+        "problems": PROBLEMS.values(),
+    }
+
+
+def _operations(spec: Json) -> Iterator[Json]:
+    for path, item in spec["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                yield _operation(path, method, item[method], spec)
+
+
+def _operation(path: str, method: str, operation: Json, spec: Json) -> Json:
+    media_type, body = _first(operation.get("requestBody", {}).get("content", {}))
+    schema = _resolve(body.get("schema", {}), spec["components"]["schemas"])
+    return {
+        "id": operation["operationId"],
+        "group": operation["tags"][0],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation.get("summary", ""),
+        "description": operation.get("description", ""),
+        "scope": next(iter(operation.get("security", [{}])[0].values()), [None])[0],
+        "parameters": [_parameter(parameter) for parameter in operation.get("parameters", [])],
+        "media_type": media_type,
+        "fields": _fields(schema),
+        "answers": [_answer(status, one) for status, one in sorted(operation["responses"].items())],
+        "curl": _curl(spec["servers"][0]["url"], path, method, operation, schema),
+    }
+
+
+def _parameter(parameter: Json) -> Json:
+    return {
+        "name": parameter["name"],
+        "place": parameter["in"],
+        "required": parameter.get("required", False),
+        "type": _type(parameter["schema"]),
+        "description": parameter.get("description", ""),
+    }
+
+
+def _answer(status: str, answer: Json) -> Json:
+    media_type, content = _first(answer.get("content", {}))
+    failed = media_type == MEDIA_TYPE
+    return {
+        "status": status,
+        "description": answer["description"],
+        "shape": "" if failed else content.get("schema", {}).get("$ref", "").rpartition("/")[2],
+        "failed": failed,
+    }
+
+
+def _first(contents: Json) -> tuple[str, Json]:
+    """The first media type of a body with what is said about it; empty when it has none."""
+    return next(iter(contents.items()), ("", {}))
+
+
+def _fields(schema: Json) -> list[Json]:
+    return [
+        {
+            "name": name,
+            "type": _type(field),
+            "required": name in schema.get("required", []),
+            "description": field.get("description", ""),
+        }
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _resolve(schema: Json, schemas: Json) -> Json:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return schemas[name] if name else schema
+
+
+def _type(field: Json) -> str:
+    """A field's type and limits in a few words."""
+    if "$ref" in field:
+        return str(field["$ref"]).rpartition("/")[2]
+    if union := field.get("anyOf") or field.get("allOf"):
+        return " or ".join(_type(one) for one in union)
+    if "enum" in field:
+        return " | ".join(f"`{value}`" for value in field["enum"] if value is not None)
+    if "items" in field:
+        return f"list of {_type(field['items'])}s"
+    if field.get("format") == "binary":
+        return "file"
+    kinds = field.get("type", "any")
+    return (kinds if isinstance(kinds, str) else " or ".join(kinds)) + _limits(field)
+
+
+def _limits(field: Json) -> str:
+    if "minimum" in field and "maximum" in field:
+        return f", {field['minimum']} to {field['maximum']}"
+    if "maxLength" in field:
+        return f", at most {field['maxLength']} characters"
+    return f" ({field['format']})" if "format" in field else ""
+
+
+def _curl(server: str, path: str, method: str, operation: Json, schema: Json) -> str:
+    """A command that works as it stands, once FAXBOT_KEY and FAX_ID are set."""
+    address = server + path.replace("{fax_id}", "$FAX_ID")
+    lines = ["curl"]
+    if method != "get":
+        lines[0] += f" -X {method.upper()}"
+    if "security" in operation:
+        lines.append('-H "X-API-Key: $FAXBOT_KEY"')
+    content = operation.get("requestBody", {}).get("content", {})
+    if "multipart/form-data" in content:
+        lines += ['-H "Idempotency-Key: $(uuidgen)"', "-F to=+15550100000", "-F file=@document.pdf"]
+    elif "application/json" in content:
+        required = {
+            name: field.get("example")
+            for name, field in schema["properties"].items()
+            if name in schema.get("required", [])
+        }
+        lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(required))}"]
+    return " \\\n  ".join([*lines, f'"{address}"' if "$" in address else address])

@@ -1,0 +1,238 @@
+"""/fax: send, list, search, read, cancel. A view checks, calls one function of the domain and gives its answer on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from faxbot import artifacts, jobs, phone, results
+from faxbot.errors import (
+    DocumentError,
+    DocumentTooLarge,
+    DocumentUnreadable,
+    DocumentUnsupported,
+    InvalidFields,
+    KeyInFlight,
+    KeyReused,
+    Malformed,
+    NotFound,
+    NotPossibleNow,
+)
+from faxbot.jobs import Answer, Filters, Submission
+from faxbot.models import Job
+from faxbot.web import api, idempotency, schemas, uploads
+from faxbot.web.auth import actor, runtime
+from faxbot.web.problems import MEDIA_TYPE_REFUSED, REQUEST_TOO_LARGE
+
+blueprint = api.Blueprint("faxes", __name__, description="Send faxes and see what became of them.")
+
+FAX_REQUEST = schemas.FaxRequest()
+_REPLAYED = "Idempotency-Replayed"
+_FAX_ID = [
+    {
+        "name": "fax_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "the fax's id",
+    }
+]
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/send",
+    "/fax",
+    access="fax:send",
+    answers={
+        202: api.answer(
+            schemas.Fax,
+            "The fax is recorded and will be sent.",
+            headers={
+                "Location": "the fax's address",
+                _REPLAYED: "`true` when this is the first answer again, byte for byte",
+            },
+        )
+    },
+    errors=(
+        Malformed,
+        KeyInFlight,
+        KeyReused,
+        InvalidFields,
+        DocumentError,
+        DocumentTooLarge,
+        DocumentUnsupported,
+        DocumentUnreadable,
+        REQUEST_TOO_LARGE,
+        MEDIA_TYPE_REFUSED,
+    ),
+    parameters=[
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Your own name for this request, bare or as a quoted string. Repeat the "
+            "request with the same key as often as you like: there will be one fax. Kept for 31 days.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_LENGTH},
+            "example": "order-4711-fax-1",
+        }
+    ],
+    requestBody={
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": schemas.FaxRequest,
+                "encoding": {
+                    "file": {
+                        "contentType": "application/pdf, image/tiff, image/png, image/jpeg, text/plain"
+                    },
+                    "tags": {"style": "deepObject", "explode": True},
+                },
+                "examples": {
+                    "simple": {
+                        "summary": "A document to a number",
+                        "value": {"to": "+15550100000", "file": ["(bytes)"]},
+                    },
+                    "planned": {
+                        "summary": "Tonight, with tags",
+                        "value": {
+                            "to": "+15550100000",
+                            "file": ["(bytes)"],
+                            "send_at": "2026-11-20T22:00:00+01:00",
+                            "tags": {"case": "4711"},
+                        },
+                    },
+                },
+            }
+        },
+    },
+)
+def send_fax() -> Response:
+    """Send a fax
+
+    Takes the documents and records the fax; a worker sends it. The answer comes at once and is a promise: the fax
+    will not be lost, and it will not be sent twice. Follow it at its address.
+    """
+    key = idempotency.parse(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
+    with uploads.received(request, runtime().config) as form:
+        wish = schemas.load(FAX_REQUEST, form.values)
+        answer = jobs.submit(runtime(), actor(), _submission(wish), key=key, present=_present)
+    return _recorded(answer)
+
+
+def _submission(wish: dict[str, Any]) -> Submission:
+    to = phone.parse(wish.pop("to"), runtime().config.default_region)
+    spooled = [(file.path, file.sha256, file.size) for file in wish.pop("file")]
+    return Submission(to=to, uploads=artifacts.accept(runtime(), spooled), **wish)
+
+
+def _present(job: Job) -> bytes:
+    return api.dumps(jobs.describe(runtime(), job))
+
+
+def _recorded(answer: Answer) -> Response:
+    response = api.reply(answer.body, answer.status)
+    response.headers["Location"] = f"/fax/{answer.job_id}"
+    if answer.replayed:
+        response.headers[_REPLAYED] = "true"
+    return response
+
+
+@blueprint.operation(
+    "GET",
+    "/fax",
+    access="fax:read",
+    query=schemas.FaxQuery(),
+    answers={
+        200: api.answer(schemas.FaxPage, "A page of faxes, newest first, with masked numbers.")
+    },
+    errors=(Malformed,),
+)
+def list_faxes(query: dict[str, Any]) -> Response:
+    """List faxes
+
+    Pages by cursor: follow `next` until it is null. Faxes that are made meanwhile do not disturb the pages.
+    """
+    return _page(query, tags=query.pop("tag", {}))
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/search",
+    access="fax:read",
+    body=schemas.FaxSearch(),
+    answers={
+        200: api.answer(schemas.FaxPage, "A page of faxes, newest first, with masked numbers.")
+    },
+)
+def search_faxes(query: dict[str, Any]) -> Response:
+    """Find the faxes to a number
+
+    A number is personal, so it is asked for in the body and never stands in an address.
+    """
+    number = phone.parse(query.pop("to"), runtime().config.default_region)
+    return _page(query, tags=query.pop("tags", {}), to_key=jobs.number_key(runtime(), number))
+
+
+def _page(query: dict[str, Any], **more: Any) -> Response:
+    limit, cursor = query.pop("limit"), query.pop("cursor", None)
+    with runtime().database.reading() as session:
+        found, following = jobs.page(
+            session, actor(), Filters(**query, **more), limit=limit, cursor=cursor
+        )
+    items = [jobs.describe(runtime(), job, masked=True) for job in found]
+    return api.reply(api.dumps({"items": items, "next": following}))
+
+
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>",
+    access="fax:read",
+    answers={200: api.answer(schemas.Fax, "The fax as it stands now.")},
+    errors=(NotFound,),
+    parameters=_FAX_ID,
+)
+def read_fax(fax_id: str) -> Response:
+    """Read a fax"""
+    with runtime().database.reading() as session:
+        job = jobs.find(session, actor(), fax_id)
+    return api.reply(_present(job))
+
+
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>/events",
+    access="fax:read",
+    answers={200: api.answer(schemas.Timeline, "Events and attempts, oldest first.")},
+    errors=(NotFound,),
+    parameters=_FAX_ID,
+)
+def read_timeline(fax_id: str) -> Response:
+    """Read a fax's timeline
+
+    Everything that happened to the fax, and every call to a provider.
+    """
+    with runtime().database.reading() as session:
+        timeline = results.timeline(session, jobs.find(session, actor(), fax_id))
+    return api.reply(api.dumps(timeline))
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/cancel",
+    access="fax:send",
+    answers={
+        200: api.answer(schemas.Fax, "It was not sent and will not be."),
+        202: api.answer(
+            schemas.Fax,
+            "The carrier may have it already: the wish is kept and passed on; follow the fax.",
+        ),
+    },
+    errors=(NotFound, NotPossibleNow),
+    parameters=_FAX_ID,
+)
+def cancel_fax(fax_id: str) -> Response:
+    """Cancel a fax"""
+    job, ended = jobs.cancel(runtime(), actor(), fax_id)
+    return api.reply(_present(job), 200 if ended else 202)

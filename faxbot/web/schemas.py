@@ -1,0 +1,391 @@
+"""The shapes that go in and out, as marshmallow schemas: they check what comes in and document both.
+
+Answers are plain JSON values made by the domain and are not dumped through a schema (a page of 50 faxes would cost more
+than its query); a test holds real answers against the schemas instead. No message repeats a value that a client sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import marshmallow as ma
+from flask_smorest.fields import Upload
+from marshmallow import fields, validate
+
+from faxbot.errors import InvalidFields
+from faxbot.events import Event, Status
+
+LATEST = timedelta(days=366)
+_EARLIEST = datetime(
+    2000, 1, 1, tzinfo=UTC
+)  # far enough from year 1 that no zone can push it out of the calendar
+_STATUS = validate.OneOf([str(status) for status in Status])
+MAX_TAGS = 10
+_EXAMPLE_ID = "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f"
+_EXAMPLE_TIME = "2026-11-20T12:00:00Z"
+
+
+class Whole(validate.Validator):
+    """The whole text must match. Written ^...$ as JSON Schema has it; Python's $ alone would let a line end pass."""
+
+    def __init__(self, pattern: str, error: str) -> None:
+        self.regex = re.compile(
+            pattern
+        )  # under this name apispec finds it for the OpenAPI document
+        self.sentence = error
+
+    def __call__(self, value: str) -> str:
+        if not self.regex.fullmatch(value):
+            raise ma.ValidationError(self.sentence)
+        return value
+
+
+_ASCII = Whole(r"^[\x20-\x7e]*$", error="Only printable ASCII characters.")
+_PROVIDER = Whole(r"^[a-z0-9][a-z0-9._-]{0,63}$", error="Not a provider's id.")
+_TO_KEY = Whole(r"^[0-9a-f]{64}$", error="Not a `to_key` of a fax.")
+_TAG_NAME = Whole(
+    r"^[A-Za-z0-9._-]{1,64}$",
+    error="A name is 1 to 64 letters, digits, dots, dashes or underscores.",
+)
+
+
+def load(schema: ma.Schema, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked values of `data`; raises InvalidFields."""
+    try:
+        return dict(schema.load(data))
+    except ma.ValidationError as error:
+        raise InvalidFields(errors=field_errors(schema, error.messages_dict)) from None
+
+
+def field_errors(schema: ma.Schema, messages: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Sentences by field. A name that the schema does not know is the client's own and is not repeated."""
+    known = {field.data_key or name: field for name, field in schema.load_fields.items()}
+    found: dict[str, list[str]] = {}
+    for name, message in messages.items():
+        if name in known:
+            found[name] = _sentences(message)
+        elif name == "_schema":
+            found["body"] = _sentences(message)
+        else:
+            found["unknown"] = [f"There is an unknown parameter; known are {', '.join(known)}."]
+    return found
+
+
+def _sentences(message: Any) -> list[str]:
+    """All sentences in marshmallow's nested messages, each once; inner keys may be the client's and are dropped."""
+    if isinstance(message, Mapping):
+        return list(dict.fromkeys(text for inner in message.values() for text in _sentences(inner)))
+    return (
+        [message]
+        if isinstance(message, str)
+        else [text for inner in message for text in _sentences(inner)]
+    )
+
+
+class Instant(fields.AwareDateTime):
+    """A time with its zone, given back in UTC; one without a zone is refused: nobody knows when it is."""
+
+    default_error_messages = {  # noqa: RUF012 - marshmallow's way to name messages
+        "invalid": "Not a time like 2026-11-20T12:00:00Z (ISO 8601, with its zone).",
+        "invalid_awareness": "The time needs its zone: add Z or an offset like +02:00.",
+        "range": "Not between the year 2000 and a year from now.",
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        at = super()._deserialize(value, attr, data, **kwargs)
+        if not _EARLIEST <= at <= datetime.now(UTC) + LATEST:
+            raise self.make_error("range")
+        return at.astimezone(UTC)
+
+
+class Tags(fields.Dict):
+    """Names and values that a client hangs on a fax, to find it by."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            keys=fields.String(validate=_TAG_NAME),
+            values=fields.String(validate=[validate.Length(max=255), _printable]),
+            validate=_few,
+            metadata={"description": description, "maxProperties": MAX_TAGS},
+        )
+
+
+def _few(tags: Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise ma.ValidationError(f"At most {MAX_TAGS} tags.")
+
+
+def _printable(text: str) -> None:
+    if not text.isprintable():
+        raise ma.ValidationError("Only printable characters.")
+
+
+def _says(text: str, example: Any = None) -> dict[str, Any]:
+    return {"description": text} if example is None else {"description": text, "example": example}
+
+
+class FaxRequest(ma.Schema):
+    """A fax to send, as multipart/form-data."""
+
+    to = fields.String(
+        required=True,
+        validate=validate.Length(max=64),
+        metadata=_says("the fax number, with + and country code", "+15550100000"),
+    )
+    file = fields.List(
+        Upload(),
+        required=True,
+        metadata=_says(
+            "the document: PDF, TIFF, PNG, JPEG or UTF-8 text; repeat it for several, sent in this order as one fax"
+        ),
+    )
+    send_at = Instant(metadata=_says("not before this time; at most a year ahead", _EXAMPLE_TIME))
+    expires_at = Instant(
+        metadata=_says("not after this time: then the fax ends as `expired`", _EXAMPLE_TIME)
+    )
+    priority = fields.Integer(
+        validate=validate.Range(0, 255),
+        metadata=_says("0 to 255, higher goes first; 128 when not given", 128),
+    )
+    resolution = fields.String(
+        validate=validate.OneOf(["standard", "fine"]),
+        metadata=_says("`fine` (204x196 dpi, the default) or `standard` (204x98)", "fine"),
+    )
+    header = fields.String(
+        validate=[validate.Length(max=50), _ASCII],
+        metadata=_says("a line at the top of each page, printable ASCII"),
+    )
+    tags = Tags("`tags[name]`=value, at most 10, to find the fax by")
+    provider_id = fields.String(
+        validate=_PROVIDER, metadata=_says("send with this provider", "simulator")
+    )
+
+    @ma.validates_schema
+    def _in_order(self, data: dict[str, Any], **_: Any) -> None:
+        if "send_at" in data and "expires_at" in data and data["expires_at"] <= data["send_at"]:
+            raise ma.ValidationError("Must be later than send_at.", "expires_at")
+
+
+class _Page(ma.Schema):
+    limit = fields.Integer(
+        load_default=50, validate=validate.Range(1, 100), metadata=_says("faxes per page, 1 to 100")
+    )
+    cursor = fields.String(
+        validate=validate.Length(max=64), metadata=_says("`next` of the page before")
+    )
+    status = fields.String(validate=_STATUS, metadata=_says("only faxes in this status"))
+    provider_id = fields.String(validate=_PROVIDER, metadata=_says("only faxes of this provider"))
+    since = Instant(metadata=_says("only faxes made at or after this time", _EXAMPLE_TIME))
+    until = Instant(metadata=_says("only faxes made before this time", _EXAMPLE_TIME))
+
+
+class FaxQuery(_Page):
+    """Which faxes a list shows."""
+
+    to_key = fields.String(
+        validate=_TO_KEY, metadata=_says("only faxes to the number with this `to_key`")
+    )
+    tag = Tags("`tag[name]`=value: only faxes with this tag")
+
+
+class FaxSearch(_Page):
+    """Faxes to one number; a number does not belong in an address, so it stands in the body."""
+
+    to = fields.String(
+        required=True,
+        validate=validate.Length(max=64),
+        metadata=_says("the fax number", "+15550100000"),
+    )
+    tags = Tags("only faxes with these tags")
+
+
+class FaxError(ma.Schema):
+    """Why the last attempt failed."""
+
+    code = fields.String(required=True, metadata=_says("a canonical cause", "busy"))
+    message = fields.String(required=True, metadata=_says("one sentence", "The line was busy."))
+    retryable = fields.Boolean(required=True)
+
+
+class Fax(ma.Schema):
+    """One fax."""
+
+    id = fields.String(required=True, metadata=_says("its id", _EXAMPLE_ID))
+    to = fields.String(required=True, metadata=_says("the number; masked in lists", "+15550100000"))
+    to_key = fields.String(
+        required=True, metadata=_says("a keyed hash of the number, to list faxes by")
+    )
+    status = fields.String(
+        required=True, validate=_STATUS, metadata=_says("where it stands", "queued")
+    )
+    status_reason = fields.String(
+        required=True, allow_none=True, metadata=_says("why it is held, or the last cause")
+    )
+    explanation = fields.String(
+        required=True, metadata=_says("one sentence: what happens next, when and why")
+    )
+    provider_id = fields.String(
+        required=True, allow_none=True, metadata=_says("the provider that has it", "simulator")
+    )
+    external_id = fields.String(required=True, allow_none=True, metadata=_says("the carrier's id"))
+    pages = fields.Integer(
+        required=True, allow_none=True, metadata=_says("pages of all documents", 3)
+    )
+    pages_sent = fields.Integer(required=True, metadata=_says("pages that are confirmed", 0))
+    resolution = fields.String(required=True, metadata=_says("`fine` or `standard`", "fine"))
+    attempts = fields.Integer(required=True, metadata=_says("calls to a provider so far", 0))
+    next_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=_says("when something happens next", _EXAMPLE_TIME)
+    )
+    send_at = fields.AwareDateTime(required=True, allow_none=True, metadata=_says("as asked for"))
+    expires_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=_says("as asked for")
+    )
+    priority = fields.Integer(required=True, metadata=_says("0 to 255", 128))
+    error = fields.Nested(
+        FaxError, required=True, allow_none=True, metadata=_says("why the last attempt failed")
+    )
+    tags = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=_says("as given", {"case": "4711"}),
+    )
+    resend_of = fields.String(
+        required=True, allow_none=True, metadata=_says("the fax that this one repeats")
+    )
+    cancel_requested_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=_says("when cancelling was asked for")
+    )
+    created_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    updated_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    backend = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=_says("the same as provider_id, for earlier clients"),
+    )
+    provider_sid = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=_says("the same as external_id, for earlier clients"),
+    )
+
+
+class FaxPage(ma.Schema):
+    """A page of faxes, newest first."""
+
+    items = fields.List(fields.Nested(Fax), required=True)
+    next = fields.String(
+        required=True, allow_none=True, metadata=_says("`cursor` of the next page; null at the end")
+    )
+
+
+class FaxEvent(ma.Schema):
+    """Something that happened to a fax."""
+
+    sequence = fields.Integer(required=True, metadata=_says("counts from 1 without gaps", 1))
+    type = fields.String(
+        required=True,
+        validate=validate.OneOf([str(event) for event in Event]),
+        metadata=_says("what happened", "FAX_QUEUED"),
+    )
+    status = fields.String(
+        required=True, validate=_STATUS, metadata=_says("the status after it", "queued")
+    )
+    attempt = fields.Integer(
+        required=True, allow_none=True, metadata=_says("which attempt it is about")
+    )
+    provider_id = fields.String(required=True, allow_none=True)
+    cause = fields.String(
+        required=True, allow_none=True, metadata=_says("canonical cause of a failure")
+    )
+    reason = fields.String(required=True, allow_none=True, metadata=_says("why it is held"))
+    pages = fields.Integer(required=True, allow_none=True)
+    pages_sent = fields.Integer(required=True, allow_none=True)
+    source = fields.String(required=True, metadata=_says("who said so", "api"))
+    occurred_at = fields.AwareDateTime(
+        required=True, metadata=_says("when it happened", _EXAMPLE_TIME)
+    )
+    recorded_at = fields.AwareDateTime(
+        required=True, metadata=_says("when we learnt of it", _EXAMPLE_TIME)
+    )
+
+
+class FaxAttempt(ma.Schema):
+    """One call to one provider."""
+
+    number = fields.Integer(required=True, metadata=_says("counts from 1", 1))
+    provider_id = fields.String(required=True, metadata=_says("whom we called", "simulator"))
+    tag = fields.String(required=True, metadata=_says("this attempt's own name at the carrier"))
+    external_id = fields.String(required=True, allow_none=True, metadata=_says("the carrier's id"))
+    outcome = fields.String(required=True, metadata=_says("what came of it", "accepted"))
+    cause = fields.String(
+        required=True, allow_none=True, metadata=_says("canonical cause of a failure")
+    )
+    counted = fields.Boolean(required=True, metadata=_says("whether it uses up one of the tries"))
+    pages_sent = fields.Integer(required=True)
+    intended_at = fields.AwareDateTime(
+        required=True, metadata=_says("when the intent was recorded", _EXAMPLE_TIME)
+    )
+    accepted_at = fields.AwareDateTime(required=True, allow_none=True)
+    ended_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class Timeline(ma.Schema):
+    """What happened to a fax, in order."""
+
+    events = fields.List(fields.Nested(FaxEvent), required=True)
+    attempts = fields.List(fields.Nested(FaxAttempt), required=True)
+
+
+class Problem(ma.Schema):
+    """What went wrong (RFC 9457)."""
+
+    type = fields.String(
+        required=True, metadata=_says("an address that explains it", "/docs#invalid-fields")
+    )
+    title = fields.String(
+        required=True, metadata=_says("the kind of failure", "Some fields are not valid.")
+    )
+    status = fields.Integer(required=True, metadata=_says("the HTTP status", 422))
+    detail = fields.String(
+        required=True, metadata=_says("this failure", "Some fields are not valid.")
+    )
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        required=True,
+        metadata=_says("sentences about each field", {"priority": ["Not a valid integer."]}),
+    )
+    request_id = fields.String(
+        required=True, metadata=_says("the X-Request-Id of this answer; it stands in the log")
+    )
+
+
+class Alive(ma.Schema):
+    """The process answers."""
+
+    status = fields.String(required=True, metadata=_says("always `ok`", "ok"))
+
+
+class Part(ma.Schema):
+    """One part of the service."""
+
+    ok = fields.Boolean(required=True)
+    detail = fields.String(required=True, metadata=_says("one sentence", "reachable"))
+
+
+class Readiness(ma.Schema):
+    """Whether faxes can be taken and sent."""
+
+    ready = fields.Boolean(required=True)
+    parts = fields.Dict(keys=fields.String(), values=fields.Nested(Part), required=True)
+
+
+class Received(ma.Schema):
+    """The callback is kept."""
+
+    status = fields.String(required=True, metadata=_says("always `ok`", "ok"))
