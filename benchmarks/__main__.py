@@ -17,9 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import machine, product, report, stages, uploads
+from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
-from benchmarks.launch import Postgres, Redis, Workshop, postgres, redis
+from benchmarks.launch import Workshop
+from benchmarks.servers import Servers, servers
 from benchmarks.stages import FULL, QUICK, Length
 from benchmarks.targets import TARGETS
 from benchmarks.worker import worker_alone
@@ -33,8 +35,7 @@ class Bench:
     """The servers of a run, how long it is, and where its figures go."""
 
     figures: Figures
-    postgres: Postgres
-    redis: Redis
+    servers: Servers
     length: Length
     floor_only: bool
 
@@ -42,17 +43,30 @@ class Bench:
         """P1, P3-P6, P18: web alone."""
         with Workshop() as workshop:
             sides = [
-                floor.start_web(workshop, "floor", self.postgres.database(), self.redis.url(1)),
                 floor.start_web(
-                    workshop, "floor sqlite", str(workshop.folder / "floor.db"), self.redis.url(2)
+                    workshop,
+                    "floor",
+                    self.servers.postgres.new_database(),
+                    self.servers.redis.database(1),
+                ),
+                floor.start_web(
+                    workshop,
+                    "floor sqlite",
+                    str(workshop.folder / "floor.db"),
+                    self.servers.redis.database(2),
                 ),
             ]
             if not self.floor_only:
                 sides += [
                     product.start_web(
-                        workshop, "faxbot", self.postgres.database(), self.redis.url(3)
+                        workshop,
+                        "faxbot",
+                        self.servers.postgres.new_database(),
+                        self.servers.redis.database(3),
                     ),
-                    product.start_web(workshop, "faxbot sqlite", "", self.redis.url(4)),
+                    product.start_web(
+                        workshop, "faxbot sqlite", "", self.servers.redis.database(4)
+                    ),
                 ]
             stages.submit_and_read(self.figures, sides, self.length, say)
 
@@ -60,12 +74,20 @@ class Bench:
         """P7-P11, P18: all roles."""
         with Workshop() as workshop:
             sides = [
-                floor.start_whole(workshop, "floor", self.postgres.database(), self.redis.url(5))
+                floor.start_whole(
+                    workshop,
+                    "floor",
+                    self.servers.postgres.new_database(),
+                    self.servers.redis.database(5),
+                )
             ]
             if not self.floor_only:
                 sides += [
                     product.start_whole(
-                        workshop, "faxbot", self.postgres.database(), self.redis.url(6)
+                        workshop,
+                        "faxbot",
+                        self.servers.postgres.new_database(),
+                        self.servers.redis.database(6),
                     ),
                     product.start_embedded(workshop, "faxbot embedded"),
                 ]
@@ -76,13 +98,21 @@ class Bench:
     def worker(self) -> None:
         """P12: the worker with nobody at the other end."""
         with Workshop() as workshop:
-            worker_alone(self.figures, workshop, self.postgres, self.redis, self.length, say)
+            worker_alone(self.figures, workshop, self.servers, self.length, say)
+
+    def calls(self) -> None:
+        """P13: the call to the carrier by itself."""
+        with Workshop() as workshop:
+            carrier_calls(self.figures, workshop, self.length, say)
 
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
             side = product.start_whole(
-                workshop, "faxbot", self.postgres.database(), self.redis.url(7)
+                workshop,
+                "faxbot",
+                self.servers.postgres.new_database(),
+                self.servers.redis.database(7),
             )
             say("large uploads")
             self.figures.add(
@@ -104,6 +134,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "submit": Bench.submit,
     "path": Bench.path,
     "worker": Bench.worker,
+    "calls": Bench.calls,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }
@@ -142,15 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rounds:
         length = dataclasses.replace(length, rounds=options.rounds)
     figures = Figures()
-    with Workshop() as workshop:
-        bench = Bench(figures, postgres(workshop), redis(workshop), length, options.floor_only)
+    with servers() as running:
+        bench = Bench(figures, running, length, options.floor_only)
         figures.facts = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "rounds": length.rounds,
-            "machine": machine.description(
-                f"PostgreSQL {bench.postgres.version} (fsync and synchronous_commit on, "
-                f"shared_buffers 256 MB), {bench.redis.version} without persistence"
-            ),
+            "machine": machine.description(running.description()),
             "rates": [dataclasses.asdict(rate) for rate in machine.rates()],
         }
         for name in options.only:

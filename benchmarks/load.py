@@ -182,9 +182,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--url", default="http://127.0.0.1:8080", help="the service (default: %(default)s)")
+    url = "http://127.0.0.1:8080"
+    add("--url", type=Address.of, default=url, help="the service (default: %(default)s)")
     add("--key-file", type=Path, required=True, help="file that holds the API key")
-    add("--carrier", help="address of the carrier whose /v1/ledger is the witness")
+    add("--carrier", type=HttpLedger, help="address of the carrier whose /v1/ledger is the witness")
     add("--faxes", type=int, default=100, help="how many (default: %(default)s)")
     add("--connections", type=int, default=8, help="keep-alive connections (default: %(default)s)")
     add("--rate", type=float, help="submissions per second; default: as fast as answers come")
@@ -215,16 +216,25 @@ def _document(name: str) -> Document:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    service = Service(Address.of(options.url), options.key_file.read_text().strip())
+    parser = _parser()
+    options = parser.parse_args(arguments)
     pace = Pace(options.connections, options.seconds, options.rate)
-    outcome = run(
-        service,
-        _document(options.document),
-        Load(options.faxes, pace, options.wait, options.to, options.converted),
-        ledger=HttpLedger(options.carrier) if options.carrier else None,
-        watched=Watched({"service": options.pid} if options.pid else {}),
-    )
+    try:
+        service = Service(options.url, options.key_file.read_text().strip())
+        document = _document(options.document)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
+    try:
+        outcome = run(
+            service,
+            document,
+            Load(options.faxes, pace, options.wait, options.to, options.converted),
+            ledger=options.carrier,
+            watched=Watched({"service": options.pid} if options.pid else {}),
+        )
+    except OSError as error:
+        print(f"cannot go on: {error}", file=sys.stderr)
+        return 1
     print(json.dumps(outcome.as_json(), indent=1) if options.json else describe(outcome))
     return 1 if outcome.refused or outcome.faults else 0
 

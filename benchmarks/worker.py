@@ -19,9 +19,10 @@ from benchmarks.floor.settings import Settings
 from benchmarks.floor.start import make_settings, start_worker
 from benchmarks.floor.store import open_store
 from benchmarks.floor.worker import ROWS, celery_app
-from benchmarks.launch import Child, NotStarted, Postgres, Redis, Workshop, until
+from benchmarks.launch import Child, NotStarted, Workshop, until
 from benchmarks.load import Load, run
 from benchmarks.processes import cpu_seconds
+from benchmarks.servers import Servers
 from benchmarks.stages import Length, Progress
 
 _SECONDS = 120.0
@@ -39,17 +40,23 @@ FROM events WHERE type = 'FAX_SENT' AND recorded_at > to_timestamp(%s)
 def worker_alone(
     figures: Figures,
     workshop: Workshop,
-    postgres: Postgres,
-    redis: Redis,
+    servers: Servers,
     length: Length,
     progress: Progress,
 ) -> None:
     """Add the rates of both sides, in turn, for every round."""
-    floor = make_settings(workshop, "floor-rows", postgres.database(), redis.url(10))
-    database = postgres.database()
+    floor = make_settings(
+        workshop, "floor-rows", servers.postgres.new_database(), servers.redis.database(10)
+    )
+    database = servers.postgres.new_database()
     path = f"{product.plugin_folder(workshop)}:{product.HERE}"
     faxbot = product.install(
-        workshop, "faxbot-rows", database, redis.url(11), FAX_BACKEND="nocarrier", PYTHONPATH=path
+        workshop,
+        "faxbot-rows",
+        database,
+        servers.redis.database(11),
+        FAX_BACKEND="nocarrier",
+        PYTHONPATH=path,
     )
     service = faxbot.service()
     web = faxbot.web()

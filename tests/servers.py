@@ -133,6 +133,7 @@ class RedisServer(Server):
     """Redis or Valkey with the durability of the embedded broker (append-only file), on a port and a unix socket."""
 
     name = "redis"
+    options: tuple[str, ...] = ("--appendonly", "yes")
 
     def __init__(self, ground: Ground, binary: Path | None = None) -> None:
         super().__init__(ground)
@@ -158,7 +159,8 @@ class RedisServer(Server):
         command: list[str | Path] = [
             *(self.binary, "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--unixsocket", self.socket, "--dir", self.folder),
-            *("--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+            *("--save", "", "--maxmemory-policy", "noeviction"),
+            *self.options,
         ]
         return self.ground.start(command, self.folder, {}, self.log)
 
@@ -216,6 +218,8 @@ class PostgresServer(Server, Postgres):
     """A PostgreSQL cluster of our own; fsync is off, so it survives its own crash and not the machine's."""
 
     name = "postgresql"
+    # No fsync; but a commit is written before it is answered, so that it survives kill9().
+    options: tuple[str, ...] = ("-F", "-c", "full_page_writes=off", "-c", "jit=off")
     _stop_signal = signal.SIGINT  # the "fast" shutdown: does not wait for its clients
     _user = "nobody"
 
@@ -272,8 +276,7 @@ class PostgresServer(Server, Postgres):
         command: list[str | Path] = [
             *(self.binaries / "postgres", "-D", self._data, "-p", str(self.port)),
             *("-h", "127.0.0.1", "-k", ""),  # TCP as in production, no socket to clash with
-            # No fsync; but a commit is written before it is answered, so that it survives kill9().
-            *("-F", "-c", "full_page_writes=off", "-c", "jit=off"),
+            *self.options,
         ]
         return self.ground.start(
             command, self.folder, {"LC_ALL": "C"}, self.log, cwd=self.folder, **self._identity

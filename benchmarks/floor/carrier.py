@@ -61,9 +61,11 @@ class Carrier:
             "received_at": now,
         }
         self.faxes.append({**fax, "sha256": hashlib.sha256(form["file"]).hexdigest()})
-        ended = {**fax, "status": "delivered", "pages_sent": 1, "ended_at": now}
-        news = {"event_id": f"{fax['id']}-delivered-1", "event": "fax.delivered", "fax": ended}
-        self.callbacks.put_nowait((form["callback_url"].decode(), json.dumps(news).encode()))
+        url = form.get("callback_url", b"").decode()
+        if url.startswith("http"):
+            ended = {**fax, "status": "delivered", "pages_sent": 1, "ended_at": now}
+            news = {"event_id": f"{fax['id']}-delivered-1", "event": "fax.delivered", "fax": ended}
+            self.callbacks.put_nowait((url, json.dumps(news).encode()))
         return 202, {"fax": {**fax, "status": "accepted", "pages_sent": 0, "ended_at": None}}
 
     async def call_back(self) -> None:

@@ -1,0 +1,79 @@
+"""One call to the carrier by itself: a bare requests session beside faxbot's own way out, one thread each."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from benchmarks import documents
+from benchmarks.figures import Figures
+from benchmarks.floor.settings import Settings
+from benchmarks.floor.start import start_carrier
+from benchmarks.floor.worker import hand_over
+from benchmarks.launch import Workshop
+from benchmarks.service import DELIVERED_NUMBER
+from benchmarks.stages import Length, Progress
+from faxbot import wiring
+from faxbot.config import Config
+from faxbot.plugins.base import OutboundFax, TransportPlugin
+
+_SECRET = "shared with the carrier"  # noqa: S105 - both ends are ours
+
+
+def carrier_calls(figures: Figures, workshop: Workshop, length: Length, progress: Progress) -> None:
+    """Add calls per second of both sides, in turn, for every round."""
+    _, url = start_carrier(workshop, "calls", _SECRET)
+    page = workshop.folder / "page.tif"
+    page.write_bytes(documents.fax_page().copy(0)[0])
+    sides = [("floor", _floor(url, page)), ("faxbot", _faxbot(url, page))]
+    for number in range(length.rounds):
+        progress(f"calls to the carrier, round {number + 1} of {length.rounds}")
+        for side, call in sides if number % 2 else sides[::-1]:
+            call()
+            figures.add("calls/rate", side, _rate(call, length.read_seconds))
+
+
+def _rate(call: Callable[[], None], seconds: float) -> float:
+    begun = time.perf_counter()
+    for count in itertools.count(1):
+        call()
+        passed = time.perf_counter() - begun
+        if passed >= seconds:
+            return count / passed
+    raise AssertionError
+
+
+def _floor(url: str, page: Path) -> Callable[[], None]:
+    settings = Settings("", "", "", carrier_url=url, carrier_secret=_SECRET)
+    session = requests.Session()
+    session.trust_env = False
+    return lambda: _drop(
+        hand_over(session, settings, secrets.token_hex(16), DELIVERED_NUMBER, page)
+    )
+
+
+def _faxbot(url: str, page: Path) -> Callable[[], None]:
+    environment = {"SIMULATOR_BASE_URL": url, "SIMULATOR_SECRET": _SECRET}
+    provider = wiring.plugins(Config.load(environment)).get("simulator", TransportPlugin)
+    return lambda: _drop(
+        provider.send(
+            OutboundFax(
+                tag=secrets.token_hex(16),
+                to=DELIVERED_NUMBER,
+                document=page,
+                media_type="image/tiff",
+                pages=1,
+                resolution="fine",
+                callback_url="",
+            )
+        )
+    )
+
+
+def _drop(_: object) -> None:
+    """A call is made for its time; what it answers was checked elsewhere."""
