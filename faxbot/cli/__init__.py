@@ -1,0 +1,93 @@
+"""The `faxbot` command: exit code 0 done, 1 failed, 2 misuse; errors are one line that names what mends them.
+
+The module of a subcommand is imported when it is that command's turn: help is there at once, and no role carries
+what only another one needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+import click
+
+from faxbot import __version__
+from faxbot.errors import FaxbotError, RequestError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("faxbot.cli.up:up", "Run everything here: broker, web, worker, beat; Ctrl-C ends it."),
+    "demo": ("faxbot.cli.up:demo", "Send one fax through the whole system and show its timeline."),
+    "send": ("faxbot.cli.client:send", "Send documents as one fax."),
+    "status": ("faxbot.cli.client:status", "Show where a fax stands."),
+    "keys": ("faxbot.cli.keys:keys", "Create, list and revoke API keys."),
+    "plugins": ("faxbot.cli.plugins:plugins", "List, show and validate plugins."),
+    "web": ("faxbot.cli.web:web", "Run the HTTP API."),
+    "worker": ("faxbot.cli.worker:worker", "Run a worker, which sends the faxes."),
+    "beat": ("faxbot.cli.worker:beat", "Run the clock, which rings for what is due."),
+    "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
+    "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
+    "prepare": ("faxbot.cli.db:prepare", ""),
+}
+"""Name: where it lives, and its line in `faxbot --help` (a test compares it with the command's own); "" hides it."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        return cast(click.Command, getattr(importlib.import_module(module), attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if line])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings are environment variables; docs/settings.md lists them all.",
+)
+@click.version_option(__version__, message="faxbot %(version)s")
+def cli() -> None:
+    """A fax job queue that never loses a fax and never sends one twice."""
+
+
+def main() -> None:
+    """The entry point of the `faxbot` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out one command line; the exit code."""
+    try:
+        code = cli.main(list(words), prog_name="faxbot", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except FaxbotError as error:
+        return _failed(error)
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not stumble over it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        click.echo(f"faxbot: {error.strerror or 'the system refused something'}{place}", err=True)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: FaxbotError) -> int:
+    faults = error.errors if isinstance(error, RequestError) else {}
+    details = "".join(f"; {field}: {' '.join(sentences)}" for field, sentences in faults.items())
+    click.echo(f"faxbot: {error.detail}{details}", err=True)
+    return 1

@@ -1,0 +1,184 @@
+"""`faxbot send` and `faxbot status`: clients of the HTTP API like any other, on this machine or from far away."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faxbot.cli.connection import Connection
+from faxbot.cli.timeline import Timeline
+from faxbot.config import Config
+from faxbot.errors import FaxbotError
+from faxbot.events import TERMINAL, Status
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.15, 2.0
+
+_url = click.option("--url", help="The server.  [default: FAXBOT_URL, else this machine]")
+_key = click.option(
+    "--key",
+    help="API key; better in FAXBOT_API_KEY, where other users of the machine do not see it.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the fax as JSON.")
+
+
+def _tag(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise click.BadParameter("write it as NAME=VALUE")
+    return {f"tags[{name}]": value for name, _, value in pairs}
+
+
+def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not _ID.fullmatch(value):
+        # Not repeated: who mistakes a number for an id would find it in a log.
+        raise click.BadParameter("an id has 32 hex digits; faxbot send prints it")
+    return value
+
+
+@click.command(short_help="Send documents as one fax.")
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+)
+@click.option("--to", required=True, metavar="NUMBER", help="Where to, e.g. +15550100000.")
+@click.option(
+    "--wait", is_flag=True, help="Show the timeline until the fax is delivered or has failed."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Wait no longer than this.",
+)
+@click.option("--header", help="Text at the top of each page, at most 50 characters.")
+@click.option(
+    "--resolution", type=click.Choice(["fine", "standard"]), help="204x196 or 204x98 dots per inch."
+)
+@click.option("--priority", type=click.IntRange(0, 255), help="Higher goes first.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    callback=_tag,
+    metavar="NAME=VALUE",
+    help="To find it by; may be repeated.",
+)
+@click.option("--send-at", metavar="TIME", help="Not before this, e.g. 2026-11-20T18:00:00Z.")
+@click.option("--expires-at", metavar="TIME", help="Not after this.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Name this fax yourself: the same command again sends nothing twice.",
+)
+@_url
+@_key
+@_as_json
+def send(
+    files: tuple[Path, ...],
+    to: str,
+    wait: bool,
+    timeout: float | None,
+    tags: dict[str, str],
+    idempotency_key: str | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
+    **fields: object,
+) -> int:
+    """Send FILEs (PDF, TIFF, PNG, JPEG or UTF-8 text) as one fax, in this order.
+
+    A lost connection is tried again under the same Idempotency-Key, so that it never becomes two faxes. Exit code
+    0: accepted, or with --wait delivered; 1: not.
+    """
+    with Connection(Config.load(), url, key) as connection:
+        job = connection.request(
+            "POST",
+            "/fax/send",
+            data={
+                "to": to,
+                **{name: str(value) for name, value in fields.items() if value is not None},
+                **tags,
+            },
+            files=[("file", (path.name, path.read_bytes())) for path in files],
+            headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        )
+        if not as_json:
+            click.echo(f"fax {job['id']} is accepted{_pages(job)}")
+        if wait:
+            status = _follow(connection, job["id"], timeout, quiet=as_json)
+            if as_json:
+                job = connection.request("GET", f"/fax/{job['id']}")
+        else:
+            status = Status.DELIVERED  # being accepted is all that was asked for
+    if as_json:
+        click.echo(json.dumps(job))
+    elif not wait:
+        click.echo(f"follow it with: faxbot status {job['id']} --events", err=True)
+    return 0 if status is Status.DELIVERED else 1
+
+
+@click.command(short_help="Show where a fax stands.")
+@click.argument("fax_id", metavar="ID", callback=_id)
+@click.option("--events", "with_events", is_flag=True, help="Show its timeline too.")
+@_url
+@_key
+@_as_json
+def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_json: bool) -> None:
+    """Show where a fax stands, what happens next, and why."""
+    with Connection(Config.load(), url, key) as connection:
+        job = connection.request("GET", f"/fax/{fax_id}")
+        story = connection.request("GET", f"/fax/{fax_id}/events") if with_events else None
+    if as_json:
+        click.echo(json.dumps(job if story is None else {**job, "events": story["events"]}))
+        return
+    click.echo(f"{click.style(job['status'], bold=True)}: {job['explanation']}")
+    error = job.get("error") or {}
+    facts = {
+        "pages": f"{job['pages_sent'] or 0} of {job['pages']} sent" if job.get("pages") else None,
+        "attempts": job.get("attempts"),
+        "provider": job.get("provider_id"),
+        "carrier's id": job.get("external_id"),
+        "error": f"{error['message']} ({error['code']})" if error else None,
+        "next try": job.get("next_at"),
+        "accepted": job.get("created_at"),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"  {name + ':':<14}{value}")
+    if story is not None:
+        click.echo()
+        Timeline().show(story["events"])
+
+
+def _pages(job: dict[str, Any]) -> str:
+    pages = job.get("pages")
+    return f", {pages} page{'' if pages == 1 else 's'}" if pages else ""
+
+
+def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet: bool) -> Status:
+    """Print what happens as it happens, until it is final; the final status. Raises FaxbotError after `timeout`."""
+    timeline, pause = Timeline(), _FIRST_PAUSE
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        events = connection.request("GET", f"/fax/{fax_id}/events")["events"]
+        if timeline.show(events, quiet=quiet):
+            pause = _FIRST_PAUSE
+        reached = Status(events[-1]["status"]) if events else Status.QUEUED
+        if reached in TERMINAL:
+            return reached
+        if until is not None and time.monotonic() + pause > until:
+            raise FaxbotError(
+                f"still {reached} after {timeout:g} s; it goes on: faxbot status {fax_id}"
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.3, _LONGEST_PAUSE)

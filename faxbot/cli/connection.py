@@ -1,0 +1,160 @@
+"""How the client commands reach the server: which address, which key, what is tried again, and errors in one line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import requests
+
+from faxbot import supervisor
+from faxbot.config import Config
+from faxbot.errors import ConfigError, FaxbotError
+
+_PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0, 10.0)
+"""Seconds before each further try."""
+_TIMES = (5.0, 120.0)
+"""To connect, and the longest silence: an upload of many pages is checked before it is answered."""
+_LONGEST_WAIT = 60.0
+
+Files = Sequence[tuple[str, tuple[str, bytes]]]
+
+
+class ServerSaid(FaxbotError):
+    """The server did not do what was asked of it."""
+
+    code = "server-said"
+
+
+class Connection:
+    """One server and one key; a request is tried again where that cannot do anything twice."""
+
+    def __init__(self, config: Config, url: str | None, key: str | None) -> None:
+        self._url = _address(url or config.client_url or _here(config))
+        self._session = requests.Session()
+        # A proxy for the outside world has no way back to this machine.
+        self._session.trust_env = urlsplit(self._url).hostname not in (
+            "127.0.0.1",
+            "localhost",
+            "::1",
+        )
+        if token := key or config.client_key or config.api_key or supervisor.first_key(config):
+            self._session.headers["X-API-Key"] = token
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Mapping[str, str] | None = None,
+        files: Files | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The decoded answer; raises ServerSaid with one sentence. A POST needs an Idempotency-Key among `headers`."""
+        for pause in (*_PAUSES, None):
+            try:
+                reply = self._session.request(
+                    method,
+                    self._url + path,
+                    data=data,
+                    files=files,
+                    headers=headers,
+                    timeout=_TIMES,
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                fault = _unreachable(self._url, error)
+            else:
+                if not _comes_again(reply):
+                    return _content(reply)
+                fault = _fault(reply)
+                pause = _asked_pause(reply, pause)
+            if pause is None:
+                raise fault
+            time.sleep(pause)
+        raise AssertionError("the last try either returns or raises")
+
+
+def _here(config: Config) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - where to find it
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
+
+
+def _address(url: str) -> str:
+    url = url if "://" in url else f"http://{url}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            "the server's address must look like http://127.0.0.1:8080: see --url and FAXBOT_URL"
+        )
+    return url.rstrip("/")
+
+
+def _unreachable(url: str, error: requests.RequestException) -> ServerSaid:
+    if isinstance(error, requests.Timeout):
+        return ServerSaid(f"{url} does not answer in time")
+    if isinstance(error, requests.ConnectionError):
+        return ServerSaid(f"{url} cannot be reached: is faxbot up there? (--url, FAXBOT_URL)")
+    return ServerSaid(f"{url} cannot be asked: {type(error).__name__}")
+
+
+def _comes_again(reply: requests.Response) -> bool:
+    """Whether to ask again: the server is busy or away, or is still at the first try of this very request."""
+    if reply.status_code in (429, 502, 503, 504):
+        return True
+    return reply.status_code == 409 and _problem(reply).get("type", "").endswith(
+        "idempotency-key-in-flight"
+    )
+
+
+def _asked_pause(reply: requests.Response, pause: float | None) -> float | None:
+    asked = reply.headers.get("Retry-After", "")
+    if pause is None or not asked.isdigit():
+        return pause
+    return min(max(pause, float(asked)), _LONGEST_WAIT)
+
+
+def _content(reply: requests.Response) -> Any:
+    if reply.status_code >= 300:
+        raise _fault(reply)
+    try:
+        return reply.json()
+    except ValueError:
+        raise ServerSaid("what answers there is not faxbot: see --url and FAXBOT_URL") from None
+
+
+def _fault(reply: requests.Response) -> ServerSaid:
+    problem = _problem(reply)
+    if not problem:
+        return ServerSaid(
+            f"the server answered {reply.status_code}, and not as faxbot does: see --url and FAXBOT_URL"
+        )
+    sentences = [
+        f"{field}: {' '.join(texts)}" for field, texts in (problem.get("errors") or {}).items()
+    ]
+    text = "; ".join([str(problem.get("detail") or problem.get("title")), *sentences])
+    if reply.status_code in (401, 403):
+        text += " (--key, FAXBOT_API_KEY)"
+    return ServerSaid(text)
+
+
+def _problem(reply: requests.Response) -> dict[str, Any]:
+    try:
+        body = reply.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,39 @@
+"""`faxbot db`, and what `faxbot up` does before anything serves."""
+
+from __future__ import annotations
+
+import click
+
+from faxbot import db as database
+from faxbot.cli import firstkey
+from faxbot.config import Config
+
+
+@click.group(short_help="Bring the database to the newest schema, or check it.")
+def db() -> None:
+    """Bring the database to the newest schema, or check it."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database to this version's schema; safe to repeat, and with several at once."""
+    config = Config.load()
+    database.upgrade(config)
+    click.echo(f"the database is at revision {database.current(config)}")
+
+
+@db.command()
+def check() -> None:
+    """Say whether the database has this version's schema; exit code 1 when it has not."""
+    config = Config.load()
+    database.check(config)
+    click.echo(f"the database is at revision {database.current(config)}, as this version needs it")
+
+
+@click.command(hidden=True)
+def prepare() -> None:
+    """The schema and, outside production, the first API key."""
+    config = Config.load()
+    database.upgrade(config)
+    if not config.production:
+        firstkey.keep(config)

@@ -1,0 +1,42 @@
+"""The first API key: a newcomer's way in, in a file (0600) that lies in the data folder until the key is revoked.
+
+It is made when there has never been a key; a revoked one is not replaced. Production has none.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from faxbot import identity, supervisor, wiring
+from faxbot.config import Config
+
+
+def keep(config: Config) -> None:
+    """Make the first key on the first start, and remove its file once the key is revoked or gone."""
+    path = supervisor.first_key_file(config)
+    with closing(wiring.build(config)) as runtime, runtime.database.transaction() as session:
+        keys = identity.list_keys(session)
+        usable = {key.id for key in keys if key.revoked_at is None}
+        if path.exists() and _id(path) not in usable:
+            path.unlink()
+        if not keys:
+            _, token = identity.create_key(
+                session, runtime.keyring, name="first key", scopes=["*"], now=runtime.now()
+            )
+            # Before the commit: after a crash in between there is a file without a key, which the next start mends.
+            supervisor.write_privately(path, token + "\n")
+
+
+def forget(config: Config, key_id: str) -> bool:
+    """Remove the file if it holds the key `key_id`; whether it did."""
+    path = supervisor.first_key_file(config)
+    held = path.exists() and _id(path) == key_id
+    if held:
+        path.unlink()
+    return held
+
+
+def _id(path: Path) -> str:
+    """The id in fbk_live_<id>_<secret>."""
+    return path.read_text().removeprefix("fbk_live_").partition("_")[0]

@@ -1,0 +1,129 @@
+"""`faxbot plugins`: what is installed, what a plugin says of itself, and whether everything is sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from faxbot import wiring
+from faxbot.config import Config
+from faxbot.errors import ConfigError, PluginError
+from faxbot.plugins import manifest as manifests
+from faxbot.plugins.loader import Plugins
+from faxbot.plugins.manifest import Manifest
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(short_help="List, show and validate plugins.")
+def plugins() -> None:
+    """List, show and validate plugins: providers, storage and more, found by their entry points."""
+
+
+@plugins.command("list")
+@_as_json
+def list_(as_json: bool) -> None:
+    """Show every installed plugin, and those that cannot be used with the reason."""
+    config = Config.load()
+    found = wiring.plugins(config)
+    broken, usable = found.broken, found.manifests()
+    active = {config.provider_id, config.storage_backend}
+    if as_json:
+        rows = [{**_summary(manifest), "active": manifest.id in active} for manifest in usable]
+        faults = [
+            {"id": fault.name, "package": fault.package, "reason": fault.reason} for fault in broken
+        ]
+        click.echo(json.dumps({"plugins": rows, "broken": faults}))
+        return
+    for manifest in usable:
+        mark = "active" if manifest.id in active else ""
+        click.echo(
+            f"{manifest.id:<16} {manifest.type:<13} {manifest.version:<10} {mark:<7} {manifest.name}"
+        )
+    for fault in broken:
+        click.echo(
+            f"{fault.name:<16} cannot be used (package {fault.package}): {fault.reason}", err=True
+        )
+
+
+@plugins.command()
+@click.argument("plugin_id")
+@_as_json
+def show(plugin_id: str, as_json: bool) -> None:
+    """Show what a plugin says of itself, and how its settings stand here; secrets are masked."""
+    config = Config.load()
+    manifest = wiring.plugins(config).manifest(plugin_id)
+    try:
+        settings, fault = (
+            manifests.masked(manifest, manifests.settings(manifest, config.environ)),
+            None,
+        )
+    except ConfigError as error:
+        settings, fault = {}, error.detail
+    if as_json:
+        facts = {**_summary(manifest), "settings": settings, "fault": fault}
+        click.echo(json.dumps(facts))
+        return
+    click.echo(
+        f"{manifest.name} {manifest.version} ({manifest.id}, {manifest.type}, plugin contract {manifest.api})"
+    )
+    click.echo(f"traits:    {', '.join(manifest.traits)}")
+    click.echo(
+        f"needs:     scope {manifest.required_scope}; hosts {', '.join(manifest.allowed_hosts) or 'none'}"
+    )
+    for key, rule in manifest.properties.items():
+        variables = " or ".join(manifest.variables.get(key, ()))
+        click.echo(
+            f"setting:   {key} ({variables or 'no variable'}): {settings.get(key, 'not set')}  {rule.get('title', '')}"
+        )
+    click.echo(f"settings:  {fault or 'complete'}")
+
+
+@plugins.command()
+@click.argument(
+    "manifest_files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+def validate(manifest_files: tuple[Path, ...]) -> int:
+    """Check every installed plugin, or the MANIFEST_FILES named; exit code 1 when one is not sound."""
+    faults = (
+        _faults_in(manifest_files) if manifest_files else _faults_of(wiring.plugins(Config.load()))
+    )
+    for name, reason in faults:
+        click.echo(f"{name}: {reason}", err=True)
+    if not faults:
+        click.echo("sound")
+    return 1 if faults else 0
+
+
+def _faults_in(files: tuple[Path, ...]) -> list[tuple[str, str]]:
+    faults = []
+    for path in files:
+        try:
+            manifests.read(path)
+        except PluginError as error:
+            faults.append((str(path), error.detail))
+    return faults
+
+
+def _faults_of(found: Plugins) -> list[tuple[str, str]]:
+    faults = [
+        (f"{broken.name} (package {broken.package})", broken.reason) for broken in found.broken
+    ]
+    if not faults and not found.manifests():
+        faults.append(("plugins", "none is installed, not even ours: install faxbot again"))
+    return faults
+
+
+def _summary(manifest: Manifest) -> dict[str, object]:
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "version": manifest.version,
+        "type": manifest.type,
+        "api": manifest.api,
+        "traits": list(manifest.traits),
+        "required_scope": manifest.required_scope,
+        "allowed_hosts": list(manifest.allowed_hosts),
+    }

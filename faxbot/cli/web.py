@@ -1,0 +1,28 @@
+"""`faxbot web`."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from faxbot import supervisor
+from faxbot.cli import logs
+from faxbot.config import Config
+from faxbot.web import server
+
+
+@click.command(short_help="Run the HTTP API.")
+@click.option(
+    "--fd",
+    type=click.IntRange(3),
+    help="Serve from this listening socket, already open, as the supervisor does.",
+)
+@logs.log_level
+@logs.log_format
+def web(fd: int | None, log_level: str, log_format: str) -> None:
+    """Run the HTTP API at FAXBOT_HOST and FAXBOT_PORT, with FAXBOT_WEB_WORKERS processes."""
+    config = Config.load()
+    logs.configure("web", log_level, log_format)
+    listener = supervisor.listen(config) if fd is None else socket.socket(fileno=fd)
+    server.serve(config, listener)

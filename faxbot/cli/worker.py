@@ -1,0 +1,69 @@
+"""`faxbot worker` and `faxbot beat`."""
+
+from __future__ import annotations
+
+import warnings
+
+import click
+
+from faxbot import lifeline
+from faxbot.cli import logs
+from faxbot.config import Config
+from faxbot.tasks import app as tasks
+
+
+@click.command(short_help="Run a worker, which sends the faxes.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    type=click.Choice(sorted(set(tasks.QUEUES.values()))),
+    help="Serve this queue only; may be repeated.  [default: all]",
+)
+@click.option(
+    "--name",
+    default="worker",
+    show_default=True,
+    help="Tells several workers of one machine apart.",
+)
+@logs.log_level
+@logs.log_format
+def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) -> int:
+    """Run a worker with FAXBOT_WORKER_PROCESSES processes. SIGTERM lets what runs come to its end first."""
+    config = Config.load()
+    logs.configure("worker", log_level, log_format)
+    app = tasks.celery_app(config)
+    tasks.serve(config, app)
+    lifeline.forks_die_with_me()
+    # A warning for pickled messages, which this app does not take: containers and fresh machines run as root.
+    warnings.filterwarnings("ignore", message=".*superuser privileges", category=RuntimeWarning)
+    program = app.Worker(
+        hostname=f"{name}@%h",
+        pool_cls="prefork",
+        concurrency=config.worker_processes,
+        queues=list(queues) or sorted(set(tasks.QUEUES.values())),
+        loglevel=log_level.upper(),
+        quiet=True,
+        redirect_stdouts=False,
+        without_mingle=True,
+        without_gossip=True,
+    )
+    program.start()
+    return int(program.exitcode or 0)
+
+
+@click.command(short_help="Run the clock, which rings for what is due.")
+@logs.log_level
+@logs.log_format
+def beat(log_level: str, log_format: str) -> None:
+    """Run the clock that rings for what is due. One is enough; two do no harm."""
+    config = Config.load()
+    logs.configure("beat", log_level, log_format)
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    app = tasks.celery_app(config)
+    app.Beat(
+        schedule=str(config.data_dir / "beat-schedule"),
+        loglevel=log_level.upper(),
+        quiet=True,
+        redirect_stdouts=False,
+    ).run()

@@ -1,0 +1,307 @@
+"""`faxbot up`: the embedded broker, the simulator's carrier, web, worker and beat as children of one small process.
+
+One `up` per data folder (a lock), one listening socket that outlives every restart of web, and nothing left behind
+however it ends: asked to, crashed, or killed with -9. In production the same roles run singly under systemd or compose.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from faxbot.config import Config
+from faxbot.errors import ConfigError
+from faxbot.supervisor import broker
+from faxbot.supervisor.console import Console
+from faxbot.supervisor.probe import Probe
+from faxbot.supervisor.processes import ChildFailed, Processes, Role, Stopped, Timing
+
+__all__ = [
+    "ChildFailed",
+    "Console",
+    "Timing",
+    "faxbot_command",
+    "first_key",
+    "first_key_file",
+    "listen",
+    "on_any_port",
+    "up",
+    "write_privately",
+]
+
+_READY_WITHIN = 60.0
+_LOCK_WAIT = 5.0
+"""How long processes of an `up` that was killed may take to go, in seconds; the kernel needs milliseconds."""
+_BACKLOG = 1024
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to find ourselves
+
+
+def up(
+    config: Config,
+    command: Sequence[str] = (),
+    *,
+    console: Console,
+    verbose: bool = False,
+    timing: Timing | None = None,
+) -> int:
+    """Run all roles until a signal comes, or `command` (with FAXBOT_URL and a key in its environment) ends.
+
+    The exit code: the command's, 128 + the signal that cut it short, 0 after a signal without a command. Raises
+    ConfigError when the port or the data folder is taken, ChildFailed when a role does not start; nothing runs then.
+    """
+    began = time.monotonic()
+    with (
+        _only_one(config) as lock,
+        listen(config) as listener,
+        Processes(console, timing, verbose=verbose) as processes,
+    ):
+        site = _Site(config, lock, listener, verbose=verbose)
+        try:
+            site.start(processes)
+            if command:
+                return processes.run_in_front(command, site.for_command())
+            for line in site.greeting(time.monotonic() - began):
+                console.say(line)
+            while True:
+                processes.turn()
+        except Stopped as end:
+            console.say("faxbot is stopping (once more: at once)")
+            return 128 + end.signum if command else 0
+
+
+class _Site:
+    """What one `up` runs, and what its parts must know of each other."""
+
+    def __init__(
+        self, config: Config, lock: int, listener: socket.socket, *, verbose: bool
+    ) -> None:
+        self._config, self._lock, self._listener = config, lock, listener
+        self._level = ("--log-level", "info" if verbose else "warning")
+        host, port = listener.getsockname()[:2]
+        self._address = (_ANYWHERE.get(host, host), port)
+        self.url = (
+            f"http://[{host}]:{port}"
+            if ":" in self._address[0]
+            else f"http://{self._address[0]}:{port}"
+        )
+        self._environ = {**config.environ, "FAXBOT_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+        if not config.public_url and self._address[0] != "127.0.0.1":
+            self._environ["PUBLIC_API_URL"] = self.url
+
+    def start(self, processes: Processes) -> None:
+        """Bring everything up, in the order of need; returns when /health/ready says yes."""
+        config = self._config
+        roles = [processes.add(self._broker())] if config.embedded_broker else []
+        # The migrations need no broker: both start together.
+        prepared = processes.run(self._role("prepare", "prepare"))
+        if prepared.exit_code != 0:
+            raise ChildFailed("the database could not be made ready; see above")
+        processes.wait_until_up(*roles)
+        if config.provider_id == "simulator" and not config.environ.get("SIMULATOR_BASE_URL"):
+            roles.append(processes.add(self._carrier()))
+        web = self._role(
+            "web",
+            "web",
+            "--fd",
+            str(self._listener.fileno()),
+            *self._level,
+            pass_fds=(self._listener.fileno(),),
+            probe=self._probe("/health"),
+            grace=25.0,
+        )
+        roles.append(processes.add(web))
+        # A task that runs may take its time: the worker's soft shutdown is 20 s.
+        processes.add(self._role("worker", "worker", *self._level, grace=25.0))
+        processes.add(self._role("beat", "beat", *self._level))
+        processes.wait_until_up(*roles)
+        until = time.monotonic() + _READY_WITHIN
+        while not processes.answers(self._probe("/health/ready")):
+            if time.monotonic() > until:
+                raise ChildFailed(
+                    f"not ready after {_READY_WITHIN:g} s: GET {self.url}/health/ready says what is missing"
+                )
+            processes.turn()
+
+    def for_command(self) -> Mapping[str, str]:
+        """The environment of the user's command."""
+        environ = {**self._config.environ, "FAXBOT_URL": self.url}
+        if (key := first_key(self._config)) and not self._config.client_key:
+            environ["FAXBOT_API_KEY"] = key
+        return environ
+
+    def greeting(self, seconds: float) -> list[str]:
+        """What a newcomer needs to know, in a few lines."""
+        key_file = first_key_file(self._config)
+        has_key = first_key(self._config) is not None
+        key = f"$(cat {key_file})" if has_key else "YOUR_KEY"
+        where = str(key_file) if has_key else "faxbot keys create --name NAME --scope fax:send"
+        return [
+            f"faxbot is ready at {self.url} ({seconds:.1f} s)",
+            f"  documentation  {self.url}/docs",
+            f"  API key        {where}",
+            f'  send a fax     curl -H "X-API-Key: {key}" -F to=+15550100000 -F file=@FILE.pdf {self.url}/fax/send',
+            "  stop           Ctrl-C",
+        ]
+
+    def _role(
+        self,
+        name: str,
+        *words: str,
+        pass_fds: tuple[int, ...] = (),
+        probe: Probe | None = None,
+        grace: float = 10.0,
+    ) -> Role:
+        return Role(
+            name, faxbot_command(*words), self._environ, pass_fds=pass_fds, probe=probe, grace=grace
+        )
+
+    def _broker(self) -> Role:
+        # It inherits the lock: files that an old broker may still write are never opened by a second one.
+        return Role(
+            "broker",
+            broker.command(self._config),
+            self._environ,
+            pass_fds=(self._lock,),
+            probe=broker.probe(self._config),
+            mend=lambda: broker.set_aside(self._config),
+        )
+
+    def _carrier(self) -> Role:
+        port = _free_port()
+        self._environ["SIMULATOR_BASE_URL"] = f"http://127.0.0.1:{port}"
+        self._environ["SIMULATOR_SECRET"] = _secret(self._config.data_dir / "simulator-secret")
+        ledger = self._config.data_dir / "simulator.db"
+        words = ("carrier", "simulator", "--port", str(port), "--ledger", str(ledger))
+        probe = Probe(("127.0.0.1", port), _get("/health", f"127.0.0.1:{port}"), b"HTTP/1.1 200")
+        return self._role("carrier", *words, probe=probe)
+
+    def _probe(self, path: str) -> Probe:
+        return Probe(self._address, _get(path, self.url.removeprefix("http://")), b"HTTP/1.1 200")
+
+
+def faxbot_command(*words: str) -> list[str]:
+    """The command line of `faxbot words...` in this very installation; the folder we stand in is kept off its path."""
+    return [sys.executable, "-P", "-m", "faxbot.cli", *words]
+
+
+def listen(config: Config) -> socket.socket:
+    """The socket web serves from; raises ConfigError, naming the setting, when its address cannot be had."""
+    host, port = config.host, config.port
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, OverflowError):
+        raise ConfigError(
+            f"FAXBOT_HOST={host} is no address of this machine, or FAXBOT_PORT={port} no port"
+        ) from None
+    # `localhost` is two addresses; everything of ours, and of most people, says 127.0.0.1.
+    family, kind, *_, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen at {host} port {port} ({getattr(error, 'strerror', None) or error}): "
+            "set FAXBOT_PORT to a free port (0 finds one) and FAXBOT_HOST to an address of this machine"
+        ) from None
+    return listener
+
+
+def on_any_port(config: Config) -> Config:
+    """The same configuration, on a free port where its own is taken."""
+    try:
+        listen(config).close()
+    except ConfigError:
+        return replace(config, port=0)
+    return config
+
+
+def first_key(config: Config) -> str | None:
+    """The key that the first start made, while it is there; never in production."""
+    if config.production:
+        return None
+    with suppress(FileNotFoundError):
+        return first_key_file(config).read_text().strip() or None
+    return None
+
+
+def first_key_file(config: Config) -> Path:
+    """Where that key lies."""
+    return config.data_dir / "first-api-key"
+
+
+@contextmanager
+def _only_one(config: Config) -> Iterator[int]:
+    """The lock of the data folder as an open file; raises ConfigError naming who holds it."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(config.data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        until = time.monotonic() + _LOCK_WAIT
+        while not _locked(lock):
+            holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+            if _alive(holder) or time.monotonic() > until:
+                raise ConfigError(
+                    f"another `faxbot up` (process {holder or 'unknown'}) works in {config.data_dir}: "
+                    "stop it, or set FAX_DATA_DIR to another folder"
+                )
+            time.sleep(0.05)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(pid: str) -> bool:
+    return pid.isdigit() and Path("/proc", pid).exists()
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Put `text` into a file that only its owner can read: whole or not at all, whatever happens meanwhile."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _secret(path: Path) -> str:
+    """The secret in the file at `path`, made on first use; the lock of the data folder is held."""
+    if not path.exists():
+        write_privately(path, secrets.token_urlsafe(32))
+    return path.read_text()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _get(path: str, host: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()

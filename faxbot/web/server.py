@@ -1,0 +1,128 @@
+"""Serves the web application: gunicorn with threads, on a socket that is already open.
+
+Modules are loaded once in the master and shared by its workers; engines, child processes and whatever else does not
+survive a fork are made in each worker. Nothing a client sent is written to the log: no access log, no address beside an
+error.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from flask import Flask
+from gunicorn import glogging
+from gunicorn.app.base import BaseApplication
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import ThreadWorker
+
+from faxbot import lifeline, wiring
+from faxbot.config import Config
+from faxbot.tasks.app import quick_bell
+from faxbot.web import problems
+from faxbot.web.app import create_app
+
+GRACEFUL_SECONDS = 20
+"""How long a request under way may take when the server stops."""
+_KEEP_ALIVE_SECONDS = 30
+_WEDGED_SECONDS = 60
+"""A worker whose main loop stood still for so long is replaced."""
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the workers' heartbeats are files; here they cost no disk write
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config, listener: socket.socket) -> None:
+    """Serve on `listener` until SIGTERM; requests under way are finished. Ends the process (SystemExit)."""
+    lifeline.forks_die_with_me()
+    wsgi.Response = _Response
+    # What exists now is shared with the workers; a collector that touched it would copy page after page.
+    gc.collect()
+    gc.freeze()
+    _Server(config, listener).run()
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, told by our configuration and by nothing else: no file, no GUNICORN_CMD_ARGS, no control socket."""
+
+    def __init__(self, config: Config, listener: socket.socket) -> None:
+        self._config, self._listener = config, listener
+        self._close: Callable[[], None] = lambda: None
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings: dict[str, Any] = {
+            "bind": [f"fd://{self._listener.detach()}"],
+            "workers": self._config.web_workers,
+            "threads": self._config.web_threads,
+            "worker_class": _Worker,
+            "logger_class": _Logger,
+            "accesslog": None,
+            "graceful_timeout": GRACEFUL_SECONDS,
+            "timeout": _WEDGED_SECONDS,
+            "keepalive": _KEEP_ALIVE_SECONDS,
+            "control_socket_disable": True,
+            "proc_name": "faxbot-web",
+            "worker_exit": lambda _server, _worker: self._close(),
+        }
+        if os.access(_SHARED_MEMORY, os.W_OK):
+            settings["worker_tmp_dir"] = _SHARED_MEMORY
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called in each worker, after the fork."""
+        config = self._config
+        runtime = wiring.build(config, ring=quick_bell(config), threads=config.web_threads)
+        self._close = runtime.close
+        return create_app(runtime)
+
+
+class _Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's messages go where all messages of this process go."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.setLevel(logging.NOTSET)
+        self.error_log.propagate = True
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    def handle_error(
+        self,
+        req: object,  # noqa: ARG002 - gunicorn's signature
+        client: socket.socket,
+        addr: object,  # noqa: ARG002
+        exc: BaseException,
+    ) -> None:
+        """What never reached the application, e.g. a request that is not HTTP: our one error body, and nothing of the
+        request in the log (gunicorn's own method writes its first line or address)."""
+        malformed = isinstance(exc, ParseException)
+        request_id = uuid.uuid4().hex
+        if not malformed:
+            log.error(
+                "request failed", extra={"exception": type(exc).__name__, "request_id": request_id}
+            )
+        problem = problems.of_status(400 if malformed else 500)
+        body = problems.body(problem, request_id)
+        head = (
+            f"HTTP/1.1 {problem.status} {'Bad Request' if malformed else 'Internal Server Error'}\r\n"
+            f"Content-Type: {problems.MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        with suppress(OSError):
+            client.sendall(head.encode() + body)
+
+
+class _Response(wsgi.Response):  # type: ignore[misc]
+    """Without the Server header, which gunicorn has no setting for."""
+
+    def default_headers(self) -> list[str]:
+        return [line for line in super().default_headers() if not line.startswith("Server:")]
