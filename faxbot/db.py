@@ -1,7 +1,10 @@
-"""The ledger's engine: PostgreSQL, or SQLite in WAL mode; transactions, try-locks, ids and the migrations' door.
+"""The ledger's engine: PostgreSQL, or SQLite in WAL mode; transactions, try-locks, ids and the
+migrations' door.
 
-Rules that were measured to hold on SQLite: BEGIN IMMEDIATE for every write transaction (a deferred BEGIN gave hundreds
-of "database is locked" under load), WAL, synchronous FULL (a 202 must survive a power cut), busy time-out 10 s, short
+Rules that were measured to hold on SQLite: BEGIN IMMEDIATE for every write transaction (a deferred
+BEGIN gave hundreds
+of "database is locked" under load), WAL, synchronous FULL (a 202 must survive a power cut), busy
+time-out 10 s, short
 transactions with no network call inside. Engines are made after a fork, never before.
 """
 
@@ -17,7 +20,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -52,7 +55,8 @@ class Base(DeclarativeBase):
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; a naive one is refused. PostgreSQL keeps the zone, SQLite keeps UTC without it."""
+    """An aware UTC time; a naive one is refused. PostgreSQL keeps the zone, SQLite keeps UTC
+    without it."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -70,13 +74,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def table(model: type[Base]) -> sa.Table:
+    """The bare table of a model, for statements that need no objects."""
+    return cast(sa.Table, model.__table__)
+
+
 def utcnow() -> datetime:
     """The time now, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def new_id(at: datetime | None = None) -> str:
-    """32 hex digits, a UUID version 7 (RFC 9562): ordered by time to the millisecond, random after that."""
+    """32 hex digits, a UUID version 7 (RFC 9562): ordered by time to the millisecond, random after
+    that."""
     milliseconds = int((at or utcnow()).timestamp() * 1000)
     value = (milliseconds << 80) | secrets.randbits(80)
     value = (value & ~(0xF << 76)) | (0x7 << 76)
@@ -85,12 +95,14 @@ def new_id(at: datetime | None = None) -> str:
 
 
 def first_id(at: datetime) -> str:
-    """The smallest id that new_id() can give at or after `at`: a time bound for lists ordered by id."""
+    """The smallest id that new_id() can give at or after `at`: a time bound for lists ordered by
+    id."""
     return f"{int(at.timestamp() * 1000) << 80:032x}"
 
 
 class Database:
-    """One engine per process, with transactions for writing and autocommitting sessions for reading."""
+    """One engine per process, with transactions for writing and autocommitting sessions for
+    reading."""
 
     def __init__(self, config: Config, *, pool_size: int = 8) -> None:
         self.engine = _engine(config, pool_size)
@@ -103,7 +115,8 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session that commits at the end; raises DatabaseAway when the database cannot be reached."""
+        """A session that commits at the end; raises DatabaseAway when the database cannot be
+        reached."""
         with _faults(), self._write() as session:
             try:
                 with session.begin():
@@ -121,8 +134,10 @@ class Database:
     def try_lock(self, session: Session, name: str) -> bool:
         """Take the lock `name` until the transaction ends, or say at once that somebody holds it.
 
-        `name` is hex. PostgreSQL: a transaction-scoped advisory lock. SQLite: a lock on one byte of a file that
-        belongs to the open file (OFD), so that it holds between threads and processes alike; ask before the first
+        `name` is hex. PostgreSQL: a transaction-scoped advisory lock. SQLite: a lock on one byte
+        of a file that
+        belongs to the open file (OFD), so that it holds between threads and processes alike; ask
+        before the first
         statement, because the transaction itself waits for other writers.
         """
         number = int(name[:15], 16)

@@ -1,7 +1,10 @@
-"""All tables of the ledger. Columns named *_sealed hold PHI under the keyring; *_at are aware UTC times.
+"""All tables of the ledger. Columns named *_sealed hold PHI under the keyring; *_at are aware UTC
+times.
 
-The job row is also its own outbox: a due row that nobody claimed is announced again by the sweep. Every table has an
-account_id. A status is moved by results.record_event() only, and the database refuses pairs that events.py does not
+The job row is also its own outbox: a due row that nobody claimed is announced again by the sweep.
+Every table has an
+account_id. A status is moved by results.record_event() only, and the database refuses pairs that
+events.py does not
 hold.
 """
 
@@ -89,7 +92,8 @@ class JobTag(Base):
 
 
 class Attempt(Base):
-    """One call to one provider for one job; `tag` is its own name at the carrier and the locator of its callbacks."""
+    """One call to one provider for one job; `tag` is its own name at the carrier and the locator
+    of its callbacks."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -120,7 +124,8 @@ class Attempt(Base):
 
 
 class FaxEvent(Base):
-    """The results table: one immutable fact about one fax, numbered without gaps per job. No PHI."""
+    """The results table: one immutable fact about one fax, numbered without gaps per job. No
+    PHI."""
 
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("job_id", "sequence"), UniqueConstraint("job_id", "key"))
@@ -165,7 +170,8 @@ class IdempotencyKey(Base):
 
 
 class Artifact(Base):
-    """Stored bytes with hash and type: a submitted document, or the fax pages made of all of them."""
+    """Stored bytes with hash and type: a submitted document, or the fax pages made of all of
+    them."""
 
     __tablename__ = "artifacts"
     __table_args__ = (UniqueConstraint("job_id", "role", "position"),)

@@ -1,6 +1,8 @@
-"""What the domain functions need, put together once per process by wiring.build(): a plain frozen value.
+"""What the domain functions need, put together once per process by wiring.build(): a plain frozen
+value.
 
-A function with a `session` argument works in its caller's transaction and never commits; a function with a
+A function with a `session` argument works in its caller's transaction and never commits; a
+function with a
 `runtime` argument opens its own short ones. Nothing here is global.
 """
 
@@ -17,7 +19,8 @@ from faxbot.documents import Checker, Renderer
 from faxbot.plugins.loader import Plugins
 
 Ring = Callable[[str, str], bool]
-"""Rings the bell: (task name, row id) -> whether the broker took it. Never raises, never waits long."""
+"""Rings the bell: (task name, row id) -> whether the broker took it. Never raises, never waits
+long."""
 
 
 def silent(_task: str, _row_id: str) -> bool:

@@ -1,0 +1,169 @@
+"""Stored documents: an upload is checked, kept under a key of ours, and opened again for the
+worker.
+
+Names on disk and in stores are made of ids; nothing a client wrote is ever part of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from faxbot.db import new_id
+from faxbot.errors import DocumentTooLarge
+from faxbot.models import Artifact, Job
+from faxbot.plugins.base import StoragePlugin
+from faxbot.runtime import Runtime
+
+FAX_PAGES = "image/tiff"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A checked document in the spool, not yet stored; `size` in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+    media_type: str
+    pages: int
+
+
+def accept(runtime: Runtime, spooled: Sequence[tuple[Path, str, int]]) -> tuple[Upload, ...]:
+    """Check spooled files (path, sha256, bytes) for type, pages and encryption; raises
+    DocumentError's kin."""
+    uploads = []
+    for path, sha256, size in spooled:
+        checked = runtime.checker.check(path)
+        uploads.append(Upload(path, sha256, size, checked.media_type, checked.pages))
+    if sum(upload.pages for upload in uploads) > runtime.config.max_pages:
+        raise DocumentTooLarge(
+            f"the documents have more than {runtime.config.max_pages} pages together (FAXBOT_MAX_PAGES): split the fax"
+        )
+    return tuple(uploads)
+
+
+def storage(runtime: Runtime, storage_id: str) -> StoragePlugin:
+    """The storage plugin of this id; raises PluginError."""
+    return runtime.plugins.get(storage_id, StoragePlugin)
+
+
+def store(
+    runtime: Runtime,
+    upload: Upload,
+    *,
+    job_id: str,
+    account_id: str,
+    role: str,
+    position: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """Keep the bytes, durable on return, and give the values of the artifact row that names
+    them."""
+    storage_id = runtime.config.storage_backend
+    artifact_id = new_id(now)
+    # The day leads: folders stay small, and retention can walk them in order.
+    key = f"{now:%Y/%m/%d}/{artifact_id}"
+    storage(runtime, storage_id).put(key, upload.path)
+    return {
+        "id": artifact_id,
+        "account_id": account_id,
+        "job_id": job_id,
+        "role": role,
+        "position": position,
+        "storage_id": storage_id,
+        "key": key,
+        "sha256": upload.sha256,
+        "size": upload.size,
+        "media_type": upload.media_type,
+        "pages": upload.pages,
+        "created_at": now,
+    }
+
+
+def discard(runtime: Runtime, rows: Sequence[dict[str, Any]]) -> None:
+    """Remove stored bytes whose rows were never committed."""
+    for row in rows:
+        storage(runtime, row["storage_id"]).delete(row["key"])
+
+
+def of_job(session: Session, job_id: str, role: str) -> Sequence[Artifact]:
+    """The job's artifacts of one role, in order."""
+    return session.scalars(
+        sa.select(Artifact)
+        .where(Artifact.job_id == job_id, Artifact.role == role)
+        .order_by(Artifact.position)
+    ).all()
+
+
+@contextmanager
+def workspace(runtime: Runtime) -> Iterator[Path]:
+    """A private folder (0700) in the spool that is gone afterwards."""
+    runtime.config.spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=runtime.config.spool_dir, prefix="work-") as folder:
+        yield Path(folder)
+
+
+def fetch(runtime: Runtime, artifact: Artifact, folder: Path) -> Path:
+    """A local copy of the stored bytes in `folder`; raises ArtifactNotFound."""
+    target = folder / artifact.id
+    with storage(runtime, artifact.storage_id).open(artifact.key) as source:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(source, file, 256 * 1024)
+    return target
+
+
+def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
+    """The job's fax pages as a local TIFF: (path, media type, pages); rendered once and kept.
+
+    Raises DocumentError's kin when the documents cannot be rendered, ArtifactNotFound when they
+    are gone.
+    """
+    with runtime.database.reading() as session:
+        rendered = of_job(session, job.id, "pages")
+        documents = of_job(session, job.id, "document")
+    if rendered:
+        return fetch(runtime, rendered[0], folder), rendered[0].media_type, rendered[0].pages
+    sources = [(fetch(runtime, document, folder), document.media_type) for document in documents]
+    target = folder / "pages.tiff"
+    pages = runtime.renderer.render(sources, target, resolution=job.resolution)
+    digest, size = hash_file(target)
+    if len(documents) == 1 and digest == documents[0].sha256:
+        return target, FAX_PAGES, pages  # it came as fax pages: nothing new to keep
+    kept = folder / "kept.tiff"
+    os.link(target, kept)
+    row = store(
+        runtime,
+        Upload(kept, digest, size, FAX_PAGES, pages),
+        job_id=job.id,
+        account_id=job.account_id,
+        role="pages",
+        position=0,
+        now=runtime.now(),
+    )
+    try:
+        with runtime.database.transaction() as session:
+            session.execute(sa.insert(Artifact), [row])
+    except BaseException:
+        discard(runtime, [row])
+        raise
+    return target, FAX_PAGES, pages
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """(sha256 as hex, bytes) of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()

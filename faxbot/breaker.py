@@ -1,0 +1,57 @@
+"""Until when a provider rests, and why: rows in the database, so every process knows and a restart
+forgets nothing.
+
+A refusal of the account or of the rate stops the next faxes as well, before they are tried in vain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from faxbot.errors import AccountRefused, NotSent, Throttled
+from faxbot.models import ProviderState
+
+ACCOUNT_REST = timedelta(minutes=10)
+"""After a refused account; then one fax finds out whether it is mended."""
+THROTTLED = "throttled"
+ACCOUNT_REFUSED = "account_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The provider is not to be called before `until`."""
+
+    until: datetime
+    reason: str
+
+
+def resting(session: Session, account_id: str, provider_id: str, now: datetime) -> Rest | None:
+    """The rest this provider takes at the moment, None when it may be called."""
+    state = session.get(ProviderState, (account_id, provider_id))
+    if state is None or state.rests_until is None or state.rests_until <= now:
+        return None
+    return Rest(state.rests_until, state.reason or ACCOUNT_REFUSED)
+
+
+def note(
+    session: Session, account_id: str, provider_id: str, error: NotSent, now: datetime
+) -> None:
+    """Let the provider rest when `error` is about the account or the rate; else nothing."""
+    if isinstance(error, AccountRefused):
+        until, reason = now + ACCOUNT_REST, ACCOUNT_REFUSED
+    elif isinstance(error, Throttled):
+        until, reason = now + timedelta(seconds=max(1.0, error.retry_after or 1.0)), THROTTLED
+    else:
+        return
+    session.merge(
+        ProviderState(
+            account_id=account_id,
+            provider_id=provider_id,
+            rests_until=until,
+            reason=reason,
+            updated_at=now,
+        )
+    )

@@ -1,0 +1,201 @@
+"""A carrier's callback: verified and stored at the edge (receive), translated and applied in a
+worker (apply).
+
+What was stored is applied once. A callback that comes before our own commit of the carrier's
+answer waits until the fax it
+speaks of is known; one that nobody can place in time is kept and marked, never guessed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from faxbot import outcomes
+from faxbot.db import new_id, table
+from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
+from faxbot.events import DEFAULT_ACCOUNT, Status
+from faxbot.models import Attempt, Callback
+from faxbot.outcomes import Entry
+from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
+from faxbot.results import locked
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+TASK = "faxbot.apply_callback"
+_PLACE = f"callbacks.raw:{DEFAULT_ACCOUNT}"
+
+
+def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
+    """Verify, store sealed, ring. A repeat is fine and changes nothing.
+
+    Raises NotFound for a provider that takes no callbacks here, Unauthenticated for a request that
+    is not the carrier's.
+    """
+    provider = _provider(runtime, provider_id)
+    if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
+        raise NotFound("no provider of this name takes callbacks here")
+    if not provider.verify_callback(request):
+        raise Unauthenticated("the callback's signature is not valid")
+    now = runtime.now()
+    callback_id = new_id(now)
+    insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
+    with runtime.database.transaction() as session:
+        stored = session.execute(
+            insert(table(Callback)).on_conflict_do_nothing(),
+            {
+                "id": callback_id,
+                "account_id": DEFAULT_ACCOUNT,
+                "provider_id": provider_id,
+                "key": _repeat_key(runtime, request),
+                "raw_sealed": runtime.keyring.seal(_pack(request), _PLACE),
+                # The sweep takes over when the bell is lost.
+                "received_at": now,
+                "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),
+                "tries": 0,
+            },
+        )
+    if stored.rowcount:  # type: ignore[attr-defined] # a cursor result has it
+        runtime.ring(TASK, callback_id)
+
+
+def apply(runtime: Runtime, callback_id: str) -> None:
+    """Apply a stored callback; nothing when it was applied before. Safe to call any number of
+    times."""
+    with runtime.database.reading() as session:
+        stored = session.get(Callback, callback_id)
+    if stored is None or stored.applied_at is not None:
+        return
+    updates = _read(runtime, stored)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        callback = session.get_one(Callback, callback_id, with_for_update=True)
+        if callback.applied_at is not None:
+            return
+        callback.tries += 1
+        if updates is None:
+            _finish(callback, "unreadable", now)
+            return
+        waiting = [
+            update for update in updates if not _apply_one(runtime, session, callback, update, now)
+        ]
+        patience = timedelta(seconds=runtime.config.callback_wait_seconds)
+        if not waiting:
+            _finish(callback, "applied" if updates else "nothing", now)
+        elif now - callback.received_at >= patience:
+            log.warning("callback belongs to no fax", extra={"provider_id": callback.provider_id})
+            _finish(callback, "unmatched", now)
+        else:
+            callback.next_at = now + patience / 20
+
+
+def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
+    """Ring for stored callbacks that are due and not applied; how many."""
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        due = session.scalars(
+            sa.select(Callback.id)
+            .where(Callback.applied_at.is_(None), Callback.next_at <= now)
+            .order_by(Callback.next_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if due:
+            again = now + timedelta(seconds=runtime.config.ring_again_seconds)
+            session.execute(sa.update(Callback).where(Callback.id.in_(due)).values(next_at=again))
+    for callback_id in due:
+        runtime.ring(TASK, callback_id)
+    return len(due)
+
+
+def _provider(runtime: Runtime, provider_id: str) -> TransportPlugin | None:
+    try:
+        return runtime.plugins.get(provider_id, TransportPlugin)
+    except PluginError:
+        return None
+
+
+def _read(runtime: Runtime, stored: Callback) -> list[Update] | None:
+    """The news in a stored callback; None when its plugin cannot make anything of it."""
+    try:
+        request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
+        provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
+        return provider.read_callback(request)
+    except FaxbotError as error:
+        _log_unread(stored, error.code)
+    except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
+        _log_unread(stored, type(error).__name__)
+    return None
+
+
+def _log_unread(stored: Callback, error: str) -> None:
+    """Our own code or the class only: the text of a foreign exception may hold anything."""
+    log.error("callback cannot be read", extra={"provider_id": stored.provider_id, "error": error})
+
+
+def _apply_one(
+    runtime: Runtime, session: Session, callback: Callback, update: Update, now: datetime
+) -> bool:
+    """Whether this piece of news is done with (applied, or old); False when it must wait for its
+    fax."""
+    attempt = _attempt_of(session, callback.provider_id, update)
+    if attempt is None:
+        return False
+    job = locked(session, attempt.job_id)
+    session.refresh(attempt)
+    unnamed = update.external_id is None and attempt.external_id is None
+    if unnamed and job.status in (Status.SUBMITTING, Status.UNCERTAIN):
+        return False
+    entry = Entry(session, runtime.config, job, attempt, now, "callback")
+    outcomes.news(entry, update)
+    return True
+
+
+def _attempt_of(session: Session, provider_id: str, update: Update) -> Attempt | None:
+    if update.tag is not None:
+        return session.scalar(
+            sa.select(Attempt).where(Attempt.tag == update.tag, Attempt.provider_id == provider_id)
+        )
+    if update.external_id is not None:
+        return session.scalar(
+            sa.select(Attempt)
+            .where(Attempt.provider_id == provider_id, Attempt.external_id == update.external_id)
+            .order_by(Attempt.intended_at.desc())
+            .limit(1)
+        )
+    return None
+
+
+def _finish(callback: Callback, outcome: str, now: datetime) -> None:
+    callback.outcome, callback.applied_at, callback.next_at = outcome, now, None
+
+
+def _repeat_key(runtime: Runtime, request: CallbackRequest) -> str:
+    """Equal for a message that the carrier posts again; keyed, because it is made from PHI."""
+    return runtime.keyring.keyed_hash(request.url.encode() + b"\n" + request.body, "callback")
+
+
+def _pack(request: CallbackRequest) -> bytes:
+    return json.dumps(
+        {
+            "method": request.method,
+            "url": request.url,
+            "headers": dict(request.headers),
+            "body": base64.b64encode(request.body).decode(),
+        }
+    ).encode()
+
+
+def _unpack(packed: bytes) -> CallbackRequest:
+    parts = json.loads(packed)
+    return CallbackRequest(
+        parts["method"], parts["url"], parts["headers"], base64.b64decode(parts["body"])
+    )

@@ -1,0 +1,102 @@
+"""Is this installation fit to work: each part's state in one sentence, without secrets or PHI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import redis
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+
+from faxbot import db
+from faxbot.config import Config
+from faxbot.errors import ConfigError, FaxbotError
+from faxbot.events import CLAIMABLE
+from faxbot.models import Job
+from faxbot.plugins.base import StoragePlugin, TransportPlugin
+from faxbot.runtime import Runtime
+
+BROKER_SECONDS = 0.5
+WAITING_TOO_LONG = timedelta(seconds=90)
+"""A due fax that nobody took for this long means that no worker is at work."""
+
+Part = dict[str, Any]
+
+
+def ready(runtime: Runtime) -> dict[str, Any]:
+    """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}}; every part is asked now."""
+    parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
+    return {"ready": all(part["ok"] for part in parts.values()), "parts": parts}
+
+
+def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
+    try:
+        return {"ok": True, "detail": check(runtime)}
+    except FaxbotError as error:
+        return {"ok": False, "detail": error.detail}
+
+
+def _database(runtime: Runtime) -> str:
+    with runtime.database.reading() as session:
+        revision = MigrationContext.configure(session.connection()).get_current_revision()
+    if revision != db.head():
+        raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
+    return f"schema {revision}"
+
+
+def _broker(runtime: Runtime) -> str:
+    client = redis.Redis.from_url(
+        _redis_url(runtime.config),
+        socket_timeout=BROKER_SECONDS,
+        socket_connect_timeout=BROKER_SECONDS,
+    )
+    try:
+        client.ping()
+    except (redis.RedisError, OSError):
+        raise ConfigError(
+            "the broker does not answer: faxes are accepted and wait (CELERY_BROKER_URL)"
+        ) from None
+    finally:
+        client.close()
+    return "answers"
+
+
+def _redis_url(config: Config) -> str:
+    return config.broker.replace("redis+socket://", "unix://", 1)
+
+
+def _storage(runtime: Runtime) -> str:
+    health = runtime.plugins.get(runtime.config.storage_backend, StoragePlugin).health()
+    if not health.ok:
+        raise ConfigError(health.detail)
+    return health.detail or "writable"
+
+
+def _provider(runtime: Runtime) -> str:
+    runtime.plugins.get(runtime.config.provider_id, TransportPlugin)
+    return f"{runtime.config.provider_id} is loaded"
+
+
+def _queue(runtime: Runtime) -> str:
+    with runtime.database.reading() as session:
+        oldest = session.scalar(
+            sa.select(sa.func.min(Job.next_at)).where(
+                Job.status.in_([status.value for status in CLAIMABLE])
+            )
+        )
+    if oldest is not None and runtime.now() - oldest > WAITING_TOO_LONG:
+        raise ConfigError(
+            "due faxes wait and nobody takes them: start a worker (`faxbot worker`) and beat"
+        )
+    return "nothing overdue"
+
+
+CHECKS: dict[str, Callable[[Runtime], str]] = {
+    "database": _database,
+    "broker": _broker,
+    "storage": _storage,
+    "provider": _provider,
+    "queue": _queue,
+}

@@ -1,0 +1,387 @@
+"""Jobs: submit, find, list, cancel, claim, announce. The row is the ledger and its own outbox; the
+bell only saves time."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from faxbot import artifacts, claims, phone
+from faxbot.artifacts import Upload
+from faxbot.db import first_id, new_id, table
+from faxbot.errors import (
+    InvalidFields,
+    KeyInFlight,
+    KeyReused,
+    Malformed,
+    NotFound,
+    NotPossibleNow,
+)
+from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
+from faxbot.explanation import explain
+from faxbot.identity import Actor
+from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
+from faxbot.results import event_row, locked, record_event, stamp
+from faxbot.runtime import Runtime
+
+ROUTE = "POST /fax/send"
+KEY_LIFE = timedelta(days=31)
+PRIORITY = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a client asks for, validated; `to` is E.164."""
+
+    to: str = field(repr=False)
+    uploads: tuple[Upload, ...]
+    resolution: str = "fine"
+    priority: int = PRIORITY
+    header: str = field(default="", repr=False)
+    tags: dict[str, str] = field(default_factory=dict, repr=False)
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    provider_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to reply: HTTP status and body, and whether they are a replay of the first reply."""
+
+    status: int
+    body: bytes = field(repr=False)
+    replayed: bool
+    job_id: str
+
+
+# Submitting ---------------------------------------------------------------------------------------------------------
+
+
+def submit(
+    runtime: Runtime,
+    actor: Actor,
+    submission: Submission,
+    *,
+    key: str | None,
+    present: Callable[[Job], bytes],
+) -> Answer:
+    """Record a fax: idempotency row, job and first event in one transaction; then ring the bell.
+
+    `present` gives the body of the first reply. The same key with the same request gives that
+    reply again, byte for byte; with
+    another request KeyReused; while the first is in flight KeyInFlight at once. Raises
+    DatabaseAway, InvalidFields.
+    """
+    _check_provider(runtime, submission.provider_id)
+    now = runtime.now()
+    job = _new_job(runtime, actor, submission, now)
+    body = present(job)
+    documents: list[dict[str, Any]] = []
+    committed = False
+    try:
+        for position, upload in enumerate(submission.uploads):
+            documents.append(
+                artifacts.store(
+                    runtime,
+                    upload,
+                    job_id=job.id,
+                    account_id=job.account_id,
+                    role="document",
+                    position=position,
+                    now=now,
+                )
+            )
+        with runtime.database.transaction() as session:
+            if key is not None:
+                earlier = _remember(runtime, session, actor, submission, key, job, body, now)
+                if earlier is not None:
+                    return earlier
+            _insert(session, job, documents, now)
+        committed = True
+    finally:
+        if not committed:
+            artifacts.discard(runtime, documents)
+    if job.next_at is not None and job.next_at <= now:
+        runtime.ring(claims.TASKS[Status.QUEUED], job.id)
+    return Answer(202, body, False, job.id)
+
+
+def _check_provider(runtime: Runtime, provider_id: str | None) -> None:
+    if provider_id is not None and provider_id != runtime.config.provider_id:
+        raise InvalidFields(
+            errors={"provider_id": ["is not an active provider of this server (FAX_BACKEND)"]}
+        )
+
+
+def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: datetime) -> Job:
+    job_id, keyring, account = new_id(now), runtime.keyring, actor.account_id
+    header = submission.header or runtime.config.fax_header
+    return Job(
+        id=job_id,
+        account_id=account,
+        created_by=actor.key_id,
+        status=Status.QUEUED.value,
+        reason=None,
+        to_sealed=keyring.seal(submission.to.encode(), f"jobs.to:{account}"),
+        to_key=number_key(runtime, submission.to),
+        header_sealed=keyring.seal(header.encode(), f"jobs.header:{account}") if header else None,
+        resolution=submission.resolution,
+        priority=submission.priority,
+        tags=submission.tags,
+        wanted_provider_id=submission.provider_id,
+        provider_id=None,
+        external_id=None,
+        pages=sum(upload.pages for upload in submission.uploads),
+        pages_sent=0,
+        attempts=0,
+        tries=0,
+        resend_of=None,
+        send_at=submission.send_at,
+        expires_at=submission.expires_at,
+        next_at=max(submission.send_at, now) if submission.send_at else now,
+        rung_at=now,
+        lease_until=None,
+        fence=0,
+        cancel_requested_at=None,
+        last_sequence=1,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def number_key(runtime: Runtime, number: str) -> str:
+    """The keyed hash under which a number is found (`to_key`)."""
+    return runtime.keyring.keyed_hash(number.encode(), "number")
+
+
+_JOB_COLUMNS = [column.key for column in sa.inspect(Job).column_attrs]
+
+
+def _insert(session: Session, job: Job, documents: list[dict[str, Any]], now: datetime) -> None:
+    session.execute(sa.insert(table(Job)), [{name: getattr(job, name) for name in _JOB_COLUMNS}])
+    session.execute(
+        sa.insert(table(FaxEvent)),
+        [event_row(job, Event.QUEUED, now=now, source="api", status=Status.QUEUED)],
+    )
+    if documents:
+        session.execute(sa.insert(table(Artifact)), documents)
+    if job.tags:
+        session.execute(
+            sa.insert(table(JobTag)),
+            [
+                {"job_id": job.id, "account_id": job.account_id, "name": name, "value": value}
+                for name, value in job.tags.items()
+            ],
+        )
+
+
+def _remember(
+    runtime: Runtime,
+    session: Session,
+    actor: Actor,
+    submission: Submission,
+    key: str,
+    job: Job,
+    body: bytes,
+    now: datetime,
+) -> Answer | None:
+    """Insert the key's row, or give the first reply when there is one."""
+    keyring = runtime.keyring
+    key_hash = keyring.keyed_hash(f"{actor.account_id}\n{ROUTE}\n{key}".encode(), "idempotency-key")
+    fingerprint = _fingerprint(runtime, submission)
+    place = f"idempotency_keys.response:{actor.account_id}"
+    # A second insert of a key would wait for the first one's commit: ask without waiting, and say "in flight".
+    if not runtime.database.try_lock(session, key_hash):
+        raise KeyInFlight
+    insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
+    inserted = session.execute(
+        insert(table(IdempotencyKey)).on_conflict_do_nothing(),
+        {
+            "account_id": actor.account_id,
+            "route": ROUTE,
+            "key_hash": key_hash,
+            "fingerprint": fingerprint,
+            "job_id": job.id,
+            "response_status": 202,
+            "response_sealed": keyring.seal(body, place),
+            "created_at": now,
+            "expires_at": now + KEY_LIFE,
+        },
+    )
+    if inserted.rowcount:  # type: ignore[attr-defined] # a cursor result has it
+        return None
+    first = session.get_one(IdempotencyKey, (actor.account_id, ROUTE, key_hash))
+    if not hmac.compare_digest(first.fingerprint, fingerprint):
+        raise KeyReused
+    return Answer(
+        first.response_status, keyring.open(first.response_sealed, place), True, first.job_id
+    )
+
+
+def _fingerprint(runtime: Runtime, submission: Submission) -> str:
+    """A keyed hash of everything that makes the request what it is; keyed, because a number is
+    easily guessed."""
+    request = [
+        submission.to,
+        [upload.sha256 for upload in submission.uploads],
+        submission.resolution,
+        submission.priority,
+        submission.header,
+        sorted(submission.tags.items()),
+        stamp(submission.send_at),
+        stamp(submission.expires_at),
+        submission.provider_id,
+    ]
+    return runtime.keyring.keyed_hash(json.dumps(request).encode(), "fingerprint")
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+def find(session: Session, actor: Actor, job_id: str) -> Job:
+    """The actor's fax; raises NotFound, the same for a foreign id and an unknown one."""
+    job = session.get(Job, job_id) if _ID.fullmatch(job_id) else None
+    if job is None or job.account_id != actor.account_id:
+        raise NotFound("there is no fax with this id")
+    return job
+
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which faxes a list shows; None means all."""
+
+    status: str | None = None
+    provider_id: str | None = None
+    to_key: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def page(
+    session: Session, actor: Actor, filters: Filters, *, limit: int, cursor: str | None
+) -> tuple[list[Job], str | None]:
+    """Up to `limit` faxes, newest first, and the cursor of the next page (None at the end).
+
+    Keyset over the time-ordered id: no OFFSET, no COUNT. Raises Malformed for a cursor that is not
+    ours.
+    """
+    query = sa.select(Job).where(Job.account_id == actor.account_id)
+    if cursor is not None:
+        if not _ID.fullmatch(cursor):
+            raise Malformed("`cursor` is not one that this server gave")
+        query = query.where(Job.id < cursor)
+    for column, value in (
+        (Job.status, filters.status),
+        (Job.provider_id, filters.provider_id),
+        (Job.to_key, filters.to_key),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if filters.since is not None:
+        query = query.where(Job.id >= first_id(filters.since))
+    if filters.until is not None:
+        query = query.where(Job.id < first_id(filters.until))
+    for name, value in filters.tags.items():
+        tagged = sa.select(JobTag.job_id).where(
+            JobTag.account_id == actor.account_id, JobTag.name == name, JobTag.value == value
+        )
+        query = query.where(Job.id.in_(tagged))
+    found = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def number(runtime: Runtime, job: Job) -> str:
+    """The destination in clear."""
+    return runtime.keyring.open(job.to_sealed, f"jobs.to:{job.account_id}").decode()
+
+
+def header(runtime: Runtime, job: Job) -> str:
+    """The header text in clear; empty when there is none."""
+    if job.header_sealed is None:
+        return ""
+    return runtime.keyring.open(job.header_sealed, f"jobs.header:{job.account_id}").decode()
+
+
+def describe(runtime: Runtime, job: Job, *, masked: bool = False) -> dict[str, Any]:
+    """The fax as the API shows it, in plain JSON types; `masked` hides the number."""
+    to = number(runtime, job)
+    return {
+        "id": job.id,
+        "to": phone.mask(to) if masked else to,
+        "to_key": job.to_key,
+        "status": job.status,
+        "status_reason": job.reason,
+        "explanation": explain(job, runtime.now()),
+        "provider_id": job.provider_id,
+        "external_id": job.external_id,
+        "pages": job.pages,
+        "pages_sent": job.pages_sent,
+        "resolution": job.resolution,
+        "attempts": job.attempts,
+        "next_at": stamp(job.next_at),
+        "send_at": stamp(job.send_at),
+        "expires_at": stamp(job.expires_at),
+        "priority": job.priority,
+        "error": _error(job),
+        "tags": job.tags,
+        "resend_of": job.resend_of,
+        "cancel_requested_at": stamp(job.cancel_requested_at),
+        "created_at": stamp(job.created_at),
+        "updated_at": stamp(job.updated_at),
+        "backend": job.provider_id,
+        "provider_sid": job.external_id,
+    }
+
+
+def _error(job: Job) -> dict[str, Any] | None:
+    cause = CAUSES.get(job.reason or "")
+    if cause is None or job.status == Status.DELIVERED:
+        return None
+    return {"code": cause.code, "message": cause.sentence, "retryable": cause.retryable}
+
+
+# Cancelling ---------------------------------------------------------------------------------------------------------
+
+
+def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
+    """Cancel a fax: (job, True) when it ended now; (job, False) when the carrier may have it and
+    the wish is kept and passed on.
+
+    Raises NotFound, and NotPossibleNow for a fax that is final.
+    """
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        find(session, actor, job_id)
+        job = locked(session, job_id)
+        status = Status(job.status)
+        if status in TERMINAL:
+            raise NotPossibleNow(f"the fax is {job.status} already")
+        if status in AFTER_INTENT:
+            if job.cancel_requested_at is None:
+                job.cancel_requested_at = now
+                record_event(session, job, Event.CANCEL_REQUESTED, now=now, source="api")
+        else:
+            # A worker may be rendering it: the raised fence makes its next write fail.
+            job.fence += 1
+            job.cancel_requested_at = now
+            record_event(
+                session, job, Event.CANCELLED, status=Status.CANCELLED, now=now, source="api"
+            )
+    ended = Status(job.status) is Status.CANCELLED
+    if not ended:
+        runtime.ring("faxbot.cancel_fax", job.id)
+    return job, ended

@@ -1,0 +1,268 @@
+"""What a carrier's answer does to a fax: accepted, refused, unknown, absent, or news.
+
+Sending, polls, look-ups and callbacks all come here. Late, repeated and contradicting news is
+normal input: a repeat is nothing, a contradiction of what is final is kept as FAX_ANOMALY and never
+applied.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from faxbot import retry
+from faxbot.config import Config
+from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused, Throttled
+from faxbot.events import CAUSES, TERMINAL, Event, Status
+from faxbot.models import Attempt, Job
+from faxbot.plugins.base import State, Update
+from faxbot.results import record_event
+
+POLLS = (1, 2, 6)
+"""Waits before the polls of a sent fax, in units of poll_first (10 min): at 10, at 30, hourly."""
+LOOKS = (0, 1, 4, 10, 60)
+"""Waits before the look-ups of an uncertain fax, in units of look_up (1 min): at once, at 1, 5,
+15 min, then hourly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One visit to the ledger: a locked job and one of its attempts, in the caller's transaction;
+    `source` is who brings the news."""
+
+    session: Session
+    config: Config
+    job: Job
+    attempt: Attempt
+    now: datetime
+    source: str
+
+    def record(
+        self,
+        event: Event,
+        status: Status | None = None,
+        *,
+        cause: str | None = None,
+        reason: str | None = None,
+        pages_sent: int | None = None,
+        key: str | None = None,
+        occurred_at: datetime | None = None,
+    ) -> bool:
+        """results.record_event() for this job and attempt."""
+        return record_event(
+            self.session,
+            self.job,
+            event,
+            status=status,
+            attempt=self.attempt,
+            cause=cause,
+            reason=reason,
+            pages_sent=pages_sent,
+            key=key,
+            occurred_at=occurred_at,
+            now=self.now,
+            source=self.source,
+        )
+
+    def count(self) -> None:
+        """Let this attempt use up one try, once."""
+        if not self.attempt.counted:
+            self.attempt.counted = True
+            self.job.tries += 1
+
+    def end(self, outcome: str, cause: str | None) -> None:
+        """The attempt is over."""
+        self.attempt.outcome, self.attempt.cause = outcome, cause
+        self.attempt.ended_at = self.now
+
+    def later(self, seconds: float) -> datetime:
+        return self.now + timedelta(seconds=seconds)
+
+
+def next_poll(entry: Entry) -> datetime:
+    """When to ask after a sent fax: at 10 min, 30 min, then hourly (as configured)."""
+    wait = POLLS[min(entry.attempt.looks, len(POLLS) - 1)]
+    return entry.later(entry.config.poll_first_seconds * wait)
+
+
+def next_look_up(entry: Entry) -> datetime:
+    """When to look an uncertain attempt up: at once, at 1, 5, 15 min, then hourly (as
+    configured)."""
+    wait = LOOKS[min(entry.attempt.looks, len(LOOKS) - 1)]
+    return entry.later(entry.config.look_up_seconds * wait)
+
+
+def accepted(entry: Entry, external_id: str) -> None:
+    """The carrier has it and named it. Nothing when that is known already, or the fax is final."""
+    job, attempt = entry.job, entry.attempt
+    if attempt.external_id is None:
+        attempt.external_id = external_id
+    if attempt.outcome in ("open", "unknown"):
+        attempt.outcome, attempt.accepted_at = "accepted", entry.now
+        entry.count()
+    if Status(job.status) not in (Status.SUBMITTING, Status.UNCERTAIN):
+        return
+    if job.status == Status.UNCERTAIN:
+        entry.record(Event.RECONCILED)
+    attempt.looks = attempt.absences = 0
+    job.external_id, job.lease_until = attempt.external_id, None
+    job.next_at = next_poll(entry)
+    entry.record(Event.SENT, Status.SENT)
+
+
+def unknown(entry: Entry, cause: str) -> None:
+    """The call may or may not have reached the carrier: look it up, starting now."""
+    entry.attempt.outcome, entry.attempt.cause = "unknown", cause
+    entry.attempt.looks = entry.attempt.absences = 0
+    entry.count()
+    entry.job.lease_until = None
+    entry.job.next_at = entry.now
+    entry.record(Event.UNCERTAIN, Status.UNCERTAIN, cause=cause)
+
+
+def refused(entry: Entry, error: NotSent) -> None:
+    """The carrier surely did not take it: fail, wait and retry, or hold, by the kind of refusal."""
+    entry.end("refused", error.cause)
+    decision: retry.Decision
+    if isinstance(error, Refused):
+        entry.count()
+        decision = retry.GiveUp(error.cause)
+    elif isinstance(error, AccountRefused | DestinationBarred):
+        decision = retry.Hold("account_refused")
+    else:
+        decision = retry.Again(entry.later(max(1.0, _pause(entry, error))))
+    _follow(entry, decision, error.cause)
+
+
+def _pause(entry: Entry, error: NotSent) -> float:
+    if error.retry_after is not None:
+        return error.retry_after
+    if isinstance(error, Throttled):
+        return 1.0
+    return retry.full_jitter(entry.job.attempts - entry.job.tries, _luck())
+
+
+def absent(entry: Entry) -> None:
+    """It is proven that the carrier never had this attempt: a new one may be made."""
+    entry.end("absent", entry.attempt.cause)
+    entry.job.next_at, entry.job.rung_at = entry.now, None
+    if entry.job.cancel_requested_at is not None:
+        entry.record(Event.CANCELLED, Status.CANCELLED)
+    else:
+        entry.record(Event.RECONCILED, Status.RETRYING)
+
+
+def news(entry: Entry, update: Update) -> None:
+    """Apply one piece of news; what is old, repeated or impossible does no harm.
+
+    Absence is no news here: who looked it up weighs it.
+    """
+    job, attempt = entry.job, entry.attempt
+    current = Status(job.status) not in TERMINAL and attempt.number == job.attempts
+    external_id = update.external_id or attempt.external_id
+    if current and external_id is not None and update.state is not State.ABSENT:
+        accepted(entry, external_id)
+    if not current or job.status != Status.SENT:
+        _too_late(entry, update)
+        return
+    if update.pages_sent is not None:
+        # Pages only ever add up: an older report that comes late must not take some away.
+        pages = min(update.pages_sent, job.pages or update.pages_sent)
+        attempt.pages_sent = max(attempt.pages_sent, pages)
+        job.pages_sent = max(job.pages_sent, attempt.pages_sent)
+    if update.state is State.PROGRESS:
+        _progress(entry, update)
+    elif update.state is State.DELIVERED:
+        _delivered(entry, update)
+    elif update.state is State.FAILED:
+        _failed(entry, update)
+
+
+def _progress(entry: Entry, update: Update) -> None:
+    attempt = entry.attempt
+    entry.record(
+        Event.PROGRESS,
+        pages_sent=attempt.pages_sent,
+        key=f"{attempt.number}:progress:{update.key or attempt.pages_sent}"[:64],
+        occurred_at=update.occurred_at,
+    )
+
+
+def _delivered(entry: Entry, update: Update) -> None:
+    job, attempt = entry.job, entry.attempt
+    if update.pages_sent is not None and job.pages is not None and update.pages_sent < job.pages:
+        # "Done" with fewer pages than we sent is not delivered; a person decides what to do.
+        _failed(entry, Update(State.FAILED, cause="unconfirmed", occurred_at=update.occurred_at))
+        return
+    entry.end("delivered", None)
+    attempt.pages_sent = job.pages_sent = job.pages or attempt.pages_sent
+    entry.record(
+        Event.DELIVERED,
+        Status.DELIVERED,
+        pages_sent=job.pages_sent,
+        occurred_at=update.occurred_at,
+    )
+
+
+def _failed(entry: Entry, update: Update) -> None:
+    cause = update.cause if update.cause and update.cause in CAUSES else "unknown"
+    entry.end("cancelled" if cause == "cancelled" else "failed", cause)
+    job = entry.job
+    decision = retry.decide(
+        cause, tries=job.tries, faults=job.attempts - job.tries, now=entry.now, luck=_luck()
+    )
+    _follow(entry, decision, cause, occurred_at=update.occurred_at)
+
+
+def _follow(
+    entry: Entry, decision: retry.Decision, cause: str, *, occurred_at: datetime | None = None
+) -> None:
+    """Carry out a decision about a fax whose attempt is over and delivered nothing."""
+    job = entry.job
+    job.lease_until, job.reason = None, cause
+    reason = None
+    if job.cancel_requested_at is not None or cause == "cancelled":
+        event, status = Event.CANCELLED, Status.CANCELLED
+    elif isinstance(decision, retry.Again):
+        event, status = Event.RETRYING, Status.RETRYING
+        job.next_at, job.rung_at = decision.at, None
+    elif isinstance(decision, retry.Hold):
+        event, status = Event.HELD, Status.HELD
+        job.reason = reason = decision.reason
+        job.next_at = entry.later(entry.config.held_check_seconds)
+    else:
+        # The cause of the last try stays what people read: "busy" says more than "exhausted".
+        event, status = Event.FAILED, Status.FAILED
+        reason = "exhausted" if decision.cause == "exhausted" else None
+    entry.record(
+        event,
+        status,
+        cause=cause,
+        reason=reason,
+        pages_sent=entry.attempt.pages_sent,
+        occurred_at=occurred_at,
+    )
+
+
+def _too_late(entry: Entry, update: Update) -> None:
+    """News for a final fax or an attempt that is over: kept when it contradicts, else nothing."""
+    said = {State.DELIVERED: "delivered", State.FAILED: "failed"}.get(update.state)
+    outcome = entry.attempt.outcome
+    agrees = said == outcome or (said == "failed" and outcome in ("cancelled", "absent", "refused"))
+    if said is None or agrees:
+        return
+    entry.record(
+        Event.ANOMALY,
+        cause=update.cause if update.cause in CAUSES else None,
+        reason=f"said_{said}",
+        pages_sent=update.pages_sent,
+        key=f"{entry.attempt.number}:said:{said}",
+        occurred_at=update.occurred_at,
+    )
+
+
+def _luck() -> float:
+    return random.random()  # noqa: S311 - spreads load over time, guards nothing

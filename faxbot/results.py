@@ -1,0 +1,193 @@
+"""The results table: append FAX_* events, and with them move a fax's status; read the timeline
+back.
+
+record_event() is the only writer of a status. Status is the fold of the events: the next sequence
+number, the check against
+the transition table and the new status happen under the job's row lock, in the caller's
+transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from faxbot import events
+from faxbot.errors import LeaseLost, NotFound, TransitionRefused
+from faxbot.events import Event, Status
+from faxbot.models import Attempt, FaxEvent, Job
+
+
+def locked(session: Session, job_id: str, *, fence: int | None = None) -> Job:
+    """The job under its row lock until the transaction ends.
+
+    With `fence`: raises LeaseLost when another claim came after the one with this number. Raises
+    NotFound.
+    """
+    job = session.scalar(
+        sa.select(Job)
+        .where(Job.id == job_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if job is None:
+        raise NotFound("there is no fax with this id")
+    if fence is not None and job.fence != fence:
+        raise LeaseLost
+    return job
+
+
+def record_event(
+    session: Session,
+    job: Job,
+    event: Event,
+    *,
+    now: datetime,
+    source: str,
+    status: Status | None = None,
+    attempt: Attempt | None = None,
+    cause: str | None = None,
+    reason: str | None = None,
+    pages_sent: int | None = None,
+    key: str | None = None,
+    occurred_at: datetime | None = None,
+) -> bool:
+    """Append one event to a locked job and move its status to `status` (None: it stays).
+
+    `key` names the news: when the job has an event of that key already, nothing happens and the
+    answer is False.
+    Raises TransitionRefused for a step that events.TRANSITIONS does not hold.
+    """
+    before = Status(job.status)
+    after = before if status is None else status
+    if not events.allowed(before, after, event):
+        raise TransitionRefused(f"{event} may not lead from {before} to {after}")
+    if key is not None and _known(session, job.id, key):
+        return False
+    job.last_sequence += 1
+    job.status = after.value
+    job.updated_at = now
+    if after in events.TERMINAL:
+        job.next_at = job.lease_until = None
+    session.add(
+        FaxEvent(
+            **event_row(
+                job,
+                event,
+                now=now,
+                source=source,
+                status=after,
+                attempt=attempt,
+                cause=cause,
+                reason=reason,
+                pages_sent=pages_sent,
+                key=key,
+                occurred_at=occurred_at,
+            )
+        )
+    )
+    session.flush()
+    return True
+
+
+def event_row(
+    job: Job,
+    event: Event,
+    *,
+    now: datetime,
+    source: str,
+    status: Status,
+    attempt: Attempt | None = None,
+    cause: str | None = None,
+    reason: str | None = None,
+    pages_sent: int | None = None,
+    key: str | None = None,
+    occurred_at: datetime | None = None,
+) -> dict[str, Any]:
+    """The values of one event row for the job's current sequence number."""
+    return {
+        "account_id": job.account_id,
+        "job_id": job.id,
+        "sequence": job.last_sequence,
+        "type": event.value,
+        "schema_version": events.SCHEMA_VERSION,
+        "status": status.value,
+        "attempt": attempt.number if attempt else None,
+        "provider_id": attempt.provider_id if attempt else None,
+        "cause": cause,
+        "reason": reason,
+        "pages": job.pages,
+        "pages_sent": pages_sent,
+        "source": source,
+        "key": key,
+        "occurred_at": occurred_at or now,
+        "recorded_at": now,
+    }
+
+
+def _known(session: Session, job_id: str, key: str) -> bool:
+    return (
+        session.scalar(sa.select(sa.exists().where(FaxEvent.job_id == job_id, FaxEvent.key == key)))
+        is True
+    )
+
+
+def history(session: Session, job_id: str) -> list[FaxEvent]:
+    """All events of a fax, in order."""
+    return list(
+        session.scalars(
+            sa.select(FaxEvent).where(FaxEvent.job_id == job_id).order_by(FaxEvent.sequence)
+        )
+    )
+
+
+def timeline(session: Session, job: Job) -> dict[str, list[dict[str, Any]]]:
+    """{"events": [...], "attempts": [...]} as plain JSON types, oldest first; no PHI in it."""
+    attempts = session.scalars(
+        sa.select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)
+    )
+    return {
+        "events": [_event_json(event) for event in history(session, job.id)],
+        "attempts": [_attempt_json(attempt) for attempt in attempts],
+    }
+
+
+def _event_json(event: FaxEvent) -> dict[str, Any]:
+    return {
+        "sequence": event.sequence,
+        "type": event.type,
+        "status": event.status,
+        "attempt": event.attempt,
+        "provider_id": event.provider_id,
+        "cause": event.cause,
+        "reason": event.reason,
+        "pages": event.pages,
+        "pages_sent": event.pages_sent,
+        "source": event.source,
+        "occurred_at": stamp(event.occurred_at),
+        "recorded_at": stamp(event.recorded_at),
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "provider_id": attempt.provider_id,
+        "tag": attempt.tag,
+        "external_id": attempt.external_id,
+        "outcome": attempt.outcome,
+        "cause": attempt.cause,
+        "counted": attempt.counted,
+        "pages_sent": attempt.pages_sent,
+        "intended_at": stamp(attempt.intended_at),
+        "accepted_at": stamp(attempt.accepted_at),
+        "ended_at": stamp(attempt.ended_at),
+    }
+
+
+def stamp(at: datetime | None) -> str | None:
+    """An aware time as RFC 3339 in UTC with Z, microseconds kept."""
+    return None if at is None else at.isoformat().replace("+00:00", "Z")

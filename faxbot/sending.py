@@ -1,0 +1,231 @@
+"""One attempt at one fax, readable from top to bottom: claim, prepare, intent, call, outcome.
+
+Two commits fence the call to the carrier: the intent, with a tag of its own, before it; the outcome
+after it. No transaction and no connection is held in between. If the outcome is unknown the fax is
+`uncertain` and is looked up by its tag (followup.py), never sent again blindly.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from faxbot import artifacts, breaker, claims, jobs, outcomes
+from faxbot.db import new_id
+from faxbot.errors import (
+    ArtifactNotFound,
+    DocumentError,
+    LeaseLost,
+    NotSent,
+    OutcomeUnknown,
+    PluginError,
+    ProviderError,
+)
+from faxbot.events import Event, Status
+from faxbot.models import Attempt, Job
+from faxbot.outcomes import Entry
+from faxbot.plugins.base import OutboundFax, TransportPlugin
+from faxbot.results import locked, record_event
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is needed for the call."""
+
+    provider_id: str
+    provider: TransportPlugin
+    document: Path
+    media_type: str
+    pages: int
+
+
+class NotNow(Exception):
+    """A fax cannot be sent at the moment: hold it for `reason`, or, without one, wait till
+    `until`."""
+
+    def __init__(self, *, reason: str | None = None, until: datetime | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.until = reason, until
+
+
+def attempt(runtime: Runtime, job_id: str) -> None:
+    """Make one attempt at a due fax; nothing when it is not due, taken, or final.
+
+    Safe to call any number of times.
+    """
+    job = claims.claim(runtime, job_id)
+    if job is None:
+        return
+    try:
+        with claims.keeping(runtime, job), artifacts.workspace(runtime) as folder:
+            _attempt(runtime, job, folder)
+    except LeaseLost:
+        log.info("claim lost", extra={"job_id": job_id})
+
+
+def _attempt(runtime: Runtime, job: Job, folder: Path) -> None:
+    try:
+        prepared = _prepare(runtime, job, folder)
+    except NotNow as wait:
+        _put_off(runtime, job, wait)
+        return
+    except DocumentError:
+        _unsendable(runtime, job)
+        return
+    except BaseException:
+        # Nothing was sent: another worker may have it soon, and a stop of this one costs nothing.
+        claims.release(runtime, job, wait=runtime.config.ring_again_seconds)
+        raise
+    this = _intend(runtime, job, prepared)
+    _conclude(runtime, job, this, _call(runtime, job, this, prepared))
+
+
+def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
+    """Ask who can send it, and have its pages. No transaction is open; a crash here costs
+    nothing."""
+    if runtime.config.fax_disabled:
+        raise NotNow(reason="disabled")
+    provider_id = job.wanted_provider_id or runtime.config.provider_id
+    try:
+        provider = runtime.plugins.get(provider_id, TransportPlugin)
+    except PluginError:
+        log.exception("no usable provider", extra={"provider_id": provider_id})
+        raise NotNow(reason="no_provider") from None
+    with runtime.database.reading() as session:
+        rest = breaker.resting(session, job.account_id, provider_id, runtime.now())
+    if rest is not None:
+        # A throttled provider is ready again in seconds: that is waiting, not holding.
+        throttled = rest.reason == breaker.THROTTLED
+        raise NotNow(until=rest.until, reason=None if throttled else rest.reason)
+    try:
+        document, media_type, pages = artifacts.pages_of(runtime, job, folder)
+    except ArtifactNotFound:
+        raise NotNow(reason="document_gone") from None
+    return Prepared(provider_id, provider, document, media_type, pages)
+
+
+def _put_off(runtime: Runtime, job: Job, wait: NotNow) -> None:
+    now = runtime.now()
+    if wait.reason is None:
+        claims.release(runtime, job, until=wait.until)
+        return
+    with runtime.database.transaction() as session:
+        current = claims.still_mine(session, job)
+        current.lease_until, current.reason = None, wait.reason
+        current.next_at = now + timedelta(seconds=runtime.config.held_check_seconds)
+        record_event(
+            session,
+            current,
+            Event.HELD,
+            status=Status.HELD,
+            reason=wait.reason,
+            now=now,
+            source="worker",
+        )
+
+
+def _unsendable(runtime: Runtime, job: Job) -> None:
+    with runtime.database.transaction() as session:
+        current = claims.still_mine(session, job)
+        current.reason = "doc_unreadable"
+        record_event(
+            session,
+            current,
+            Event.FAILED,
+            status=Status.FAILED,
+            cause="doc_unreadable",
+            now=runtime.now(),
+            source="worker",
+        )
+
+
+def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt:
+    """Commit the intent: from here on this attempt may have reached the carrier."""
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        current = claims.still_mine(session, job)
+        current.attempts += 1
+        current.provider_id, current.external_id = prepared.provider_id, None
+        current.reason, current.pages = None, prepared.pages
+        current.next_at = now  # the sweep looks at it as soon as the lease has run out
+        this = Attempt(
+            id=new_id(now),
+            account_id=job.account_id,
+            job_id=job.id,
+            number=current.attempts,
+            provider_id=prepared.provider_id,
+            tag=f"fb{secrets.token_hex(16)}",
+            fence=job.fence,
+            outcome="open",
+            counted=False,
+            pages_sent=0,
+            looks=0,
+            absences=0,
+            intended_at=now,
+        )
+        session.add(this)
+        Entry(session, runtime.config, current, this, now, "worker").record(
+            Event.SUBMITTING, Status.SUBMITTING
+        )
+    return this
+
+
+def _call(runtime: Runtime, job: Job, this: Attempt, prepared: Prepared) -> str | ProviderError:
+    """The carrier's id for the fax, or what went wrong; raises for nothing the provider does."""
+    base = runtime.config.base_url
+    fax = OutboundFax(
+        tag=this.tag,
+        to=jobs.number(runtime, job),
+        document=prepared.document,
+        media_type=prepared.media_type,
+        pages=prepared.pages,
+        resolution=job.resolution,
+        header=jobs.header(runtime, job),
+        deadline=job.expires_at,
+        callback_url=f"{base}/callbacks/{prepared.provider_id}?attempt={this.tag}",
+    )
+    try:
+        receipt = prepared.provider.send(fax)
+    except ProviderError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a plugin's bug neither loses a fax nor doubles it
+        # The class only: the text of a foreign exception may hold anything.
+        _log_raise(prepared.provider_id, job.id, error)
+        return OutcomeUnknown(cause="system")
+    if not receipt.external_id or len(receipt.external_id) > 255:
+        return OutcomeUnknown()
+    return receipt.external_id
+
+
+def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:
+    log.error(
+        "provider raised",
+        extra={"provider_id": provider_id, "job_id": job_id, "exception": type(error).__name__},
+    )
+
+
+def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderError) -> None:
+    """Commit the outcome; refused by the fence when this claim was lost meanwhile."""
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        current = locked(session, job.id, fence=job.fence)
+        known = session.get_one(Attempt, this.id, populate_existing=True)
+        entry = Entry(session, runtime.config, current, known, now, "worker")
+        if isinstance(result, str):
+            # A callback may have come first and have told us all this already.
+            outcomes.accepted(entry, result)
+            return
+        if Status(current.status) is not Status.SUBMITTING:
+            return
+        if isinstance(result, NotSent):
+            outcomes.refused(entry, result)
+            breaker.note(session, job.account_id, this.provider_id, result, now)
+            return
+        outcomes.unknown(entry, result.cause)
+    runtime.ring(claims.TASKS[Status.UNCERTAIN], job.id)

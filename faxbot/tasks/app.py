@@ -1,0 +1,210 @@
+"""The Celery app: settings, queues, beat table, and the bell. Celery only here; a task body is one
+call.
+
+Celery with Redis alone loses tasks under kill -9 (kombu pops a message before it notes it: 7 of 20
+runs lost one, measured), so a
+message carries one id, the row is the truth, and every task may run twice or never without harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+
+from faxbot import wiring
+from faxbot.claims import TASKS
+from faxbot.config import Config
+from faxbot.runtime import Ring, Runtime
+
+log = logging.getLogger(__name__)
+
+QUEUES: dict[str, str] = {
+    "faxbot.send_fax": "send",
+    "faxbot.settle_fax": "sweep",
+    "faxbot.look_up_fax": "send",
+    "faxbot.poll_fax": "send",
+    "faxbot.review_fax": "sweep",
+    "faxbot.cancel_fax": "send",
+    "faxbot.apply_callback": "callbacks",
+    "faxbot.sweep": "sweep",
+    "faxbot.sweep_callbacks": "sweep",
+    "faxbot.sweep_spool": "sweep",
+}
+"""Which queue a task waits in; a worker serves all of them unless told otherwise."""
+
+SILENCE_AFTER_FAILURE = 5.0
+"""Seconds for which the bell is not tried after the broker did not answer: a dead broker must not
+slow every request."""
+SPOOL_EVERY = 600.0
+
+
+def celery_app(config: Config) -> Celery:
+    """The app of a worker or of beat, with its tasks; nothing is connected yet."""
+    app = Celery("faxbot", broker=config.broker, set_as_current=False)
+    app.conf.update(_settings(config))
+    app.conf.beat_schedule = beat_table(config)
+    app.conf.update(include=["faxbot.tasks.send", "faxbot.tasks.callbacks", "faxbot.tasks.sweep"])
+    return app
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Measured to hold under kills, freezes and restarts of broker and workers; see docs/map.md
+    for the reasons."""
+    return {
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": "send",
+        "task_routes": {task: {"queue": queue} for task, queue in QUEUES.items()},
+        "task_soft_time_limit": config.render_seconds + 240,
+        "task_time_limit": config.render_seconds + 270,
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {
+            "max_retries": 3,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.2,
+        },
+        "worker_prefetch_multiplier": 1,
+        "worker_max_tasks_per_child": 5000,
+        "worker_max_memory_per_child": 400_000,  # KiB
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # a provider call is not repeated blindly
+        "worker_soft_shutdown_timeout": 20.0,
+        "worker_enable_remote_control": True,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_limit": 10,
+        "broker_transport_options": {
+            # Longer than any task: a message is given to a second worker only when the first one is gone.
+            "visibility_timeout": config.render_seconds + 600,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+            "retry_on_timeout": True,
+            "global_keyprefix": "faxbot:",
+        },
+        "timezone": "UTC",
+        "enable_utc": True,
+    }
+
+
+def beat_table(config: Config) -> dict[str, dict[str, Any]]:
+    """What beat rings and how often: one sweep per open status, one for callbacks, one for the
+    spool."""
+    every = config.sweep_seconds
+    table: dict[str, dict[str, Any]] = {
+        f"sweep-{status.value}": {
+            "task": "faxbot.sweep",
+            "schedule": every,
+            "args": [status.value],
+            # An old ring is worth nothing once the next one is out.
+            "options": {"expires": max(every * 2, 10.0)},
+        }
+        for status in TASKS
+    }
+    table["sweep-callbacks"] = {
+        "task": "faxbot.sweep_callbacks",
+        "schedule": every,
+        "options": {"expires": max(every * 2, 10.0)},
+    }
+    table["sweep-spool"] = {
+        "task": "faxbot.sweep_spool",
+        "schedule": SPOOL_EVERY,
+        "options": {"expires": SPOOL_EVERY},
+    }
+    return table
+
+
+# The bell -----------------------------------------------------------------------------------------------------------
+
+
+def bell(app: Celery) -> Ring:
+    """A worker's bell: rings through the worker's own connection pool."""
+
+    def ring(task: str, row_id: str) -> bool:
+        try:
+            app.send_task(task, args=[row_id])
+        except (OperationalError, OSError) as error:
+            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
+            return False
+        return True
+
+    return ring
+
+
+def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -> Ring:
+    """A web process's bell: gives up after 0.2 s and then stays silent for 5 s. The sweep finds
+    what it did not announce."""
+    app = Celery("faxbot", broker=config.broker, set_as_current=False)
+    app.conf.update(_settings(config))
+    app.conf.task_publish_retry = False
+    app.conf.broker_connection_timeout = 0.2
+    app.conf.broker_pool_limit = config.web_threads
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_timeout": 0.2,
+        "socket_connect_timeout": 0.2,
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "max_retries": 0,
+        "interval_start": 0,
+        "interval_step": 0,
+        "interval_max": 0,
+    }
+    silent_until = 0.0
+    lock = threading.Lock()
+
+    def ring(task: str, row_id: str) -> bool:
+        nonlocal silent_until
+        if clock() < silent_until:
+            return False
+        try:
+            app.send_task(task, args=[row_id], retry=False)
+        except (OperationalError, OSError) as error:
+            with lock:
+                silent_until = clock() + SILENCE_AFTER_FAILURE
+            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
+            return False
+        return True
+
+    return ring
+
+
+# The worker's runtime -----------------------------------------------------------------------------------------------
+
+_runtimes: dict[str, Runtime] = {}
+
+
+def serve(config: Config, app: Celery) -> None:
+    """Give every process of this worker a runtime of its own, made after the fork and closed at
+    its end."""
+
+    def start(**_: object) -> None:
+        _runtimes["worker"] = wiring.build(config, ring=bell(app))
+
+    def stop(**_: object) -> None:
+        if runtime := _runtimes.pop("worker", None):
+            runtime.close()
+
+    signals.worker_process_init.connect(start, weak=False)
+    signals.worker_process_shutdown.connect(stop, weak=False)
+
+
+def runtime() -> Runtime:
+    """The runtime of this worker process."""
+    return _runtimes["worker"]

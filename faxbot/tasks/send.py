@@ -1,0 +1,45 @@
+"""The tasks around one fax: send it, settle a vanished worker's call, look it up, poll it, cancel
+it, review a held one."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from faxbot import followup, sending
+from faxbot.tasks.app import runtime
+
+
+@shared_task(name="faxbot.send_fax")
+def send_fax(job_id: str) -> None:
+    """Make one attempt at a due fax."""
+    sending.attempt(runtime(), job_id)
+
+
+@shared_task(name="faxbot.settle_fax")
+def settle_fax(job_id: str) -> None:
+    """Say of a vanished worker's call that its outcome is unknown."""
+    followup.settle(runtime(), job_id)
+
+
+@shared_task(name="faxbot.look_up_fax")
+def look_up_fax(job_id: str) -> None:
+    """Look an uncertain fax up at its carrier."""
+    followup.look_up(runtime(), job_id)
+
+
+@shared_task(name="faxbot.poll_fax")
+def poll_fax(job_id: str) -> None:
+    """Ask the carrier how a sent fax is doing."""
+    followup.poll(runtime(), job_id)
+
+
+@shared_task(name="faxbot.cancel_fax")
+def cancel_fax(job_id: str) -> None:
+    """Pass a kept cancel on to the carrier."""
+    followup.cancel(runtime(), job_id)
+
+
+@shared_task(name="faxbot.review_fax")
+def review_fax(job_id: str) -> None:
+    """Look at a held fax again."""
+    followup.review(runtime(), job_id)

@@ -1,0 +1,62 @@
+"""Puts a process's runtime together: the one place where configuration becomes working parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from faxbot import crypto
+from faxbot.config import Config
+from faxbot.db import Database, utcnow
+from faxbot.documents import Checker, Limits, Renderer
+from faxbot.errors import ConfigError
+from faxbot.plugins import loader
+from faxbot.plugins.base import Context
+from faxbot.plugins.loader import Plugins
+from faxbot.plugins.manifest import Manifest
+from faxbot.providers.http import HttpClient
+from faxbot.runtime import Ring, Runtime, silent
+
+
+def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
+    """The runtime of this process; made after a fork, never before. Raises ConfigError.
+
+    Nothing is connected or started yet: child processes, connections and plugins come with their
+    first use.
+    """
+    if config.production and not config.master_key:
+        raise ConfigError(
+            "production needs CONFIG_MASTER_KEY: make one with `openssl rand -base64 32`"
+        )
+    limits = Limits.of(config)
+    return Runtime(
+        config=config,
+        database=Database(config, pool_size=threads),
+        keyring=crypto.keyring(
+            config.master_key_bytes() if config.master_key else None, config.data_dir
+        ),
+        plugins=plugins(config),
+        checker=Checker(limits),
+        renderer=Renderer(
+            Limits.of(config, seconds=config.render_seconds), config.render_processes
+        ),
+        ring=ring,
+    )
+
+
+def plugins(config: Config) -> Plugins:
+    """Every installed plugin, with what it gets from us; nothing of a plugin runs yet."""
+
+    def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:
+        return Context(
+            logger=logging.getLogger(f"faxbot.plugins.{manifest.id}"),
+            now=utcnow,
+            http=HttpClient(
+                manifest.addresses(settings),
+                connect=config.provider_connect_seconds,
+                read=config.provider_read_seconds,
+            ),
+        )
+
+    return loader.discover(environ=config.environ, make_context=context)
