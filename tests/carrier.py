@@ -7,10 +7,8 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,13 +115,3 @@ class SimulatorProcess:
     def counts(self) -> dict[str, Any]:
         counts: dict[str, Any] = self.get("/v1/ledger")["counts"]
         return counts
-
-
-def eventually(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
-    """What `condition` gives once it is true; raises TimeoutError when it is not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not come true in time")
-        time.sleep(0.02)
-    return value

@@ -89,7 +89,8 @@ CREATE INDEX IF NOT EXISTS refusals_tag ON refusals (tag);
 CREATE INDEX IF NOT EXISTS refusals_to_key ON refusals (to_key);
 """
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM faxes"  # noqa: S608 - our own names
-_INSERT = f"INSERT INTO faxes ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_MARKS = ", ".join("?" * len(_COLUMNS))
+_INSERT = f"INSERT INTO faxes ({', '.join(_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - the same
 _UPDATE = (
     "UPDATE faxes SET status = ?, code = ?, pages_sent = ?, ended_at = ?, told = ? WHERE id = ?"
 )

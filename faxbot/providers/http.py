@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json as jsonlib
+import logging
 import socket
 import ssl
 import threading
@@ -20,13 +21,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from typing import Any, BinaryIO, NoReturn, cast
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationParseError
+from urllib3.util import parse_url
 
 from faxbot import __version__
 from faxbot.errors import (
@@ -50,6 +51,9 @@ urllib3 before use.
 """
 LONGEST_WAIT = 86_400.0
 _PIECE = 64 * 1024
+
+# urllib3 logs whole addresses, of every request and of odd answers; a query may name a number.
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 _REFUSALS: Mapping[int, tuple[type[ProviderError], str | None]] = {
     301: (AccountRefused, "config"),
@@ -150,7 +154,7 @@ class HttpClient:
 
     `addresses`: every http(s) address that may be called (Manifest.addresses); scheme, host and
     port must agree. Seconds: `connect` to connect, `read` for the longest silence, `total` for one
-    whole call. `max_body` in bytes.
+    whole call, `idle` for how long an unused connection is kept. `max_body` in bytes.
     """
 
     def __init__(
@@ -160,11 +164,13 @@ class HttpClient:
         connect: float = 5.0,
         read: float = 30.0,
         total: float = 120.0,
+        idle: float = IDLE_SECONDS,
         max_body: int = MAX_BODY,
         ca_file: str | None = None,
     ) -> None:
         self._origins = frozenset(_origin(address) for address in addresses)
         self._limits = (connect, read, total)
+        self._idle = idle
         self._max_body = max_body
         self._verify: bool | str = ca_file or True
         self._adapter = _Adapter(pool_connections=8, pool_maxsize=8)
@@ -184,10 +190,6 @@ class HttpClient:
         """One call; any status is returned. Raises AccountRefused for an address that is not
         admitted, Unreachable when nothing was sent, OutcomeUnknown when something was and no whole
         answer came."""
-        if _origin(url) not in self._origins:
-            raise AccountRefused(
-                "This address is not among those that the plugin may call.", cause="config"
-            )
         try:
             prepared = requests.Request(
                 method,
@@ -203,10 +205,14 @@ class HttpClient:
                     **(headers or {}),
                 },
             ).prepare()
-        except (requests.RequestException, ValueError, OSError):
+        except (requests.RequestException, ValueError):
             raise AccountRefused(
                 "The request to the carrier cannot be built.", cause="config"
             ) from None
+        if _origin(prepared.url or "") not in self._origins:
+            raise AccountRefused(
+                "This address is not among those that the plugin may call.", cause="config"
+            )
         return self._exchange(prepared)
 
     def close(self) -> None:
@@ -215,7 +221,7 @@ class HttpClient:
 
     def _exchange(self, prepared: requests.PreparedRequest) -> Reply:
         connect, read, total = self._limits
-        call = _Call(read=read, deadline=time.monotonic() + total)
+        call = _Call(read=read, deadline=time.monotonic() + total, idle=self._idle)
         _thread.call = call
         try:
             answer = self._adapter.send(
@@ -253,14 +259,14 @@ class HttpClient:
 
 
 def _origin(address: str) -> tuple[str, str, int]:
-    """(scheme, host, port) of an address; ("", "", 0), which nothing may have, where it is none of
-    http or https."""
+    """(scheme, host, port), read by the parser that connects; ("", "", 0), which nothing may have,
+    where it is none of http or https."""
     try:
-        parts = urlsplit(address)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    except (ValueError, KeyError):
+        parts = parse_url(address)
+        port = {"http": 80, "https": 443}[parts.scheme or ""]
+    except (LocationParseError, KeyError):
         return "", "", 0
-    return parts.scheme, parts.hostname or "", port
+    return parts.scheme or "", parts.host or "", parts.port or port
 
 
 def _lost(error: BaseException) -> str:
@@ -307,6 +313,7 @@ class _Call:
 
     read: float
     deadline: float
+    idle: float
     begun: bool = False
 
     def patience(self) -> float:
@@ -321,7 +328,7 @@ class _Thread(threading.local):
     """The call this thread is in. urllib3 hands nothing of a request down to its connections, so it
     goes beside it."""
 
-    call = _Call(read=30.0, deadline=float("inf"))
+    call = _Call(read=30.0, deadline=float("inf"), idle=IDLE_SECONDS)
 
 
 _thread = _Thread()
@@ -336,13 +343,16 @@ class _TimedReader(io.RawIOBase):
         self._sock = sock
         self._file = sock.makefile("rb", buffering=0)
         self._call = call
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
         self._sock.settimeout(self._call.patience())
-        return self._file.readinto(buffer)
+        count = self._file.readinto(buffer)
+        self.ended = count == 0
+        return count
 
     def close(self) -> None:
         self._file.close()
@@ -353,7 +363,14 @@ class _TimedResponse(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock, _thread.call))
+        self._reader = _TimedReader(sock, _thread.call)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        """A head that was cut off passes for a whole one with http.client; here it does not."""
+        super().begin()
+        if self._reader.ended:
+            raise HTTPException("the head of the answer is not complete")
 
 
 class _Careful:
@@ -378,7 +395,7 @@ class _Careful:
 
     @property
     def is_connected(self) -> bool:
-        fresh = time.monotonic() - self._used_at < IDLE_SECONDS
+        fresh = time.monotonic() - self._used_at < _thread.call.idle
         return fresh and bool(super().is_connected)  # type: ignore[misc]
 
 

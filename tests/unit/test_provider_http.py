@@ -1,0 +1,707 @@
+"""Every fault of a carrier's server is told apart: nothing was sent, or the outcome is open. On real sockets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import io
+import ipaddress
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faxbot.errors import (
+    AccountRefused,
+    DestinationBarred,
+    NotSent,
+    OutcomeUnknown,
+    ProviderError,
+    Refused,
+    Throttled,
+    Unreachable,
+)
+from faxbot.events import CAUSES
+from faxbot.providers.http import LONGEST_WAIT, HttpClient, Reply, refusal, retry_after
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+Behaviour = Callable[[socket.socket, "Server"], None]
+
+
+class Server:
+    """A server on a raw socket that behaves as told on each connection, and remembers what it was sent."""
+
+    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.done = threading.Event()
+        self._behave = behave
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+        self._handlers: list[threading.Thread] = []
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self.done.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for handler in self._handlers:
+            handler.join()
+
+    def read(self, connection: socket.socket) -> bytes:
+        """One whole request; b"" when the client has gone."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            if not (piece := connection.recv(65536)):
+                return b""
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        lengths = [
+            line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+        ]
+        while lengths and len(body) < int(lengths[0].split(b":")[1]):
+            body += connection.recv(65536)
+        self.requests.append(head + b"\r\n\r\n" + body)
+        return self.requests[-1]
+
+    def _accept(self) -> None:
+        while not self.done.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            handler = threading.Thread(target=self._handle, args=(connection,))
+            handler.start()
+            self._handlers.append(handler)
+
+    def _handle(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(20)
+            if self._tls is None:
+                self._behave(connection, self)
+            else:
+                with self._tls.wrap_socket(connection, server_side=True) as secured:
+                    self._behave(secured, self)
+
+
+StartServer = Callable[..., Server]
+StartClient = Callable[..., HttpClient]
+
+
+@pytest.fixture
+def serve() -> Iterator[StartServer]:
+    servers: list[Server] = []
+
+    def start(behave: Behaviour, tls: ssl.SSLContext | None = None) -> Server:
+        servers.append(Server(behave, tls))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def client() -> Iterator[StartClient]:
+    clients: list[HttpClient] = []
+
+    def make(*addresses: str, **limits: Any) -> HttpClient:
+        clients.append(
+            HttpClient(addresses, **{"connect": 1.0, "read": 1.0, "total": 5.0, **limits})
+        )
+        return clients[-1]
+
+    yield make
+    for made in clients:
+        made.close()
+
+
+def answering(*answers: bytes) -> Behaviour:
+    """Answers the requests of a connection in turn, the last answer for ever."""
+
+    def behave(connection: socket.socket, server: Server) -> None:
+        turn = 0
+        while server.read(connection):
+            connection.sendall(answers[min(turn, len(answers) - 1)])
+            turn += 1
+
+    return behave
+
+
+def hanging_up(connection: socket.socket, server: Server) -> None:
+    """Reads the request and closes."""
+    server.read(connection)
+
+
+def silent(connection: socket.socket, server: Server) -> None:
+    server.read(connection)
+    server.done.wait(20)
+
+
+def saying(text: bytes) -> Behaviour:
+    """Reads the request, says this much, and closes."""
+
+    def behave(connection: socket.socket, server: Server) -> None:
+        server.read(connection)
+        connection.sendall(text)
+
+    return behave
+
+
+def resetting(connection: socket.socket, server: Server) -> None:
+    server.read(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+
+def dripping(connection: socket.socket, server: Server) -> None:
+    """Sends its head one byte at a time, for ever."""
+    server.read(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    while not server.done.wait(0.05):
+        connection.sendall(b"x")
+
+
+# what a whole exchange looks like
+
+
+def test_a_multipart_post_arrives_whole_and_its_answer_comes_back(
+    serve: StartServer, client: StartClient
+) -> None:
+    server = serve(
+        answering(
+            b"HTTP/1.1 202 Accepted\r\nContent-Length: 13\r\nX-One: 1\r\n\r\n" + b'{"id": "abc"}'
+        )
+    )
+    reply = client(server.url).request(
+        "POST",
+        f"{server.url}/v1/faxes",
+        params={"page": "2"},
+        data={"to": "+15550100000"},
+        files={"file": ("fax.tiff", io.BytesIO(b"II*\x00pages"), "image/tiff")},
+        auth=("me", "secret"),
+    )
+    assert (reply.status, reply.headers["x-one"], reply.json()) == (202, "1", {"id": "abc"})
+    (request,) = server.requests
+    assert request.startswith(b"POST /v1/faxes?page=2 HTTP/1.1\r\n")
+    assert b"II*\x00pages" in request
+    assert b'name="to"\r\n\r\n+15550100000\r\n' in request
+    assert b"Authorization: Basic bWU6c2VjcmV0" in request
+    assert b"User-Agent: faxbot/" in request
+
+
+def test_a_chunked_answer_is_read_whole(serve: StartServer, client: StartClient) -> None:
+    server = serve(
+        answering(
+            b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n'
+        )
+    )
+    calls = client(server.url)
+    assert [calls.request("GET", server.url).json() for _ in range(2)] == [{"a": 1}] * 2
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [200, 201, 301, 302, 400, 401, 404, 429, 500, 503])
+def test_a_status_is_returned_and_not_raised(
+    serve: StartServer, client: StartClient, status: int
+) -> None:
+    server = serve(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))
+    assert client(server.url).request("POST", server.url).status == status
+
+
+def test_a_redirect_is_not_followed(serve: StartServer, client: StartClient) -> None:
+    elsewhere = serve(answering(OK))
+    location = f"HTTP/1.1 307 X\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
+    server = serve(answering(location.encode()))
+    assert client(server.url, elsewhere.url).request("POST", server.url).status == 307
+    assert elsewhere.connections == 0
+
+
+def test_cookies_are_not_kept(serve: StartServer, client: StartClient) -> None:
+    server = serve(answering(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"))
+    calls = client(server.url)
+    calls.request("GET", server.url)
+    calls.request("GET", server.url)
+    assert b"cookie" not in server.requests[1].lower()
+
+
+def test_proxies_of_the_environment_are_not_used(
+    serve: StartServer, client: StartClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, server = serve(answering(OK)), serve(answering(OK))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.url)
+    assert client(server.url).request("GET", server.url).status == 200
+    assert (proxy.connections, server.connections) == (0, 1)
+
+
+# nothing was sent
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_a_refused_connection_is_not_sent(client: StartClient) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(Unreachable, match="the connection was refused"):
+        client(url).request("POST", url)
+
+
+def test_an_unknown_name_is_not_sent(client: StartClient) -> None:
+    url = "http://nobody.invalid"
+    with pytest.raises(Unreachable, match="its name is not known"):
+        client(url).request("POST", url)
+
+
+def test_a_connection_that_takes_too_long_is_not_sent(client: StartClient) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with closing(socket.create_connection(("127.0.0.1", port))):  # the queue of one is full now
+            url = f"http://127.0.0.1:{port}"
+            with pytest.raises(Unreachable, match="connecting took too long"):
+                client(url, connect=0.3).request("POST", url)
+
+
+def test_a_failed_tls_handshake_is_not_sent(serve: StartServer, client: StartClient) -> None:
+    def plain(connection: socket.socket, _: Server) -> None:
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    url = serve(plain).url.replace("http:", "https:")
+    with pytest.raises(Unreachable, match="the TLS handshake failed"):
+        client(url).request("POST", url)
+
+
+def test_a_tls_server_that_hangs_in_the_handshake_is_not_sent(
+    serve: StartServer, client: StartClient
+) -> None:
+    def wait(_: socket.socket, server: Server) -> None:
+        server.done.wait(20)
+
+    url = serve(wait).url.replace("http:", "https:")
+    with pytest.raises(Unreachable):
+        client(url, connect=0.3).request("POST", url)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1 with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "carrier")])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "carrier.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_an_untrusted_certificate_is_not_sent(
+    serve: StartServer, client: StartClient, tls: ssl.SSLContext
+) -> None:
+    server = serve(answering(OK), tls)
+    with pytest.raises(Unreachable, match="the TLS handshake failed"):
+        client(server.url).request("POST", server.url)
+    assert server.requests == []
+
+
+def test_a_trusted_certificate_is_used_and_the_connection_kept(
+    serve: StartServer, client: StartClient, tls: ssl.SSLContext, certificate: Path
+) -> None:
+    server = serve(answering(OK), tls)
+    calls = client(server.url, ca_file=str(certificate))
+    assert [calls.request("POST", server.url).status for _ in range(3)] == [200] * 3
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1",
+        "https://127.0.0.1:{port}",
+        "http://localhost:{port}",
+        "http://127.0.0.1:{port}@evil.invalid/",
+        "http://evil.invalid\\@127.0.0.1:{port}/",
+        "http://evil.invalid#@127.0.0.1:{port}/",
+        "ftp://127.0.0.1:{port}",
+        "file:///etc/passwd",
+        "//127.0.0.1:{port}",
+        "",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:{port}.evil.invalid",
+    ],
+)
+def test_no_address_but_the_admitted_ones_is_called(
+    serve: StartServer, client: StartClient, url: str
+) -> None:
+    server = serve(answering(OK))
+    with pytest.raises(AccountRefused) as refused:
+        client(server.url).request("POST", url.format(port=server.port))
+    assert refused.value.cause == "config"
+    assert server.connections == 0
+
+
+def test_the_default_port_need_not_be_written(client: StartClient) -> None:
+    # Admitted, so it is the connection that fails.
+    with pytest.raises(Unreachable):
+        client("http://nobody.invalid/v1").request("GET", "http://nobody.invalid:80/v2")
+
+
+# the outcome is open
+
+
+@pytest.mark.parametrize(
+    ("behave", "why"),
+    [
+        (hanging_up, "broke before its answer was complete"),
+        (resetting, "broke before its answer was complete"),
+        (silent, "did not answer in time"),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Le"), "broke"),
+        (saying(b'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"id": '), "broke"),
+        (saying(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"i'), "broke"),
+        (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n"), "broke"),
+        (saying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "broke"),
+        (saying(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"), "broke"),
+        (saying(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000), "broke"),
+    ],
+)
+def test_a_fault_after_bytes_were_sent_leaves_the_outcome_open(
+    serve: StartServer, client: StartClient, behave: Behaviour, why: str
+) -> None:
+    server = serve(behave)
+    with pytest.raises(OutcomeUnknown, match=why):
+        client(server.url, read=0.5).request("POST", server.url, data={"to": "+15550100000"})
+    assert len(server.requests) == 1, "it may not be sent twice"
+
+
+def test_a_server_that_drips_cannot_outlast_the_total_time(
+    serve: StartServer, client: StartClient
+) -> None:
+    server = serve(dripping)
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown, match="did not answer in time"):
+        client(server.url, read=5.0, total=0.5).request("POST", server.url)
+    assert time.monotonic() - began < 3
+
+
+def test_a_server_that_does_not_read_cannot_hold_an_upload_for_ever(
+    serve: StartServer, client: StartClient
+) -> None:
+    def deaf(_: socket.socket, server: Server) -> None:
+        server.done.wait(20)
+
+    server = serve(deaf)
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        client(server.url, read=0.5).request("POST", server.url, data={"x": "y" * 20_000_000})
+    assert time.monotonic() - began < 4
+
+
+def test_an_answer_that_is_too_large_leaves_the_outcome_open(
+    serve: StartServer, client: StartClient
+) -> None:
+    server = serve(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000))
+    with pytest.raises(OutcomeUnknown, match="too large"):
+        client(server.url, max_body=4999).request("POST", server.url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 401 X\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000,
+        b"HTTP/1.1 401 X\r\nContent-Length: 5000\r\n\r\nhalf",
+    ],
+)
+def test_a_refusal_counts_though_its_body_is_too_large_or_cut_off(
+    serve: StartServer, client: StartClient, answer: bytes
+) -> None:
+    server = serve(saying(answer))
+    reply = client(server.url, max_body=1000).request("POST", server.url)
+    assert reply.status == 401
+    assert len(reply.body) <= 1000
+
+
+def test_no_error_holds_the_address_or_what_was_sent(
+    serve: StartServer, client: StartClient
+) -> None:
+    server = serve(hanging_up)
+    refused = f"http://127.0.0.1:{free_port()}"
+    for url in (server.url, refused):
+        with pytest.raises(ProviderError) as raised:
+            client(url).request("GET", url, params={"phone_number": "+15550100123"})
+        error = raised.value
+        assert "0100123" not in str(error) + repr(error.args)
+        assert error.__cause__ is None
+        assert error.__suppress_context__
+
+
+def test_no_log_holds_the_address(
+    serve: StartServer, client: StartClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(saying(b"HTTP/1.1 200 OK\r\nodd line\r\nContent-Length: 0\r\n\r\n"))
+    with caplog.at_level(logging.DEBUG):
+        client(server.url).request("GET", server.url, params={"phone_number": "+15550100123"})
+    assert "0100123" not in caplog.text
+
+
+# connections that are kept
+
+
+def test_a_connection_is_kept_for_the_next_call(serve: StartServer, client: StartClient) -> None:
+    server = serve(answering(OK))
+    calls = client(server.url)
+    for _ in range(5):
+        calls.request("POST", server.url)
+    assert server.connections == 1
+
+
+def test_a_connection_that_was_idle_too_long_is_replaced(
+    serve: StartServer, client: StartClient
+) -> None:
+    server = serve(answering(OK))
+    calls = client(server.url, idle=0.0)
+    for _ in range(3):
+        calls.request("POST", server.url)
+    assert server.connections == 3
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_no_fault(
+    serve: StartServer, client: StartClient
+) -> None:
+    closed = threading.Semaphore(0)
+
+    def once(connection: socket.socket, server: Server) -> None:
+        server.read(connection)
+        connection.sendall(OK)
+        connection.close()
+        closed.release()
+
+    server = serve(once)
+    calls = client(server.url)
+    for _ in range(3):
+        assert calls.request("POST", server.url).status == 200
+        closed.acquire()
+    assert server.connections == 3
+
+
+def test_a_connection_that_goes_silent_is_not_used_again(
+    serve: StartServer, client: StartClient
+) -> None:
+    def one_answer(connection: socket.socket, server: Server) -> None:
+        server.read(connection)
+        if server.connections == 1:
+            silent(connection, server)
+        connection.sendall(OK)
+
+    server = serve(one_answer)
+    calls = client(server.url, read=0.3)
+    with pytest.raises(OutcomeUnknown):
+        calls.request("POST", server.url)
+    assert calls.request("POST", server.url).status == 200
+
+
+def test_threads_share_a_client_and_each_gets_its_own_answer(
+    serve: StartServer, client: StartClient
+) -> None:
+    def echo(connection: socket.socket, server: Server) -> None:
+        while request := server.read(connection):
+            path = request.split(b" ")[1]
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(path) + path)
+
+    server = serve(echo)
+    calls = client(server.url)
+    wrong: list[bytes] = []
+
+    def ask(number: int) -> None:
+        for turn in range(20):
+            body = calls.request("GET", f"{server.url}/{number}/{turn}").body
+            if body != f"/{number}/{turn}".encode():
+                wrong.append(body)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert server.connections <= 6
+
+
+# what statuses and bodies say
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "cause"),
+    [
+        (400, Refused, "rejected"),
+        (401, AccountRefused, "trunk_denied"),
+        (402, AccountRefused, "funds"),
+        (403, DestinationBarred, "trunk_denied"),
+        (404, AccountRefused, "config"),
+        (405, Refused, "rejected"),
+        (408, OutcomeUnknown, "unconfirmed"),
+        (409, Refused, "rejected"),
+        (413, Refused, "doc_too_large"),
+        (415, Refused, "doc_unreadable"),
+        (422, Refused, "rejected"),
+        (429, Throttled, "congestion"),
+        (451, Refused, "rejected"),
+        (499, Refused, "rejected"),
+        (500, OutcomeUnknown, "unconfirmed"),
+        (502, OutcomeUnknown, "unconfirmed"),
+        (503, OutcomeUnknown, "unconfirmed"),
+        (504, OutcomeUnknown, "unconfirmed"),
+        (599, OutcomeUnknown, "unconfirmed"),
+        (200, OutcomeUnknown, "unconfirmed"),
+        (100, OutcomeUnknown, "unconfirmed"),
+        (301, AccountRefused, "config"),
+        (302, OutcomeUnknown, "unconfirmed"),
+        (303, OutcomeUnknown, "unconfirmed"),
+        (304, OutcomeUnknown, "unconfirmed"),
+        (307, AccountRefused, "config"),
+        (308, AccountRefused, "config"),
+    ],
+)
+def test_the_status_of_a_submit_says_what_is_proven(
+    status: int, kind: type[ProviderError], cause: str
+) -> None:
+    error = refusal(status, {})
+    assert type(error) is kind
+    assert error.cause == cause
+
+
+@given(
+    status=st.integers(100, 599),
+    headers=st.dictionaries(st.sampled_from(["Retry-After", "Date"]), st.text()),
+)
+def test_every_status_is_some_proof_and_every_cause_is_canonical(
+    status: int, headers: Mapping[str, str]
+) -> None:
+    error = refusal(status, headers)
+    assert isinstance(error, NotSent | OutcomeUnknown)
+    assert error.cause in CAUSES
+    assert error.retry_after is None or 0 <= error.retry_after <= LONGEST_WAIT
+
+
+def test_the_carriers_own_word_names_the_cause() -> None:
+    assert refusal(422, {}, cause="number_invalid").cause == "number_invalid"
+    assert type(refusal(403, {}, cause="policy", blames_destination=True)) is Refused
+    assert type(refusal(401, {}, blames_destination=True)) is AccountRefused
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 7 "}, 7.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "1.5"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "9" * 400}, LONGEST_WAIT),
+        ({"Retry-After": "²"}, None),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2026 07:28:10 GMT",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            10.0,
+        ),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2026 07:28:10 -0000",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            10.0,
+        ),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            0.0,
+        ),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2099 07:28:10 GMT",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            LONGEST_WAIT,
+        ),
+    ],
+)
+def test_retry_after_is_read_in_seconds_or_as_a_date(
+    headers: Mapping[str, str], seconds: float | None
+) -> None:
+    assert retry_after(headers) == seconds
+
+
+def test_a_retry_after_date_is_held_against_our_clock_where_the_carrier_gives_none() -> None:
+    until = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert 55 <= (retry_after({"Retry-After": until}) or 0) <= 60
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[" * 100_000, b"NaN", b"<html>", b"1" * 5000]
+)
+def test_a_body_that_is_no_json_says_what_its_status_says(body: bytes) -> None:
+    with pytest.raises(OutcomeUnknown, match="cannot be read"):
+        Reply(200, {}, body).json()
+    with pytest.raises(AccountRefused):
+        Reply(401, {}, body).json()
+
+
+def test_json_with_a_byte_order_mark_is_read() -> None:
+    assert Reply(200, {}, b'\xef\xbb\xbf{"success": true}').json() == {"success": True}
