@@ -120,7 +120,7 @@ class Config:
         "PUBLIC_API_URL",
         "",
         "address under which carriers reach this server; "
-        "unset: http://127.0.0.1:<port>, good for the simulator only",
+        "unset: http://127.0.0.1 at FAXBOT_PORT, good for the simulator only",
     )
     database_url: str = option(
         "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True

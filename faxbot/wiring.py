@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from faxbot import crypto
@@ -39,7 +40,7 @@ def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
         plugins=plugins(config),
         checker=Checker(limits),
         renderer=Renderer(
-            Limits.of(config, seconds=config.render_seconds), config.render_processes
+            replace(limits, seconds=config.render_seconds), config.render_processes
         ),
         ring=ring,
     )
