@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "beat": ("faxbot.cli.worker:beat", "Run the clock, which rings for what is due."),
     "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
-    "prepare": ("faxbot.cli.db:prepare", ""),
+    "prepare": ("faxbot.cli.prepare:prepare", ""),
 }
 """Name: where it lives, and its line in `faxbot --help` (a test compares it with the command's own); "" hides it."""
 

@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import click
 import requests
 
 from faxbot import supervisor
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 
-_PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0, 10.0)
+_PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0)
 """Seconds before each further try."""
 _TIMES = (5.0, 120.0)
 """To connect, and the longest silence: an upload of many pages is checked before it is answered."""
@@ -85,6 +86,8 @@ class Connection:
                 pause = _asked_pause(reply, pause)
             if pause is None:
                 raise fault
+            if pause > _PAUSES[0]:
+                click.echo(f"faxbot: {fault.detail}; trying again in {pause:g} s", err=True)
             time.sleep(pause)
         raise AssertionError("the last try either returns or raises")
 

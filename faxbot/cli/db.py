@@ -1,11 +1,10 @@
-"""`faxbot db`, and what `faxbot up` does before anything serves."""
+"""`faxbot db`: the schema."""
 
 from __future__ import annotations
 
 import click
 
 from faxbot import db as database
-from faxbot.cli import firstkey
 from faxbot.config import Config
 
 
@@ -28,12 +27,3 @@ def check() -> None:
     config = Config.load()
     database.check(config)
     click.echo(f"the database is at revision {database.current(config)}, as this version needs it")
-
-
-@click.command(hidden=True)
-def prepare() -> None:
-    """The schema and, outside production, the first API key."""
-    config = Config.load()
-    database.upgrade(config)
-    if not config.production:
-        firstkey.keep(config)

@@ -18,7 +18,7 @@ _NUMBER = "+15550100000"
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     short_help="Run everything here: broker, web, worker, beat; Ctrl-C ends it.",
 )
 @click.option(

@@ -65,10 +65,14 @@ def up(
     ):
         site = _Site(config, lock, listener, verbose=verbose)
         try:
-            site.start(processes)
+            ready = site.start(processes)
+            if command and not ready:
+                raise ChildFailed(
+                    f"not ready after {_READY_WITHIN:g} s: see {site.url}/health/ready"
+                )
             if command:
                 return processes.run_in_front(command, site.for_command())
-            for line in site.greeting(time.monotonic() - began):
+            for line in site.greeting(time.monotonic() - began, ready=ready):
                 console.say(line)
             while True:
                 processes.turn()
@@ -96,8 +100,11 @@ class _Site:
         if not config.public_url and self._address[0] != "127.0.0.1":
             self._environ["PUBLIC_API_URL"] = self.url
 
-    def start(self, processes: Processes) -> None:
-        """Bring everything up, in the order of need; returns when /health/ready says yes."""
+    def start(self, processes: Processes) -> bool:
+        """Bring everything up, in the order of need, and wait until /health/ready says yes; False when it does not.
+
+        That is no reason to end: a part outside may come back, a backlog may take its time.
+        """
         config = self._config
         roles = [processes.add(self._broker())] if config.embedded_broker else []
         # The migrations need no broker: both start together.
@@ -123,12 +130,11 @@ class _Site:
         processes.add(self._role("beat", "beat", *self._level))
         processes.wait_until_up(*roles)
         until = time.monotonic() + _READY_WITHIN
-        while not processes.answers(self._probe("/health/ready")):
+        while not (ready := processes.answers(self._probe("/health/ready"))):
             if time.monotonic() > until:
-                raise ChildFailed(
-                    f"not ready after {_READY_WITHIN:g} s: GET {self.url}/health/ready says what is missing"
-                )
+                break
             processes.turn()
+        return ready
 
     def for_command(self) -> Mapping[str, str]:
         """The environment of the user's command."""
@@ -137,14 +143,16 @@ class _Site:
             environ["FAXBOT_API_KEY"] = key
         return environ
 
-    def greeting(self, seconds: float) -> list[str]:
+    def greeting(self, seconds: float, *, ready: bool) -> list[str]:
         """What a newcomer needs to know, in a few lines."""
         key_file = first_key_file(self._config)
         has_key = first_key(self._config) is not None
         key = f"$(cat {key_file})" if has_key else "YOUR_KEY"
         where = str(key_file) if has_key else "faxbot keys create --name NAME --scope fax:send"
         return [
-            f"faxbot is ready at {self.url} ({seconds:.1f} s)",
+            f"faxbot is ready at {self.url} ({seconds:.1f} s)"
+            if ready
+            else f"faxbot answers at {self.url}, but is not ready: see {self.url}/health/ready",
             f"  documentation  {self.url}/docs",
             f"  API key        {where}",
             f'  send a fax     curl -H "X-API-Key: {key}" -F to=+15550100000 -F file=@FILE.pdf {self.url}/fax/send',

@@ -1,0 +1,18 @@
+"""`faxbot prepare`: what `faxbot up` has done before anything serves, in a process of its own that ends again."""
+
+from __future__ import annotations
+
+import click
+
+from faxbot import db
+from faxbot.cli import firstkey
+from faxbot.config import Config
+
+
+@click.command(hidden=True)
+def prepare() -> None:
+    """Bring the database to the newest schema and, outside production, see to the first API key."""
+    config = Config.load()
+    db.upgrade(config)
+    if not config.production:
+        firstkey.keep(config)
