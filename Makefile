@@ -24,6 +24,7 @@ check: ## format, lint, types, import contracts, manifests, docs
 	$(py) -m ruff check .
 	$(py) -m mypy
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/hadolint web.Dockerfile worker.Dockerfile
 	.venv/bin/faxbot plugins validate
 	$(py) -m pytest -q tests/unit/test_docs.py
 
@@ -31,7 +32,7 @@ bench: ## the benchmarks; ARGS="--help" shows their options
 	@scripts/bootstrap dev
 	@exec $(py) -m benchmarks $(ARGS)
 
-compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+compile := UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
 lock: ## recompile constraints*.txt after a change in setup.cfg; ARGS="--upgrade" takes newer versions
 	@scripts/bootstrap dev

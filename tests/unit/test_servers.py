@@ -157,8 +157,7 @@ def test_nothing_is_left_when_pytest_is_killed() -> None:
     ) as stray:
         assert stray.stdout is not None
         folder = Path(stray.stdout.readline().strip())
-        for name in "sleep", "postgres":
-            eventually(lambda name=name: name in map(psutil.Process.name, processes_of(folder)))
+        eventually(lambda: {"sleep", "postgres"} <= {p.name() for p in processes_of(folder)})
 
         stray.kill()
         stray.wait()

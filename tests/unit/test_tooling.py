@@ -17,7 +17,7 @@ HEAD = '"""A module."""\n\n'
 
 def ruff(path: str, text: str) -> set[str]:
     """The codes of the rules that `text` breaks when it stands at `path`."""
-    command = [BIN / "ruff", "check", "--quiet", "--output-format", "concise", "-"]
+    command = [str(BIN / "ruff"), "check", "--quiet", "--output-format", "concise", "-"]
     done = subprocess.run(
         [*command, f"--stdin-filename={path}"],
         input=HEAD + text,
