@@ -1,0 +1,12 @@
+"""Documents: what an upload is and how many pages it has, and fax pages made of it.
+
+No document is ever opened in the process that asks: a child process does it, with limits on memory, time and what it
+may write (`process` is our end of it, `child` the other). `Checker` is for a web process, `Renderer` for a worker.
+"""
+
+from __future__ import annotations
+
+from faxbot.documents.checker import Checked, Checker, Limits
+from faxbot.documents.renderer import Renderer
+
+__all__ = ["Checked", "Checker", "Limits", "Renderer"]

@@ -1,0 +1,199 @@
+"""The process that opens documents, so that a hostile one can harm nothing else: `python -I -S -B child.py ...`.
+
+It reads requests from standard input and answers on standard output, both as a length of four bytes and JSON, and
+keeps within the limits it is started with. It ends when its standard input does, in the middle of work too, so it
+never outlives the process that started it. It gets no environment, no network use and no log: an unexpected error
+is answered by its kind alone, since its words might quote the document.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import resource
+import struct
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+# The package's own __init__ is the parent's half; loading it would cost every child 3 MiB (measured).
+_package = ModuleType("faxbot.documents")
+_package.__path__ = [str(Path(__file__).parent)]
+
+LENGTH = struct.Struct(">I")
+MEGABYTE = 1 << 20
+Request = dict[str, Any]
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until standard input ends. Arguments: memory limit, largest file written (both MiB), import folders."""
+    memory, written, *folders = arguments
+    sys.path += folders
+    import_module("faxbot")
+    sys.modules["faxbot.documents"] = _package
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory) * MEGABYTE,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(written) * MEGABYTE,) * 2)
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    errors = import_module("faxbot.errors")
+    while True:
+        request = requests.get()
+        _allow_cpu(request["seconds"])
+        _answer(_served(request, errors))
+
+
+def _listen(requests: queue.SimpleQueue[Request]) -> None:
+    while True:
+        (length,) = LENGTH.unpack(_read(LENGTH.size))
+        requests.put(json.loads(_read(length)))
+
+
+def _read(length: int) -> bytes:
+    """That many bytes of standard input; ends the process when there are no more."""
+    data = b""
+    while len(data) < length:
+        more = os.read(0, length - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+    return data
+
+
+def _allow_cpu(seconds: float) -> None:
+    """Processor time for this request, beside the parent's clock: a parent that hangs must not leave us spinning."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def _answer(reply: dict[str, object]) -> None:
+    data = json.dumps(reply).encode()
+    data = LENGTH.pack(len(data)) + data
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _served(request: Request, errors: ModuleType) -> dict[str, object]:
+    try:
+        return {"result": _DOES[request["do"]](request)}
+    except errors.FaxbotError as error:
+        return {"error": error.code, "detail": error.detail}
+    except MemoryError:
+        return {"error": "memory"}
+    except OSError as error:
+        # Pillow's complaints about a picture have no number; those of the system (disk full, no file) do.
+        return {"error": "system", "number": error.errno} if error.errno else {"error": "broken"}
+    except Exception as error:  # noqa: BLE001 - a library's trouble with a document; see the module's first lines
+        return {"error": "broken", "kind": type(error).__name__}
+
+
+# What is needed for a document is loaded when the first of its kind comes: a child that only sees PDFs stays small.
+def _part(name: str) -> ModuleType:
+    return import_module(f"faxbot.documents.{name}")
+
+
+class _Source(NamedTuple):
+    """A document within the limits of its request."""
+
+    path: str
+    media_type: str
+    pages: int
+    ready: bool = False  # it is a fax TIFF of the wanted resolution already
+
+
+def _counted(path: str, request: Request) -> _Source:
+    media_type = _part("kinds").kind(path)
+    limits = {"max_pages": request["max_pages"], "max_pixels": request["max_pixels"]}
+    if media_type == "application/pdf":
+        return _Source(path, media_type, _part("pdfium").count(path, **limits))
+    if media_type == "text/plain":
+        return _Source(
+            path, media_type, _part("plaintext").count(path, max_pages=limits["max_pages"])
+        )
+    if media_type == "image/tiff":
+        pages = _part("tiff").ready_pages(path, request["resolutions"], request["max_pages"])
+        if pages:
+            return _Source(path, media_type, pages, ready=True)
+    return _Source(path, media_type, _part("pictures").count(path, media_type, **limits))
+
+
+def _check(request: Request) -> dict[str, object]:
+    """{path, resolutions, max_pages, max_pixels} -> {media_type, pages}"""
+    source = _counted(request["path"], request)
+    return {"media_type": source.media_type, "pages": source.pages}
+
+
+def _start(request: Request) -> dict[str, object]:
+    """{paths, target, resolutions (one), alone, max_pages, max_pixels} -> {pages, sources, done}
+
+    Count the pages of all documents, and draw them at once where they are few (`alone`) or are a fax already.
+    """
+    sources = [_counted(path, request) for path in request["paths"]]
+    pages = sum(source.pages for source in sources)
+    if pages > request["max_pages"]:
+        raise import_module("faxbot.errors").DocumentTooLarge(
+            f"The documents have {pages} pages together, more than {request['max_pages']} "
+            "(FAXBOT_MAX_PAGES); send them in parts."
+        )
+    done = True
+    if len(sources) == 1 and sources[0].ready:
+        _same_file(sources[0].path, request["target"])
+    elif pages <= request["alone"]:
+        _draw({**request, "sources": sources, "first": 0, "last": pages})
+    else:
+        done = False
+    return {"pages": pages, "sources": sources, "done": done}
+
+
+def _same_file(path: str, target: str) -> None:
+    """Stored documents never change, so a second name for one is as good as a copy, and free."""
+    try:
+        os.link(path, target)
+    except OSError:  # another file system, or one without links
+        Path(target).write_bytes(Path(path).read_bytes())
+
+
+def _draw(request: Request) -> dict[str, object]:
+    """{sources, target, first, last, resolutions (one), max_pages, max_pixels} -> {pages}"""
+    sources = [_Source(*source) for source in request["sources"]]
+    rendering = _part("rendering")
+    pages = rendering.render(
+        sources,
+        request["target"],
+        pages=range(request["first"], request["last"]),
+        resolution=request["resolutions"][0],
+        max_pages=request["max_pages"],
+        max_pixels=request["max_pixels"],
+    )
+    _give_back_memory()
+    return {"pages": pages}
+
+
+def _join(request: Request) -> dict[str, object]:
+    """{parts, target, pages, resolutions (one)} -> {pages}"""
+    tiff, parts = _part("tiff"), request["parts"]
+    pages = tiff.join(
+        parts, request["target"], total=request["pages"], resolution=request["resolutions"][0]
+    )
+    return {"pages": pages}
+
+
+def _give_back_memory() -> None:
+    """Hand freed memory to the system: the C library keeps tens of MiB of it for a child that now waits."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+
+
+_libc = ctypes.CDLL(None)
+_DOES = {"check": _check, "start": _start, "draw": _draw, "join": _join}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

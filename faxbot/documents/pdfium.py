@@ -1,0 +1,204 @@
+"""PDF through PDFium, in the few calls that counting and drawing pages take.
+
+The declarations are our own because the generated ones of pypdfium2 cost every child 40 ms and 10 MiB (measured);
+the library itself is the one that pypdfium2's wheel brings. PDFium is not thread-safe: one thread, one child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_ulong, c_void_p
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from faxbot.documents.page import DPI_X, ROWS_PER_INCH, WIDTH, Placement, place
+from faxbot.errors import ConfigError, DocumentTooLarge, DocumentUnreadable
+
+POINTS_PER_INCH = 72
+# fpdfview.h: the last error, the pixel format of one grey byte, and the flags "with annotations", "as on paper".
+ERR_PASSWORD, ERR_SECURITY = 4, 5
+GRAY = 1
+ANNOTATIONS, PRINTING = 0x01, 0x800
+COUNTER_CLOCKWISE = 3
+WHITE = 0xFFFFFFFF
+NO_FORM = 0
+# The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
+END, END_WITHIN = b"%%EOF", 2048
+
+BROKEN = "The PDF is damaged; open it, print it to a new PDF and send that."
+
+
+class _Size(ctypes.Structure):
+    _fields_ = (("width", c_float), ("height", c_float))
+
+
+class _FormInfo(ctypes.Structure):
+    """FPDF_FORMFILLINFO, version 2, without one callback: fields are drawn, never filled in (280 bytes on 64 bit)."""
+
+    _fields_ = (("version", c_int), ("callbacks", c_void_p * 40))
+
+
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    # name: (result, arguments ...)
+    "FPDF_InitLibrary": (None,),
+    "FPDF_LoadDocument": (c_void_p, c_char_p, c_char_p),
+    "FPDF_CloseDocument": (None, c_void_p),
+    "FPDF_GetLastError": (c_ulong,),
+    "FPDF_GetPageCount": (c_int, c_void_p),
+    "FPDF_GetPageSizeByIndexF": (c_int, c_void_p, c_int, POINTER(_Size)),
+    "FPDF_LoadPage": (c_void_p, c_void_p, c_int),
+    "FPDF_ClosePage": (None, c_void_p),
+    "FPDFBitmap_CreateEx": (c_void_p, c_int, c_int, c_int, c_void_p, c_int),
+    "FPDFBitmap_FillRect": (c_int, c_void_p, c_int, c_int, c_int, c_int, c_ulong),
+    "FPDFBitmap_Destroy": (None, c_void_p),
+    "FPDF_RenderPageBitmap": (None, c_void_p, c_void_p, *(c_int,) * 6),
+    "FPDF_GetFormType": (c_int, c_void_p),
+    "FPDFDOC_InitFormFillEnvironment": (c_void_p, c_void_p, POINTER(_FormInfo)),
+    "FPDFDOC_ExitFormFillEnvironment": (None, c_void_p),
+    "FORM_OnAfterLoadPage": (None, c_void_p, c_void_p),
+    "FORM_OnBeforeClosePage": (None, c_void_p, c_void_p),
+    "FPDF_FFLDraw": (None, c_void_p, c_void_p, c_void_p, *(c_int,) * 6),
+}
+
+
+def _load() -> dict[str, Callable[..., int]]:
+    spec = find_spec("pypdfium2_raw")
+    path = Path(spec.origin).with_name("libpdfium.so") if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise ConfigError("PDFium is missing: install the wheel of pypdfium2")
+    library = ctypes.CDLL(str(path))
+    calls: dict[str, Callable[..., int]] = {}
+    for name, (result, *arguments) in _SIGNATURES.items():
+        call = library[name]
+        call.restype, call.argtypes = result, arguments
+        calls[name] = call
+    calls["FPDF_InitLibrary"]()
+    return calls
+
+
+_pdf = _load()
+
+
+class Drawn(NamedTuple):
+    """One page as grey bytes, WIDTH x `rows`, 255 is white."""
+
+    pixels: bytearray
+    rows: int
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
+    """The document's handle and its number of pages; raises DocumentUnreadable."""
+    document = _pdf["FPDF_LoadDocument"](path.encode(), None)
+    if not document:
+        raise DocumentUnreadable(_why_closed(_pdf["FPDF_GetLastError"]()))
+    try:
+        pages = _pdf["FPDF_GetPageCount"](document)
+        if pages < 1:
+            raise DocumentUnreadable("The PDF has no pages.")
+        yield document, pages
+    finally:
+        _pdf["FPDF_CloseDocument"](document)
+
+
+def _why_closed(error: int) -> str:
+    if error == ERR_PASSWORD:
+        return (
+            "The PDF is encrypted and needs a password to open; save it without one and send that."
+        )
+    if error == ERR_SECURITY:
+        return "The PDF is protected in a way that cannot be opened; print it to a new PDF and send that."
+    return BROKEN
+
+
+def count(path: str, *, max_pages: int, max_pixels: int) -> int:
+    """Pages of the PDF; raises DocumentUnreadable or DocumentTooLarge. Draws nothing."""
+    _ask_for_end(path)
+    with _opened(path) as (document, pages):
+        if pages > max_pages:
+            raise DocumentTooLarge(
+                f"The PDF has {pages} pages, more than {max_pages} (FAXBOT_MAX_PAGES); send it in parts."
+            )
+        for index in range(pages):
+            _fitting_size(document, index, max_pixels)
+        return pages
+
+
+def _ask_for_end(path: str) -> None:
+    """Refuse a PDF without an end: PDFium would repair it and quietly lose the pages that are missing."""
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 65536))
+        tail = file.read().rstrip(b"\0\t\n\r ")
+    if END not in tail[-END_WITHIN:]:
+        raise DocumentUnreadable(
+            "The end of the PDF is missing: it was probably cut off; send it again."
+        )
+
+
+def _fitting_size(document: int, index: int, max_pixels: int) -> tuple[float, float]:
+    """Width and height of a page in inches, CropBox and /Rotate applied."""
+    size = _Size()
+    if not _pdf["FPDF_GetPageSizeByIndexF"](document, index, byref(size)):
+        raise DocumentUnreadable(BROKEN)
+    width, height = size.width / POINTS_PER_INCH, size.height / POINTS_PER_INCH
+    if min(width, height) <= 0:
+        raise DocumentUnreadable(
+            f"Page {index + 1} of the PDF has no area; print it to a new PDF and send that."
+        )
+    if width * DPI_X * height * ROWS_PER_INCH["fine"] > max_pixels:
+        raise DocumentTooLarge(
+            f"Page {index + 1} of the PDF is too large: {width:.0f} x {height:.0f} inches; "
+            "scale it to a paper size and send that."
+        )
+    return width, height
+
+
+def draw(path: str, first: int, last: int, *, resolution: str, max_pixels: int) -> Iterator[Drawn]:
+    """Pages `first` to before `last` (from 0), in order; raises as `count`."""
+    with _opened(path) as (document, _), _form(document) as form:
+        for index in range(first, last):
+            width, height = _fitting_size(document, index, max_pixels)
+            yield _page(document, form, index, place(width, height, resolution))
+
+
+@contextmanager
+def _form(document: int) -> Iterator[int | None]:
+    """PDFium draws form fields only through this environment; None when the document has no form."""
+    if _pdf["FPDF_GetFormType"](document) == NO_FORM:
+        yield None
+        return
+    info = _FormInfo(version=2)
+    form = _pdf["FPDFDOC_InitFormFillEnvironment"](document, byref(info))
+    try:
+        yield form
+    finally:
+        _pdf["FPDFDOC_ExitFormFillEnvironment"](form)
+
+
+def _page(document: int, form: int | None, index: int, at: Placement) -> Drawn:
+    page = _pdf["FPDF_LoadPage"](document, index)
+    if not page:
+        raise DocumentUnreadable(
+            f"Page {index + 1} of the PDF is damaged; print it to a new PDF and send that."
+        )
+    pixels = bytearray(WIDTH * at.length)
+    buffer = (ctypes.c_char * len(pixels)).from_buffer(pixels)
+    bitmap = _pdf["FPDFBitmap_CreateEx"](WIDTH, at.length, GRAY, ctypes.addressof(buffer), WIDTH)
+    turn = COUNTER_CLOCKWISE if at.turned else 0
+    where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)
+    try:
+        _pdf["FPDFBitmap_FillRect"](bitmap, 0, 0, WIDTH, at.length, WHITE)
+        if form:
+            _pdf["FORM_OnAfterLoadPage"](page, form)
+        _pdf["FPDF_RenderPageBitmap"](*where)
+        if form:
+            _pdf["FPDF_FFLDraw"](form, *where)
+            _pdf["FORM_OnBeforeClosePage"](page, form)
+    finally:
+        _pdf["FPDFBitmap_Destroy"](bitmap)
+        _pdf["FPDF_ClosePage"](page)
+    return Drawn(pixels, at.length)

@@ -1,0 +1,178 @@
+"""PNG, JPEG and TIFF through Pillow: counting pages within limits, and drawing each on a fax page.
+
+Pillow's readers are asked directly, by the type that the content showed, so that no other of its forty formats
+is ever loaded or tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from faxbot.documents import tiff
+from faxbot.documents.kinds import JPEG, PNG
+from faxbot.documents.page import WIDTH, Placement, place
+from faxbot.errors import DocumentTooLarge
+
+# Our own limit is stricter, is a setting, and is asked before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+DENSITY = 200.0  # dots per inch of a picture that does not say
+BELIEVED = (
+    100.0,
+    9600.0,
+)  # below stand the 72 and 96 that programs write without knowing; above, nonsense
+STRETCH = 4.0  # most that dots may differ across and down before the density is not believed either
+TURNS = {  # EXIF orientation: what puts the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SWAPPING = frozenset({5, 6, 7, 8})  # those that exchange width and height
+CHECK_DECODES = (
+    16_000_000  # pixels of a TIFF that its check decodes; the rest is checked by structure
+)
+
+
+def count(path: str, media_type: str, *, max_pages: int, max_pixels: int) -> int:
+    """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or whatever Pillow makes
+    of a damaged file."""
+    if media_type == PNG:
+        with PngImageFile(path) as image:
+            _within(image.size, max_pixels)
+            image.verify()
+    elif media_type == JPEG:
+        with JpegImageFile(path) as image:
+            _within(image.size, max_pixels)
+            # An eighth of the size: still reads the whole file, and takes next to no memory.
+            image.draft(None, (image.width // 8, image.height // 8))
+            image.load()
+    else:
+        return _count_tiff(path, max_pages, max_pixels)
+    return 1
+
+
+def _within(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise DocumentTooLarge(
+            f"The picture has {size[0]} x {size[1]} pixels, more than this server takes (FAXBOT_MAX_PIXELS); "
+            "make it smaller and send that."
+        )
+
+
+def _count_tiff(path: str, max_pages: int, max_pixels: int) -> int:
+    pages = tiff_pages(path, max_pages, max_pixels)
+    left = CHECK_DECODES
+    with TiffImageFile(path) as image:
+        for page in pages:
+            left -= page.columns * page.rows
+            if left < 0 and page is not pages[0]:
+                break
+            image.seek(page.place)
+            image.load()
+    return len(pages)
+
+
+def tiff_pages(path: str, max_pages: int, max_pixels: int) -> list[tiff.Page]:
+    """The pages of a TIFF, each within `max_pixels`; raises as `count`."""
+    with Path(path).open("rb") as file:
+        pages = tiff.read(file, max_pages)
+    for page in pages:
+        _within((page.columns, page.rows), max_pixels)
+    return pages
+
+
+def draw(
+    path: str,
+    media_type: str,
+    first: int,
+    last: int,
+    *,
+    resolution: str,
+    max_pages: int,
+    max_pixels: int,
+) -> Iterator[Image.Image]:
+    """Pages `first` to before `last` (from 0) as grey images of a fax page's size; raises as `count`."""
+    if media_type in (PNG, JPEG):
+        with (PngImageFile if media_type == PNG else JpegImageFile)(path) as image:
+            _within(image.size, max_pixels)
+            yield _photograph(image, resolution)
+        return
+    pages = tiff_pages(path, max_pages, max_pixels)
+    with TiffImageFile(path) as image:
+        for page in pages[first:last]:
+            image.seek(page.place)
+            image.load()
+            # Pillow has turned it by its orientation already.
+            swapped = page.one(tiff.ORIENTATION, 1) in SWAPPING
+            density = page.density[::-1] if swapped else page.density
+            yield _drawn(_grey(image), place(*_inches(image.size, density), resolution))
+
+
+def _photograph(image: Image.Image, resolution: str) -> Image.Image:
+    size, density = image.size, image.info.get("dpi", (0.0, 0.0))
+    orientation = image.getexif().get(tiff.ORIENTATION, 1)
+    if orientation in SWAPPING:
+        size, density = size[::-1], density[::-1]
+    at = place(*_inches(size, density), resolution)
+    # A JPEG is decoded no larger than it is needed, and in grey only.
+    across, down = (at.rows, at.width) if at.turned else (at.width, at.rows)
+    image.draft("L", (down, across) if orientation in SWAPPING else (across, down))
+    grey = _grey(image)
+    if orientation in TURNS:
+        grey = grey.transpose(TURNS[orientation])
+    return _drawn(grey, at)
+
+
+def _inches(size: tuple[int, int], density: tuple[float, float]) -> tuple[float, float]:
+    x, y = map(float, density)
+    low, high = BELIEVED
+    if not (low <= max(x, y) <= high and 1 / STRETCH <= x / max(y, 0.1) <= STRETCH):
+        x = y = DENSITY
+    return size[0] / x, size[1] / y
+
+
+def _drawn(grey: Image.Image, at: Placement) -> Image.Image:
+    if at.turned:
+        grey = grey.transpose(Image.Transpose.ROTATE_90)
+    if grey.size != (at.width, at.rows):
+        grey = grey.resize((at.width, at.rows), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if grey.size == (WIDTH, at.length):
+        return grey
+    sheet = Image.new("L", (WIDTH, at.length), 255)
+    sheet.paste(grey, (at.left, 0))
+    return sheet
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Eight bits of grey, on white where it is transparent."""
+    if image.mode == "L" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        sheet = Image.new("L", image.size, 255)
+        sheet.paste(image.convert("L"), mask=image.getchannel("A"))
+        return sheet
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _scaled(image)
+    if image.mode == "CMYK":
+        image = image.convert("RGB")
+    return image.convert("L")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """More than 8 bits: 12 bits often lie in 16 (X-rays), so the brightest pixel tells the range."""
+    brightest = cast(tuple[float, float], image.getextrema())[1]
+    top = next((top for top in (1.0, 255.0, 4095.0, 65535.0) if brightest <= top), float(2**31))
+    return image.point(lambda value: value * (255.0 / top)).convert("L")

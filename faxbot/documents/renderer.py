@@ -1,0 +1,124 @@
+"""Renders the documents of a fax into one TIFF, long ones in several child processes at once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from faxbot.documents.checker import Limits
+from faxbot.documents.page import ROWS_PER_INCH
+from faxbot.documents.process import Child, Crashed, Reply, first_answer
+
+ALONE = 3  # pages up to which starting another process costs more than it saves
+WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
+
+
+class Renderer:
+    """Renders in up to `processes` child processes: the first is kept, the others while documents are long."""
+
+    def __init__(self, limits: Limits, processes: int) -> None:
+        self._limits = limits
+        self._children = [
+            Child(memory_mb=limits.memory_mb, written_mb=WRITTEN_MB)
+            for _ in range(max(1, processes))
+        ]
+
+    def render(self, sources: Sequence[tuple[Path, str]], target: Path, *, resolution: str) -> int:
+        """Make one fax TIFF at `target` of the documents in `sources` (path, media type); returns its pages.
+
+        `resolution` is `fine` (204 x 196) or `standard` (204 x 98). A single document that is such a TIFF already
+        becomes `target` as it is, as another name of the same file where the file system can. Content tells what a
+        document is; the media type is not relied on.
+
+        Raises as `Checker.check`; OSError when the disk is full. Nothing is left at `target` or beside it then.
+        """
+        if resolution not in ROWS_PER_INCH:
+            raise ValueError(f"resolution must be one of: {', '.join(ROWS_PER_INCH)}")
+        job = _Job(self._children, self._limits, resolution)
+        paths = [str(path.absolute()) for path, _ in sources]
+        with self._children[0].lock:
+            try:
+                return job.run(paths, target.absolute())
+            except Crashed:
+                # A child that the system killed for want of memory proves nothing against the document: once more.
+                return job.run(paths, target.absolute())
+
+    def close(self) -> None:
+        """End the child processes; the next rendering would start others."""
+        with self._children[0].lock:
+            for child in self._children:
+                child.close()
+
+
+class _Job:
+    """One rendering: its limits, and the children it may use."""
+
+    def __init__(self, children: list[Child], limits: Limits, resolution: str) -> None:
+        self._children = children
+        self._deadline = time.monotonic() + limits.seconds
+        self._common = {
+            "resolutions": [resolution],
+            "max_pages": limits.max_pages,
+            "max_pixels": limits.max_pixels,
+        }
+
+    def run(self, paths: list[str], target: Path) -> int:
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f"{target.name}.", suffix=".parts"
+        ) as folder:
+            whole = Path(folder) / "whole"
+            try:
+                pages = self._render(paths, whole)
+            finally:
+                for child in self._children:
+                    child.settle()
+            whole.replace(target)
+        return pages
+
+    def _render(self, paths: list[str], whole: Path) -> int:
+        first = self._children[0]
+        alone = ALONE if len(self._children) > 1 else self._common["max_pages"]
+        self._begin(first, {"do": "start", "paths": paths, "target": str(whole), "alone": alone})
+        plan = first_answer([first], self._deadline)[1]
+        pages: int = plan["pages"]
+        if plan["done"]:
+            # Each takes tens of MiB: they stay while one long document follows another, no longer.
+            for child in self._children[1:]:
+                child.close()
+        else:
+            parts = self._spread(plan["sources"], pages, whole.parent)
+            self._begin(first, {"do": "join", "parts": parts, "target": str(whole), "pages": pages})
+            first_answer([first], self._deadline)
+        return pages
+
+    def _spread(self, sources: list[Reply], pages: int, folder: Path) -> list[str]:
+        """Draw all pages into files under `folder`, and return these in the order of the pages."""
+        parts: list[str] = []
+        idle, busy, done = list(self._children), set[Child](), 0
+        while done < pages or busy:
+            while idle and done < pages:
+                # Shares shrink towards the end, so that all are ready at about the same time.
+                last = done + -(-(pages - done) // (2 * len(self._children)))
+                parts.append(str(folder / str(done)))
+                child = idle.pop()
+                self._begin(
+                    child,
+                    {
+                        "do": "draw",
+                        "sources": sources,
+                        "target": parts[-1],
+                        "first": done,
+                        "last": last,
+                    },
+                )
+                busy.add(child)
+                done = last
+            child, _ = first_answer(busy, self._deadline)
+            busy.remove(child)
+            idle.append(child)
+        return parts
+
+    def _begin(self, child: Child, request: dict[str, object]) -> None:
+        child.begin({**self._common, **request}, max(0.0, self._deadline - time.monotonic()))
