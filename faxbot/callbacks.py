@@ -49,8 +49,9 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     callback_id = new_id(now)
     insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
     with runtime.database.transaction() as session:
-        stored = session.execute(
-            insert(table(Callback)).on_conflict_do_nothing(),
+        # RETURNING and not rowcount, which is -1 for an INSERT on PostgreSQL.
+        stored = session.scalar(
+            insert(table(Callback)).on_conflict_do_nothing().returning(Callback.id),
             {
                 "id": callback_id,
                 "account_id": DEFAULT_ACCOUNT,
@@ -63,7 +64,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
                 "tries": 0,
             },
         )
-    if stored.rowcount:  # type: ignore[attr-defined] # a cursor result has it
+    if stored is not None:
         runtime.ring(TASK, callback_id)
 
 

@@ -204,8 +204,9 @@ def _remember(
     if not runtime.database.try_lock(session, key_hash):
         raise KeyInFlight
     insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
-    inserted = session.execute(
-        insert(table(IdempotencyKey)).on_conflict_do_nothing(),
+    # RETURNING and not rowcount, which is -1 for an INSERT on PostgreSQL.
+    inserted = session.scalar(
+        insert(table(IdempotencyKey)).on_conflict_do_nothing().returning(IdempotencyKey.job_id),
         {
             "account_id": actor.account_id,
             "route": ROUTE,
@@ -218,7 +219,7 @@ def _remember(
             "expires_at": now + KEY_LIFE,
         },
     )
-    if inserted.rowcount:  # type: ignore[attr-defined] # a cursor result has it
+    if inserted is not None:
         return None
     first = session.get_one(IdempotencyKey, (actor.account_id, ROUTE, key_hash))
     if not hmac.compare_digest(first.fingerprint, fingerprint):
