@@ -24,11 +24,9 @@ from faxbot.errors import DocumentTooLarge
 Image.MAX_IMAGE_PIXELS = None
 
 DENSITY = 200.0  # dots per inch of a picture that does not say
-BELIEVED = (
-    100.0,
-    9600.0,
-)  # below stand the 72 and 96 that programs write without knowing; above, nonsense
-STRETCH = 4.0  # most that dots may differ across and down before the density is not believed either
+# A density is believed in this range: below stand the 72 and 96 of programs that know none, above is nonsense.
+BELIEVED = 100.0, 9600.0
+STRETCH = 4.0  # most that dots may differ across and down, or the density is not believed either
 TURNS = {  # EXIF orientation: what puts the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,14 +37,11 @@ TURNS = {  # EXIF orientation: what puts the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 SWAPPING = frozenset({5, 6, 7, 8})  # those that exchange width and height
-CHECK_DECODES = (
-    16_000_000  # pixels of a TIFF that its check decodes; the rest is checked by structure
-)
+CHECK_DECODES = 16_000_000  # pixels of a TIFF that its check decodes; it looks at the rest
 
 
 def count(path: str, media_type: str, *, max_pages: int, max_pixels: int) -> int:
-    """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or whatever Pillow makes
-    of a damaged file."""
+    """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or what Pillow does on damage."""
     if media_type == PNG:
         with PngImageFile(path) as image:
             _within(image.size, max_pixels)

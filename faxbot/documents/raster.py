@@ -139,7 +139,8 @@ def _pictures(page: _Survey) -> Image.Image:
         [255 if tone < EDGE else 0 for tone in range(TONES)])  # fmt: skip
     # Where nothing is dark, an edge is the border of a shade: thresholded it would become a thick frame.
     pale = page.darkest.point([255 if tone >= PALE else 0 for tone in range(TONES)])
-    flat = ImageChops.lighter(even, pale)
+    # Dots come back to within two pixels of lettering, which keeps a fine halo.
+    flat = _spread(ImageChops.lighter(even, pale), ImageChops.lighter, (1, 1), (1, 1))
     if page.paper < HALF:
         return flat
     limit = int(page.level * (PICTURE_NOISY if page.noisy else PICTURE_CLEAN))
