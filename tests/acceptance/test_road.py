@@ -1,0 +1,213 @@
+"""The road of one fax through real processes, on both stores: to its end, and over what breaks on the way.
+
+The carrier is a process of the test's own, so that its ledger can be asked how often each fax came.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from faxbot.events import TERMINAL
+from tests.carrier import SimulatorProcess
+from tests.conftest import StartService
+from tests.ground import eventually
+from tests.installation import Installation, Service
+
+PDF = Path(__file__).resolve().parents[2] / "examples" / "three-pages.pdf"
+# Short times, so that what waits in days of service is seen in seconds.
+SHORT = {
+    "FAXBOT_SWEEP_SECONDS": "0.3",
+    "FAXBOT_RING_AGAIN_SECONDS": "0.5",
+    "FAXBOT_LEASE_SECONDS": "2",
+    "FAXBOT_HEARTBEAT_SECONDS": "0.5",
+    "FAXBOT_LOOK_UP_SECONDS": "0.5",
+    "FAXBOT_POLL_FIRST_SECONDS": "1",
+    "FAXBOT_HELD_CHECK_SECONDS": "0.5",
+    "FAXBOT_PROVIDER_READ_SECONDS": "3",
+}
+
+
+@dataclass
+class Site:
+    """A running faxbot and its carrier."""
+
+    service: Service
+    carrier: SimulatorProcess
+
+    def send(self, ending: str = "0000", **fields: Any) -> str:
+        """Submit the example to +1555010 + `ending`; gives the fax's id."""
+        files = fields.pop("files", None) or {"file": ("a name", PDF.read_bytes())}
+        answer = self.service.request(
+            "POST", "/fax/send", data={"to": f"+1555010{ending}", **fields}, files=files
+        )
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def fax(self, fax_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.service.request("GET", f"/fax/{fax_id}").json()
+        return body
+
+    def timeline(self, fax_id: str) -> dict[str, list[dict[str, Any]]]:
+        body: dict[str, Any] = self.service.request("GET", f"/fax/{fax_id}/events").json()
+        return body
+
+    def final(self, fax_id: str, timeout: float = 40.0) -> dict[str, Any]:
+        """The fax once it is final."""
+        eventually(lambda: self.fax(fax_id)["status"] in TERMINAL, timeout, every=0.1)
+        return self.fax(fax_id)
+
+    def at_carrier(self, fax_id: str) -> int:
+        """How many faxes the carrier took for this one."""
+        tags = [attempt["tag"] for attempt in self.timeline(fax_id)["attempts"]]
+        return sum(len(self.carrier.faxes(tag)) for tag in tags)
+
+    def child(self, word: str) -> psutil.Process | None:
+        """The role's first process, e.g. `worker`; None while it is being started again."""
+        for process in psutil.Process(self.service.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it may be ending at this moment
+                if word in process.cmdline():
+                    return process
+        return None
+
+    def kill(self, word: str) -> None:
+        """kill -9 a role's first process, and wait until it was started again."""
+        old = eventually(lambda: self.child(word))
+        assert old is not None
+        old.kill()
+        eventually(lambda: (new := self.child(word)) is not None and new.pid != old.pid, 20)
+
+
+@pytest.fixture
+def carrier(store: Installation) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(store.folder) as carrier:
+        yield carrier
+
+
+@pytest.fixture
+def site(store: Installation, carrier: SimulatorProcess, start_service: StartService) -> Site:
+    return Site(start_service(store, "up", **SHORT, **carrier.environ), carrier)
+
+
+def test_every_kind_of_document_goes_all_the_way_once(site: Site) -> None:
+    pdf, png = PDF.read_bytes(), picture("PNG")
+    faxes = {
+        site.send(): 3,
+        site.send(files={"file": ("n", "Grüße\n\fzweite Seite\n".encode())}): 2,
+        site.send(files={"file": ("n", png)}): 1,
+        site.send(files={"file": ("n", picture("JPEG"))}, resolution="standard"): 1,
+        site.send(files={"file": ("n", picture("TIFF"))}): 1,
+        site.send(files=[("file", ("n", pdf)), ("file", ("n", png))]): 4,
+    }
+
+    for fax_id, pages in faxes.items():
+        fax = site.final(fax_id)
+        assert (fax["status"], fax["pages"], fax["pages_sent"]) == ("delivered", pages, pages)
+        assert site.at_carrier(fax_id) == 1
+        the_timeline_tells_the_road_in_order(site.timeline(fax_id), pages)
+
+
+def the_timeline_tells_the_road_in_order(timeline: dict[str, Any], pages: int) -> None:
+    kinds = [event["type"] for event in timeline["events"] if event["type"] != "FAX_PROGRESS"]
+    assert kinds == ["FAX_QUEUED", "FAX_SUBMITTING", "FAX_SENT", "FAX_DELIVERED"]
+    sequence = [event["sequence"] for event in timeline["events"]]
+    assert sequence == list(range(1, len(sequence) + 1))
+    assert timeline["events"][-1]["pages_sent"] == pages
+    (attempt,) = timeline["attempts"]
+    assert (attempt["outcome"], attempt["provider_id"]) == ("delivered", "simulator")
+
+
+ENDS = {
+    "0000": ("delivered", None, 1),
+    "0404": ("failed", "number_dead", 1),
+    "0422": ("failed", "doc_unreadable", 0),
+    "0044": ("delivered", None, 1),  # never calls back: the poll finds out
+    "0022": ("delivered", None, 1),  # every callback twice
+    "0066": ("delivered", None, 1),  # callbacks in another order
+    "0501": ("delivered", None, 1),  # a 5xx after accepting: looked up, not sent again
+    "0504": ("delivered", None, 1),  # the reply is lost: looked up, not sent again
+}
+
+
+def test_what_the_carrier_does_decides_the_end(site: Site) -> None:
+    faxes = {ending: site.send(ending) for ending in ENDS}
+    busy, later = site.send("0017"), site.send(send_at="2027-11-01T00:00:00Z")
+
+    ends = {}
+    for ending, fax_id in faxes.items():
+        fax = site.final(fax_id)
+        cause = fax["error"] and fax["error"]["code"]
+        ends[ending] = (fax["status"], cause, site.at_carrier(fax_id))
+
+    assert ends == ENDS
+    a_busy_line_is_tried_again_later_and_says_so(site, busy)
+    a_fax_for_later_waits_for_its_time(site, later)
+
+
+def a_busy_line_is_tried_again_later_and_says_so(site: Site, fax_id: str) -> None:
+    eventually(lambda: site.fax(fax_id)["status"] == "retrying", 30, every=0.1)
+    fax = site.fax(fax_id)
+    assert fax["error"] == {"code": "busy", "message": "The line was busy.", "retryable": True}
+    assert fax["explanation"].startswith("The line was busy. Next try in ")
+    assert fax["next_at"] is not None
+
+
+def a_fax_for_later_waits_for_its_time(site: Site, fax_id: str) -> None:
+    fax = site.fax(fax_id)
+    assert fax["status"] == "queued"
+    assert fax["explanation"].startswith("Scheduled: it will be sent in ")
+    assert site.service.request("POST", f"/fax/{fax_id}/cancel").json()["status"] == "cancelled"
+
+
+def test_a_refused_account_holds_the_fax_and_says_what_to_do(site: Site) -> None:
+    fax_id = site.send("0401")
+
+    eventually(lambda: site.fax(fax_id)["status"] == "held", 30, every=0.1)
+
+    assert "credentials" in site.fax(fax_id)["explanation"]
+    cancelled = site.service.request("POST", f"/fax/{fax_id}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+
+
+def test_kill_9_of_any_role_loses_nothing_and_doubles_nothing(site: Site) -> None:
+    faxes = [site.send() for _ in range(4)]
+    site.kill("worker")
+    faxes += [site.send() for _ in range(2)]
+    site.kill("worker")
+    site.kill("beat")
+    site.kill("web")
+    eventually(lambda: site.service.request("GET", "/health").status_code == 200, 20, every=0.1)
+    faxes.append(site.send())
+
+    ends = [site.final(fax_id, timeout=60)["status"] for fax_id in faxes]
+
+    assert ends == ["delivered"] * len(faxes)
+    assert [site.at_carrier(fax_id) for fax_id in faxes] == [1] * len(faxes)
+
+
+def test_a_carrier_that_is_away_is_waited_for(site: Site) -> None:
+    site.carrier.end(signal.SIGTERM)
+    fax_id = site.send()
+    eventually(lambda: site.fax(fax_id)["status"] == "retrying", 30, every=0.1)
+    assert site.fax(fax_id)["error"]["code"] == "trunk_down"
+
+    site.carrier.start()
+
+    assert site.final(fax_id, timeout=60)["status"] == "delivered"
+    assert site.at_carrier(fax_id) == 1
+
+
+def picture(kind: str) -> bytes:
+    """A small grey picture of this format."""
+    buffer = io.BytesIO()
+    Image.new("L", (400, 300), 128).save(buffer, kind)
+    return buffer.getvalue()
