@@ -7,11 +7,12 @@ Names on disk and in stores are made of ids; nothing a client wrote is ever part
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +22,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot.db import new_id
-from faxbot.errors import DocumentTooLarge
+from faxbot.errors import ArtifactNotFound, DocumentTooLarge
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 FAX_PAGES = "image/tiff"
 
@@ -75,8 +78,7 @@ def store(
     artifact_id = new_id(now)
     # The day leads: folders stay small, and retention can walk them in order.
     key = f"{now:%Y/%m/%d}/{artifact_id}"
-    storage(runtime, storage_id).put(key, upload.path)
-    return {
+    row = {
         "id": artifact_id,
         "account_id": account_id,
         "job_id": job_id,
@@ -90,12 +92,25 @@ def store(
         "pages": upload.pages,
         "created_at": now,
     }
+    try:
+        storage(runtime, storage_id).put(key, upload.path)
+    except BaseException:
+        discard(runtime, [row])
+        raise
+    return row
 
 
 def discard(runtime: Runtime, rows: Sequence[dict[str, Any]]) -> None:
-    """Remove stored bytes whose rows were never committed."""
+    """Remove stored bytes whose rows were never committed; what cannot be removed is left and
+    logged, so that the error that led here is the one that is seen."""
     for row in rows:
-        storage(runtime, row["storage_id"]).delete(row["key"])
+        try:
+            storage(runtime, row["storage_id"]).delete(row["key"])
+        except Exception as error:  # noqa: BLE001 - a store's client raises anything
+            log.warning(
+                "stored bytes not removed",
+                extra={"key": row["key"], "exception": type(error).__name__},
+            )
 
 
 def of_job(session: Session, job_id: str, role: str) -> Sequence[Artifact]:
@@ -135,7 +150,9 @@ def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
         rendered = of_job(session, job.id, "pages")
         documents = of_job(session, job.id, "document")
     if rendered:
-        return fetch(runtime, rendered[0], folder), rendered[0].media_type, rendered[0].pages
+        # Pages that are gone can be made again, as long as the documents are there.
+        with suppress(ArtifactNotFound):
+            return fetch(runtime, rendered[0], folder), rendered[0].media_type, rendered[0].pages
     sources = [(fetch(runtime, document, folder), document.media_type) for document in documents]
     target = folder / "pages.tiff"
     pages = runtime.renderer.render(sources, target, resolution=job.resolution)
@@ -153,12 +170,17 @@ def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
         position=0,
         now=runtime.now(),
     )
+    unwanted = True
     try:
         with runtime.database.transaction() as session:
+            session.execute(
+                sa.delete(Artifact).where(Artifact.job_id == job.id, Artifact.role == "pages")
+            )
             session.execute(sa.insert(Artifact), [row])
-    except BaseException:
-        discard(runtime, [row])
-        raise
+            unwanted = False  # now the commit decides, and its answer may be lost
+    finally:
+        if unwanted:
+            discard(runtime, [row])
     return target, FAX_PAGES, pages
 
 

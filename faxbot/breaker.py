@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from faxbot import retry
+from faxbot.db import insert
 from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import ProviderState
 
 ACCOUNT_REST = timedelta(minutes=10)
-"""After a refused account; then one fax finds out whether it is mended."""
+"""After a refused account; then the next fax finds out whether it is mended."""
 THROTTLED = "throttled"
 ACCOUNT_REFUSED = "account_refused"
 
@@ -39,19 +42,35 @@ def resting(session: Session, account_id: str, provider_id: str, now: datetime) 
 def note(
     session: Session, account_id: str, provider_id: str, error: NotSent, now: datetime
 ) -> None:
-    """Let the provider rest when `error` is about the account or the rate; else nothing."""
+    """Let the provider rest when `error` is about the account or the rate; else nothing.
+
+    Several workers may say so at once; a rest that lasts longer is not cut short by a later word.
+    """
     if isinstance(error, AccountRefused):
         until, reason = now + ACCOUNT_REST, ACCOUNT_REFUSED
     elif isinstance(error, Throttled):
-        until, reason = now + timedelta(seconds=max(1.0, error.retry_after or 1.0)), THROTTLED
+        wait = retry.asked_wait(error.retry_after) or 1.0
+        until, reason = now + timedelta(seconds=wait), THROTTLED
     else:
         return
-    session.merge(
-        ProviderState(
-            account_id=account_id,
-            provider_id=provider_id,
-            rests_until=until,
-            reason=reason,
-            updated_at=now,
+    state = insert(session, ProviderState).values(
+        account_id=account_id,
+        provider_id=provider_id,
+        rests_until=until,
+        reason=reason,
+        updated_at=now,
+    )
+    new = state.excluded
+    session.execute(
+        state.on_conflict_do_update(
+            index_elements=["account_id", "provider_id"],
+            set_={
+                "rests_until": new.rests_until,
+                "reason": new.reason,
+                "updated_at": new.updated_at,
+            },
+            where=sa.or_(
+                ProviderState.rests_until.is_(None), ProviderState.rests_until < new.rests_until
+            ),
         )
     )

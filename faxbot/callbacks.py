@@ -2,8 +2,8 @@
 worker (apply).
 
 What was stored is applied once. A callback that comes before our own commit of the carrier's
-answer waits until the fax it
-speaks of is known; one that nobody can place in time is kept and marked, never guessed.
+answer waits until the fax it speaks of is known; one that nobody can place in time is kept and
+marked, never guessed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ import logging
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from faxbot import outcomes
-from faxbot.db import new_id, table
+from faxbot.db import insert, new_id
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import Attempt, Callback
@@ -47,11 +45,9 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
         raise Unauthenticated("the callback's signature is not valid")
     now = runtime.now()
     callback_id = new_id(now)
-    insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
     with runtime.database.transaction() as session:
-        # RETURNING and not rowcount, which is -1 for an INSERT on PostgreSQL.
         stored = session.scalar(
-            insert(table(Callback)).on_conflict_do_nothing().returning(Callback.id),
+            insert(session, Callback).on_conflict_do_nothing().returning(Callback.id),
             {
                 "id": callback_id,
                 "account_id": DEFAULT_ACCOUNT,
@@ -129,7 +125,7 @@ def _read(runtime: Runtime, stored: Callback) -> list[Update] | None:
     try:
         request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
         provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
-        return provider.read_callback(request)
+        return [outcomes.checked(update) for update in provider.read_callback(request)]
     except FaxbotError as error:
         _log_unread(stored, error.code)
     except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
@@ -157,6 +153,7 @@ def _apply_one(
         return False
     entry = Entry(session, runtime.config, job, attempt, now, "callback")
     outcomes.news(entry, update)
+    session.flush()  # the next piece of news in this callback reads the rows again
     return True
 
 

@@ -104,6 +104,7 @@ def release(
     """Give a claim back before the intent, to be taken again after `wait` seconds or at `until`;
     costs no attempt. Nothing when the lease is lost already."""
     next_at = until or runtime.now() + timedelta(seconds=wait)
+    next_at = min(next_at, job.expires_at or next_at)
     with runtime.database.transaction() as session:
         session.execute(
             sa.update(Job)

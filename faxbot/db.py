@@ -2,10 +2,9 @@
 migrations' door.
 
 Rules that were measured to hold on SQLite: BEGIN IMMEDIATE for every write transaction (a deferred
-BEGIN gave hundreds
-of "database is locked" under load), WAL, synchronous FULL (a 202 must survive a power cut), busy
-time-out 10 s, short
-transactions with no network call inside. Engines are made after a fork, never before.
+BEGIN gave hundreds of "database is locked" under load), WAL, synchronous FULL (a 202 must survive a
+power cut), busy time-out 10 s, short transactions with no network call inside. Engines are made
+after a fork, never before.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
@@ -77,6 +77,16 @@ class UtcDateTime(TypeDecorator[datetime]):
 def table(model: type[Base]) -> sa.Table:
     """The bare table of a model, for statements that need no objects."""
     return cast(sa.Table, model.__table__)
+
+
+def insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT into a model's table that may say what to do on a conflict.
+
+    To know whether it inserted, ask for RETURNING: rowcount is -1 on PostgreSQL.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert(table(model))
+    return postgresql.insert(table(model))
 
 
 def utcnow() -> datetime:
@@ -135,10 +145,9 @@ class Database:
         """Take the lock `name` until the transaction ends, or say at once that somebody holds it.
 
         `name` is hex. PostgreSQL: a transaction-scoped advisory lock. SQLite: a lock on one byte
-        of a file that
-        belongs to the open file (OFD), so that it holds between threads and processes alike; ask
-        before the first
-        statement, because the transaction itself waits for other writers.
+        of a file that belongs to the open file (OFD), so that it holds between threads and
+        processes alike; ask before the first statement, because the transaction itself waits for
+        other writers.
         """
         number = int(name[:15], 16)
         if not self.is_sqlite:
@@ -173,21 +182,36 @@ def _faults() -> Iterator[None]:
 
 
 def _engine(config: Config, pool_size: int) -> Engine:
-    url = sa.make_url(config.database)
+    url = _address(config.database)
+    # An exception's text must not quote what was to be written.
+    options: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 4,
+        "hide_parameters": True,
+    }
     if url.get_backend_name() == "sqlite":
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = sa.create_engine(url, pool_size=pool_size, max_overflow=4)
+        engine = sa.create_engine(url, **options)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
-    if url.get_backend_name() != "postgresql":
-        raise ConfigError("DATABASE_URL must begin with postgresql:// or sqlite:///")
-    engine = sa.create_engine(
-        url, pool_size=pool_size, max_overflow=4, connect_args={"connect_timeout": 3}
-    )
+    engine = sa.create_engine(url, connect_args={"connect_timeout": 3}, **options)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", _ping_when_idle)
     return engine
+
+
+def _address(text: str) -> sa.URL:
+    try:
+        url = sa.make_url(text)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            "DATABASE_URL cannot be read: write it as postgresql://user:password@host:port/database"
+        ) from None
+    on_disk = url.database not in (None, "", ":memory:")
+    if url.drivername != "postgresql+psycopg" and not (url.drivername == "sqlite" and on_disk):
+        raise ConfigError("DATABASE_URL must begin with postgresql:// or sqlite:///")
+    return url
 
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:

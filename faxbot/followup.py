@@ -1,14 +1,14 @@
-"""After the call: settle a vanished worker's attempt, look an uncertain one up, poll a sent one,
+"""After the call: settle a vanished worker's attempt, look an uncertain one up, poll a sent one and
 pass a cancel on, review a held fax.
 
-Each is rung by the sweep of its status and safe to run any number of times; the carrier is asked
-with no transaction open.
+Each is rung by the sweep of its status and safe to run any number of times, also at once; the
+carrier is asked with no transaction open.
 """
 
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -65,18 +65,21 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None) -> None:
         outcomes.news(entry, update)
         return
     # Absent twice, after the time in which the carrier's own listing settles, is proof where the
-    # manifest says so; elsewhere only a person may decide.
+    # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
+    # only proves that the carrier forgot it.
     attempt = entry.attempt
     settled = timedelta(seconds=runtime.config.look_up_seconds)
     proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
-    if proof and entry.now - attempt.intended_at >= settled:
+    never_had = attempt.accepted_at is None
+    if proof and never_had and entry.now - attempt.intended_at >= settled:
         attempt.absences += 1
         if attempt.absences >= 2:
             outcomes.absent(entry)
 
 
 def poll(runtime: Runtime, job_id: str) -> None:
-    """Ask the carrier how a sent fax is doing: a lost callback then only costs time."""
+    """Ask the carrier how a sent fax is doing: a lost callback then only costs time. A cancel that
+    was asked for is passed on first, and its outcome is news like any other."""
     asked = _ask_about(runtime, job_id, Status.SENT)
     if asked is None:
         return
@@ -99,43 +102,44 @@ def poll(runtime: Runtime, job_id: str) -> None:
 def _entry(
     runtime: Runtime, session: Session, asked: Attempt, status: Status, source: str
 ) -> Entry | None:
-    """The locked job and the attempt the carrier was asked about; None when things moved on."""
-    job = locked(session, asked.job_id)
-    if job.status != status or asked.number != job.attempts:
+    """The locked job and the attempt the carrier was asked about; None when things moved on, also
+    when somebody else has asked meanwhile: one answer must not count twice."""
+    job, now = locked(session, asked.job_id), runtime.now()
+    if not _wants_asking(job, status, now) or asked.number != job.attempts:
         return None
     attempt = session.get_one(Attempt, asked.id)
-    return Entry(session, runtime.config, job, attempt, runtime.now(), source)
+    return Entry(session, runtime.config, job, attempt, now, source)
+
+
+def _wants_asking(job: Job, status: Status, now: datetime) -> bool:
+    return job.status == status and job.next_at is not None and job.next_at <= now
 
 
 def _ask_about(
     runtime: Runtime, job_id: str, status: Status
 ) -> tuple[Attempt, Update | None] | None:
-    """The newest attempt of a fax in `status` and what its carrier says (None: no answer); None
+    """The newest attempt of a due fax in `status` and what its carrier says (None: no answer); None
     when there is nothing to ask about."""
     with runtime.database.reading() as session:
         job = session.get(Job, job_id)
-        if job is None or job.status != status:
+        if job is None or not _wants_asking(job, status, runtime.now()):
             return None
         this = _newest(session, job)
+    if job.cancel_requested_at is not None:
+        _pass_cancel_on(runtime, this)
     try:
         provider = runtime.plugins.get(this.provider_id, TransportPlugin)
         if not runtime.plugins.manifest(this.provider_id).has("status_lookup"):
             return this, None
         if status is Status.SENT and this.external_id is not None:
-            return this, provider.fetch(this.external_id)
-        return this, provider.look_up(this.tag)
+            return this, outcomes.checked(provider.fetch(this.external_id))
+        return this, outcomes.checked(provider.look_up(this.tag))
     except Exception as error:  # noqa: BLE001 - whatever a plugin does, we ask again later
         _log_failure("no answer from the carrier", this, error)
         return this, None
 
 
-def cancel(runtime: Runtime, job_id: str) -> None:
-    """Pass a kept cancel on to the carrier, where it can; the outcome comes as news."""
-    with runtime.database.reading() as session:
-        job = session.get(Job, job_id)
-        if job is None or job.cancel_requested_at is None or job.status != Status.SENT:
-            return
-        this = _newest(session, job)
+def _pass_cancel_on(runtime: Runtime, this: Attempt) -> None:
     try:
         if this.external_id and runtime.plugins.manifest(this.provider_id).has("cancel"):
             runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
@@ -193,8 +197,9 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
         case "no_provider":
             return not _loads(runtime, provider_id)
         case "account_refused":
-            rest = breaker.resting(session, job.account_id, provider_id, runtime.now())
-            return rest is not None
+            now = runtime.now()
+            rest = breaker.resting(session, job.account_id, provider_id, now)
+            return rest is not None or now < job.updated_at + breaker.ACCOUNT_REST
         case "document_gone":
             return not _documents_are_there(runtime, session, job)
     return True

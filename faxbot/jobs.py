@@ -1,5 +1,5 @@
-"""Jobs: submit, find, list, cancel, claim, announce. The row is the ledger and its own outbox; the
-bell only saves time."""
+"""Jobs: submit, find, list, describe, cancel. The row is the ledger and its own outbox; the bell
+only saves time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from faxbot import artifacts, claims, phone
 from faxbot.artifacts import Upload
-from faxbot.db import first_id, new_id, table
+from faxbot.db import first_id, insert, new_id, table
 from faxbot.errors import (
     InvalidFields,
     KeyInFlight,
@@ -78,16 +76,15 @@ def submit(
     """Record a fax: idempotency row, job and first event in one transaction; then ring the bell.
 
     `present` gives the body of the first reply. The same key with the same request gives that
-    reply again, byte for byte; with
-    another request KeyReused; while the first is in flight KeyInFlight at once. Raises
-    DatabaseAway, InvalidFields.
+    reply again, byte for byte; with another request KeyReused; while the first is in flight
+    KeyInFlight at once. Raises DatabaseAway, InvalidFields.
     """
     _check_provider(runtime, submission.provider_id)
     now = runtime.now()
     job = _new_job(runtime, actor, submission, now)
     body = present(job)
     documents: list[dict[str, Any]] = []
-    committed = False
+    unwanted = True
     try:
         for position, upload in enumerate(submission.uploads):
             documents.append(
@@ -107,9 +104,11 @@ def submit(
                 if earlier is not None:
                     return earlier
             _insert(session, job, documents, now)
-        committed = True
+            # From here on the commit decides, and its answer may be lost on the way to us: a fax
+            # without its document would be worse than a document without its fax.
+            unwanted = False
     finally:
-        if not committed:
+        if unwanted:
             artifacts.discard(runtime, documents)
     if job.next_at is not None and job.next_at <= now:
         runtime.ring(claims.TASKS[Status.QUEUED], job.id)
@@ -126,6 +125,7 @@ def _check_provider(runtime: Runtime, provider_id: str | None) -> None:
 def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: datetime) -> Job:
     job_id, keyring, account = new_id(now), runtime.keyring, actor.account_id
     header = submission.header or runtime.config.fax_header
+    due = max(submission.send_at or now, now)
     return Job(
         id=job_id,
         account_id=account,
@@ -148,7 +148,7 @@ def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: dateti
         resend_of=None,
         send_at=submission.send_at,
         expires_at=submission.expires_at,
-        next_at=max(submission.send_at, now) if submission.send_at else now,
+        next_at=min(due, submission.expires_at or due),
         rung_at=now,
         lease_until=None,
         fence=0,
@@ -203,10 +203,8 @@ def _remember(
     # A second insert of a key would wait for the first one's commit: ask without waiting, and say "in flight".
     if not runtime.database.try_lock(session, key_hash):
         raise KeyInFlight
-    insert = sqlite_insert if runtime.database.is_sqlite else postgresql_insert
-    # RETURNING and not rowcount, which is -1 for an INSERT on PostgreSQL.
     inserted = session.scalar(
-        insert(table(IdempotencyKey)).on_conflict_do_nothing().returning(IdempotencyKey.job_id),
+        insert(session, IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.job_id),
         {
             "account_id": actor.account_id,
             "route": ROUTE,
@@ -374,6 +372,8 @@ def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
         if status in AFTER_INTENT:
             if job.cancel_requested_at is None:
                 job.cancel_requested_at = now
+                if status is Status.SENT:
+                    job.next_at = now  # passed on by the next poll, which the sweep rings for too
                 record_event(session, job, Event.CANCEL_REQUESTED, now=now, source="api")
         else:
             # A worker may be rendering it: the raised fence makes its next write fail.
@@ -382,7 +382,6 @@ def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
             record_event(
                 session, job, Event.CANCELLED, status=Status.CANCELLED, now=now, source="api"
             )
-    ended = Status(job.status) is Status.CANCELLED
-    if not ended:
-        runtime.ring("faxbot.cancel_fax", job.id)
-    return job, ended
+    if status is Status.SENT:
+        runtime.ring(claims.TASKS[status], job.id)
+    return job, status not in AFTER_INTENT

@@ -7,8 +7,9 @@ applied.
 
 from __future__ import annotations
 
+import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -26,6 +27,8 @@ POLLS = (1, 2, 6)
 LOOKS = (0, 1, 4, 10, 60)
 """Waits before the look-ups of an uncertain fax, in units of look_up (1 min): at once, at 1, 5,
 15 min, then hourly."""
+MOST_PAGES = 1_000_000
+"""No fax has as many; a carrier that counts more is not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,43 @@ class Entry:
     def later(self, seconds: float) -> datetime:
         return self.now + timedelta(seconds=seconds)
 
+    def again_at(self, at: datetime) -> None:
+        """Plan the next try; past its deadline the fax is looked at no later than that, and ends."""
+        deadline = self.job.expires_at
+        self.job.next_at = at if deadline is None else min(at, deadline)
+        self.job.rung_at = None
+
+
+def checked(update: object) -> Update:
+    """News as a plugin gave it, fit for the ledger: what is not a fact of the kind it should be is
+    left out. Raises ValueError where it cannot say which fax it speaks of."""
+    if not isinstance(update, Update) or not isinstance(update.state, State):
+        raise ValueError("no news")
+    for name in (update.tag, update.external_id):
+        if name is not None and not is_name(name):
+            raise ValueError("no name")
+    pages, at = update.pages_sent, update.occurred_at
+    counted = type(pages) is int and 0 <= pages <= MOST_PAGES
+    dated = isinstance(at, datetime) and at.tzinfo is not None and 2000 <= at.year < 3000
+    return replace(
+        update,
+        cause=canonical(update.cause) if update.state is State.FAILED else None,
+        pages_sent=pages if counted else None,
+        occurred_at=at if dated else None,
+        key=update.key if isinstance(update.key, str) else None,
+    )
+
+
+def is_name(value: object) -> bool:
+    """Whether a carrier's name for a fax can be kept: 1 to 255 printable characters."""
+    return isinstance(value, str) and 1 <= len(value) <= 255 and value.isprintable()
+
+
+def canonical(cause: object) -> str:
+    """A plugin's cause where it is one of events.CAUSES, else `unknown`: no text of a carrier gets
+    into the results."""
+    return cause if isinstance(cause, str) and cause in CAUSES else "unknown"
+
 
 def next_poll(entry: Entry) -> datetime:
     """When to ask after a sent fax: at 10 min, 30 min, then hourly (as configured)."""
@@ -109,12 +149,14 @@ def accepted(entry: Entry, external_id: str) -> None:
         entry.record(Event.RECONCILED)
     attempt.looks = attempt.absences = 0
     job.external_id, job.lease_until = attempt.external_id, None
-    job.next_at = next_poll(entry)
+    # A cancel that was asked for meanwhile is passed on by the first poll.
+    job.next_at = entry.now if job.cancel_requested_at else next_poll(entry)
     entry.record(Event.SENT, Status.SENT)
 
 
 def unknown(entry: Entry, cause: str) -> None:
     """The call may or may not have reached the carrier: look it up, starting now."""
+    cause = canonical(cause)
     entry.attempt.outcome, entry.attempt.cause = "unknown", cause
     entry.attempt.looks = entry.attempt.absences = 0
     entry.count()
@@ -125,30 +167,37 @@ def unknown(entry: Entry, cause: str) -> None:
 
 def refused(entry: Entry, error: NotSent) -> None:
     """The carrier surely did not take it: fail, wait and retry, or hold, by the kind of refusal."""
-    entry.end("refused", error.cause)
+    cause = canonical(error.cause)
+    entry.end("refused", cause)
     decision: retry.Decision
     if isinstance(error, Refused):
         entry.count()
-        decision = retry.GiveUp(error.cause)
+        decision = retry.GiveUp(cause)
     elif isinstance(error, AccountRefused | DestinationBarred):
         decision = retry.Hold("account_refused")
     else:
-        decision = retry.Again(entry.later(max(1.0, _pause(entry, error))))
-    _follow(entry, decision, error.cause)
+        decision = retry.Again(entry.later(_pause(entry, error)))
+    _follow(entry, decision, cause)
 
 
 def _pause(entry: Entry, error: NotSent) -> float:
-    if error.retry_after is not None:
-        return error.retry_after
+    asked = retry.asked_wait(error.retry_after)
+    if asked is not None:
+        return asked
     if isinstance(error, Throttled):
         return 1.0
-    return retry.full_jitter(entry.job.attempts - entry.job.tries, _luck())
+    return max(1.0, retry.full_jitter(entry.job.attempts - entry.job.tries, _luck()))
 
 
 def absent(entry: Entry) -> None:
-    """It is proven that the carrier never had this attempt: a new one may be made."""
+    """It is proven that the carrier never had this attempt: a new one may be made.
+
+    The first one at once, later ones with a growing pause: a carrier that breaks at a fax each time
+    is not given it once a minute for ever.
+    """
     entry.end("absent", entry.attempt.cause)
-    entry.job.next_at, entry.job.rung_at = entry.now, None
+    tries = entry.job.tries
+    entry.again_at(entry.later(retry.full_jitter(tries, _luck()) if tries > 1 else 0.0))
     if entry.job.cancel_requested_at is not None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
@@ -183,10 +232,12 @@ def news(entry: Entry, update: Update) -> None:
 
 def _progress(entry: Entry, update: Update) -> None:
     attempt = entry.attempt
+    name = f"{attempt.number}:progress:{update.key or attempt.pages_sent}"
     entry.record(
         Event.PROGRESS,
         pages_sent=attempt.pages_sent,
-        key=f"{attempt.number}:progress:{update.key or attempt.pages_sent}"[:64],
+        # Hashed: a carrier's words may be long, and may be anything.
+        key=hashlib.sha256(name.encode()).hexdigest(),
         occurred_at=update.occurred_at,
     )
 
@@ -208,12 +259,10 @@ def _delivered(entry: Entry, update: Update) -> None:
 
 
 def _failed(entry: Entry, update: Update) -> None:
-    cause = update.cause if update.cause and update.cause in CAUSES else "unknown"
+    cause = canonical(update.cause)
     entry.end("cancelled" if cause == "cancelled" else "failed", cause)
     job = entry.job
-    decision = retry.decide(
-        cause, tries=job.tries, faults=job.attempts - job.tries, now=entry.now, luck=_luck()
-    )
+    decision = retry.decide(cause, tries=job.tries, now=entry.now, luck=_luck())
     _follow(entry, decision, cause, occurred_at=update.occurred_at)
 
 
@@ -228,7 +277,7 @@ def _follow(
         event, status = Event.CANCELLED, Status.CANCELLED
     elif isinstance(decision, retry.Again):
         event, status = Event.RETRYING, Status.RETRYING
-        job.next_at, job.rung_at = decision.at, None
+        entry.again_at(decision.at)
     elif isinstance(decision, retry.Hold):
         event, status = Event.HELD, Status.HELD
         job.reason = reason = decision.reason
@@ -256,7 +305,7 @@ def _too_late(entry: Entry, update: Update) -> None:
         return
     entry.record(
         Event.ANOMALY,
-        cause=update.cause if update.cause in CAUSES else None,
+        cause=update.cause,
         reason=f"said_{said}",
         pages_sent=update.pages_sent,
         key=f"{entry.attempt.number}:said:{said}",

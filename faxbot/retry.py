@@ -2,13 +2,13 @@
 numbers tests it.
 
 Delays follow the redial schedules of HylaFAX, eFax and gofaxip, joined (busy 2-30 min, no answer
-5-60 min, ...); provider
-faults back off with full jitter (AWS, "Exponential Backoff And Jitter"): base 5 s, cap 10 min.
-Retry-After comes first.
+5-60 min, ...); provider faults back off with full jitter (AWS, "Exponential Backoff And Jitter"):
+base 5 s, cap 10 min. Retry-After comes first.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,6 +20,8 @@ CAP = 600.0
 SPREAD = 0.2
 """Line delays are stretched by up to a fifth, so that jobs that failed together do not redial
 together."""
+LONGEST_WAIT = 86_400.0
+"""Seconds; a carrier that asks for more is asked again after a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,10 @@ SCHEDULES: dict[str, Schedule] = {
     "rejected": Schedule(_minutes(15, 60), 3),
     "unreachable": Schedule(_minutes(15, 60), 3),
     "doc_fetch_failed": Schedule((10.0, MINUTE, 5 * MINUTE), 3),
-    "network_error": Schedule((15.0, 30.0, *_minutes(1, 2, 5)), 10),
+    **dict.fromkeys(
+        ("network_error", "congestion", "trunk_down", "no_route"),
+        Schedule((15.0, 30.0, *_minutes(1, 2, 5)), 10),
+    ),
 }
 
 
@@ -76,39 +81,33 @@ class Hold:
 Decision = Again | GiveUp | Hold
 
 
-def decide(
-    cause: str,
-    *,
-    tries: int,
-    faults: int,
-    now: datetime,
-    luck: float,
-    retry_after: float | None = None,
-) -> Decision:
+def decide(cause: str, *, tries: int, now: datetime, luck: float) -> Decision:
     """What to do after an attempt that ended with `cause` and surely delivered nothing.
 
-    `tries`: attempts of this fax that count, this one included (from 1). `faults`: attempts that
-    did not count, this one
-    included. `luck`: a random number in [0, 1). `retry_after`: seconds the carrier asked for. An
-    unknown cause
-    is never tried again by itself: a person looks first.
+    `tries`: attempts of this fax that count, this one included (from 1). `luck`: a random number in
+    [0, 1). A cause that no list has is never tried again by itself: a person looks first.
     """
     known = CAUSES.get(cause, CAUSES["unknown"])
     if known.retry is Retry.HOLD:
         return Hold("account_refused")
-    if known.retry is Retry.WAIT:
-        wait = retry_after if retry_after is not None else full_jitter(faults, luck)
-        return Again(now + timedelta(seconds=max(1.0, wait)))
     schedule = SCHEDULES.get(known.code)
     if schedule is None or known.retry in (Retry.NEVER, Retry.VERIFY):
         return GiveUp(known.code)
     if tries >= schedule.tries:
         return GiveUp("exhausted")
     delay = schedule.delays[min(tries, len(schedule.delays)) - 1]
-    return Again(now + timedelta(seconds=max(retry_after or 0.0, delay * (1 + SPREAD * luck))))
+    return Again(now + timedelta(seconds=delay * (1 + SPREAD * luck)))
 
 
 def full_jitter(faults: int, luck: float) -> float:
     """Seconds before the next call after `faults` provider faults: uniform in [0, min(cap, base *
     2^faults))."""
     return luck * float(min(CAP, BASE * 2 ** min(max(faults, 1), 20)))
+
+
+def asked_wait(retry_after: object) -> float | None:
+    """The seconds a carrier asked for, between 1 and a day; None where it asked for nothing that
+    makes sense (a plugin hands on what it was told)."""
+    if isinstance(retry_after, bool) or not isinstance(retry_after, int | float):
+        return None
+    return None if math.isnan(retry_after) else float(min(max(retry_after, 1.0), LONGEST_WAIT))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from faxbot.errors import (
 from faxbot.events import Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
-from faxbot.plugins.base import OutboundFax, TransportPlugin
+from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
 
@@ -43,6 +43,8 @@ class Prepared:
     document: Path
     media_type: str
     pages: int
+    to: str = field(repr=False)
+    header: str = field(repr=False)
 
 
 class NotNow(Exception):
@@ -83,7 +85,8 @@ def _attempt(runtime: Runtime, job: Job, folder: Path) -> None:
         claims.release(runtime, job, wait=runtime.config.ring_again_seconds)
         raise
     this = _intend(runtime, job, prepared)
-    _conclude(runtime, job, this, _call(runtime, job, this, prepared))
+    if this is not None:
+        _conclude(runtime, job, this, _call(runtime, job, this, prepared))
 
 
 def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
@@ -107,7 +110,9 @@ def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
         document, media_type, pages = artifacts.pages_of(runtime, job, folder)
     except ArtifactNotFound:
         raise NotNow(reason="document_gone") from None
-    return Prepared(provider_id, provider, document, media_type, pages)
+    # Opened here, where a key that does not fit costs nothing yet.
+    to, header = jobs.number(runtime, job), jobs.header(runtime, job)
+    return Prepared(provider_id, provider, document, media_type, pages, to, header)
 
 
 def _put_off(runtime: Runtime, job: Job, wait: NotNow) -> None:
@@ -145,15 +150,22 @@ def _unsendable(runtime: Runtime, job: Job) -> None:
         )
 
 
-def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt:
-    """Commit the intent: from here on this attempt may have reached the carrier."""
+def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt | None:
+    """Commit the intent: from here on this attempt may have reached the carrier. None when the
+    fax's deadline passed while its pages were made."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
+        if current.expires_at is not None and current.expires_at <= now:
+            record_event(
+                session, current, Event.EXPIRED, status=Status.EXPIRED, now=now, source="worker"
+            )
+            return None
         current.attempts += 1
         current.provider_id, current.external_id = prepared.provider_id, None
         current.reason, current.pages = None, prepared.pages
         current.next_at = now  # the sweep looks at it as soon as the lease has run out
+        current.lease_until = now + timedelta(seconds=runtime.config.lease_seconds)
         this = Attempt(
             id=new_id(now),
             account_id=job.account_id,
@@ -178,27 +190,32 @@ def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt:
 
 def _call(runtime: Runtime, job: Job, this: Attempt, prepared: Prepared) -> str | ProviderError:
     """The carrier's id for the fax, or what went wrong; raises for nothing the provider does."""
+    lease = timedelta(seconds=runtime.config.lease_seconds)
+    if runtime.now() - this.intended_at >= lease:
+        # This worker slept between intent and call: the attempt may be settled as absent by now,
+        # and a call would be a second fax.
+        raise LeaseLost
     base = runtime.config.base_url
     fax = OutboundFax(
         tag=this.tag,
-        to=jobs.number(runtime, job),
+        to=prepared.to,
         document=prepared.document,
         media_type=prepared.media_type,
         pages=prepared.pages,
         resolution=job.resolution,
-        header=jobs.header(runtime, job),
+        header=prepared.header,
         deadline=job.expires_at,
         callback_url=f"{base}/callbacks/{prepared.provider_id}?attempt={this.tag}",
     )
     try:
-        receipt = prepared.provider.send(fax)
+        receipt: object = prepared.provider.send(fax)
     except ProviderError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a plugin's bug neither loses a fax nor doubles it
         # The class only: the text of a foreign exception may hold anything.
         _log_raise(prepared.provider_id, job.id, error)
         return OutcomeUnknown(cause="system")
-    if not receipt.external_id or len(receipt.external_id) > 255:
+    if not isinstance(receipt, Receipt) or not outcomes.is_name(receipt.external_id):
         return OutcomeUnknown()
     return receipt.external_id
 

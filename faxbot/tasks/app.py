@@ -2,8 +2,8 @@
 call.
 
 Celery with Redis alone loses tasks under kill -9 (kombu pops a message before it notes it: 7 of 20
-runs lost one, measured), so a
-message carries one id, the row is the truth, and every task may run twice or never without harm.
+runs lost one, measured), so a message carries one id, the row is the truth, and every task may run
+twice or never without harm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
-from kombu.exceptions import OperationalError
 
 from faxbot import wiring
 from faxbot.claims import TASKS
@@ -30,7 +29,6 @@ QUEUES: dict[str, str] = {
     "faxbot.look_up_fax": "send",
     "faxbot.poll_fax": "send",
     "faxbot.review_fax": "sweep",
-    "faxbot.cancel_fax": "send",
     "faxbot.apply_callback": "callbacks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_callbacks": "sweep",
@@ -139,8 +137,8 @@ def bell(app: Celery) -> Ring:
     def ring(task: str, row_id: str) -> bool:
         try:
             app.send_task(task, args=[row_id])
-        except (OperationalError, OSError) as error:
-            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
+            _log_silence(task, error)
             return False
         return True
 
@@ -175,14 +173,18 @@ def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -
             return False
         try:
             app.send_task(task, args=[row_id], retry=False)
-        except (OperationalError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
             with lock:
                 silent_until = clock() + SILENCE_AFTER_FAILURE
-            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
+            _log_silence(task, error)
             return False
         return True
 
     return ring
+
+
+def _log_silence(task: str, error: Exception) -> None:
+    log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
 
 
 # The worker's runtime -----------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""The tasks around one fax: send it, settle a vanished worker's call, look it up, poll it, cancel
-it, review a held one."""
+"""The tasks around one fax: send it, settle a vanished worker's call, look it up, poll it, review a
+held one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,8 @@ def look_up_fax(job_id: str) -> None:
 
 @shared_task(name="faxbot.poll_fax")
 def poll_fax(job_id: str) -> None:
-    """Ask the carrier how a sent fax is doing."""
+    """Ask the carrier how a sent fax is doing; pass a kept cancel on first."""
     followup.poll(runtime(), job_id)
-
-
-@shared_task(name="faxbot.cancel_fax")
-def cancel_fax(job_id: str) -> None:
-    """Pass a kept cancel on to the carrier."""
-    followup.cancel(runtime(), job_id)
 
 
 @shared_task(name="faxbot.review_fax")
