@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +25,12 @@ FALSE = frozenset({"0", "false", "no", "off"})
 _SOCKET_PATH_BYTES = (
     107  # the longest path a unix socket may have on Linux (unix(7): 108 with the final NUL)
 )
+_WEB_ADDRESS = (r"https?://.+", "must begin with https:// or http://")
+_BROKER = (
+    r"(rediss?|redis\+socket)://.+",
+    "must begin with redis://, rediss:// or redis+socket://",
+)
+_COUNTRY = (r"[A-Za-z]{2}", "must be the two letters of a country, like US or DE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,12 @@ def option(
     *,
     secret: bool = False,
     at_least: float | None = None,
+    at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    form: tuple[str, str] | None = None,
 ) -> Any:
-    """A dataclass field that is read from the variable `name`."""
+    """A dataclass field that is read from the variable `name`; `form` is a pattern that the whole
+    text must match, and the words for one that does not."""
     return field(
         default=default,
         repr=not secret,
@@ -56,7 +66,9 @@ def option(
             "help": help,
             "secret": secret,
             "at_least": at_least,
+            "at_most": at_most,
             "choices": choices,
+            "form": form,
         },
     )
 
@@ -114,13 +126,18 @@ class Config:
     )
     host: str = option("FAXBOT_HOST", "127.0.0.1", "address the web process listens on")
     port: int = option(
-        "FAXBOT_PORT", 8080, "port the web process listens on; 0 takes a free one", at_least=0
+        "FAXBOT_PORT",
+        8080,
+        "port the web process listens on; 0 takes a free one",
+        at_least=0,
+        at_most=65535,
     )
     public_url: str = option(
         "PUBLIC_API_URL",
         "",
         "address under which carriers reach this server; "
         "unset: http://127.0.0.1 at FAXBOT_PORT, good for the simulator only",
+        form=_WEB_ADDRESS,
     )
     database_url: str = option(
         "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True
@@ -130,9 +147,14 @@ class Config:
         "",
         "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
         secret=True,
+        form=_BROKER,
     )
     redis_url: str = option(
-        "REDIS_URL", "", "used as broker when CELERY_BROKER_URL is unset", secret=True
+        "REDIS_URL",
+        "",
+        "used as broker when CELERY_BROKER_URL is unset",
+        secret=True,
+        form=_BROKER,
     )
     redis_server: str = option(
         "FAXBOT_REDIS_SERVER",
@@ -183,6 +205,7 @@ class Config:
         "FAXBOT_DEFAULT_REGION",
         "",
         "two-letter country for numbers without +; unset: + is required",
+        form=_COUNTRY,
     )
 
     fax_backend: str = option(
@@ -374,8 +397,14 @@ def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> objec
         raise ConfigError(f"{name} {error}") from None
     if rules["at_least"] is not None and value < rules["at_least"]:
         raise ConfigError(f"{name} must be at least {rules['at_least']}")
+    if rules["at_most"] is not None and value > rules["at_most"]:
+        raise ConfigError(f"{name} must be at most {rules['at_most']}")
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(f"{name} must be one of: {', '.join(rules['choices'])}")
+    if rules["form"] is not None:
+        pattern, words = rules["form"]
+        if not re.fullmatch(pattern, text):
+            raise ConfigError(f"{name} {words}")
     return cast(object, value)
 
 

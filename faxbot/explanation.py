@@ -11,7 +11,7 @@ SCHEDULED = "Scheduled: it will be sent {when}."
 SENTENCES: dict[Status, str] = {
     Status.QUEUED: "Waiting for a worker; it will be sent in a moment.",
     Status.SUBMITTING: "Being handed to {provider} now.",
-    Status.SENT: "{provider} has it; {confirmed}waiting for the result{cancelling}.",
+    Status.SENT: "{provider} has it; {so_far}waiting for the result{cancelling}.",
     Status.RETRYING: "{why} Next try {when}.",
     Status.HELD: "On hold: {held}.",
     Status.UNCERTAIN: (
@@ -19,7 +19,7 @@ SENTENCES: dict[Status, str] = {
         "sent again blindly. Next look {when}."
     ),
     Status.DELIVERED: "Delivered: {all_pages} confirmed.",
-    Status.FAILED: "{why} {confirmed}It will not be tried again.",
+    Status.FAILED: "{why} {in_the_end}It will not be tried again.",
     Status.CANCELLED: "Cancelled as asked.",
     Status.EXPIRED: "Its deadline passed before it could be sent.",
 }
@@ -30,13 +30,14 @@ def explain(job: Job, now: datetime) -> str:
     status = Status(job.status)
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
     cause = CAUSES.get(job.reason or "")
-    confirmed = f"{job.pages_sent} of {job.pages} pages are confirmed; " if job.pages_sent else ""
+    confirmed = f"{job.pages_sent} of {job.pages} pages are confirmed" if job.pages_sent else ""
     sentence = (SCHEDULED if scheduled else SENTENCES[status]).format(
         provider=job.provider_id or "the carrier",
         when=_when(job.next_at, now),
         why=cause.sentence if cause else "The last try did not go through.",
         held=HOLD_REASONS.get(job.reason or "", "an operator must look"),
-        confirmed=confirmed,
+        so_far=confirmed and f"{confirmed}; ",
+        in_the_end=confirmed and f"{confirmed}. ",
         all_pages="its page is" if job.pages == 1 else f"all {job.pages} pages are",
         cancelling=" (a cancel was asked for)" if job.cancel_requested_at else "",
     )
@@ -44,9 +45,9 @@ def explain(job: Job, now: datetime) -> str:
 
 
 def _when(at: datetime | None, now: datetime) -> str:
-    if at is None or at <= now:
+    seconds = 0 if at is None else round((at - now).total_seconds())
+    if at is None or seconds <= 0:
         return "in a moment"
-    seconds = round((at - now).total_seconds())
     clock = f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:

@@ -36,6 +36,8 @@ def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
         return {"ok": True, "detail": check(runtime)}
     except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
+    except Exception as error:  # noqa: BLE001 - a part that cannot even be asked is not fit either
+        return {"ok": False, "detail": f"cannot be asked ({type(error).__name__})"}
 
 
 def _database(runtime: Runtime) -> str:
@@ -80,13 +82,16 @@ def _provider(runtime: Runtime) -> str:
 
 
 def _queue(runtime: Runtime) -> str:
+    now = runtime.now()
     with runtime.database.reading() as session:
         oldest = session.scalar(
             sa.select(sa.func.min(Job.next_at)).where(
-                Job.status.in_([status.value for status in CLAIMABLE])
+                Job.status.in_([status.value for status in CLAIMABLE]),
+                # One whose pages are being made is in good hands, however long that takes.
+                sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
             )
         )
-    if oldest is not None and runtime.now() - oldest > WAITING_TOO_LONG:
+    if oldest is not None and now - oldest > WAITING_TOO_LONG:
         raise ConfigError(
             "due faxes wait and nobody takes them: start a worker (`faxbot worker`) and beat"
         )
