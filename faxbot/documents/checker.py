@@ -26,13 +26,6 @@ class Limits:
             config.max_pages, config.max_pixels, config.check_seconds, config.document_memory_mb
         )
 
-    @classmethod
-    def for_rendering(cls, config: Config) -> Limits:
-        """The limits for rendering a fax."""
-        return cls(
-            config.max_pages, config.max_pixels, config.render_seconds, config.document_memory_mb
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:

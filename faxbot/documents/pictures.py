@@ -68,7 +68,7 @@ def _within(size: tuple[int, int], max_pixels: int) -> None:
 def _count_tiff(path: str, max_pages: int, max_pixels: int) -> int:
     pages = tiff_pages(path, max_pages, max_pixels)
     left = CHECK_DECODES
-    with TiffImageFile(path) as image:
+    with Path(path).open("rb") as file, TiffImageFile(file) as image:
         for page in pages:
             left -= page.columns * page.rows
             if left < 0 and page is not pages[0]:
@@ -104,7 +104,8 @@ def draw(
             yield _photograph(image, resolution)
         return
     pages = tiff_pages(path, max_pages, max_pixels)
-    with TiffImageFile(path) as image:
+    # Given a path, Pillow 13 maps the file and forgets to turn an uncompressed picture.
+    with Path(path).open("rb") as file, TiffImageFile(file) as image:
         for page in pages[first:last]:
             image.seek(page.place)
             image.load()

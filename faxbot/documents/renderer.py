@@ -36,6 +36,8 @@ class Renderer:
         """
         if resolution not in ROWS_PER_INCH:
             raise ValueError(f"resolution must be one of: {', '.join(ROWS_PER_INCH)}")
+        if not sources:
+            raise ValueError("a fax needs a document")
         job = _Job(self._children, self._limits, resolution)
         paths = [str(path.absolute()) for path, _ in sources]
         with self._children[0].lock:
