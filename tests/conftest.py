@@ -6,20 +6,17 @@ embedded broker, and on PostgreSQL with Redis. All other tests run once.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
+from faxbot import wiring
 from faxbot.config import Config
+from faxbot.runtime import Runtime
 from tests.ground import Ground
 from tests.guard import allow_this_machine_only
 from tests.installation import Installation, Service, Stores
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
-
-if TYPE_CHECKING:
-    from faxbot.runtime import Runtime
 
 allow_this_machine_only()
 
@@ -102,7 +99,7 @@ def config(store: Installation) -> Config:
 @pytest.fixture
 def runtime(config: Config) -> Iterator[Runtime]:
     """What the domain functions work with, over this installation's own database."""
-    runtime: Runtime = importlib.import_module("faxbot.wiring").build(config)
+    runtime = wiring.build(config)
     yield runtime
     runtime.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
 
 import click
@@ -36,9 +37,9 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
     tasks.serve(config, app)
     lifeline.forks_die_with_me()
     # A warning for pickled messages, which this app does not take: containers and fresh machines run as root.
-    warnings.filterwarnings("ignore", message=".*superuser privileges", category=RuntimeWarning)
+    warnings.filterwarnings("ignore", message=".*superuser privileges")
     program = app.Worker(
-        hostname=f"{name}@%h",
+        hostname=f"{name}@{socket.gethostname()}",
         pool_cls="prefork",
         concurrency=config.worker_processes,
         queues=list(queues) or sorted(set(tasks.QUEUES.values())),
