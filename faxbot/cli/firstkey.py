@@ -5,17 +5,17 @@ It is made when there has never been a key; a revoked one is not replaced. Produ
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
-from faxbot import identity, supervisor, wiring
+from faxbot import identity, supervisor
 from faxbot.config import Config
+from faxbot.runtime import Runtime
 
 
-def keep(config: Config) -> None:
+def keep(runtime: Runtime) -> None:
     """Make the first key on the first start, and remove its file once the key is revoked or gone."""
-    path = supervisor.first_key_file(config)
-    with closing(wiring.build(config)) as runtime, runtime.database.transaction() as session:
+    path = supervisor.first_key_file(runtime.config)
+    with runtime.database.transaction() as session:
         keys = identity.list_keys(session)
         usable = {key.id for key in keys if key.revoked_at is None}
         if path.exists() and _id(path) not in usable:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import click
 
-from faxbot import db
+from faxbot import db, wiring
 from faxbot.cli import firstkey
 from faxbot.config import Config
 
 
 @click.command(hidden=True)
 def prepare() -> None:
-    """Bring the database to the newest schema and, outside production, see to the first API key."""
+    """Check the settings, bring the database to the newest schema and, outside production, see to the first API key."""
     config = Config.load()
-    db.upgrade(config)
-    if not config.production:
-        firstkey.keep(config)
+    runtime = wiring.build(config)
+    try:
+        db.upgrade(config)
+        if not config.production:
+            firstkey.keep(runtime)
+    finally:
+        runtime.close()

@@ -7,6 +7,7 @@ however it ends: asked to, crashed, or killed with -9. In production the same ro
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import socket
@@ -37,7 +38,8 @@ __all__ = [
     "write_privately",
 ]
 
-_READY_WITHIN = 60.0
+_READY_WITHIN = 10.0
+_READY_FOR_COMMAND_WITHIN = 60.0
 _LOCK_WAIT = 5.0
 """How long processes of an `up` that was killed may take to go, in seconds; the kernel needs milliseconds."""
 _BACKLOG = 1024
@@ -65,20 +67,24 @@ def up(
     ):
         site = _Site(config, lock, listener, verbose=verbose)
         try:
-            ready = site.start(processes)
-            if command and not ready:
-                raise ChildFailed(
-                    f"not ready after {_READY_WITHIN:g} s: see {site.url}/health/ready"
-                )
+            site.start(processes)
+            missing = site.wait_until_ready(
+                processes, _READY_FOR_COMMAND_WITHIN if command else _READY_WITHIN
+            )
             if command:
+                if missing:
+                    raise ChildFailed(f"not ready: {missing}")
                 return processes.run_in_front(command, site.for_command())
-            for line in site.greeting(time.monotonic() - began, ready=ready):
+            for line in site.greeting(time.monotonic() - began, missing):
                 console.say(line)
             while True:
                 processes.turn()
         except Stopped as end:
             console.say("faxbot is stopping (once more: at once)")
             return 128 + end.signum if command else 0
+        finally:
+            processes.stop()
+            broker.clean_up(config)
 
 
 class _Site:
@@ -88,7 +94,7 @@ class _Site:
         self, config: Config, lock: int, listener: socket.socket, *, verbose: bool
     ) -> None:
         self._config, self._lock, self._listener = config, lock, listener
-        self._level = ("--log-level", "info" if verbose else "warning")
+        self._logs = ("--log-level", "info" if verbose else "warning", "--log-format", "text")
         host, port = listener.getsockname()[:2]
         self._address = (_ANYWHERE.get(host, host), port)
         self.url = (
@@ -100,41 +106,31 @@ class _Site:
         if not config.public_url and self._address[0] != "127.0.0.1":
             self._environ["PUBLIC_API_URL"] = self.url
 
-    def start(self, processes: Processes) -> bool:
-        """Bring everything up, in the order of need, and wait until /health/ready says yes; False when it does not.
-
-        That is no reason to end: a part outside may come back, a backlog may take its time.
-        """
+    def start(self, processes: Processes) -> None:
+        """Bring everything up, in the order of need."""
         config = self._config
-        roles = [processes.add(self._broker())] if config.embedded_broker else []
+        up = processes.add(self._broker()) if config.embedded_broker else []
         # The migrations need no broker: both start together.
         prepared = processes.run(self._role("prepare", "prepare"))
         if prepared.exit_code != 0:
-            raise ChildFailed("the database could not be made ready; see above")
-        processes.wait_until_up(*roles)
+            raise ChildFailed("nothing was started; see above")
+        processes.wait_until_up(up)
         if config.provider_id == "simulator" and not config.environ.get("SIMULATOR_BASE_URL"):
-            roles.append(processes.add(self._carrier()))
-        web = self._role(
-            "web",
-            "web",
-            "--fd",
-            str(self._listener.fileno()),
-            *self._level,
-            pass_fds=(self._listener.fileno(),),
-            probe=self._probe("/health"),
-            grace=25.0,
-        )
-        roles.append(processes.add(web))
-        # A task that runs may take its time: the worker's soft shutdown is 20 s.
-        processes.add(self._role("worker", "worker", *self._level, grace=25.0))
-        processes.add(self._role("beat", "beat", *self._level))
-        processes.wait_until_up(*roles)
-        until = time.monotonic() + _READY_WITHIN
-        while not (ready := processes.answers(self._probe("/health/ready"))):
+            up += processes.add(self._carrier())
+        web, *_ = processes.add(*self._servers())
+        processes.wait_until_up([*up, web])
+
+    def wait_until_ready(self, processes: Processes, seconds: float) -> str:
+        """Wait for /health/ready; what it still misses after `seconds`, "" for nothing.
+
+        That is no reason to end everything: a part outside may come back, a backlog may take its time.
+        """
+        until = time.monotonic() + seconds
+        while not processes.answers(self._probe("/health/ready")):
             if time.monotonic() > until:
-                break
+                return self._missing()
             processes.turn()
-        return ready
+        return ""
 
     def for_command(self) -> Mapping[str, str]:
         """The environment of the user's command."""
@@ -143,16 +139,16 @@ class _Site:
             environ["FAXBOT_API_KEY"] = key
         return environ
 
-    def greeting(self, seconds: float, *, ready: bool) -> list[str]:
+    def greeting(self, seconds: float, missing: str) -> list[str]:
         """What a newcomer needs to know, in a few lines."""
         key_file = first_key_file(self._config)
         has_key = first_key(self._config) is not None
         key = f"$(cat {key_file})" if has_key else "YOUR_KEY"
         where = str(key_file) if has_key else "faxbot keys create --name NAME --scope fax:send"
         return [
-            f"faxbot is ready at {self.url} ({seconds:.1f} s)"
-            if ready
-            else f"faxbot answers at {self.url}, but is not ready: see {self.url}/health/ready",
+            f"faxbot answers at {self.url}, but is not ready: {missing}"
+            if missing
+            else f"faxbot is ready at {self.url} ({seconds:.1f} s)",
             f"  documentation  {self.url}/docs",
             f"  API key        {where}",
             f'  send a fax     curl -H "X-API-Key: {key}" -F to=+15550100000 -F file=@FILE.pdf {self.url}/fax/send',
@@ -170,6 +166,21 @@ class _Site:
         return Role(
             name, faxbot_command(*words), self._environ, pass_fds=pass_fds, probe=probe, grace=grace
         )
+
+    def _servers(self) -> list[Role]:
+        socket_number = self._listener.fileno()
+        return [
+            self._role(
+                "web",
+                *("web", "--fd", str(socket_number), *self._logs),
+                pass_fds=(socket_number,),
+                probe=self._probe("/health"),
+                grace=25.0,
+            ),
+            # SIGTERM lets running tasks come to their end; what is killed is taken up again when its lease ends.
+            self._role("worker", "worker", *self._logs, grace=25.0),
+            self._role("beat", "beat", *self._logs),
+        ]
 
     def _broker(self) -> Role:
         # It inherits the lock: files that an old broker may still write are never opened by a second one.
@@ -190,6 +201,17 @@ class _Site:
         words = ("carrier", "simulator", "--port", str(port), "--ledger", str(ledger))
         probe = Probe(("127.0.0.1", port), _get("/health", f"127.0.0.1:{port}"), b"HTTP/1.1 200")
         return self._role("carrier", *words, probe=probe)
+
+    def _missing(self) -> str:
+        """What /health/ready says of the parts that are not."""
+        try:
+            with socket.create_connection(self._address, timeout=5) as connection:
+                connection.sendall(self._probe("/health/ready").ask)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            parts = json.loads(answer.partition(b"\r\n\r\n")[2])["parts"]
+        except (OSError, ValueError, LookupError):
+            return f"see {self.url}/health/ready"
+        return "; ".join(part["detail"] for part in parts.values() if not part["ok"])
 
     def _probe(self, path: str) -> Probe:
         return Probe(self._address, _get(path, self.url.removeprefix("http://")), b"HTTP/1.1 200")

@@ -95,6 +95,13 @@ def set_aside(config: Config) -> None:
         directory.mkdir(mode=0o700)
 
 
+def clean_up(config: Config) -> None:
+    """Remove the socket's folder where it lies outside the data folder; the server is gone."""
+    folder = config.broker_socket.parent
+    if config.embedded_broker and folder != config.data_dir.absolute():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _directory(config: Config) -> Path:
     return (config.data_dir / "broker").absolute()
 

@@ -13,10 +13,11 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -115,7 +116,7 @@ class Processes:
     ) -> None:
         self._console, self._verbose = console, verbose
         self._timing = timing or Timing()
-        self._children: list[Child] = []
+        self._waves: list[list[Child]] = []
         self._outputs: dict[int, Output] = {}
         self._signals: deque[int] = deque()
         self._ending = False
@@ -144,21 +145,19 @@ class Processes:
     ) -> None:
         self.stop()
 
-    def add(self, role: Role, *, keep: bool = True) -> Child:
-        """Start a child; with `keep` it is started again whenever it ends, and asked how it is."""
-        child = Child(role, keep=keep)
-        self._children.append(child)
-        self._start(child)
-        return child
+    def add(self, *roles: Role) -> list[Child]:
+        """Start children that are kept running; those of one call are stopped together."""
+        return self._begin([Child(role, keep=True) for role in roles])
 
-    def wait_until_up(self, *children: Child) -> None:
+    def wait_until_up(self, children: Iterable[Child]) -> None:
         """Return when each has answered its probe or lived a while; raises ChildFailed, Stopped."""
-        while not all(child.came_up for child in children):
-            self.turn()
+        for child in children:
+            while not child.came_up:
+                self.turn()
 
     def run(self, role: Role) -> Child:
         """Run something to its end; its `exit_code` (128 + n after signal n) and `last` lines tell how it was."""
-        child = self.add(role, keep=False)
+        (child,) = self._begin([Child(role, keep=False)])
         while child.runs:
             self.turn()
         return child
@@ -166,7 +165,7 @@ class Processes:
     def run_in_front(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
         """Run the user's own command on our terminal, in our process group; its exit code."""
         child = Child(Role("command", command, environ, grace=5.0), keep=False)
-        self._children.append(child)
+        self._waves.append([child])
         try:
             child.process = subprocess.Popen(
                 command, env=dict(environ), preexec_fn=partial(die_with_parent, os.getpid())
@@ -202,13 +201,23 @@ class Processes:
                 self._tend(child, time.monotonic())
 
     def stop(self) -> None:
-        """End all children, the youngest first: SIGTERM, its grace, SIGKILL. One more signal cuts all graces short."""
+        """End all, the youngest first: SIGTERM, the grace, SIGKILL. One more signal cuts every grace short."""
         self._ending = True
-        for child in reversed(self._children):
-            self._stop(child)
+        for wave in reversed(self._waves):
+            self._stop(wave)
         self._until(lambda: not _kill_children(), 10.0)
         for output in tuple(self._outputs.values()):
             self._hear(output, 0)
+
+    @property
+    def _children(self) -> Iterator[Child]:
+        return chain.from_iterable(self._waves)
+
+    def _begin(self, wave: list[Child]) -> list[Child]:
+        self._waves.append(wave)
+        for child in wave:
+            self._start(child)
+        return wave
 
     def _start(self, child: Child) -> None:
         role = child.role
@@ -323,20 +332,20 @@ class Processes:
             "faxbot", f"{child.role.name} ended ({how}); it starts again in {delay:g} s"
         )
 
-    def _stop(self, child: Child) -> None:
-        child.start_at = None
-        if child.process and not self._hurry:
-            _signal(child, signal.SIGTERM)
-            self._until(lambda: not child.runs or self._hurry, child.role.grace)
-        if child.process:
-            if not self._hurry:
-                self._console.line(
-                    "faxbot",
-                    f"{child.role.name} did not end in {child.role.grace:g} s: it is killed",
-                )
-            _kill_group(child)
-            _signal(child, signal.SIGKILL)
-            self._until(lambda: not child.runs, 10.0)
+    def _stop(self, wave: Sequence[Child]) -> None:
+        for child in wave:
+            _signal(child, signal.SIGKILL if self._hurry else signal.SIGTERM)
+        began = time.monotonic()
+        for child in sorted(wave, key=lambda child: child.role.grace):
+            grace = began + child.role.grace - time.monotonic()
+            self._until(lambda child=child: not child.runs or self._hurry, grace)  # type: ignore[misc]
+            if child.runs:
+                if not self._hurry:
+                    said = f"{child.role.name} did not end in {child.role.grace:g} s: it is killed"
+                    self._console.line("faxbot", said)
+                _kill_group(child)
+                _signal(child, signal.SIGKILL)
+        self._until(lambda: not any(child.runs for child in wave), 10.0)
 
     def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds

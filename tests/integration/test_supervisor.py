@@ -200,24 +200,32 @@ def test_a_program_that_is_not_there_is_a_clear_error(start: StartFamily) -> Non
     assert "gone cannot be started: No such file or directory" in family.output()
 
 
-def test_children_are_stopped_in_reverse_order(start: StartFamily) -> None:
-    names = ["first", "second", "third"]
-    polite = (
-        "signal.signal(signal.SIGTERM, lambda *_: (note('term', {!r}), sys.exit(0)))\n" + SLEEPER
-    )
+POLITE = """
+def end(*_):
+    note("asked", {0!r}); time.sleep({1}); note("ended", {0!r}); sys.exit()
+signal.signal(signal.SIGTERM, end)
+""" + SLEEPER  # fmt: skip
+
+
+def test_children_are_stopped_in_reverse_order_those_of_one_call_together(
+    start: StartFamily,
+) -> None:
     family = start(
-        f"""
+        """
         with family() as processes:
-            for name in {names}:
-                processes.add(role(name))
+            processes.add(role("first"))
+            processes.add(role("second"), role("third"))
             serve(processes)
         """,
-        **{name: polite.format(name) for name in names},
+        first=POLITE.format("first", 0),
+        second=POLITE.format("second", 0.5),
+        third=POLITE.format("third", 0),
     )
     family.wait_for("up", 3)
 
     assert family.stop() == 0
-    assert [name for name, _ in family.notes("term")] == ["third", "second", "first"]
+    asked, ended = (dict(family.notes(word)) for word in ("asked", "ended"))
+    assert max(asked["second"], asked["third"]) < ended["second"] < asked["first"]
     assert not family.members()
 
 
@@ -363,8 +371,7 @@ def test_a_child_that_stops_answering_is_killed_and_started_again(start: StartFa
         with family(**fast) as processes:
             os.dup2(listener.fileno(), 9)
             probe = Probe(listener.getsockname(), b"PING", b"PONG")
-            child = processes.add(role("echo", pass_fds=(9,), probe=probe))
-            processes.wait_until_up(child)
+            processes.wait_until_up(processes.add(role("echo", pass_fds=(9,), probe=probe)))
             serve(processes)
         """,
         echo="""
