@@ -111,7 +111,7 @@ def _part(lines: bytes) -> Part:
             raise Malformed(_BROKEN)
         fields[name.strip().lower()] = value.strip()
     disposition, options = parse_options_header(fields.get("content-disposition"))
-    if disposition != "form-data" or "name" not in options:
+    if disposition.lower() != "form-data" or "name" not in options:
         raise Malformed(_BROKEN)
     if fields.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise Malformed(

@@ -1,0 +1,226 @@
+"""Uploads over a real connection to the real server: what breaks off, lies about its length or does not end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.ground import eventually
+from tests.installation import Service, Stores
+from tests.integration.web import NUMBER, TEXT
+
+MEGABYTE = 1024 * 1024
+HEAD = (
+    f'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n{NUMBER}\r\n'
+    '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+).encode()
+TAIL = b"\r\n--b--\r\n"
+
+
+@pytest.fixture(scope="module")
+def service(stores: Stores) -> Iterator[Service]:
+    """A whole faxbot that takes one megabyte; sending is off, so that nothing but the web layer works."""
+    service = Service(stores.embedded(), "up", MAX_FILE_SIZE_MB="1", FAX_DISABLED="true")
+    service.start()
+    yield service
+    service.stop()
+
+
+class Connection:
+    """One HTTP/1.1 connection, byte by byte."""
+
+    def __init__(self, service: Service, *, key: str | None = None) -> None:
+        self.key = service.key if key is None else key
+        self.socket = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def begin(self, *headers: str, path: str = "/fax/send") -> None:
+        lines = [
+            f"POST {path} HTTP/1.1", "Host: faxbot", f"X-API-Key: {self.key}",
+            "Content-Type: multipart/form-data; boundary=b", *headers, "", "",
+        ]  # fmt: skip
+        self.socket.sendall("\r\n".join(lines).encode())
+
+    def chunk(self, data: bytes) -> None:
+        self.socket.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def answer(self) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of the answer; waits at most 20 seconds for it."""
+        reader = self.socket.makefile("rb")
+        status = int(reader.readline().split()[1])
+        headers = {}
+        while (line := reader.readline().strip()) != b"":
+            name, _, value = line.partition(b":")
+            headers[name.strip().lower()] = value.strip()
+        return status, json.loads(reader.read(int(headers[b"content-length"])))
+
+
+def spool(service: Service) -> list[Path]:
+    return list((service.installation.data_dir / "spool").glob("*"))
+
+
+def faxes(service: Service) -> int:
+    return len(service.request("GET", "/fax?limit=100").json()["items"])
+
+
+@pytest.fixture
+def unchanged(service: Service) -> Iterator[None]:
+    """After the test there are as many faxes as before, and soon nothing in the spool."""
+    before = faxes(service)
+    yield
+
+    eventually(lambda: not spool(service))
+    assert faxes(service) == before
+
+
+def test_a_chunked_upload_is_taken(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin("Transfer-Encoding: chunked")
+        for piece in (HEAD[:70], HEAD[70:], TEXT[:3], TEXT[3:], TAIL, b""):
+            connection.chunk(piece) if piece else connection.socket.sendall(b"0\r\n\r\n")
+
+        assert connection.answer()[0] == 202
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_chunked_upload_over_the_limit_is_refused_while_it_is_still_coming(
+    service: Service,
+) -> None:
+    with Connection(service) as connection:
+        connection.begin("Transfer-Encoding: chunked")
+        connection.chunk(HEAD)
+        for _ in range(17):
+            connection.chunk(b"x" * (MEGABYTE // 16))
+
+        status, problem = connection.answer()  # the upload has not ended
+
+    assert (status, problem["type"]) == (413, "/docs#document-too-large")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_an_announced_length_over_the_limit_is_refused_before_anything_is_read(
+    service: Service,
+) -> None:
+    with Connection(service) as connection:
+        connection.begin(f"Content-Length: {500 * MEGABYTE}")
+
+        status, problem = connection.answer()
+
+    assert (status, problem["type"]) == (413, "/docs#document-too-large")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_an_upload_shorter_than_announced_is_refused(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin("Content-Length: 5000")
+        connection.socket.sendall(HEAD + TEXT)
+        connection.socket.shutdown(socket.SHUT_WR)
+
+        status, problem = connection.answer()
+
+    assert (status, problem["type"]) == (400, "/docs#malformed")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_what_comes_behind_the_announced_length_is_not_part_of_the_upload(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin(f"Content-Length: {len(HEAD) + 5}")
+        connection.socket.sendall(HEAD + TEXT + TAIL)
+
+        status, problem = connection.answer()
+
+    assert (status, problem["type"]) == (400, "/docs#malformed")
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 900000"])
+def test_a_client_that_vanishes_leaves_nothing(service: Service, framing: str) -> None:
+    with Connection(service) as connection:
+        connection.begin(framing)
+        send = connection.chunk if "chunked" in framing else connection.socket.sendall
+        send(HEAD)
+        send(b"x" * (MEGABYTE // 4))
+        eventually(lambda: sum(path.stat().st_size for path in spool(service)) > 0)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_broken_chunks_are_refused(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin("Transfer-Encoding: chunked")
+        connection.chunk(HEAD)
+        connection.socket.sendall(b"this is no size\r\n")
+
+        status, problem = connection.answer()
+
+    assert (status, problem["type"]) == (400, "/docs#malformed")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_missing_body_is_malformed(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin("Content-Length: 0")
+
+        assert connection.answer()[0] == 400
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_without_a_key_the_answer_comes_before_the_body(service: Service) -> None:
+    with Connection(service, key="wrong") as connection:
+        connection.begin("Content-Length: 900000")
+
+        assert connection.answer()[0] == 401
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize(
+    ("key", "size", "status"),
+    [(None, 3 * MEGABYTE // 2, 413), (None, 3 * MEGABYTE, 413), ("wrong", MEGABYTE, 401)],
+)
+def test_a_client_that_reads_only_when_it_has_sent_all_sees_the_refusal(
+    service: Service, key: str | None, size: int, status: int
+) -> None:
+    headers = {} if key is None else {"X-API-Key": key}
+    for _ in range(5):  # a lost answer would be a matter of luck
+        response = service.request(
+            "POST", "/fax/send", headers=headers, data={"to": NUMBER}, files={"file": b"x" * size}
+        )
+
+        assert response.status_code == status
+
+
+def test_a_refused_request_does_not_end_the_connection(service: Service) -> None:
+    with closing(requests.Session()) as session:
+        session.trust_env = False
+        session.headers["X-API-Key"] = service.key
+        statuses = [
+            session.post(
+                f"{service.url}/fax/send", data={"to": to}, files={"file": TEXT}, timeout=10
+            ).status_code
+            for to in ("nobody", NUMBER, "nobody", NUMBER)
+        ]
+
+    assert statuses == [400, 202, 400, 202]
+
+
+def test_no_log_has_a_number_a_key_or_a_name_of_a_file(service: Service) -> None:
+    files = {"file": ("Jane Doe.pdf", b"%PDF-1.7 nonsense")}
+    number = "+15550100042"  # the start page shows the other one
+    service.request("POST", "/fax/send?Jane=Doe", data={"to": number}, files=files)
+    service.request("GET", f"/fax/{number}?to={number}")
+    said = service.output()
+
+    assert "Jane" not in said
+    assert number[1:] not in said
+    assert service.key not in said

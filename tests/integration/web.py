@@ -1,0 +1,107 @@
+"""What the tests of the HTTP API share: a client with a key, documents, and the look for what a request left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from urllib3.filepost import encode_multipart_formdata
+from werkzeug.test import TestResponse
+
+from faxbot import identity
+from faxbot.models import Artifact, Attempt, Callback, FaxEvent, IdempotencyKey, Job, JobTag
+from faxbot.runtime import Runtime
+from faxbot.web import schemas
+from faxbot.web.app import create_app
+
+TEXT = b"One page of text.\n"
+NUMBER = "+15550100000"
+SECRET = "the carrier's secret"
+TABLES = (Job, FaxEvent, Attempt, Artifact, IdempotencyKey, JobTag, Callback)
+
+
+def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:
+    with runtime.database.transaction() as session:
+        _, token = identity.create_key(
+            session,
+            runtime.keyring,
+            name="test",
+            scopes=scopes or ("fax:send", "fax:read"),
+            now=runtime.now(),
+            account_id=account_id,
+        )
+    return token
+
+
+def client_of(runtime: Runtime, key: str | None = None) -> FlaskClient:
+    """A client of the application; each of its requests shows `key`."""
+    client = create_app(runtime).test_client()
+    if key is not None:
+        client.environ_base["HTTP_X_API_KEY"] = key
+    return client
+
+
+Field = str | tuple[str, bytes] | tuple[str, bytes, str] | list[str]
+"""Of a form: text, a file (name, content, maybe type), or several texts."""
+
+
+def post(
+    client: FlaskClient,
+    fields: Iterable[tuple[str, Field]],
+    path: str = "/fax/send",
+    **headers: str,
+) -> TestResponse:
+    """POST a form as clients encode it."""
+    single = [
+        (name, one)
+        for name, value in fields
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    body, content_type = encode_multipart_formdata(single)
+    return client.post(path, data=body, content_type=content_type, headers=headers)
+
+
+def send(
+    client: FlaskClient,
+    *documents: bytes,
+    key: str | None = None,
+    path: str = "/fax/send",
+    to: str | None = NUMBER,
+    **fields: Any,
+) -> TestResponse:
+    """Submit a fax; without documents it is a page of text. Tags as {"tags[name]": value}."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    files: list[tuple[str, Field]] = [("file", ("document", data)) for data in documents or (TEXT,)]
+    number: list[tuple[str, Field]] = [] if to is None else [("to", to)]
+    return post(client, [*number, *files, *fields.items()], path, **headers)
+
+
+def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """It is our one error body, with this status and code; its members."""
+    body: dict[str, Any] = json.loads(response.data)
+    assert (response.status_code, body["type"]) == (status, f"/docs#{code}"), body
+    assert response.content_type == "application/problem+json"
+    assert schemas.Problem().validate(body) == {}
+    assert body["status"] == status
+    assert body["request_id"] == response.headers["X-Request-Id"]
+    return body
+
+
+def left_behind(runtime: Runtime, tables: Iterable[Any] = TABLES) -> dict[str, Any]:
+    """Rows by table, and files in spool and storage; empty where a request left nothing."""
+    with runtime.database.reading() as session:
+        counts = {
+            table.__tablename__: session.scalar(sa.select(sa.func.count()).select_from(table))
+            for table in tables
+        }
+    data = runtime.config.data_dir
+    files = [
+        str(path.relative_to(data))
+        for folder in ("spool", "documents")
+        for path in (data / folder).rglob("*")
+        if path.is_file()
+    ]
+    return {name: found for name, found in {**counts, "files": files}.items() if found}
