@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import signal
 import subprocess
@@ -17,7 +18,9 @@ _PROGRAM = """
 import json, sys
 from pathlib import Path
 from faxbot.carriers.simulator import serve
+from faxbot.lifeline import die_with_parent
 options = json.loads(sys.argv[1])
+die_with_parent(options.pop("parent"))
 serve(options.pop("host"), options.pop("port"), Path(options.pop("ledger")), options.pop("secret"), **options)
 """
 
@@ -69,6 +72,7 @@ class SimulatorProcess:
             "port": self._port,
             "ledger": str(self.ledger_path),
             "secret": self.secret,
+            "parent": os.getpid(),
             **self._options,
         }
         self._process = subprocess.Popen(

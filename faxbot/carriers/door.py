@@ -128,8 +128,8 @@ class _Connection(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self._body()
-        if body is None:
-            self._write(error(413, "document-too-large"), last=True)
+        if isinstance(body, Answer):
+            self._write(body, last=True)
             return
         parts = urlsplit(self.path)
         self._write(
@@ -150,13 +150,15 @@ class _Connection(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has it
         """No access log: addresses hold tags."""
 
-    def _body(self) -> bytes | None:
-        """The request's body; None where it is too large or its length is not told."""
+    def _body(self) -> bytes | Answer:
+        """The request's body, or why it is not read."""
         length = self.headers.get("Content-Length", "0")
-        told = length.isascii() and length.isdigit() and "Transfer-Encoding" not in self.headers
-        if not told or int(length[:12]) > MAX_BYTES:
-            return None
-        return self.rfile.read(int(length))
+        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
+            return error(411, "length-missing")
+        if int(length[:12]) > MAX_BYTES:
+            return error(413, "document-too-large")
+        body = self.rfile.read(int(length))
+        return body if len(body) == int(length) else error(400, "body-incomplete")
 
     def _write(self, answer: Answer, *, last: bool = False) -> None:
         self.close_connection = self.close_connection or last or answer.status == 0

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,75 +36,17 @@ from faxbot.errors import (
 )
 from faxbot.events import CAUSES
 from faxbot.providers.http import LONGEST_WAIT, HttpClient, Reply, refusal, retry_after
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-Behaviour = Callable[[socket.socket, "Server"], None]
-
-
-class Server:
-    """A server on a raw socket that behaves as told on each connection, and remembers what it was sent."""
-
-    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.done = threading.Event()
-        self._behave = behave
-        self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
-        self._handlers: list[threading.Thread] = []
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
-
-    def close(self) -> None:
-        self.done.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-        for handler in self._handlers:
-            handler.join()
-
-    def read(self, connection: socket.socket) -> bytes:
-        """One whole request; b"" when the client has gone."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            if not (piece := connection.recv(65536)):
-                return b""
-            data += piece
-        head, _, body = data.partition(b"\r\n\r\n")
-        lengths = [
-            line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
-        ]
-        while lengths and len(body) < int(lengths[0].split(b":")[1]):
-            body += connection.recv(65536)
-        self.requests.append(head + b"\r\n\r\n" + body)
-        return self.requests[-1]
-
-    def _accept(self) -> None:
-        while not self.done.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            handler = threading.Thread(target=self._handle, args=(connection,))
-            handler.start()
-            self._handlers.append(handler)
-
-    def _handle(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(20)
-            if self._tls is None:
-                self._behave(connection, self)
-            else:
-                with self._tls.wrap_socket(connection, server_side=True) as secured:
-                    self._behave(secured, self)
-
+from tests.misbehaving import (
+    OK,
+    Behaviour,
+    Server,
+    answering,
+    dripping,
+    hanging_up,
+    resetting,
+    saying,
+    silent,
+)
 
 StartServer = Callable[..., Server]
 StartClient = Callable[..., HttpClient]
@@ -136,51 +78,6 @@ def client() -> Iterator[StartClient]:
     yield make
     for made in clients:
         made.close()
-
-
-def answering(*answers: bytes) -> Behaviour:
-    """Answers the requests of a connection in turn, the last answer for ever."""
-
-    def behave(connection: socket.socket, server: Server) -> None:
-        turn = 0
-        while server.read(connection):
-            connection.sendall(answers[min(turn, len(answers) - 1)])
-            turn += 1
-
-    return behave
-
-
-def hanging_up(connection: socket.socket, server: Server) -> None:
-    """Reads the request and closes."""
-    server.read(connection)
-
-
-def silent(connection: socket.socket, server: Server) -> None:
-    server.read(connection)
-    server.done.wait(20)
-
-
-def saying(text: bytes) -> Behaviour:
-    """Reads the request, says this much, and closes."""
-
-    def behave(connection: socket.socket, server: Server) -> None:
-        server.read(connection)
-        connection.sendall(text)
-
-    return behave
-
-
-def resetting(connection: socket.socket, server: Server) -> None:
-    server.read(connection)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-
-
-def dripping(connection: socket.socket, server: Server) -> None:
-    """Sends its head one byte at a time, for ever."""
-    server.read(connection)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
-    while not server.done.wait(0.05):
-        connection.sendall(b"x")
 
 
 # what a whole exchange looks like

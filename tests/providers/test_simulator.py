@@ -1,0 +1,618 @@
+"""The simulator's client against the real carrier process, and against servers that answer what no carrier should."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from faxbot.carriers.simulator import OUTCOMES
+from faxbot.errors import (
+    AccountRefused,
+    DestinationBarred,
+    OutcomeUnknown,
+    ProviderError,
+    Refused,
+    Throttled,
+    Unreachable,
+)
+from faxbot.events import CAUSES as CANONICAL
+from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, State, Update
+from faxbot.providers.http import HttpClient
+from faxbot.providers.simulator import CAUSES, SimulatorProvider
+from tests.callbacks import Receiver
+from tests.carrier import SimulatorProcess
+from tests.ground import eventually
+from tests.misbehaving import Server, answering
+
+ROOT = Path(__file__).parents[2]
+PAGES = 3
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+CLOCK = {"now": NOW}
+
+
+@pytest.fixture(scope="module")
+def carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(tmp_path_factory.mktemp("carrier")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def slow_carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    """A carrier on which a page takes a moment, so that progress can be seen and a fax be stopped."""
+    with SimulatorProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.1) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("document") / "fax.tiff"
+    page = Image.new("1", (1728, 2200), 1)
+    page.save(path, compression="group4", save_all=True, append_images=[page] * (PAGES - 1))
+    return path
+
+
+Connect = Callable[..., SimulatorProvider]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """connect(url, secret): a provider, closed at the end."""
+    clients: list[HttpClient] = []
+
+    def make(url: str, secret: str = "test-secret") -> SimulatorProvider:
+        clients.append(HttpClient([url]))
+        provider = SimulatorProvider()
+        context = Context(logging.getLogger("test"), lambda: datetime.now(UTC), clients[-1])
+        provider.initialize({"baseUrl": url, "secret": secret}, context)
+        return provider
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def provider(connect: Connect, carrier: SimulatorProcess) -> SimulatorProvider:
+    return connect(carrier.url)
+
+
+@pytest.fixture
+def tag(request: pytest.FixtureRequest) -> str:
+    return hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:24]
+
+
+@pytest.fixture
+def fax(document: Path, receiver: Receiver, tag: str) -> Callable[[str], OutboundFax]:
+    """fax("0017"): one attempt to a number with these last digits."""
+
+    def make(last_digits: str) -> OutboundFax:
+        return OutboundFax(
+            tag=tag,
+            to=f"+1555010{last_digits}",
+            document=document,
+            media_type="image/tiff",
+            pages=PAGES,
+            resolution="fine",
+            callback_url=receiver.url,
+        )
+
+    return make
+
+
+MakeFax = Callable[[str], OutboundFax]
+
+
+def final(provider: SimulatorProvider, external_id: str) -> Update:
+    """What the carrier says of a fax once it has ended."""
+
+    def ended() -> Update | None:
+        update = provider.fetch(external_id)
+        return update if update.state in (State.DELIVERED, State.FAILED) else None
+
+    update = eventually(ended)
+    assert update is not None
+    return update
+
+
+def test_a_fax_is_taken_sent_and_called_back(
+    provider: SimulatorProvider,
+    fax: MakeFax,
+    tag: str,
+    carrier: SimulatorProcess,
+    receiver: Receiver,
+    document: Path,
+) -> None:
+    receipt = provider.send(fax("0000"))
+    (callback,) = eventually(lambda: receiver.of(tag))
+    assert provider.verify_callback(callback.request)
+    (update,) = provider.read_callback(callback.request)
+    assert (update.state, update.tag, update.external_id) == (
+        State.DELIVERED,
+        tag,
+        receipt.external_id,
+    )
+    assert (update.pages_sent, update.cause) == (PAGES, None)
+    assert update.occurred_at is not None
+    assert abs(update.occurred_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert callback.request.url.endswith("?locator=abc")
+    (entry,) = carrier.faxes(tag)
+    assert entry["sha256"] == hashlib.sha256(document.read_bytes()).hexdigest()
+    assert (entry["bytes"], entry["pages"], entry["submissions"]) == (
+        document.stat().st_size,
+        PAGES,
+        1,
+    )
+
+
+def test_news_has_one_name_whether_it_is_called_back_or_asked_for(
+    provider: SimulatorProvider, fax: MakeFax, tag: str, receiver: Receiver
+) -> None:
+    receipt = provider.send(fax("0022"))
+    twice = eventually(lambda: called if len(called := receiver.of(tag)) == 2 else None)
+    assert twice is not None
+    called_back = [provider.read_callback(each.request)[0] for each in twice]
+    asked_for = [provider.fetch(receipt.external_id), provider.look_up(tag)]
+    assert len({update.key for update in [*called_back, *asked_for]}) == 1
+
+
+LINE = {
+    "0003": "no_route",
+    "0013": "no_fax_tone",
+    "0017": "busy",
+    "0018": "no_answer",
+    "0020": "unreachable",
+    "0021": "rejected",
+    "0031": "dropped_early",
+    "0034": "congestion",
+    "0038": "network_error",
+    "0058": "bearer",
+    "0088": "handshake_failed",
+    "0102": "session_timeout",
+    "0404": "number_dead",
+    "0407": "remote_refused",
+    "0409": "page_failed",
+    "0415": "incompatible_image",
+    "0438": "t38_failed",
+    "0998": "system",
+    "0999": "unknown",
+}
+
+
+@pytest.mark.parametrize("last_digits", LINE)
+def test_a_failure_on_the_line_has_its_canonical_cause(
+    provider: SimulatorProvider, fax: MakeFax, receiver: Receiver, tag: str, last_digits: str
+) -> None:
+    receipt = provider.send(fax(last_digits))
+    update = final(provider, receipt.external_id)
+    assert (update.state, update.cause) == (State.FAILED, LINE[last_digits])
+    assert update.pages_sent == (1 if last_digits == "0409" else 0)
+    (callback,) = eventually(lambda: receiver.of(tag))
+    assert provider.read_callback(callback.request) == [update]
+
+
+def test_a_number_fails_the_same_way_each_time(provider: SimulatorProvider, fax: MakeFax) -> None:
+    receipts = [provider.send(fax("0017")) for _ in range(3)]
+    assert {final(provider, receipt.external_id).cause for receipt in receipts} == {"busy"}
+
+
+REFUSED = {
+    "0400": (Refused, "number_invalid"),
+    "0401": (AccountRefused, "trunk_denied"),
+    "0402": (AccountRefused, "funds"),
+    "0403": (DestinationBarred, "trunk_denied"),
+    "0413": (Refused, "doc_too_large"),
+    "0422": (Refused, "doc_unreadable"),
+    "0429": (Throttled, "congestion"),
+    "0433": (Refused, "policy"),
+    "0500": (OutcomeUnknown, "unconfirmed"),
+}
+
+
+@pytest.mark.parametrize("last_digits", REFUSED)
+def test_a_refused_submission_is_the_right_error_and_nothing_was_taken(
+    provider: SimulatorProvider, fax: MakeFax, carrier: SimulatorProcess, tag: str, last_digits: str
+) -> None:
+    kind, cause = REFUSED[last_digits]
+    with pytest.raises(ProviderError) as refused:
+        provider.send(fax(last_digits))
+    assert (type(refused.value), refused.value.cause) == (kind, cause)
+    assert provider.look_up(tag) == Update(State.ABSENT, tag=tag)
+    assert carrier.faxes(tag) == []
+
+
+@pytest.mark.parametrize("last_digits", ["0501", "0504"])
+def test_a_fax_whose_reply_is_lost_was_taken_once_and_is_found_by_its_tag(
+    provider: SimulatorProvider,
+    fax: MakeFax,
+    carrier: SimulatorProcess,
+    receiver: Receiver,
+    tag: str,
+    last_digits: str,
+) -> None:
+    with pytest.raises(OutcomeUnknown):
+        provider.send(fax(last_digits))
+    found = provider.look_up(tag)
+    assert found.external_id is not None
+    assert final(provider, found.external_id).state is State.DELIVERED
+    eventually(lambda: receiver.events(tag) == ["fax.delivered"])
+    (entry,) = carrier.faxes(tag)
+    assert entry["submissions"] == 1
+
+
+def test_throttling_names_its_wait_and_ends_after_it(
+    provider: SimulatorProvider, fax: MakeFax
+) -> None:
+    attempt = fax("0429")
+    waits: list[float | None] = []
+
+    def taken() -> bool:
+        try:
+            provider.send(attempt)
+        except Throttled as throttled:
+            waits.append(throttled.retry_after)
+            return False
+        return True
+
+    assert not taken()
+    eventually(taken)
+    assert set(waits) == {2.0}
+
+
+def test_two_submissions_under_one_tag_are_counted(
+    provider: SimulatorProvider, fax: MakeFax, carrier: SimulatorProcess, tag: str
+) -> None:
+    first = provider.send(fax("0000"))
+    provider.send(fax("0000"))
+    assert [entry["submissions"] for entry in carrier.faxes(tag)] == [2, 2]
+    assert carrier.counts()["tags_accepted_twice"] >= 1
+    assert provider.look_up(tag).external_id == first.external_id
+
+
+# callbacks
+
+
+def test_progress_is_called_back_page_by_page(
+    connect: Connect, slow_carrier: SimulatorProcess, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    provider = connect(slow_carrier.url)
+    provider.send(fax("0000"))
+    eventually(lambda: "fax.delivered" in receiver.events(tag))
+    updates = [provider.read_callback(each.request)[0] for each in receiver.of(tag)]
+    assert [(update.state, update.pages_sent) for update in updates] == [
+        (State.PROGRESS, 1),
+        (State.PROGRESS, 2),
+        (State.DELIVERED, 3),
+    ]
+
+
+def test_a_fax_that_fails_at_page_two_shows_one_page(
+    connect: Connect, slow_carrier: SimulatorProcess, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    provider = connect(slow_carrier.url)
+    provider.send(fax("0409"))
+    eventually(lambda: "fax.failed" in receiver.events(tag))
+    updates = [provider.read_callback(each.request)[0] for each in receiver.of(tag)]
+    assert [(update.state, update.pages_sent, update.cause) for update in updates] == [
+        (State.PROGRESS, 1, None),
+        (State.FAILED, 1, "page_failed"),
+    ]
+
+
+def test_the_last_callback_can_come_first(
+    provider: SimulatorProvider, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    provider.send(fax("0066"))
+    eventually(lambda: len(receiver.of(tag)) == 2)
+    assert receiver.events(tag) == ["fax.delivered", "fax.progress"]
+    assert provider.read_callback(receiver.of(tag)[1].request)[0].state is State.PROGRESS
+
+
+def test_a_late_callback_comes_after_the_fax_has_long_ended(
+    provider: SimulatorProvider, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    receipt = provider.send(fax("0033"))
+    assert final(provider, receipt.external_id).state is State.DELIVERED
+    assert receiver.of(tag) == []
+    eventually(lambda: receiver.events(tag) == ["fax.delivered"])
+
+
+def test_a_fax_without_callbacks_is_known_by_asking(
+    provider: SimulatorProvider,
+    fax: MakeFax,
+    carrier: SimulatorProcess,
+    receiver: Receiver,
+    tag: str,
+) -> None:
+    receipt = provider.send(fax("0044"))
+    assert final(provider, receipt.external_id).state is State.DELIVERED
+    eventually(lambda: carrier.faxes(tag)[0]["told"])
+    assert receiver.of(tag) == []
+
+
+# cancel, fetch, health
+
+
+def test_a_fax_on_its_way_can_be_cancelled_and_says_so(
+    connect: Connect, tmp_path: Path, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    with SimulatorProcess(tmp_path, page_seconds=60) as slow:
+        provider = connect(slow.url)
+        receipt = provider.send(fax("0000"))
+        provider.cancel(receipt.external_id)
+        update = provider.fetch(receipt.external_id)
+        assert (update.state, update.cause) == (State.FAILED, "cancelled")
+        eventually(lambda: receiver.events(tag) == ["fax.cancelled"])
+        with pytest.raises(Refused):
+            provider.cancel(receipt.external_id)
+
+
+def test_an_id_that_the_carrier_does_not_know_is_absent(provider: SimulatorProvider) -> None:
+    assert provider.fetch("sf_none") == Update(State.ABSENT, external_id="sf_none")
+    assert provider.fetch("../ledger?tag=x").state is State.ABSENT
+
+
+def test_health_tells_a_good_connection_from_a_wrong_secret_and_an_absent_carrier(
+    connect: Connect, carrier: SimulatorProcess
+) -> None:
+    assert connect(carrier.url).health().ok
+    wrong = connect(carrier.url, "another secret").health()
+    assert (wrong.ok, "SIMULATOR_SECRET" in wrong.detail) == (False, True)
+    away = connect("http://nobody.invalid").health()
+    assert (away.ok, "SIMULATOR_BASE_URL" in away.detail) == (False, True)
+
+
+def test_a_wrong_secret_refuses_the_account(
+    connect: Connect, carrier: SimulatorProcess, fax: MakeFax
+) -> None:
+    with pytest.raises(AccountRefused):
+        connect(carrier.url, "another secret").send(fax("0000"))
+
+
+def test_an_absent_carrier_was_sent_nothing(connect: Connect, fax: MakeFax) -> None:
+    with pytest.raises(Unreachable):
+        connect("http://nobody.invalid").send(fax("0000"))
+
+
+# answers that no carrier should give
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+_FAX = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.just("sf_1") | _JSON,
+        "tag": st.just("t") | _JSON,
+        "code": st.sampled_from(sorted(CAUSES)) | _JSON,
+        "status": st.sampled_from(["queued", "sending", "delivered", "failed", "cancelled", "lost"])
+        | _JSON,
+        "pages_sent": _JSON,
+        "ended_at": st.just("2026-11-20T12:00:00+00:00") | _JSON,
+    },
+)
+
+
+def offline(now: datetime = NOW) -> SimulatorProvider:
+    """A provider that is never let near a network."""
+    provider = SimulatorProvider()
+    context = Context(logging.getLogger("test"), lambda: now, HttpClient([]))
+    provider.initialize({"baseUrl": "http://nobody.invalid", "secret": "test-secret"}, context)
+    return provider
+
+
+@given(content=st.fixed_dictionaries({"fax": _FAX}) | _JSON)
+def test_any_callback_is_news_in_our_words_or_a_provider_error(content: Any) -> None:
+    request = CallbackRequest("POST", "http://here", {}, json.dumps(content).encode())
+    try:
+        (update,) = offline().read_callback(request)
+    except ProviderError:
+        return
+    assert update.external_id
+    assert (update.state is State.FAILED) == (update.cause is not None)
+    assert update.cause is None or update.cause in CANONICAL
+    assert update.pages_sent is None or update.pages_sent >= 0
+    assert update.occurred_at is None or update.occurred_at.tzinfo is not None
+
+
+@given(body=st.binary())
+def test_any_bytes_at_all_are_read_or_refused(body: bytes) -> None:
+    with pytest.raises(ProviderError):
+        offline().read_callback(CallbackRequest("POST", "http://here", {}, body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html>",
+        b'{"fax": null}',
+        b'{"fax": {}}',
+        b'{"fax": {"id": 7}}',
+        b'{"fax": {"id": ""}}',
+        b'{"fax": {"id": "../x"}}',
+        b'{"fax": [{"id": "sf_1"}]}',
+        b'{"faxes": {}}',
+        b"[" * 5000,
+        b'{"fax": {"id": "' + b"x" * 3_000_000 + b'"}}',
+    ],
+)
+def test_an_unreadable_acceptance_leaves_the_outcome_open(
+    connect: Connect, fax: MakeFax, body: bytes
+) -> None:
+    server = Server(
+        answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    )
+    try:
+        provider = connect(server.url)
+        with pytest.raises(OutcomeUnknown):
+            provider.send(fax("0000"))
+        with pytest.raises(OutcomeUnknown):
+            provider.look_up("tag")
+        with pytest.raises(OutcomeUnknown):
+            provider.fetch("sf_1")
+        assert len(server.requests) == 3
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"error": 7}', b'{"error": {"code": ["x"]}}', b'{"error": {"code": "new"}}'],
+)
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Refused),
+        (401, AccountRefused),
+        (403, DestinationBarred),
+        (418, Refused),
+        (502, OutcomeUnknown),
+    ],
+)
+def test_a_refusal_in_unknown_words_is_judged_by_its_status(
+    connect: Connect, fax: MakeFax, status: int, kind: type[ProviderError], body: bytes
+) -> None:
+    server = Server(
+        answering(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+    )
+    try:
+        with pytest.raises(kind) as refused:
+            connect(server.url).send(fax("0000"))
+        assert type(refused.value) is kind
+    finally:
+        server.close()
+
+
+# signatures
+
+VECTOR = "t=1700000000,v1=6a26657cbf1ceefcfa4929e3c16d5059c32c1a65f07058081468544536f4ea94"
+VECTOR_BODY = b'{"event": "fax.delivered"}'
+VECTOR_TIME = datetime.fromtimestamp(1_700_000_000, UTC)
+
+
+def vector(
+    now: datetime = VECTOR_TIME, *, signature: str = VECTOR, body: bytes = VECTOR_BODY
+) -> bool:
+    """Whether the documented example, or a change of it, is taken at `now`."""
+    provider = SimulatorProvider()
+    context = Context(logging.getLogger("test"), lambda: now, HttpClient([]))
+    provider.initialize({"baseUrl": "http://nobody.invalid", "secret": "example-secret"}, context)
+    headers = {"x-simulator-signature": signature}
+    return provider.verify_callback(CallbackRequest("POST", "http://here", headers, body))
+
+
+def test_the_documented_signature_is_taken() -> None:
+    assert vector()
+    page = (ROOT / "docs/simulator.md").read_text()
+    assert f"X-Simulator-Signature: {VECTOR}" in page
+    assert VECTOR_BODY.decode() in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken"), [(300, True), (-300, True), (301, False), (-301, False)]
+)
+def test_a_signature_holds_for_five_minutes_in_both_directions(seconds: int, taken: bool) -> None:
+    assert vector(VECTOR_TIME + timedelta(seconds=seconds)) is taken
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        "v1=" + VECTOR[-64:],
+        VECTOR[:-1],
+        VECTOR + "0",
+        VECTOR.upper(),
+        " " + VECTOR,
+        VECTOR + "\n",
+        VECTOR.replace("1700000000", "1700000001"),
+        VECTOR.replace("1700000000", "-1700000000"),
+        VECTOR.replace("1700000000", "9" * 400),
+        VECTOR[:-64] + "0" * 64,
+        "t=\u0661\u0667,v1=" + VECTOR[-64:],
+        "\x00",
+    ],
+)
+def test_a_forged_or_garbled_signature_is_refused(signature: str) -> None:
+    assert not vector(signature=signature)
+
+
+def test_a_changed_body_is_refused() -> None:
+    assert not vector(body=VECTOR_BODY + b" ")
+
+
+@given(signature=st.text(), body=st.binary())
+def test_no_text_at_all_is_taken_for_a_signature_or_breaks_the_check(
+    signature: str, body: bytes
+) -> None:
+    assert not vector(signature=signature, body=body)
+
+
+def test_a_request_without_the_header_is_refused() -> None:
+    assert not offline().verify_callback(CallbackRequest("POST", "http://here", {}, b"{}"))
+
+
+# tables
+
+
+def test_every_cause_is_canonical_and_every_word_of_the_carrier_but_one_is_known() -> None:
+    assert set(CAUSES.values()) <= set(CANONICAL)
+    words = {outcome.code for outcome in OUTCOMES.values() if outcome.code}
+    assert words - set(CAUSES) == {"gremlins", "internal"}
+
+
+def test_every_number_of_the_table_is_tried_by_a_test_here() -> None:
+    others = {"0000", "0022", "0033", "0044", "0066", "0501", "0504"}
+    assert set(OUTCOMES) == {*LINE, *REFUSED, *others}
+
+
+def test_the_page_on_the_simulator_holds_the_same_table() -> None:
+    page = (ROOT / "docs/simulator.md").read_text()
+    rows = re.findall(
+        r"^\| `(\d{4})` \| (.+?) \| `?([a-z0-9-]*)`? \| `?([a-z0-9_]*)`? \|$", page, re.MULTILINE
+    )
+    causes = {
+        **LINE,
+        **{digits: cause for digits, (_, cause) in REFUSED.items() if digits != "0500"},
+    }
+    assert [(digits, meaning, word, cause) for digits, meaning, word, cause in rows] == [
+        (digits, outcome.meaning, outcome.code or "", causes.get(digits, ""))
+        for digits, outcome in OUTCOMES.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "stranger"),
+    [
+        ("faxbot.providers.simulator", "faxbot.carriers"),
+        ("faxbot.carriers.simulator", "faxbot.providers"),
+    ],
+)
+def test_client_and_carrier_do_not_know_each_other(module: str, stranger: str) -> None:
+    program = f"import sys, {module}; sys.exit(any(name.startswith({stranger!r}) for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
