@@ -4,7 +4,7 @@ PostgreSQL."""
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from faxbot.models import Base
+from faxbot.models import Job
 
 
 def run(connection: Connection) -> None:
@@ -15,7 +15,7 @@ def run(connection: Connection) -> None:
         connection.exec_driver_sql("SET lock_timeout = '5s'")
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=Job.metadata,
         compare_type=True,
         compare_server_default=True,
         transactional_ddl=True,

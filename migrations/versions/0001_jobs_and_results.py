@@ -1,6 +1,7 @@
 """Jobs, attempts, the results table, and what the road of one fax needs beside them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -64,7 +65,7 @@ def job_key() -> sa.Column[object]:
     )
 
 
-def only_where(condition: str) -> dict[str, object]:
+def only_where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
