@@ -30,7 +30,7 @@ def explain(job: Job, now: datetime) -> str:
     status = Status(job.status)
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
     cause = CAUSES.get(job.reason or "")
-    confirmed = f"{job.pages_sent} of {job.pages} pages are confirmed" if job.pages_sent else ""
+    confirmed = f"{job.pages_sent} of {job.pages} pages confirmed" if job.pages_sent else ""
     sentence = (SCHEDULED if scheduled else SENTENCES[status]).format(
         provider=job.provider_id or "the carrier",
         when=_when(job.next_at, now),

@@ -1,0 +1,182 @@
+"""Options: a wrong variable is named with its mend, an empty one is unset, and no secret shows."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from faxbot import db, wiring
+from faxbot.config import OPTIONS, Config
+from faxbot.errors import ConfigError
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+
+WRONG = [
+    ("FAXBOT_ENV", "staging", "must be one of: development, production"),
+    ("FAXBOT_PORT", "-1", "must be at least 0"),
+    ("FAXBOT_PORT", "65536", "must be at most 65535"),
+    ("FAXBOT_PORT", "eighty", "is not a whole number"),
+    ("FAXBOT_PORT", "80.5", "is not a whole number"),
+    ("PUBLIC_API_URL", "fax.example.org", "must begin with https:// or http://"),
+    ("PUBLIC_API_URL", "ftp://fax.example.org", "must begin with https:// or http://"),
+    ("CELERY_BROKER_URL", "amqp://localhost", "must begin with redis://"),
+    ("CELERY_BROKER_URL", "localhost:6379", "must begin with redis://"),
+    ("REDIS_URL", "memory://", "must begin with redis://"),
+    ("CONFIG_MASTER_KEY", "too short", "is not the base64 of 32 bytes"),
+    ("CONFIG_MASTER_KEY", base64.b64encode(bytes(31)).decode(), "openssl rand -base64 32"),
+    ("CONFIG_MASTER_KEY", KEY + "\n", "is not the base64 of 32 bytes"),
+    ("REQUIRE_API_KEY", "maybe", "is neither true nor false"),
+    ("FAX_DISABLED", "2", "is neither true nor false"),
+    ("MAX_FILE_SIZE_MB", "0", "must be at least 1"),
+    ("FAXBOT_MAX_PAGES", "many", "is not a whole number"),
+    ("FAXBOT_DOCUMENT_MEMORY_MB", "64", "must be at least 256"),
+    ("FAXBOT_DEFAULT_REGION", "USA", "two letters of a country"),
+    ("FAXBOT_DEFAULT_REGION", "4\u0669", "two letters of a country"),
+    ("FAX_HEADER", "x" * 51, "longer than 50 characters"),
+    ("FAXBOT_WEB_WORKERS", "0", "must be at least 1"),
+    ("FAXBOT_LEASE_SECONDS", "nan", "is not a finite number"),
+    ("FAXBOT_LEASE_SECONDS", "inf", "is not a finite number"),
+    ("FAXBOT_LEASE_SECONDS", "1e999", "is not a finite number"),
+    ("FAXBOT_LEASE_SECONDS", "1 min", "is not a number"),
+    ("FAXBOT_LEASE_SECONDS", "29", "FAXBOT_HEARTBEAT_SECONDS must be at most half"),
+    ("FAXBOT_HEARTBEAT_SECONDS", "31", "at most half of FAXBOT_LEASE_SECONDS"),
+    ("FAXBOT_SWEEP_SECONDS", "0", "must be at least 0.2"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG)
+def test_a_wrong_variable_is_refused_by_name_and_with_its_mend(
+    name: str, value: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Config.load({name: value})
+
+    assert name in refused.value.detail
+    assert words in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:pass-word@h/db",
+        "postgresql+asyncpg://u:pass-word@h/db",
+        "garbage pass-word",
+        "postgresql://u:pass-word@h:port/db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite+pysqlcipher:///pass-word.db",
+    ],
+)
+def test_a_database_that_cannot_be_is_refused_without_its_password(
+    url: str, tmp_path: Path
+) -> None:
+    config = Config.load({"FAX_DATA_DIR": str(tmp_path), "DATABASE_URL": url})
+
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL ") as refused:
+        db.Database(config)
+    assert "pass-word" not in refused.value.detail
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_an_empty_variable_is_an_unset_one(option: object) -> None:
+    name = getattr(option, "name", "")
+
+    assert Config.load({name: ""}) == dataclasses.replace(Config.load({}), environ={name: ""})
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [(word, True) for word in ("1", "true", "TRUE", " yes ", "on")]
+    + [(word, False) for word in ("0", "false", "No", "off")],
+)
+def test_the_words_for_yes_and_no(word: str, value: bool) -> None:
+    assert Config.load({"FAX_DISABLED": word}).fax_disabled is value
+
+
+def test_every_option_is_named_once_and_explained() -> None:
+    names = [option.name for option in OPTIONS]
+
+    assert len(names) == len(set(names))
+    assert all(option.help and not option.help.endswith(".") for option in OPTIONS)
+    assert {option.kind for option in OPTIONS} == {"str", "int", "float", "bool", "Path"}
+
+
+@pytest.mark.parametrize(
+    ("given", "database"),
+    [
+        ("postgres://u:p@h:5432/fax", "postgresql+psycopg://u:p@h:5432/fax"),
+        ("postgresql://u@h/fax?sslmode=require", "postgresql+psycopg://u@h/fax?sslmode=require"),
+        ("postgresql+psycopg://u@h/fax", "postgresql+psycopg://u@h/fax"),
+        ("sqlite:////tmp/fax.db", "sqlite:////tmp/fax.db"),
+    ],
+)
+def test_the_database_is_the_one_named(given: str, database: str) -> None:
+    assert Config.load({"DATABASE_URL": given}).database == database
+
+
+def test_without_one_the_database_lies_in_the_data_folder(tmp_path: Path) -> None:
+    config = Config.load({"FAX_DATA_DIR": str(tmp_path / "a b")})
+
+    assert config.database == f"sqlite:///{tmp_path}/a b/faxbot.db"
+
+
+def test_the_broker_is_the_one_named_else_a_private_one(tmp_path: Path) -> None:
+    named = {"CELERY_BROKER_URL": "redis://one/1", "REDIS_URL": "redis://two/2"}
+    private = Config.load({"FAX_DATA_DIR": str(tmp_path / "a b")})
+
+    assert Config.load(named).broker == "redis://one/1"
+    assert Config.load({"REDIS_URL": "redis://two/2"}).broker == "redis://two/2"
+    assert not Config.load(named).embedded_broker
+    assert private.embedded_broker
+    assert private.broker == f"redis+socket://{tmp_path}/a%20b/broker.sock"
+    assert private.broker_socket == tmp_path / "a b" / "broker.sock"
+
+
+def test_a_socket_whose_path_is_too_long_lies_elsewhere_and_all_processes_agree_where(
+    tmp_path: Path,
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    link = tmp_path / ("l" * 100)
+    link.symlink_to(deep)
+    first, second = (Config.load({"FAX_DATA_DIR": str(path)}) for path in (deep, link))
+
+    assert len(str(first.broker_socket)) <= 107
+    assert first.broker_socket == second.broker_socket
+    assert first.broker_socket != Config.load({"FAX_DATA_DIR": str(deep) + "x"}).broker_socket
+
+
+def test_sip_means_asterisk() -> None:
+    assert Config.load({"FAX_BACKEND": "sip"}).provider_id == "asterisk"
+    assert Config.load({}).provider_id == "simulator"
+
+
+def test_no_secret_shows_when_the_configuration_is_printed() -> None:
+    secrets = {option.name for option in OPTIONS if option.secret}
+    given = dict.fromkeys(secrets, "s3cret-value") | {
+        "CONFIG_MASTER_KEY": KEY,
+        "CELERY_BROKER_URL": "redis://:s3cret-value@h/0",
+        "REDIS_URL": "redis://:s3cret-value@h/1",
+        "PHAXIO_API_SECRET": "s3cret-value",
+    }
+
+    shown = repr(Config.load(given)) + str(Config.load(given))
+
+    assert "s3cret" not in shown
+    assert KEY not in shown
+    assert {"DATABASE_URL", "API_KEY", "CONFIG_MASTER_KEY", "CELERY_BROKER_URL"} <= secrets
+
+
+def test_production_wants_keys_from_everybody_and_a_master_key_of_its_own(tmp_path: Path) -> None:
+    production = {"FAXBOT_ENV": "production", "FAX_DATA_DIR": str(tmp_path)}
+
+    with pytest.raises(ConfigError, match="REQUIRE_API_KEY"):
+        Config.load({**production, "REQUIRE_API_KEY": "false"})
+    with pytest.raises(ConfigError, match="CONFIG_MASTER_KEY"):
+        wiring.build(Config.load(production))
+    assert list(tmp_path.iterdir()) == [], "a key file was made all the same"
+    wiring.build(Config.load({**production, "CONFIG_MASTER_KEY": KEY})).close()
+    assert not (tmp_path / "master.key").exists()
