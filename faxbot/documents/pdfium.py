@@ -7,9 +7,10 @@ the library itself is the one that pypdfium2's wheel brings. PDFium is not threa
 from __future__ import annotations
 
 import ctypes
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_ulong, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_uint, c_ulong, c_void_p
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +25,18 @@ GRAY = 1
 ANNOTATIONS, PRINTING = 0x01, 0x800
 COUNTER_CLOCKWISE = 3
 WHITE = 0xFFFFFFFF
+IMAGE, FORM = 3, 5
 NO_FORM = 0
 # The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
 END, END_WITHIN = b"%%EOF", 2048
+
+LOOKED_INTO = (
+    10  # pages that a check parses; all are counted and measured, and rendering asks the rest
+)
+MOST_OBJECTS, NESTING = 10_000, 3  # of a page that are looked at for pictures
+BYTES_PER_PIXEL = (
+    7  # of all memory a child may have: a colour picture takes 4, and the work on it about as much
+)
 
 BROKEN = "The PDF is damaged; open it, print it to a new PDF and send that."
 
@@ -51,6 +61,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "FPDF_GetPageSizeByIndexF": (c_int, c_void_p, c_int, POINTER(_Size)),
     "FPDF_LoadPage": (c_void_p, c_void_p, c_int),
     "FPDF_ClosePage": (None, c_void_p),
+    "FPDFPage_CountObjects": (c_int, c_void_p),
+    "FPDFPage_GetObject": (c_void_p, c_void_p, c_int),
+    "FPDFFormObj_CountObjects": (c_int, c_void_p),
+    "FPDFFormObj_GetObject": (c_void_p, c_void_p, c_ulong),
+    "FPDFPageObj_GetType": (c_int, c_void_p),
+    "FPDFImageObj_GetImagePixelSize": (c_int, c_void_p, POINTER(c_uint), POINTER(c_uint)),
     "FPDFBitmap_CreateEx": (c_void_p, c_int, c_int, c_int, c_void_p, c_int),
     "FPDFBitmap_FillRect": (c_int, c_void_p, c_int, c_int, c_int, c_int, c_ulong),
     "FPDFBitmap_Destroy": (None, c_void_p),
@@ -124,6 +140,9 @@ def count(path: str, *, max_pages: int, max_pixels: int) -> int:
             )
         for index in range(pages):
             _fitting_size(document, index, max_pixels)
+            if index < LOOKED_INTO:
+                with _loaded(document, index) as page:
+                    _ask_for_pictures(page, index, max_pixels)
         return pages
 
 
@@ -162,7 +181,7 @@ def draw(path: str, first: int, last: int, *, resolution: str, max_pixels: int) 
     with _opened(path) as (document, _), _form(document) as form:
         for index in range(first, last):
             width, height = _fitting_size(document, index, max_pixels)
-            yield _page(document, form, index, place(width, height, resolution))
+            yield _page(document, form, index, place(width, height, resolution), max_pixels)
 
 
 @contextmanager
@@ -179,26 +198,63 @@ def _form(document: int) -> Iterator[int | None]:
         _pdf["FPDFDOC_ExitFormFillEnvironment"](form)
 
 
-def _page(document: int, form: int | None, index: int, at: Placement) -> Drawn:
+@contextmanager
+def _loaded(document: int, index: int) -> Iterator[int]:
     page = _pdf["FPDF_LoadPage"](document, index)
     if not page:
         raise DocumentUnreadable(
             f"Page {index + 1} of the PDF is damaged; print it to a new PDF and send that."
         )
+    try:
+        yield page
+    finally:
+        _pdf["FPDF_ClosePage"](page)
+
+
+def _ask_for_pictures(page: int, index: int, max_pixels: int) -> None:
+    """Refuse a picture for which memory would not do: PDFium leaves such a one out without a word."""
+    memory = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if memory != resource.RLIM_INFINITY:
+        max_pixels = min(max_pixels, memory // BYTES_PER_PIXEL)
+    across, down = c_uint(), c_uint()
+    for picture in _pictures(page, "FPDFPage_CountObjects", "FPDFPage_GetObject", NESTING):
+        _pdf["FPDFImageObj_GetImagePixelSize"](picture, byref(across), byref(down))
+        if across.value * down.value > max_pixels:
+            raise DocumentTooLarge(
+                f"A picture on page {index + 1} of the PDF has {across.value} x {down.value} pixels, more than this "
+                "server takes (FAXBOT_MAX_PIXELS); make it smaller and send that."
+            )
+
+
+def _pictures(holder: int, count: str, get: str, nesting: int) -> Iterator[int]:
+    kind_of, get_object = _pdf["FPDFPageObj_GetType"], _pdf[get]
+    for number in range(min(_pdf[count](holder), MOST_OBJECTS)):
+        part = get_object(holder, number)
+        kind = kind_of(part)
+        if kind == IMAGE:
+            yield part
+        elif kind == FORM and nesting:
+            yield from _pictures(
+                part, "FPDFFormObj_CountObjects", "FPDFFormObj_GetObject", nesting - 1
+            )
+
+
+def _page(document: int, form: int | None, index: int, at: Placement, max_pixels: int) -> Drawn:
     pixels = bytearray(WIDTH * at.length)
     buffer = (ctypes.c_char * len(pixels)).from_buffer(pixels)
     bitmap = _pdf["FPDFBitmap_CreateEx"](WIDTH, at.length, GRAY, ctypes.addressof(buffer), WIDTH)
     turn = COUNTER_CLOCKWISE if at.turned else 0
-    where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)
     try:
         _pdf["FPDFBitmap_FillRect"](bitmap, 0, 0, WIDTH, at.length, WHITE)
-        if form:
-            _pdf["FORM_OnAfterLoadPage"](page, form)
-        _pdf["FPDF_RenderPageBitmap"](*where)
-        if form:
-            _pdf["FPDF_FFLDraw"](form, *where)
-            _pdf["FORM_OnBeforeClosePage"](page, form)
+        with _loaded(document, index) as page:
+            _ask_for_pictures(page, index, max_pixels)
+            where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)
+            if form:
+                _pdf["FORM_OnAfterLoadPage"](page, form)
+            _pdf["FPDF_RenderPageBitmap"](*where)
+            if form:
+                _pdf["FPDF_FFLDraw"](form, *where)
+                _pdf["FORM_OnBeforeClosePage"](page, form)
     finally:
         _pdf["FPDFBitmap_Destroy"](bitmap)
-        _pdf["FPDF_ClosePage"](page)
     return Drawn(pixels, at.length)

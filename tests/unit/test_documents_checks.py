@@ -128,6 +128,7 @@ BAD: dict[str, tuple[Callable[[], bytes], type[DocumentError], str]] = {
     "pdf of 51 pages": (lambda: make.letter_pdf(51), DocumentTooLarge, "51 pages"),
     "pdf of 10,000 pages": (hostile.many_pages, DocumentTooLarge, "10000 pages"),
     "pdf with a vast page": (hostile.vast_page, DocumentTooLarge, "Page 2"),
+    "pdf with a vast picture": (hostile.image_bomb_pdf, DocumentTooLarge, "30000 x 30000"),
     "png cut off": (lambda: hostile.cut(make.encoded(make.photo((200, 200)), "PNG")), DocumentUnreadable, "damaged"),
     "png with a flipped bit": (
         lambda: make.encoded(make.marked((80, 80)), "PNG").replace(b"IDAT", b"IDAU"), DocumentUnreadable, "damaged"),
