@@ -79,7 +79,6 @@ def submit(
     reply again, byte for byte; with another request KeyReused; while the first is in flight
     KeyInFlight at once. Raises DatabaseAway, InvalidFields.
     """
-    _check_provider(runtime, submission.provider_id)
     now = runtime.now()
     job = _new_job(runtime, actor, submission, now)
     body = present(job)
@@ -103,6 +102,7 @@ def submit(
                 earlier = _remember(runtime, session, actor, submission, key, job, body, now)
                 if earlier is not None:
                     return earlier
+            _check(runtime, submission, now)
             _insert(session, job, documents, now)
             # From here on the commit decides, and its answer may be lost on the way to us: a fax
             # without its document would be worse than a document without its fax.
@@ -115,11 +115,15 @@ def submit(
     return Answer(202, body, False, job.id)
 
 
-def _check_provider(runtime: Runtime, provider_id: str | None) -> None:
-    if provider_id is not None and provider_id != runtime.config.provider_id:
+def _check(runtime: Runtime, submission: Submission, now: datetime) -> None:
+    """Raise InvalidFields for what changes with time and settings; asked behind the key, because a
+    repeat gets its first answer however late it comes."""
+    if submission.provider_id not in (None, runtime.config.provider_id):
         raise InvalidFields(
             errors={"provider_id": ["is not an active provider of this server (FAX_BACKEND)"]}
         )
+    if submission.expires_at is not None and submission.expires_at <= now:
+        raise InvalidFields(errors={"expires_at": ["lies in the past"]})
 
 
 def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: datetime) -> Job:

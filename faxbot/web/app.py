@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from faxbot import spool
 from faxbot.errors import FaxbotError
 from faxbot.runtime import Runtime
-from faxbot.web import api, auth, bodies, callbacks, docs, faxes, health, uploads
+from faxbot.web import api, auth, bodies, callbacks, docs, faxes, health
 
 BLUEPRINTS = (faxes.blueprint, callbacks.blueprint, health.blueprint)
 JSON_BYTES = 64 * 1024
@@ -78,6 +78,5 @@ def _finish(response: Response) -> Response:
     if "Cache-Control" not in headers:
         headers["Cache-Control"] = "no-store"
     if response.status_code >= 400 and bodies.has_body(request.environ):
-        limit = auth.runtime().config.max_bytes + uploads.FORM_BYTES
-        response.call_on_close(partial(bodies.drain, request.environ, limit))
+        response.call_on_close(partial(bodies.drain, request.environ))
     return response

@@ -15,6 +15,7 @@ Environ = Mapping[str, Any]
 STALL_SECONDS = 30.0
 """A client that sends nothing for so long is gone; its thread is needed."""
 DRAIN_SECONDS = 5.0
+DRAIN_BYTES = 256 * 1024 * 1024
 _PIECE = 64 * 1024
 
 
@@ -32,12 +33,12 @@ def limit_stall(environ: Environ) -> None:
         socket.settimeout(STALL_SECONDS)
 
 
-def drain(environ: Environ, limit: int) -> None:
-    """Read and forget at most `limit` bytes of the body within DRAIN_SECONDS; the server closes what is longer."""
+def drain(environ: Environ) -> None:
+    """Read and forget what is left of the body, within the limits; the server closes the connection on a longer one."""
     socket = environ.get("gunicorn.socket")
     if socket is None:
         return
-    deadline = time.monotonic() + DRAIN_SECONDS
+    limit, deadline = DRAIN_BYTES, time.monotonic() + DRAIN_SECONDS
     try:
         while limit > 0 and (left := deadline - time.monotonic()) > 0:
             socket.settimeout(left)

@@ -246,6 +246,7 @@ def test_what_is_not_a_number_is_refused(
         ({"header": "caf\u00e9"}, "header"),
         ({"send_at": "2026-12-24T00:00:00"}, "send_at"),
         ({"send_at": "2126-12-24T00:00:00Z"}, "send_at"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"send_at": "2026-12-24T00:00:00Z", "expires_at": "2026-12-23T00:00:00Z"}, "expires_at"),
         ({"provider_id": "nobody"}, "provider_id"),
         ({"provider_id": "../local"}, "provider_id"),

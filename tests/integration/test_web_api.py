@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_a_refused_request_leaves_its_key_free(client: FlaskClient) -> None:
     assert send(client, key="k", priority="high").status_code == 422
 
     assert sent_in(client, key="k")["status"] == "queued"
+
+
+def test_a_repeat_has_its_first_answer_when_its_time_is_long_over(
+    client: FlaskClient, runtime: Runtime
+) -> None:
+    fields = {"send_at": "2026-12-24T00:00:00Z", "expires_at": "2026-12-25T00:00:00Z"}
+    first = send(client, key="k", **fields)
+    years_later = replace(runtime, now=lambda: datetime(2031, 1, 1, tzinfo=UTC))
+    client.application.extensions["faxbot"] = years_later
+
+    assert send(client, key="k", **fields).data == first.data
+    assert_problem(send(client, key="other", **fields), 422, "invalid-fields")
 
 
 def test_two_accounts_may_use_the_same_key(client: FlaskClient, runtime: Runtime) -> None:
