@@ -122,7 +122,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # it has no type
             # flask-smorest's response() would dump each answer through a schema; views answer with bytes.
             for number, path in enumerate(paths):
                 name = f"{view.__name__}_{number}" if number else view.__name__
-                documented = self.doc(operationId=name, **doc)(decorated)
+                same = {"x-same-as": view.__name__} if number else {}
+                documented = self.doc(operationId=name, **doc, **same)(decorated)
                 self.route(path, methods=[method], endpoint=name)(documented)
             return decorated
 
@@ -193,6 +194,9 @@ class Api(flask_smorest.Api):  # type: ignore[misc] # it has no types
     def __init__(self, app: Flask, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self.ma_plugin.converter.add_parameter_attribute_function(_tags_in_query)
+
+    def _register_pagination_header(self) -> None:
+        """None: pages are followed by cursor, and the document has no shape that nobody sends."""
 
     def handle_http_exception(self, error: HTTPException) -> AnyResponse:
         """What Flask refuses by itself: unknown address, wrong method, too long a body, and what nobody caught."""

@@ -107,6 +107,7 @@ def _view(spec: Json) -> Json:
             for scope, meaning in identity.SCOPES.items()
             if scope in {one["scope"] for one in operations}
         },
+        "titles": {one["id"]: f"{one['method']} {one['path']}" for one in operations},
         "groups": [
             {
                 "name": tag["name"],
@@ -122,6 +123,7 @@ def _view(spec: Json) -> Json:
                 "fields": _fields(schema),
             }
             for name, schema in schemas.items()
+            if name not in _sent(spec)
         ],
         "problems": PROBLEMS.values(),
     }
@@ -139,6 +141,7 @@ def _operation(path: str, method: str, operation: Json, spec: Json) -> Json:
     schema = _resolve(body.get("schema", {}), spec["components"]["schemas"])
     return {
         "id": operation["operationId"],
+        "same_as": operation.get("x-same-as"),
         "group": operation["tags"][0],
         "method": method.upper(),
         "path": path,
@@ -169,9 +172,25 @@ def _answer(status: str, answer: Json) -> Json:
     return {
         "status": status,
         "description": answer["description"],
-        "shape": "" if failed else content.get("schema", {}).get("$ref", "").rpartition("/")[2],
+        "shape": "" if failed else _name(content.get("schema", {})),
         "failed": failed,
     }
+
+
+def _sent(spec: Json) -> set[str]:
+    """The shapes of requests; each is shown with its operation."""
+    bodies = [
+        operation.get("requestBody", {}).get("content", {})
+        for item in spec["paths"].values()
+        for operation in item.values()
+        if isinstance(operation, dict)
+    ]
+    return {_name(one.get("schema", {})) for contents in bodies for one in contents.values()}
+
+
+def _name(schema: Json) -> str:
+    """The name of a shape that is referred to, empty for one that stands here."""
+    return str(schema.get("$ref", "")).rpartition("/")[2]
 
 
 def _first(contents: Json) -> tuple[str, Json]:
@@ -192,24 +211,25 @@ def _fields(schema: Json) -> list[Json]:
 
 
 def _resolve(schema: Json, schemas: Json) -> Json:
-    name = schema.get("$ref", "").rpartition("/")[2]
+    name = _name(schema)
     return schemas[name] if name else schema
 
 
 def _type(field: Json) -> str:
     """A field's type and limits in a few words."""
     if "$ref" in field:
-        return str(field["$ref"]).rpartition("/")[2]
+        return _name(field)
     if union := field.get("anyOf") or field.get("allOf"):
         return " or ".join(_type(one) for one in union)
     if "enum" in field:
         return " | ".join(f"`{value}`" for value in field["enum"] if value is not None)
     if "items" in field:
-        return f"list of {_type(field['items'])}s"
+        return f"list of {_type(field['items'])}"
     if field.get("format") == "binary":
         return "file"
     kinds = field.get("type", "any")
-    return (kinds if isinstance(kinds, str) else " or ".join(kinds)) + _limits(field)
+    words = kinds if isinstance(kinds, str) else " or ".join(kinds)
+    return words.replace("string", "time") if "format" in field else words + _limits(field)
 
 
 def _limits(field: Json) -> str:
@@ -217,7 +237,7 @@ def _limits(field: Json) -> str:
         return f", {field['minimum']} to {field['maximum']}"
     if "maxLength" in field:
         return f", at most {field['maxLength']} characters"
-    return f" ({field['format']})" if "format" in field else ""
+    return ""
 
 
 def _curl(server: str, path: str, method: str, operation: Json, schema: Json) -> str:
@@ -238,4 +258,5 @@ def _curl(server: str, path: str, method: str, operation: Json, schema: Json) ->
             if name in schema.get("required", [])
         }
         lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(required))}"]
+    lines[:2] = [" ".join(lines[:2])]
     return " \\\n  ".join([*lines, f'"{address}"' if "$" in address else address])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import re
@@ -438,11 +439,14 @@ def test_the_page_needs_nothing_from_outside_and_all_its_links_lead_somewhere(
 
 
 def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None:
-    page = client.get("/docs").get_data(as_text=True)
+    page = html.unescape(client.get("/docs").get_data(as_text=True))
+    commands = re.findall(r"<pre><code>curl[^<]*?(http://[^<\"]*)", page)
 
-    assert page.count("<pre><code>curl") == len(
-        [route for route in ACCESS if not re.search("openapi|docs", route)]
-    )
+    assert {command.removeprefix("http://127.0.0.1:8080") for command in commands} == {
+        route.split()[1].replace("<fax_id>", "$FAX_ID").replace("<", "{").replace(">", "}")
+        for route in ACCESS
+        if not re.search("openapi|docs", route)
+    }
 
 
 # Anything at all ----------------------------------------------------------------------------------
