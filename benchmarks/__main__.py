@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import machine, product, report, stages, uploads
@@ -121,8 +124,19 @@ class Bench:
             stages.growth(self.figures, side, self.length, say)
 
     def rendering(self) -> None:
-        """P16: conversion."""
+        """P16: conversion, by a program of its own: {"values": {quantity: {side: [...]}}, "table": Markdown}."""
+        if find_spec("benchmarks.rendering") is None:
+            say("conversion is left out: there is no benchmarks/rendering.py")
+            return
         say("conversion")
+        command = [sys.executable, "-m", "benchmarks.rendering", "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=PAGE.parent.parent)
+        said = json.loads(done.stdout)
+        for what, sides in said["values"].items():
+            for side, values in sides.items():
+                for value in values:
+                    self.figures.add(what, side, value)
+        self.figures.facts["rendering"] = said["table"]
 
 
 def say(text: str) -> None:

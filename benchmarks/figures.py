@@ -60,6 +60,8 @@ class Figures:
         self.add(f"{stage}/refused", side, float(sum(outcome.refused.values())))
         if outcome.accepted:
             self.add(f"{stage}/cpu", side, 1000 * own_cpu / outcome.accepted)
+            for role, seconds in outcome.cpu_seconds.items():
+                self.add(f"{stage}/cpu/{role}", side, 1000 * seconds / outcome.accepted)
         if outcome.through_rate is not None:
             self.add(f"{stage}/through", side, outcome.through_rate)
         for name, spread in (

@@ -89,6 +89,11 @@ def processes(roots: Iterable[int]) -> list[Process]:
     return found
 
 
+def children(parent: int) -> list[Process]:
+    """The processes that `parent` started itself."""
+    return [one for one in processes([parent]) if _parent(Path(f"/proc/{one.pid}")) == parent]
+
+
 def _kilobytes(rollup: str, name: str) -> int:
     for line in rollup.splitlines():
         if line.startswith(f"{name}:"):

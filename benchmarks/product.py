@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,11 +14,18 @@ from benchmarks.carrier import HttpLedger, get_json
 from benchmarks.client import Address
 from benchmarks.floor.start import start_carrier
 from benchmarks.launch import Child, NotStarted, Workshop, free_port, until
+from benchmarks.processes import children
 from benchmarks.service import Service
 from benchmarks.sides import Side
 
 HERE = Path(__file__).parent.parent
 _SECRET = "shared with the carrier"  # noqa: S105 - both ends are ours
+
+_ROLE = re.compile(r"faxbot\.cli (\w+)")
+_PORT = re.compile(r"carrier simulator --port (\d+)")
+_WARNINGS = ("--log-level", "warning")
+_QUIET = {"web": _WARNINGS, "worker": _WARNINGS, "beat": _WARNINGS}
+"""As `faxbot up` starts its roles."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Product:
         """Start one role."""
         log = f"{self.name}-{role}".replace(" ", "-")
         return self.workshop.python(
-            log, "faxbot.cli", role, *words, "--log-level", "warning", environment=self.environment
+            log, "faxbot.cli", role, *words, *_QUIET.get(role, ()), environment=self.environment
         )
 
     def web(self) -> Child:
@@ -56,10 +64,10 @@ class Product:
         until(self.answers, child, seconds=60)
         return child
 
-    def answers(self) -> bool:
+    def answers(self, path: str = "/health") -> bool:
         """Whether web is there."""
         try:
-            get_json(Address.of(self.url), "/health")
+            get_json(Address.of(self.url), path)
         except OSError:
             return False
         return True
@@ -116,8 +124,14 @@ def start_embedded(workshop: Workshop, name: str) -> Side:
     """`faxbot up`: SQLite, the embedded broker and the simulator, all from one command."""
     product = install(workshop, name, "", "")
     up = product.start("up")
-    until(product.answers, up, seconds=60)
-    return Side(name, product.service(), {"up": [up.pid]})
+    until(lambda: product.answers("/health/ready"), up, seconds=60)
+    roles, ledger = {}, None
+    for child in children(up.pid):
+        role = _ROLE.search(child.command)
+        roles[role[1] if role else "broker"] = [child.pid]
+        if port := _PORT.search(child.command):
+            ledger = HttpLedger(f"http://127.0.0.1:{port[1]}")
+    return Side(name, product.service(), roles, ledger)
 
 
 def plugin_folder(workshop: Workshop) -> Path:

@@ -18,7 +18,7 @@ class Side:
     service: Service
     roles: Mapping[str, Sequence[int]]
     ledger: Ledger | None = None
-    own: tuple[str, ...] = field(default=("web", "worker", "beat", "up"))
+    own: tuple[str, ...] = field(default=("web", "worker", "beat"))
 
     @property
     def watched(self) -> Watched:
