@@ -70,7 +70,7 @@ REASONS = {
     "broken_exit": "it cannot be imported: SystemExit at __init__.py:7",
     "broken_base": "Plugin is no TransportPlugin, as its type 'transport' demands",
     "broken_function": "Plugin is no TransportPlugin, as its type 'transport' demands",
-    "broken_abstract": "Plugin lacks send",
+    "broken_abstract": "Plugin lacks delete",
     "broken_promise": "Plugin lacks look_up() (trait status_lookup), fetch() (trait status_lookup)",
     "broken_attribute": "it cannot be imported: AttributeError at __init__.py",
     "broken_type": "its type 'telegraph' is unknown "
