@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 INK = 255  # in the black and white image: Group 4 codes these pixels as black runs
 TONES = 256
@@ -26,6 +26,7 @@ TONES = 256
 SOLID = 90  # darker than this is ink wherever it stands, so that the inside of broad strokes stays black
 PLAIN = 150  # the threshold of a page with nothing but dark ink; text keeps its weight
 PAPER_SHARE = 0.85  # brighter than this part of the paper's own level counts as paper
+EVEN = 0.88  # paper differs from its own level by no more than this, either way
 CONTRAST = 0.82  # ink is darker than this part of the paper around it; on noisy paper darker still
 CONTRAST_NOISY = 0.75
 PICTURE_CLEAN, PICTURE_NOISY = (
@@ -42,7 +43,7 @@ SHADOWS, LIGHTS, GAMMA = (
     228,
     0.85,
 )  # a picture's range: black below, white above, lighter between for dot gain
-DULLEST = 150  # a picture's lights are stretched down to here at most
+DULLEST = 160  # a picture's lights are stretched down to here at most
 
 _Operation = Callable[[Image.Image, Image.Image], Image.Image]
 
@@ -67,7 +68,7 @@ def ink(grey: Image.Image, resolution: str) -> Image.Image:
         return grey.point([INK if tone < PLAIN else 0 for tone in range(TONES)], "1")
     source = grey
     if page.noisy and page.paper >= HALF:
-        source = grey.filter(ImageFilter.Kernel((3, 3), [1, 2, 1, 2, 4, 2, 1, 2, 1]))
+        source = grey.filter(ImageFilter.BoxBlur(0.7))
     result = _darker(source, _thresholds(page).resize(grey.size, Image.Resampling.NEAREST))
     if page.shaded >= FEW_SHADED:
         pictures = _pictures(page)
@@ -83,14 +84,15 @@ def _survey(grey: Image.Image, down: int) -> _Survey:
     half = grey.reduce((2, down))
     tones = half.histogram()
     # Windows of 20 and 12 pixels of a fine page: wider than a stroke of text, narrower than what counts as a shade.
-    brightest = _spread(_pooled(half, ImageChops.lighter), ImageChops.lighter, (1, 1, 2), (1, 1, 2))
+    brightest = _spread(_pooled(half, ImageChops.lighter), ImageChops.lighter, (1, 1, 2))
     pooled = _pooled(half, ImageChops.darker)
-    darkest = _spread(pooled, ImageChops.darker, (1, 1), (1, 1))
+    darkest = _spread(pooled, ImageChops.darker, (1, 1))
     highs = brightest.histogram()
     level = max(range(160, TONES), key=lambda tone: (sum(highs[tone - 6 : tone + 7]), tone))
     paper_from = int(level * PAPER_SHARE)
     points = brightest.width * brightest.height
-    paper = sum(highs[paper_from:]) / points
+    # Paper is much of one level; brightness alone may also be a sky.
+    paper = sum(highs[int(level * EVEN) : int(level / EVEN) + 1]) / points
     # Paper from a program has one grey, scanned paper a hill of them.
     peak = max(range(level - 6, min(TONES, level + 7)), key=tones.__getitem__)
     alike = sum(tones[peak - 2 : peak + 3]) / sum(tones)
@@ -106,20 +108,22 @@ def _survey(grey: Image.Image, down: int) -> _Survey:
 
 def _pooled(image: Image.Image, operation: _Operation) -> Image.Image:
     """Half the size, by the brightest or darkest of each four points."""
-    image = operation(image, ImageChops.offset(image, -1, 0))
-    image = operation(image, ImageChops.offset(image, 0, -1))
+    image = operation(image, ImageChops.offset(image, 1, 0))
+    image = operation(image, ImageChops.offset(image, 0, 1))
+    # Of two points the nearest to the middle is the second, which has seen the first.
     return image.resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
 
 
-def _spread(
-    image: Image.Image, operation: _Operation, across: tuple[int, ...], down: tuple[int, ...]
-) -> Image.Image:
-    """The operation over a window around each point; wraps at the borders, where margins are."""
-    for step in across:
-        image = operation(image, ImageChops.offset(image, step, 0))
-    for step in down:
-        image = operation(image, ImageChops.offset(image, 0, step))
-    return ImageChops.offset(image, -sum(across) // 2, -sum(down) // 2)
+def _spread(image: Image.Image, operation: _Operation, steps: tuple[int, ...]) -> Image.Image:
+    """The operation over a square around each point, sum(steps) + 1 points wide."""
+    reach = sum(steps)
+    neutral = 0 if operation is ImageChops.lighter else 255
+    wide = ImageOps.expand(image, reach, neutral)
+    for step in steps:
+        wide = operation(wide, ImageChops.offset(wide, step, 0))
+        wide = operation(wide, ImageChops.offset(wide, 0, step))
+    left = reach + reach // 2
+    return wide.crop((left, left, left + image.width, left + image.height))
 
 
 def _thresholds(page: _Survey) -> Image.Image:
@@ -140,7 +144,7 @@ def _pictures(page: _Survey) -> Image.Image:
     # Where nothing is dark, an edge is the border of a shade: thresholded it would become a thick frame.
     pale = page.darkest.point([255 if tone >= PALE else 0 for tone in range(TONES)])
     # Dots come back to within two pixels of lettering, which keeps a fine halo.
-    flat = _spread(ImageChops.lighter(even, pale), ImageChops.lighter, (1, 1), (1, 1))
+    flat = _spread(ImageChops.lighter(even, pale), ImageChops.lighter, (1, 1))
     if page.paper < HALF:
         return flat
     limit = int(page.level * (PICTURE_NOISY if page.noisy else PICTURE_CLEAN))
