@@ -74,9 +74,7 @@ def ink(grey: Image.Image, resolution: str) -> Image.Image:
         pictures = _pictures(page)
         if pictures.getbbox():
             dots = _screened(source, page, resolution)
-            result.paste(
-                dots, mask=pictures.resize(grey.size, Image.Resampling.NEAREST).convert("1")
-            )
+            result.paste(dots, mask=pictures.resize(grey.size, Image.Resampling.NEAREST))
     return result
 
 
