@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from flask import Flask
 from flask.testing import FlaskClient
 from urllib3.filepost import encode_multipart_formdata
+from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
 from faxbot import identity
@@ -36,9 +39,38 @@ def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:
     return token
 
 
+_DOCUMENT: dict[str, Any] = {}
+
+
+class DocumentedClient(FlaskClient):
+    """A client that finds every answer in the OpenAPI document, by its status and media type."""
+
+    def open(self, *arguments: Any, **options: Any) -> TestResponse:
+        response = super().open(*arguments, **options)
+        method, path = response.request.method, response.request.path
+        try:
+            rule, _ = self.application.url_map.bind("").match(path, method, return_rule=True)
+        except HTTPException:
+            return response  # no such route
+        item = _document(self.application)["paths"].get(re.sub("<(.*?)>", r"{\1}", rule.rule), {})
+        if method.lower() in item:
+            answers = item[method.lower()]["responses"]
+            assert str(response.status_code) in answers, (method, rule.rule, response.status_code)
+            assert response.mimetype in answers[str(response.status_code)]["content"]
+        return response
+
+
+def _document(app: Flask) -> dict[str, Any]:
+    if not _DOCUMENT:
+        _DOCUMENT.update(json.loads(FlaskClient(app, app.response_class).get("/openapi.json").data))
+    return _DOCUMENT
+
+
 def client_of(runtime: Runtime, key: str | None = None) -> FlaskClient:
     """A client of the application; each of its requests shows `key`."""
-    client = create_app(runtime).test_client()
+    app = create_app(runtime)
+    app.test_client_class = DocumentedClient
+    client = app.test_client()
     if key is not None:
         client.environ_base["HTTP_X_API_KEY"] = key
     return client
