@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,10 +69,11 @@ def demo(document: Path | None, verbose: bool) -> int:
         supervisor.on_any_port(config), command, console=_console(config), verbose=verbose
     )
     if code == 0:
+        program = "faxbot" if shutil.which("faxbot") else os.path.relpath(sys.argv[0])
         click.echo(
-            f"\nWhat just happened: docs/map.md. The fax and its timeline stay in {config.data_dir}/.\n"
-            f"Serve them:         make run, then look at http://127.0.0.1:{config.port}/docs\n"
-            "Send your own:      faxbot send FILE.pdf --to +15550100000 --wait, while it runs"
+            f"\nThe fax and its timeline stay in {config.data_dir}/; docs/map.md tells what just happened.\n"
+            f"Serve them:     {program} up (or make run), then look at http://127.0.0.1:{config.port}/docs\n"
+            f"Send your own:  {program} send FILE.pdf --to {_NUMBER} --wait, while that runs"
         )
     return code
 

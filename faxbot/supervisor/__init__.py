@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -143,7 +144,7 @@ class _Site:
         """What a newcomer needs to know, in a few lines."""
         key_file = first_key_file(self._config)
         has_key = first_key(self._config) is not None
-        key = f"$(cat {key_file})" if has_key else "YOUR_KEY"
+        key = f"$(cat {shlex.quote(str(key_file))})" if has_key else "YOUR_KEY"
         where = str(key_file) if has_key else "faxbot keys create --name NAME --scope fax:send"
         return [
             f"faxbot answers at {self.url}, but is not ready: {missing}"

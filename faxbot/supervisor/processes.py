@@ -121,10 +121,13 @@ class Processes:
         self._signals: deque[int] = deque()
         self._ending = False
         self._hurry = False
+        self._others: set[int] = set()
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
 
     def __enter__(self) -> Self:
+        # What a shell started before it became us (`something & exec faxbot up`) is not ours to end.
+        self._others = _own_children()
         adopt_orphans()
         # A signal writes a byte into the socket, which wakes the selector at once.
         for end in (self._wake, self._waker):
@@ -205,7 +208,7 @@ class Processes:
         self._ending = True
         for wave in reversed(self._waves):
             self._stop(wave)
-        self._until(lambda: not _kill_children(), 10.0)
+        self._until(lambda: not self._kill_orphans(), 10.0)
         for output in tuple(self._outputs.values()):
             self._hear(output, 0)
 
@@ -347,6 +350,14 @@ class Processes:
                 _signal(child, signal.SIGKILL)
         self._until(lambda: not any(child.runs for child in wave), 10.0)
 
+    def _kill_orphans(self) -> set[int]:
+        """SIGKILL what became our child because its own parent ended; who that was."""
+        orphans = _own_children() - self._others
+        for pid in orphans:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return orphans
+
     def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not condition() and time.monotonic() < end:
@@ -379,15 +390,10 @@ def _kill_group(child: Child) -> None:
             os.killpg(child.process.pid, signal.SIGKILL)
 
 
-def _kill_children() -> int:
-    """SIGKILL what is still a child of this process; how many there were."""
-    count = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _parent(entry) == os.getpid():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(int(entry.name), signal.SIGKILL)
-            count += 1
-    return count
+def _own_children() -> set[int]:
+    """The pids of all children of this process, adopted ones and zombies included."""
+    entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {int(entry.name) for entry in entries if _parent(entry) == os.getpid()}
 
 
 def _parent(process: Path) -> int | None:

@@ -23,7 +23,6 @@ from reportlab.pdfgen.canvas import Canvas
 from tests.conftest import StartService
 from tests.ground import eventually, is_alive
 from tests.installation import FAXBOT, Installation, Service, Stores
-from tests.servers import free_port
 
 TO = ("--to", "+15550100000")
 
@@ -368,26 +367,6 @@ def test_a_provider_that_is_not_there_is_said_and_the_rest_serves(
         assert service.request("GET", "/health").status_code == 200
     finally:
         service.stop()
-
-
-def test_the_roles_run_singly_as_in_production(
-    store: Installation, broker: str, start_service: StartService, document: Path
-) -> None:
-    assert broker
-    port = free_port()
-    store.env |= {
-        "FAXBOT_ENV": "production",
-        "CONFIG_MASTER_KEY": b64encode(os.urandom(32)).decode(),
-        "SIMULATOR_BASE_URL": f"http://127.0.0.1:{port}",
-        "SIMULATOR_SECRET": os.urandom(16).hex(),
-    }
-    web = start_service(store, "web")
-    start_service(store, "carrier", "simulator", "--port", str(port), "--seconds-per-page", "0")
-    # Callbacks go to where the worker says that web is.
-    start_service(store, "worker", FAXBOT_PORT=str(web.port))
-    start_service(store, "beat")
-
-    assert send(web, document)["status"] == "delivered"
 
 
 def raw(service: Service, request: bytes) -> bytes:

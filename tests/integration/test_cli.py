@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ import click
 import pytest
 
 from faxbot import cli, db
+from tests.ground import ENVIRONMENT
 from tests.installation import FAXBOT, Installation
 from tests.servers import free_port
 
@@ -38,13 +41,30 @@ class Ended:
         return json.loads(self.out)
 
 
+def environment(installation: Installation, changes: dict[str, str]) -> dict[str, str]:
+    return {**installation.env, **changes}
+
+
 def run(installation: Installation, *words: str | Path, **changes: str) -> Ended:
-    """Run `faxbot words...` in the installation, with `changes` to its environment."""
-    command = [str(word) for word in (FAXBOT, *words)]
-    env = {**installation.env, **changes}
+    """`faxbot words...` in the installation, with `changes` to its environment; in this process, which saves half a
+    second of imports each time."""
+    env = environment(installation, changes)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name in set(ENVIRONMENT) - set(env):
+            patch.delenv(name)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.chdir(installation.folder)
+        code = cli.run([str(word) for word in words])
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def run_process(installation: Installation, *words: str, **changes: str) -> Ended:
+    """The same as a process of its own."""
     done = subprocess.run(
-        command,
-        env=env,
+        [FAXBOT, *words],
+        env=environment(installation, changes),
         cwd=installation.folder,
         capture_output=True,
         text=True,
@@ -170,7 +190,7 @@ def test_a_number_given_for_an_id_is_not_repeated(capsys: pytest.CaptureFixture[
 def test_a_wrong_setting_is_one_line_that_names_it(
     embedded: Installation, words: list[str]
 ) -> None:
-    ended = run(embedded, *words, FAXBOT_PORT="eighty")
+    ended = run_process(embedded, *words, FAXBOT_PORT="eighty")
 
     assert ended.code == 1
     assert one_line(ended.err) == "faxbot: FAXBOT_PORT is not a whole number"
@@ -179,7 +199,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(
 def test_a_data_folder_that_cannot_be_is_one_line(embedded: Installation) -> None:
     (embedded.folder / "in-the-way").touch()
     for words in (["up"], ["db", "upgrade"], ["keys", "list"]):
-        ended = run(embedded, *words, FAX_DATA_DIR="in-the-way")
+        ended = run_process(embedded, *words, FAX_DATA_DIR="in-the-way")
         assert ended.code == 1
         assert "in-the-way" in ended.err.splitlines()[-1]
         assert "Traceback" not in ended.err
@@ -323,8 +343,8 @@ def test_no_first_key_where_there_are_others_and_none_in_production(embedded: In
     run(embedded, "prepare")
     assert not first_key(embedded).exists()
 
-    new = {"FAX_DATA_DIR": str(embedded.folder / "production")}
-    assert run(embedded, "prepare", FAXBOT_ENV="production", **new).code == 0
+    new = {"FAX_DATA_DIR": str(embedded.folder / "production"), "FAXBOT_ENV": "production"}
+    assert run(embedded, "prepare", CONFIG_MASTER_KEY="A" * 43 + "=", **new).code == 0
     assert not (embedded.folder / "production" / "first-api-key").exists()
 
 

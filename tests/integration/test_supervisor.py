@@ -363,6 +363,24 @@ def test_orphans_that_left_every_session_are_collected_and_end_with_the_rest(
     assert not psutil.pid_exists(lasting)
 
 
+def test_what_was_there_before_is_left_alone(start: StartFamily) -> None:
+    family = start(
+        """
+        stranger = subprocess.Popen(["sleep", "600"])
+        with family() as processes:
+            processes.add(role("one"))
+            serve(processes)
+        note("still there", stranger.poll() is None)
+        stranger.kill()
+        """,
+        one=SLEEPER,
+    )
+    family.wait_for("serving")
+
+    assert family.stop() == 0
+    assert [alive for alive, _ in family.notes("still there")] == [True]
+
+
 def test_a_child_that_stops_answering_is_killed_and_started_again(start: StartFamily) -> None:
     family = start(
         """
