@@ -98,7 +98,7 @@ def pdf(pages: int = 1) -> bytes:
 def heavy_pdf(size: int) -> bytes:
     """A PDF of one page and a little more than `size` bytes, good in all else."""
     with pikepdf.open(io.BytesIO(pdf())) as document:
-        document.attachments["noise"] = pikepdf.AttachedFileSpec(document, os.urandom(size))
+        document.Root.Noise = pikepdf.Stream(document, os.urandom(size))
         data = io.BytesIO()
         document.save(data)
     return data.getvalue()

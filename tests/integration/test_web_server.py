@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,30 @@ def test_a_refused_request_does_not_end_the_connection(service: Service) -> None
         ]
 
     assert statuses == [400, 202, 400, 202]
+
+
+def test_requests_with_one_key_at_the_same_time_make_one_fax(service: Service) -> None:
+    before = faxes(service)
+
+    def submit(_: int) -> requests.Response:
+        return service.request(
+            "POST",
+            "/fax/send",
+            headers={"Idempotency-Key": "at the same time"},
+            data={"to": NUMBER},
+            files={"file": TEXT},
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(24)))
+    taken = [answer for answer in answers if answer.status_code == 202]
+    waiting = [answer for answer in answers if answer.status_code == 409]
+
+    assert len(taken) + len(waiting) == len(answers)
+    assert len({answer.content for answer in taken}) == 1
+    assert ["Idempotency-Replayed" in answer.headers for answer in taken].count(False) == 1
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in waiting)
+    assert faxes(service) == before + 1
 
 
 def test_no_log_has_a_number_a_key_or_a_name_of_a_file(service: Service) -> None:
