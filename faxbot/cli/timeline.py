@@ -42,7 +42,9 @@ class Timeline:
         at = datetime.fromisoformat(event["occurred_at"])
         self._began = self._began or at
         offset = f"+{max((at - self._began).total_seconds(), 0):.2f} s"
-        name = click.style(f"{event['type']:<{_WIDTH}}", fg=_COLOURS.get(event["type"]))
+        name = f"{event['type']:<{_WIDTH}}"
+        if colour := _COLOURS.get(event["type"]):
+            name = click.style(name, fg=colour)
         click.echo(f"{offset:>10}  {name}  {_sentence(event)}".rstrip())
 
 
