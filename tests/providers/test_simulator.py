@@ -409,7 +409,7 @@ _FAX = st.fixed_dictionaries(
         "status": st.sampled_from(["queued", "sending", "delivered", "failed", "cancelled", "lost"])
         | _JSON,
         "pages_sent": _JSON,
-        "ended_at": st.just("2026-11-20T12:00:00+00:00") | _JSON,
+        "ended_at": st.sampled_from(["2026-11-20T12:00:00+00:00", "2026-11-20T12:00:00"]) | _JSON,
     },
 )
 
@@ -432,8 +432,15 @@ def test_any_callback_is_news_in_our_words_or_a_provider_error(content: Any) -> 
     assert update.external_id
     assert (update.state is State.FAILED) == (update.cause is not None)
     assert update.cause is None or update.cause in CANONICAL
-    assert update.pages_sent is None or update.pages_sent >= 0
+    assert update.pages_sent is None or (type(update.pages_sent) is int and update.pages_sent >= 0)
     assert update.occurred_at is None or update.occurred_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("pages", [True, -1, 10**9, "3", 1.5, None, [3]])
+def test_a_count_of_pages_that_is_none_is_left_out(pages: object) -> None:
+    body = json.dumps({"fax": {"id": "sf_1", "status": "sending", "pages_sent": pages}}).encode()
+    (update,) = offline().read_callback(CallbackRequest("POST", "http://here", {}, body))
+    assert (update.state, update.pages_sent) == (State.PROGRESS, None)
 
 
 @given(body=st.binary())

@@ -69,6 +69,11 @@ def test_a_tiff_that_was_cut_off_anywhere_is_noticed(length: int) -> None:
         inspect(WHOLE[:length])
 
 
+def test_a_page_whose_last_byte_is_missing_is_noticed() -> None:
+    with pytest.raises(Unreadable, match="a page is cut off"):
+        inspect(big_endian_tiff()[:-1])
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_pdf_that_was_cut_off_is_noticed(share: float) -> None:
     whole = pdf(3, compressed=False)
