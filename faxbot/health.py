@@ -8,13 +8,12 @@ from typing import Any
 
 import redis
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 
 from faxbot import db
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 from faxbot.events import CLAIMABLE
-from faxbot.models import Job
+from faxbot.models import IS_OPEN, Job
 from faxbot.plugins.base import StoragePlugin, TransportPlugin
 from faxbot.runtime import Runtime
 
@@ -42,7 +41,7 @@ def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
 
 def _database(runtime: Runtime) -> str:
     with runtime.database.reading() as session:
-        revision = MigrationContext.configure(session.connection()).get_current_revision()
+        revision = db.revision(session)
     if revision != db.head():
         raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
     return f"schema {revision}"
@@ -86,6 +85,7 @@ def _queue(runtime: Runtime) -> str:
     with runtime.database.reading() as session:
         oldest = session.scalar(
             sa.select(sa.func.min(Job.next_at)).where(
+                sa.text(IS_OPEN),
                 Job.status.in_([status.value for status in CLAIMABLE]),
                 # One whose pages are being made is in good hands, however long that takes.
                 sa.or_(Job.lease_until.is_(None), Job.lease_until < now),

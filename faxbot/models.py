@@ -2,10 +2,8 @@
 times.
 
 The job row is also its own outbox: a due row that nobody claimed is announced again by the sweep.
-Every table has an
-account_id. A status is moved by results.record_event() only, and the database refuses pairs that
-events.py does not
-hold.
+Every table has an account_id. A status is moved by results.record_event() only, and the database
+refuses pairs that events.py does not hold.
 """
 
 from __future__ import annotations
@@ -24,7 +22,9 @@ Id = String(32)
 Name = String(64)
 Digest = String(64)
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_OPEN = f"status IN ({', '.join(repr(str(status)) for status in OPEN)})"
+IS_OPEN = f"status IN ({', '.join(repr(str(status)) for status in OPEN)})"
+"""What ix_jobs_due holds. A question that is to use it must ask for exactly this beside its own
+status: SQLite takes no other condition for the same."""
 
 
 class Job(Base):
@@ -39,8 +39,8 @@ class Job(Base):
             "ix_jobs_due",
             "status",
             "next_at",
-            postgresql_where=sa.text(_OPEN),
-            sqlite_where=sa.text(_OPEN),
+            postgresql_where=sa.text(IS_OPEN),
+            sqlite_where=sa.text(IS_OPEN),
         ),
     )
 
