@@ -1,0 +1,26 @@
+"""Fixtures for tests of the domain: a carrier for the session, and the road over each kind of store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.carrier import SimulatorProcess
+from tests.ground import Ground
+from tests.installation import Installation
+from tests.integration.site import Site, open_site
+
+
+@pytest.fixture(scope="session")
+def carrier_of_all(ground: Ground) -> Iterator[SimulatorProcess]:
+    """One carrier process for all tests that do no harm to it; its ledger counts by tag."""
+    with SimulatorProcess(ground.new_folder("carrier")) as carrier:
+        yield carrier
+
+
+@pytest.fixture
+def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
+    """The road over a database of its own."""
+    with open_site(store, carrier_of_all) as site:
+        yield site

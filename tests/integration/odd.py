@@ -1,0 +1,89 @@
+"""A provider that does what a test says, and else what the simulator's client does: it may answer or raise anything,
+or be gone in the middle of a call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from faxbot.db import utcnow
+from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, Receipt, Update
+from faxbot.plugins.loader import GROUP, Found, Plugins
+from faxbot.plugins.manifest import Manifest
+from faxbot.providers.http import HttpClient
+from faxbot.providers.simulator import SimulatorProvider
+from faxbot.runtime import Runtime
+
+Deed = Callable[[Callable[[Any], Any], Any], Any]
+"""(what the simulator's client would do, the argument) -> the answer."""
+
+
+def answers(value: object) -> Deed:
+    return lambda _usual, _fax: value
+
+
+def raises(error: BaseException) -> Deed:
+    def deed(_usual: object, _fax: object) -> object:
+        raise error
+
+    return deed
+
+
+class Vanished(BaseException):
+    """The worker is gone: no code of ours runs any more, as after kill -9."""
+
+
+class Odd(SimulatorProvider):
+    """`does` holds a test's deeds by the name of the method."""
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        super().initialize(config, context)
+        self.does: dict[str, Deed] = {}
+
+    def send(self, fax: OutboundFax) -> Receipt:
+        return self._do("send", super().send, fax)  # type: ignore[no-any-return]
+
+    def look_up(self, tag: str) -> Update:
+        return self._do("look_up", super().look_up, tag)  # type: ignore[no-any-return]
+
+    def fetch(self, external_id: str) -> Update:
+        return self._do("fetch", super().fetch, external_id)  # type: ignore[no-any-return]
+
+    def cancel(self, external_id: str) -> None:
+        self._do("cancel", super().cancel, external_id)
+
+    def read_callback(self, request: CallbackRequest) -> list[Update]:
+        return self._do("read_callback", super().read_callback, request)  # type: ignore[no-any-return]
+
+    def _do(self, name: str, usual: Callable[[Any], Any], argument: Any) -> Any:
+        deed = self.does.get(name)
+        return usual(argument) if deed is None else deed(usual, argument)
+
+
+def plugins(runtime: Runtime, without: Collection[str] = ()) -> Plugins:
+    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`."""
+    config = runtime.config
+
+    def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:
+        http = HttpClient(
+            manifest.addresses(settings),
+            connect=config.provider_connect_seconds,
+            read=config.provider_read_seconds,
+        )
+        return Context(logging.getLogger(f"faxbot.plugins.{manifest.id}"), utcnow, http)
+
+    simulator = runtime.plugins.manifest("simulator")
+    traits = tuple(trait for trait in simulator.traits if trait not in without)
+    found = [
+        _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
+        _found(runtime.plugins.manifest("local"), "faxbot.storage.local:LocalStorage"),
+    ]
+    return Plugins(found, (), environ=config.environ, make_context=context)
+
+
+def _found(manifest: Manifest, value: str) -> Found:
+    return Found(manifest, EntryPoint(manifest.id, value, GROUP))

@@ -1,0 +1,264 @@
+"""The road without its processes: the domain over a real database and a real carrier, with a clock and a bell in hand.
+
+Nothing of ours is replaced: a runtime takes its clock and its bell as plain functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from PIL import Image
+
+from faxbot import callbacks, claims, followup, jobs, sending, wiring
+from faxbot.artifacts import Upload
+from faxbot.breaker import Rest, resting
+from faxbot.db import new_id, utcnow
+from faxbot.identity import Actor
+from faxbot.jobs import Answer, Submission
+from faxbot.models import Artifact, Attempt, FaxEvent, Job
+from faxbot.plugins.base import CallbackRequest
+from faxbot.results import history
+from faxbot.runtime import Runtime
+from tests.carrier import SimulatorProcess
+from tests.ground import eventually
+from tests.installation import Installation
+from tests.integration import odd
+from tests.integration.odd import Odd
+
+ACTOR = Actor("default", "env", frozenset({"*"}))
+TASKS: dict[str, Callable[[Runtime, str], None]] = {
+    "faxbot.send_fax": sending.attempt,
+    "faxbot.settle_fax": followup.settle,
+    "faxbot.look_up_fax": followup.look_up,
+    "faxbot.poll_fax": followup.poll,
+    "faxbot.review_fax": followup.review,
+    "faxbot.apply_callback": callbacks.apply,
+}
+
+
+@cache
+def tiff(pages: int = 1) -> bytes:
+    """Fax pages, so small that nothing waits for them."""
+    sheets = [Image.new("1", (1728, 32 + page), 1) for page in range(pages)]
+    file = io.BytesIO()
+    sheets[0].save(
+        file, "TIFF", compression="group4", save_all=True, append_images=sheets[1:], dpi=(204, 196)
+    )
+    return file.getvalue()
+
+
+def number(ending: str = "0000") -> str:
+    """A number that no other test has, with the ending that tells the carrier what to do."""
+    return f"+1555{secrets.randbelow(10**6):06}{ending}"
+
+
+class Site:
+    """One installation's road; `clock` may be put forward, `rung` holds what was announced and not yet worked on."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        carrier: SimulatorProcess,
+        *,
+        without: Collection[str] = (),
+        **changes: str,
+    ) -> None:
+        # Nobody listens at port 9: callbacks come from the tests, when they want them.
+        nowhere = {"PUBLIC_API_URL": "http://127.0.0.1:9"}
+        config = installation.config(**{**carrier.environ, **nowhere, **changes})
+        self.carrier = carrier
+        self.now = utcnow()
+        self.rung: list[tuple[str, str]] = []
+        runtime = wiring.build(config)
+        self.runtime = replace(
+            runtime,
+            plugins=odd.plugins(runtime, without),
+            now=lambda: self.now,
+            ring=self._ring,
+        )
+
+    def _ring(self, task: str, row_id: str) -> bool:
+        self.rung.append((task, row_id))
+        return True
+
+    @property
+    def odd(self) -> Odd:
+        return self.runtime.plugins.get("simulator", Odd)
+
+    def upload(self, content: bytes | None = None, pages: int = 1) -> Upload:
+        """A document in the spool, as the web leaves it there."""
+        content = tiff(pages) if content is None else content
+        spool = self.runtime.config.spool_dir
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = spool / f"upload-{secrets.token_hex(8)}"
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        return Upload(path, digest, len(content), "image/tiff", pages)
+
+    def submit(
+        self, to: str, *, key: str | None = None, actor: Actor = ACTOR, **wish: Any
+    ) -> Answer:
+        """Record a fax through the front door of the domain."""
+        pages = wish.pop("pages", 1)
+        uploads = wish.pop("uploads", None) or (self.upload(pages=pages),)
+        return jobs.submit(
+            self.runtime,
+            actor,
+            Submission(to=to, uploads=uploads, **wish),
+            key=key,
+            present=lambda job: json.dumps(jobs.describe(self.runtime, job)).encode(),
+        )
+
+    def fax(self, ending: str = "0000", **wish: Any) -> str:
+        """The id of a new fax to a number of its own, whose pages are rendered already."""
+        job_id = self.submit(number(ending), **wish).job_id
+        with self.runtime.database.transaction() as session:
+            document = session.scalars(sa.select(Artifact).filter_by(job_id=job_id)).one()
+            row = {name: getattr(document, name) for name in Artifact.__table__.columns.keys()}  # noqa: SIM118
+            session.add(Artifact(**{**row, "id": new_id(), "role": "pages"}))
+        return job_id
+
+    def work(self) -> None:
+        """Answer the bell until it is silent, as workers do."""
+        for _ in range(100):
+            if not self.rung:
+                return
+            task, row_id = self.rung.pop(0)
+            TASKS[task](self.runtime, row_id)
+        raise AssertionError(f"the bell does not stop: {self.rung}")
+
+    def sent(self, ending: str = "0000", **wish: Any) -> str:
+        """A fax after its first attempt; what else the bell rang for is left unanswered."""
+        job_id = self.fax(ending, **wish)
+        self.rung.clear()
+        sending.attempt(self.runtime, job_id)
+        return job_id
+
+    def sweep(self) -> None:
+        """What beat does once, and the work that comes of it."""
+        for status in claims.TASKS:
+            claims.announce_due(self.runtime, status)
+        callbacks.announce_waiting(self.runtime)
+        self.work()
+
+    def after(self, seconds: float) -> None:
+        """Put the clock forward, and sweep."""
+        self.now += timedelta(seconds=seconds)
+        self.sweep()
+
+    def interrupt(self, statement: str, deed: Callable[[], object]) -> None:
+        """Do `deed` once, right after the transaction in which a statement beginning so is executed."""
+        engine, seen, done = self.runtime.database.engine, threading.Event(), threading.Event()
+
+        def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:
+            if text.startswith(statement):
+                seen.set()
+
+        def returned(_connection: Any, _record: Any) -> None:
+            if seen.is_set() and not done.is_set():
+                done.set()
+                deed()
+
+        sa.event.listen(engine, "after_cursor_execute", executed)
+        sa.event.listen(engine, "checkin", returned)
+
+    # What became of it
+
+    def job(self, job_id: str) -> Job:
+        with self.runtime.database.reading() as session:
+            return session.get_one(Job, job_id)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        with self.runtime.database.reading() as session:
+            query = sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
+            return list(session.scalars(query))
+
+    def attempt(self, job_id: str) -> Attempt:
+        return self.attempts(job_id)[-1]
+
+    def events(self, job_id: str) -> list[FaxEvent]:
+        with self.runtime.database.reading() as session:
+            return history(session, job_id)
+
+    def story(self, job_id: str) -> str:
+        """The events in a line, without FAX_."""
+        return " ".join(event.type.removeprefix("FAX_") for event in self.events(job_id))
+
+    def rest(self) -> Rest | None:
+        with self.runtime.database.reading() as session:
+            return resting(session, "default", "simulator", self.now)
+
+    def wait_of(self, job_id: str) -> float:
+        """Seconds until somebody looks at it next."""
+        next_at = self.job(job_id).next_at
+        assert next_at is not None
+        return (next_at - self.now).total_seconds()
+
+    def at_carrier(self, job_id: str) -> int:
+        """How many faxes the carrier took for it."""
+        return sum(len(self.carrier.faxes(attempt.tag)) for attempt in self.attempts(job_id))
+
+    def stored(self) -> int:
+        """Files in the documents' folder and in the spool."""
+        data = self.runtime.config.data_dir
+        folders = (data / "documents", self.runtime.config.spool_dir)
+        return sum(path.is_file() for folder in folders for path in folder.rglob("*"))
+
+    def count(self, model: type[Any]) -> int:
+        with self.runtime.database.reading() as session:
+            return session.scalar(sa.select(sa.func.count()).select_from(model)) or 0
+
+    # What the carrier says
+
+    def final_at_carrier(self, job_id: str) -> dict[str, Any]:
+        """The carrier's own account of the newest attempt, once it is final."""
+        tag = self.attempt(job_id).tag
+
+        def account() -> dict[str, Any] | None:
+            faxes = self.carrier.get(f"/v1/faxes?tag={tag}")["faxes"]
+            known: dict[str, Any] | None = faxes[0] if faxes else None
+            return known if known and known["ended_at"] else None
+
+        found = eventually(account)
+        assert found is not None
+        return found
+
+    def callback(self, fax: dict[str, Any], **changes: Any) -> CallbackRequest:
+        """A callback about `fax` as the carrier signs it."""
+        body = json.dumps({"event": "fax.news", "fax": {**fax, **changes}}).encode()
+        return self.signed(body)
+
+    def signed(self, body: bytes) -> CallbackRequest:
+        at = str(int(time.time()))
+        secret = self.carrier.secret.encode()
+        proof = hmac.new(secret, at.encode() + b"." + body, "sha256").hexdigest()
+        headers = {"x-simulator-signature": f"t={at},v1={proof}"}
+        return CallbackRequest("POST", "http://127.0.0.1:9/callbacks/simulator", headers, body)
+
+    def receive(self, request: CallbackRequest) -> None:
+        callbacks.receive(self.runtime, "simulator", request)
+
+
+@contextmanager
+def open_site(
+    installation: Installation, carrier: SimulatorProcess, **changes: Any
+) -> Iterator[Site]:
+    """A site, closed at the end."""
+    site = Site(installation, carrier, **changes)
+    try:
+        yield site
+    finally:
+        site.runtime.close()

@@ -1,0 +1,329 @@
+"""What carriers call back: proven, stored sealed and once, applied once in whatever order, and never guessed at."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from faxbot import callbacks, sending
+from faxbot.errors import NotFound, Unauthenticated
+from faxbot.models import Callback
+from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
+from tests.carrier import SimulatorProcess
+from tests.installation import Installation
+from tests.integration.odd import Deed, Vanished, answers, raises
+from tests.integration.site import Site, open_site
+
+
+def stored(site: Site) -> list[Callback]:
+    with site.runtime.database.reading() as session:
+        return list(session.scalars(sa.select(Callback).order_by(Callback.received_at)))
+
+
+# At the edge --------------------------------------------------------------------------------------
+
+
+def test_a_carriers_word_is_stored_sealed_and_announced_before_it_is_answered(site: Site) -> None:
+    job_id = site.sent("0044")
+    request = site.callback(site.final_at_carrier(job_id))
+
+    site.receive(request)
+
+    (callback,) = stored(site)
+    assert site.rung == [("faxbot.apply_callback", callback.id)]
+    assert callback.applied_at is None
+    assert callback.next_at is not None
+    assert (callback.next_at - site.now).total_seconds() == 10
+    for piece in (request.body[:40], b"simulator-signature", site.attempt(job_id).tag.encode()):
+        assert piece not in callback.raw_sealed
+
+
+def test_what_is_not_the_carriers_is_refused_and_leaves_nothing(site: Site) -> None:
+    good = site.signed(b'{"fax": {}}')
+    forged = [
+        CallbackRequest(good.method, good.url, good.headers, good.body + b" "),
+        CallbackRequest(good.method, good.url, {}, good.body),
+        CallbackRequest(good.method, good.url, {"x-simulator-signature": "\xff" * 80}, good.body),
+    ]
+
+    for request in forged:
+        with pytest.raises(Unauthenticated):
+            site.receive(request)
+    for provider_id in ("nobody", "local", "", "../simulator"):
+        with pytest.raises(NotFound):
+            callbacks.receive(site.runtime, provider_id, good)
+    assert stored(site) == []
+    assert site.rung == []
+
+
+def test_a_repeat_is_stored_once_also_when_it_comes_many_times_at_once(site: Site) -> None:
+    job_id = site.sent("0044")
+    request = site.callback(site.final_at_carrier(job_id))
+    gate = threading.Barrier(6)
+
+    def post() -> None:
+        gate.wait(10)
+        site.receive(request)
+
+    posts = [threading.Thread(target=post) for _ in range(6)]
+    for thread in posts:
+        thread.start()
+    for thread in posts:
+        thread.join()
+    assert len(stored(site)) == len(site.rung) == 1
+
+    site.work()
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    assert site.rung == []
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
+
+
+# Applied ------------------------------------------------------------------------------------------
+
+
+def test_news_ends_the_fax_with_what_the_carrier_confirmed(site: Site) -> None:
+    job_id = site.sent("0409", pages=3)
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+
+    site.work()
+
+    job, event, (callback,) = site.job(job_id), site.events(job_id)[-1], stored(site)
+    assert (job.status, job.reason, job.pages_sent) == ("retrying", "page_failed", 1)
+    assert (event.source, event.attempt, event.provider_id) == ("callback", 1, "simulator")
+    assert event.occurred_at != event.recorded_at
+    assert (callback.outcome, callback.tries, callback.next_at) == ("applied", 1, None)
+    callbacks.apply(site.runtime, callback.id)
+    assert len(site.events(job_id)) == 4
+
+
+def test_done_with_fewer_pages_than_were_sent_is_not_delivered(site: Site) -> None:
+    job_id = site.sent("0044", pages=3)
+    site.receive(site.callback(site.final_at_carrier(job_id), pages_sent=2))
+
+    site.work()
+
+    job = site.job(job_id)
+    assert (job.status, job.reason, job.pages_sent) == ("failed", "unconfirmed", 2)
+
+
+def test_callbacks_in_any_order_and_number_give_one_end(site: Site) -> None:
+    news = [
+        {"status": "sending", "pages_sent": 1, "ended_at": None},
+        {"status": "sending", "pages_sent": 2, "ended_at": None},
+        {"status": "delivered", "pages_sent": 3},
+    ]
+    for order in itertools.permutations(news):
+        job_id = site.sent("0044", pages=3)
+        fax = site.final_at_carrier(job_id)
+        for number, change in enumerate([*order, *order]):
+            site.receive(site.callback(fax, **change, n=number))
+            site.work()
+
+        job, story = site.job(job_id), site.story(job_id)
+        assert (job.status, job.pages_sent) == ("delivered", 3)
+        assert story.endswith("DELIVERED")
+        assert story.count("PROGRESS") <= 2
+        assert "ANOMALY" not in story
+        sequence = [event.sequence for event in site.events(job_id)]
+        assert sequence == list(range(1, len(sequence) + 1)) == [*range(1, job.last_sequence + 1)]
+
+
+def test_pages_only_ever_add_up(site: Site) -> None:
+    job_id = site.sent("0044", pages=3)
+    fax = site.final_at_carrier(job_id)
+    for pages in (2, 1, 10**9, 7, 0):
+        site.receive(site.callback(fax, status="sending", pages_sent=pages, ended_at=None))
+        site.work()
+
+    assert [event.pages_sent for event in site.events(job_id)[3:]] == [2, 2, 2, 3, 3]
+    assert site.job(job_id).pages_sent == 3
+
+
+def test_a_contradiction_of_what_is_final_is_kept_once_and_never_applied(site: Site) -> None:
+    job_id = site.sent("0044")
+    fax = site.final_at_carrier(job_id)
+    site.receive(site.callback(fax))
+    site.work()
+
+    for number in range(3):
+        site.receive(site.callback(fax, status="failed", code="line-busy", n=number))
+        site.receive(site.callback(fax, n=number))
+        site.receive(site.callback(fax, status="sending", pages_sent=0, n=number))
+        site.work()
+
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED ANOMALY"
+    anomaly = site.events(job_id)[-1]
+    assert (anomaly.status, anomaly.cause, anomaly.reason) == ("delivered", "busy", "said_failed")
+    assert site.job(job_id).status == "delivered"
+
+
+def test_late_news_of_an_older_attempt_does_not_touch_the_newer_one(site: Site) -> None:
+    job_id = site.sent("0017")
+    first = site.final_at_carrier(job_id)
+    site.receive(site.callback(first))
+    site.work()
+    site.after(site.wait_of(job_id))
+    assert [attempt.number for attempt in site.attempts(job_id)] == [1, 2]
+
+    site.receive(site.callback(first, n=2))
+    site.receive(site.callback(first, status="delivered", code=None, pages_sent=1))
+    site.work()
+
+    assert site.job(job_id).status == "sent"
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT RETRYING SUBMITTING SENT ANOMALY"
+    assert site.events(job_id)[-1].attempt == 1
+    assert site.job(job_id).pages_sent == 0
+
+
+# Before we know what it is about --------------------------------------------------------------------
+
+
+def test_a_callback_that_overtakes_our_own_commit_is_the_truth_at_once(site: Site) -> None:
+    job_id = site.fax("0044")
+
+    def call_back_first(usual: Any, fax: OutboundFax) -> object:
+        receipt = usual(fax)
+        site.receive(site.callback(site.final_at_carrier(job_id)))
+        site.work()
+        return receipt
+
+    site.odd.does["send"] = call_back_first
+    sending.attempt(site.runtime, job_id)
+
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
+    assert (site.job(job_id).tries, site.attempt(job_id).outcome) == (1, "delivered")
+
+
+def nameless(fax: dict[str, Any]) -> Deed:
+    """The same callback from a carrier that names its own id only."""
+    return answers([Update(State.DELIVERED, external_id=fax["id"], pages_sent=1)])
+
+
+def test_a_callback_about_an_id_we_do_not_know_yet_waits_for_our_commit(site: Site) -> None:
+    job_id = site.fax("0044")
+
+    def call_back_first(usual: Any, fax: OutboundFax) -> object:
+        receipt = usual(fax)
+        account = site.final_at_carrier(job_id)
+        site.odd.does["read_callback"] = nameless(account)
+        site.receive(site.callback(account))
+        site.work()
+        return receipt
+
+    site.odd.does["send"] = call_back_first
+    sending.attempt(site.runtime, job_id)
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT"
+    assert stored(site)[0].outcome is None
+
+    site.after(3)
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
+
+
+def test_a_callback_that_names_the_tag_settles_an_unknown_outcome(site: Site) -> None:
+    job_id = site.sent("0504")
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    site.rung = site.rung[::-1]
+
+    site.work()
+
+    assert site.story(job_id) == "QUEUED SUBMITTING UNCERTAIN RECONCILED SENT DELIVERED"
+    assert {event.source for event in site.events(job_id)[3:]} == {"callback"}
+
+
+def test_a_callback_revives_the_fax_of_a_vanished_worker(site: Site) -> None:
+    def vanish(usual: Any, fax: OutboundFax) -> object:
+        usual(fax)
+        raise Vanished
+
+    job_id = site.fax("0044")
+    site.odd.does["send"] = vanish
+    with pytest.raises(Vanished):
+        sending.attempt(site.runtime, job_id)
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    site.work()
+
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
+    site.after(61)
+    assert site.at_carrier(job_id) == 1
+
+
+def test_a_callback_that_belongs_to_no_fax_is_kept_and_marked_after_a_minute(site: Site) -> None:
+    request = site.callback({"id": "sf_unknown", "tag": "fbunknown", "status": "delivered"})
+    site.receive(request)
+
+    tries = 0
+    while stored(site)[0].applied_at is None:
+        site.after(10)
+        tries += 1
+
+    (callback,) = stored(site)
+    assert (callback.outcome, tries) == ("unmatched", 6)
+
+
+def test_a_tag_of_another_provider_moves_nothing(site: Site) -> None:
+    job_id = site.sent("0044")
+    request = site.callback(site.final_at_carrier(job_id))
+    site.receive(request)
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.update(Callback).values(provider_id="other"))
+    site.rung.clear()
+    site.after(61)
+
+    assert site.job(job_id).status == "sent"
+    assert stored(site)[0].outcome in ("unmatched", "unreadable")
+
+
+# Nonsense -----------------------------------------------------------------------------------------
+
+SECRET = "+15559998877 Jane Doe"
+UNREADABLE: tuple[Deed, ...] = (
+    raises(ValueError(SECRET)),
+    raises(RecursionError(SECRET)),
+    answers(None),
+    answers([None]),
+    answers([Update(State.DELIVERED, tag=5)]),  # type: ignore[arg-type]
+    answers([Update(State.DELIVERED, external_id="x" * 256)]),
+    answers([Update("delivered", tag="x")]),  # type: ignore[arg-type]
+    answers(5),
+)
+
+
+def test_a_callback_nobody_can_read_is_kept_and_asks_nobody_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, deed in enumerate(UNREADABLE):
+        site.odd.does["read_callback"] = deed
+        site.receive(site.signed(b'{"n": %d}' % number))
+        site.work()
+    for body in (b"", b"null", b"[]", b"\xff", b'{"fax": {"id": 5}}', b"[" * 100_000):
+        site.odd.does.pop("read_callback", None)
+        site.receive(site.signed(body))
+        site.work()
+
+    kept = stored(site)
+    assert [callback.outcome for callback in kept] == ["unreadable"] * len(kept)
+    assert len(kept) == len(UNREADABLE) + 6
+    assert callbacks.announce_waiting(site.runtime) == 0
+    assert "Jane" not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
+def test_a_callback_without_news_is_done_with(site: Site) -> None:
+    site.odd.does["read_callback"] = answers([])
+    site.receive(site.signed(b"{}"))
+
+    site.work()
+
+    assert stored(site)[0].outcome == "nothing"
+
+
+def test_a_plugin_that_is_gone_leaves_its_callbacks_unread_and_nothing_breaks(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, without=["status_callback"]) as site:
+        with pytest.raises(NotFound):
+            site.receive(site.signed(b"{}"))
+        assert stored(site) == []

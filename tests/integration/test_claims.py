@@ -1,0 +1,305 @@
+"""Who works on a fax: leases, fences, and the sweep that announces what nobody took."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from faxbot import callbacks, claims, health
+from faxbot.db import new_id
+from faxbot.errors import LeaseLost
+from faxbot.events import OPEN, PAIRS, Status
+from faxbot.models import Attempt, Callback, Job
+from tests.carrier import SimulatorProcess
+from tests.ground import eventually
+from tests.installation import Installation
+from tests.integration.site import Site, number, open_site
+
+
+def put(site: Site, status: Status, **values: object) -> str:
+    """A fax that is brought into `status` by the pairs the database allows."""
+    job_id = site.submit(number()).job_id
+    site.rung.clear()
+    with site.runtime.database.transaction() as session:
+        session.add(
+            Attempt(
+                id=new_id(),
+                job_id=job_id,
+                number=1,
+                provider_id="simulator",
+                tag=f"fb{job_id}",
+                fence=1,
+                intended_at=site.now,
+            )
+        )
+        for step in way_to(status):
+            session.execute(sa.update(Job).where(Job.id == job_id).values(status=step.value))
+        session.execute(sa.update(Job).where(Job.id == job_id).values(attempts=1, **values))
+    return job_id
+
+
+def way_to(status: Status) -> list[Status]:
+    """The shortest way from queued to `status`."""
+    ways: list[list[Status]] = [[Status.QUEUED]]
+    while ways[0][-1] is not status:
+        way = ways.pop(0)
+        ways += [[*way, after] for before, after in PAIRS if before is way[-1]]
+    return ways[0][1:]
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_a_lease_with_a_fence_that_rises(site: Site) -> None:
+    job_id = site.submit(number()).job_id
+
+    first = claims.claim(site.runtime, job_id)
+    assert first is not None
+    assert (first.status, first.fence) == ("queued", 1)
+    assert first.lease_until == site.now + timedelta(seconds=60)
+    assert claims.claim(site.runtime, job_id) is None
+    site.now += timedelta(seconds=60)
+    assert claims.claim(site.runtime, job_id) is None
+    site.now += timedelta(seconds=1)
+    second = claims.claim(site.runtime, job_id)
+    assert second is not None
+    assert second.fence == 2
+    assert site.story(job_id) == "QUEUED"
+
+
+@pytest.mark.parametrize("status", [*Status])
+def test_only_what_waits_before_the_intent_is_claimed(site: Site, status: Status) -> None:
+    job_id = put(site, status, next_at=site.now)
+
+    claimed = claims.claim(site.runtime, job_id)
+
+    assert (claimed is not None) == (status in (Status.QUEUED, Status.RETRYING))
+
+
+def test_what_is_not_due_or_not_there_is_not_claimed(site: Site) -> None:
+    job_id = site.submit(number(), send_at=site.now + timedelta(hours=1)).job_id
+
+    assert claims.claim(site.runtime, job_id) is None
+    assert claims.claim(site.runtime, "0" * 32) is None
+    site.now += timedelta(hours=1)
+    assert claims.claim(site.runtime, job_id) is not None
+
+
+def test_of_many_claims_at_once_one_wins(site: Site) -> None:
+    job_id = site.submit(number()).job_id
+    gate, won = threading.Barrier(8), []
+
+    def take() -> None:
+        gate.wait(10)
+        if claims.claim(site.runtime, job_id) is not None:
+            won.append(1)
+
+    takers = [threading.Thread(target=take) for _ in range(8)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+
+    assert won == [1]
+    assert site.job(job_id).fence == 1
+
+
+def test_who_lost_the_claim_writes_nothing_any_more(site: Site) -> None:
+    job_id = site.submit(number()).job_id
+    mine = claims.claim(site.runtime, job_id)
+    assert mine is not None
+    site.now += timedelta(seconds=61)
+    other = claims.claim(site.runtime, job_id)
+    assert other is not None
+    before = site.job(job_id)
+
+    with pytest.raises(LeaseLost), site.runtime.database.transaction() as session:
+        claims.still_mine(session, mine)
+    claims.release(site.runtime, mine)
+
+    after = site.job(job_id)
+    assert (after.lease_until, after.next_at, after.fence) == (
+        before.lease_until,
+        before.next_at,
+        other.fence,
+    )
+    with site.runtime.database.transaction() as session:
+        assert claims.still_mine(session, other).id == job_id
+
+
+def test_a_lease_is_prolonged_while_its_worker_works_and_no_longer(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    short = {"FAXBOT_LEASE_SECONDS": "0.5", "FAXBOT_HEARTBEAT_SECONDS": "0.1"}
+    with open_site(store, carrier_of_all, **short) as site:
+        job_id = site.submit(number()).job_id
+        job = claims.claim(site.runtime, job_id)
+        assert job is not None
+        with claims.keeping(site.runtime, job):
+            site.now += timedelta(seconds=30)
+            until = site.now + timedelta(seconds=0.5)
+            eventually(lambda: site.job(job_id).lease_until == until)
+            claims.release(site.runtime, job)
+            other = site.submit(number()).job_id
+            late = claims.claim(site.runtime, other)
+            assert late is not None
+            with claims.keeping(site.runtime, late):
+                site.now += timedelta(seconds=30)
+                until = site.now + timedelta(seconds=0.5)
+                eventually(lambda: site.job(other).lease_until == until)
+        assert site.job(job_id).lease_until is None, "given back, and taken again by the heartbeat"
+
+
+def test_a_claim_that_was_taken_over_is_not_prolonged(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    short = {"FAXBOT_LEASE_SECONDS": "0.5", "FAXBOT_HEARTBEAT_SECONDS": "0.1"}
+    with open_site(store, carrier_of_all, **short) as site:
+        job_id = site.submit(number()).job_id
+        mine = claims.claim(site.runtime, job_id)
+        assert mine is not None
+        site.now += timedelta(seconds=1)
+        other = claims.claim(site.runtime, job_id)
+        assert other is not None
+        third = claims.claim(site.runtime, site.submit(number()).job_id)
+        assert third is not None
+        with claims.keeping(site.runtime, mine), claims.keeping(site.runtime, third):
+            site.now += timedelta(seconds=1)
+            until = site.now + timedelta(seconds=0.5)
+            eventually(lambda: site.job(third.id).lease_until == until)
+        assert site.job(job_id).lease_until == other.lease_until
+
+
+def test_a_claim_given_back_never_lies_behind_the_deadline(site: Site) -> None:
+    deadline = site.now + timedelta(seconds=5)
+    job = claims.claim(site.runtime, site.submit(number(), expires_at=deadline).job_id)
+    assert job is not None
+
+    claims.release(site.runtime, job, wait=60)
+
+    assert site.job(job.id).next_at == deadline
+
+
+# The sweep ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", OPEN)
+def test_every_open_status_is_announced_once_per_ring(site: Site, status: Status) -> None:
+    now = site.now
+    due = put(site, status, next_at=now, rung_at=None)
+    put(site, status, next_at=now + timedelta(seconds=100), rung_at=None)
+    put(site, status, next_at=now, rung_at=None, lease_until=now + timedelta(seconds=60))
+    ring = (claims.TASKS[status], due)
+
+    assert claims.announce_due(site.runtime, status) == 1
+    assert site.rung == [ring]
+    site.now += timedelta(seconds=9)
+    assert claims.announce_due(site.runtime, status) == 0
+    site.now += timedelta(seconds=1)
+    assert claims.announce_due(site.runtime, status) == 1
+    assert site.rung == [ring, ring]
+    for other in set(OPEN) - {status}:
+        assert claims.announce_due(site.runtime, other) == 0
+
+
+def test_what_came_due_since_it_was_announced_is_announced_at_once(site: Site) -> None:
+    """A fax announced two seconds ago whose lease ran out, or whose pause ended, does not wait for the next ring."""
+    now = site.now
+    put(site, Status.RETRYING, next_at=now, rung_at=now - timedelta(seconds=2))
+
+    assert claims.announce_due(site.runtime, Status.RETRYING) == 1
+
+
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.FAILED, Status.CANCELLED])
+def test_a_final_fax_is_never_announced(site: Site, status: Status) -> None:
+    put(site, status, next_at=site.now, rung_at=None)
+
+    for open_status in OPEN:
+        assert claims.announce_due(site.runtime, open_status) == 0
+
+
+def test_beat_dead_for_three_hours_and_all_is_caught_up_oldest_first(site: Site) -> None:
+    ages = [10_800, 60, 7_200, 3]
+    faxes = [
+        put(site, Status.QUEUED, next_at=site.now - timedelta(seconds=age), rung_at=None)
+        for age in ages
+    ]
+
+    assert claims.announce_due(site.runtime, Status.QUEUED, limit=3) == 3
+    assert [row for _, row in site.rung] == [faxes[0], faxes[2], faxes[1]]
+    assert claims.announce_due(site.runtime, Status.QUEUED, limit=3) == 1
+
+
+def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:
+    faxes = {put(site, Status.QUEUED, rung_at=None) for _ in range(12)}
+    gate = threading.Barrier(4)
+
+    def sweep() -> None:
+        gate.wait(10)
+        claims.announce_due(site.runtime, Status.QUEUED)
+
+    sweeps = [threading.Thread(target=sweep) for _ in range(4)]
+    for thread in sweeps:
+        thread.start()
+    for thread in sweeps:
+        thread.join()
+
+    assert sorted(row for _, row in site.rung) == sorted(faxes)
+
+
+def test_stored_callbacks_are_announced_once_per_ring_and_not_once_applied(site: Site) -> None:
+    site.receive(site.signed(b'{"waiting": 1}'))
+    site.receive(site.signed(b'{"applied": 1}'))
+    with site.runtime.database.transaction() as session:
+        first, second = session.scalars(sa.select(Callback).order_by(Callback.id))
+        second.applied_at = site.now
+    site.rung.clear()
+
+    counts = []
+    for _ in range(3):
+        site.now += timedelta(seconds=10)
+        counts.append(callbacks.announce_waiting(site.runtime))
+        counts.append(callbacks.announce_waiting(site.runtime))
+
+    assert counts == [1, 0, 1, 0, 1, 0]
+    assert set(site.rung) == {("faxbot.apply_callback", first.id)}
+
+
+MANY = """
+INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object('id', md5(i::text)))).*
+FROM jobs, generate_series(1, 3000) AS i
+"""
+
+
+def test_the_sweep_and_the_look_for_callbacks_do_not_walk_through_what_is_done(site: Site) -> None:
+    database = site.runtime.database
+    put(site, Status.QUEUED, rung_at=None)
+    site.receive(site.signed(b"{}"))
+    if not database.is_sqlite:  # it plans by what the tables hold
+        with database.transaction() as session:
+            session.execute(sa.text(MANY))
+            session.execute(sa.text("UPDATE jobs SET status = 'cancelled' WHERE rung_at IS NULL"))
+            session.execute(sa.text("ANALYZE jobs"))
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        if text.startswith(("SELECT jobs.id", "SELECT callbacks.id", "SELECT min(")):
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN {'QUERY PLAN ' * database.is_sqlite}{text}", values)
+            plans.append(str(cursor.fetchall()))
+            cursor.close()
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    claims.announce_due(site.runtime, Status.QUEUED)
+    health.ready(site.runtime)
+    callbacks.announce_waiting(site.runtime)
+
+    assert len(plans) == 3
+    assert "ix_jobs_due" in plans[0], plans[0]
+    assert "ix_jobs_due" in plans[1], plans[1]
+    if database.is_sqlite:
+        assert "ix_callbacks_waiting" in plans[2], plans[2]
