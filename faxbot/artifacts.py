@@ -113,13 +113,18 @@ def discard(runtime: Runtime, rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def of_job(session: Session, job_id: str, role: str) -> Sequence[Artifact]:
-    """The job's artifacts of one role, in order."""
-    return session.scalars(
-        sa.select(Artifact)
-        .where(Artifact.job_id == job_id, Artifact.role == role)
-        .order_by(Artifact.position)
-    ).all()
+_OF_JOB = (
+    sa.select(Artifact).where(Artifact.job_id == sa.bindparam("job_id")).order_by(Artifact.position)
+)
+
+
+def of_job(session: Session, job_id: str) -> tuple[list[Artifact], list[Artifact]]:
+    """The job's documents in order, and the fax pages made of them, if they were made."""
+    found = session.scalars(_OF_JOB, {"job_id": job_id}).all()
+    return (
+        [artifact for artifact in found if artifact.role == "document"],
+        [artifact for artifact in found if artifact.role == "pages"],
+    )
 
 
 @contextmanager
@@ -147,8 +152,7 @@ def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
     are gone.
     """
     with runtime.database.reading() as session:
-        rendered = of_job(session, job.id, "pages")
-        documents = of_job(session, job.id, "document")
+        documents, rendered = of_job(session, job.id)
     if rendered:
         # Pages that are gone can be made again, as long as the documents are there.
         with suppress(ArtifactNotFound):

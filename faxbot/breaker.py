@@ -33,10 +33,16 @@ class Rest:
 
 def resting(session: Session, account_id: str, provider_id: str, now: datetime) -> Rest | None:
     """The rest this provider takes at the moment, None when it may be called."""
-    state = session.get(ProviderState, (account_id, provider_id))
+    state = session.execute(_STATE, {"account_id": account_id, "provider_id": provider_id}).first()
     if state is None or state.rests_until is None or state.rests_until <= now:
         return None
     return Rest(state.rests_until, state.reason or ACCOUNT_REFUSED)
+
+
+_STATE = sa.select(ProviderState.rests_until, ProviderState.reason).where(
+    ProviderState.account_id == sa.bindparam("account_id"),
+    ProviderState.provider_id == sa.bindparam("provider_id"),
+)
 
 
 def note(

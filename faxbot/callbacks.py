@@ -20,10 +20,9 @@ from faxbot import outcomes
 from faxbot.db import insert, new_id
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import Attempt, Callback
+from faxbot.models import Attempt, Callback, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
-from faxbot.results import locked
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -143,11 +142,10 @@ def _apply_one(
 ) -> bool:
     """Whether this piece of news is done with (applied, or old); False when it must wait for its
     fax."""
-    attempt = _attempt_of(session, callback.provider_id, update)
-    if attempt is None:
+    found = _locked(session, callback.provider_id, update)
+    if found is None:
         return False
-    job = locked(session, attempt.job_id)
-    session.refresh(attempt)
+    job, attempt = found
     unnamed = update.external_id is None and attempt.external_id is None
     if unnamed and job.status in (Status.SUBMITTING, Status.UNCERTAIN):
         return False
@@ -157,19 +155,30 @@ def _apply_one(
     return True
 
 
-def _attempt_of(session: Session, provider_id: str, update: Update) -> Attempt | None:
-    if update.tag is not None:
-        return session.scalar(
-            sa.select(Attempt).where(Attempt.tag == update.tag, Attempt.provider_id == provider_id)
-        )
-    if update.external_id is not None:
-        return session.scalar(
-            sa.select(Attempt)
-            .where(Attempt.provider_id == provider_id, Attempt.external_id == update.external_id)
-            .order_by(Attempt.intended_at.desc())
-            .limit(1)
-        )
-    return None
+# The job's row is locked before the attempt's, as everywhere.
+_FOUND = (
+    sa.select(Job, Attempt)
+    .join_from(Job, Attempt, Attempt.job_id == Job.id)
+    .where(Attempt.provider_id == sa.bindparam("provider_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+_BY_TAG = _FOUND.where(Attempt.tag == sa.bindparam("name"))
+_BY_EXTERNAL_ID = (
+    _FOUND.where(Attempt.external_id == sa.bindparam("name"))
+    .order_by(Attempt.intended_at.desc())
+    .limit(1)
+)
+
+
+def _locked(session: Session, provider_id: str, update: Update) -> tuple[Job, Attempt] | None:
+    """The job and the attempt that this news speaks of, under their locks."""
+    name = update.external_id if update.tag is None else update.tag
+    if name is None:
+        return None
+    statement = _BY_EXTERNAL_ID if update.tag is None else _BY_TAG
+    found = session.execute(statement, {"provider_id": provider_id, "name": name}).first()
+    return None if found is None else (found.Job, found.Attempt)
 
 
 def _finish(callback: Callback, outcome: str, now: datetime) -> None:

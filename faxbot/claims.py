@@ -6,17 +6,16 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot.errors import DatabaseAway, LeaseLost
+from faxbot.db import UtcDateTime
+from faxbot.errors import LeaseLost
 from faxbot.events import CLAIMABLE, Event, Status
-from faxbot.models import Job
+from faxbot.models import IS_OPEN, Job
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
 
@@ -32,6 +31,20 @@ TASKS: dict[Status, str] = {
 
 
 _CLAIMABLE = [status.value for status in CLAIMABLE]
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+# Made once: building a statement costs more than running it.
+_CLAIM = (
+    sa.update(Job)
+    .where(
+        Job.id == sa.bindparam("job_id"),
+        Job.status.in_(_CLAIMABLE),
+        Job.next_at <= _NOW,
+        sa.or_(Job.lease_until.is_(None), Job.lease_until < _NOW),
+    )
+    .values(fence=Job.fence + 1, lease_until=sa.bindparam("until", type_=UtcDateTime))
+    .returning(Job)
+    .execution_options(synchronize_session=False)
+)
 
 
 def claim(runtime: Runtime, job_id: str) -> Job | None:
@@ -42,20 +55,8 @@ def claim(runtime: Runtime, job_id: str) -> Job | None:
     """
     now = runtime.now()
     with runtime.database.transaction() as session:
-        job: Job | None = session.scalar(
-            sa.update(Job)
-            .where(
-                Job.id == job_id,
-                Job.status.in_(_CLAIMABLE),
-                Job.next_at <= now,
-                sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
-            )
-            .values(
-                fence=Job.fence + 1,
-                lease_until=now + timedelta(seconds=runtime.config.lease_seconds),
-            )
-            .returning(Job)
-        )
+        until = now + timedelta(seconds=runtime.config.lease_seconds)
+        job: Job | None = session.scalar(_CLAIM, {"job_id": job_id, "now": now, "until": until})
         if job is None:
             return None
         if job.expires_at is not None and job.expires_at <= now:
@@ -66,36 +67,9 @@ def claim(runtime: Runtime, job_id: str) -> Job | None:
     return job
 
 
-@contextmanager
-def keeping(runtime: Runtime, job: Job) -> Iterator[None]:
+def keeping(runtime: Runtime, job: Job) -> AbstractContextManager[None]:
     """Prolong the claim's lease in the background while the body runs."""
-    config, done = runtime.config, threading.Event()
-
-    def beat() -> None:
-        while not done.wait(config.heartbeat_seconds):
-            # With the database away the lease runs out, as it must: nobody can say any more that it is ours.
-            with suppress(DatabaseAway):
-                if not _prolong(runtime, job):
-                    return
-
-    heart = threading.Thread(target=beat, name="lease", daemon=True)
-    heart.start()
-    try:
-        yield
-    finally:
-        done.set()
-        heart.join()
-
-
-def _prolong(runtime: Runtime, job: Job) -> bool:
-    until = runtime.now() + timedelta(seconds=runtime.config.lease_seconds)
-    with runtime.database.transaction() as session:
-        kept = session.execute(
-            sa.update(Job)
-            .where(Job.id == job.id, Job.fence == job.fence, Job.lease_until.is_not(None))
-            .values(lease_until=until)
-        )
-    return bool(kept.rowcount)  # type: ignore[attr-defined] # a cursor result has it
+    return runtime.leases.keep(job.id, job.fence, runtime.now)
 
 
 def release(
@@ -121,7 +95,8 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     """
     now = runtime.now()
     stale = now - timedelta(seconds=runtime.config.ring_again_seconds)
-    waiting = [
+    waiting: list[sa.ColumnExpressionArgument[bool]] = [
+        sa.text(IS_OPEN),
         Job.status == status.value,
         Job.next_at <= now,
         sa.or_(Job.rung_at.is_(None), Job.rung_at < Job.next_at, Job.rung_at <= stale),

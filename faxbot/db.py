@@ -15,17 +15,13 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
@@ -45,7 +41,6 @@ CONSTRAINT_NAMES = {
     "pk": "pk_%(table_name)s",
 }
 _PING_AFTER_IDLE = 1.0  # seconds; a pooled connection used more recently is taken as alive
-_MIGRATION_LOCK = 0x0FAB07
 
 
 class Base(DeclarativeBase):
@@ -127,7 +122,7 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """A session that commits at the end; raises DatabaseAway when the database cannot be
         reached."""
-        with _faults(), self._write() as session:
+        with faults(), self._write() as session:
             try:
                 with session.begin():
                     yield session
@@ -138,7 +133,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that only reads; each statement sees what is committed when it runs."""
-        with _faults(), self._read() as session:
+        with faults(), self._read() as session:
             yield session
 
     def try_lock(self, session: Session, name: str) -> bool:
@@ -170,7 +165,8 @@ class Database:
 
 
 @contextmanager
-def _faults() -> Iterator[None]:
+def faults() -> Iterator[None]:
+    """Turn the drivers' ways of saying so into DatabaseAway."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
@@ -246,14 +242,7 @@ def _ping_when_idle(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -
         raise sa.exc.DisconnectionError from error
 
 
-# Migrations ---------------------------------------------------------------------------------------------------------
-
-
-def _alembic(connection: Connection) -> AlembicConfig:
-    settings = AlembicConfig()
-    settings.set_main_option("script_location", str(migrations_dir()))
-    settings.attributes["connection"] = connection
-    return settings
+# The schema's revision; what changes it is in schema.py ------------------------------------------
 
 
 def migrations_dir() -> Path:
@@ -262,39 +251,24 @@ def migrations_dir() -> Path:
 
 
 def head() -> str:
-    """The newest revision this code knows."""
-    revision = ScriptDirectory(str(migrations_dir())).get_current_head()
-    if revision is None:
-        raise ConfigError("the installation has no migrations: install faxbot again")
-    return revision
+    """The newest revision this code knows: migrations/HEAD."""
+    return (migrations_dir() / "HEAD").read_text().strip()
 
 
-def migrate(config: Config, revision: str = "head") -> None:
-    """Bring the schema to `revision`, up or down; safe when several processes start at once."""
-    database = Database(config, pool_size=1)
-    try:
-        with _faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
-            settings = _alembic(connection)
-            if revision == "base" or revision.startswith("-"):
-                command.downgrade(settings, revision)
-            else:
-                command.upgrade(settings, revision)
-            connection.commit()
-    finally:
-        database.close()
-
-
-def upgrade(config: Config) -> None:
-    """Bring the schema to the newest revision."""
-    migrate(config, "head")
+def revision(session: Session) -> str | None:
+    """The revision of the database, None when it is empty."""
+    if not sa.inspect(session.connection()).has_table("alembic_version"):
+        return None
+    found = session.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
 
 
 def current(config: Config) -> str | None:
-    """The revision of the database, None when it is empty."""
+    """The revision of the database that `config` names; raises DatabaseAway."""
     database = Database(config, pool_size=1)
     try:
-        with _faults(), database.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        with database.reading() as session:
+            return revision(session)
     finally:
         database.close()
 
@@ -303,25 +277,3 @@ def check(config: Config) -> None:
     """Raise ConfigError unless the database has this code's schema."""
     if current(config) != head():
         raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
-
-
-@contextmanager
-def _one_at_a_time(config: Config, database: Database) -> Iterator[None]:
-    if database.is_sqlite:
-        descriptor = os.open(
-            config.data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-        return
-    with database.engine.connect() as connection:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
-        try:
-            yield
-        finally:
-            with suppress(DBAPIError):
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))

@@ -214,7 +214,7 @@ def _loads(runtime: Runtime, provider_id: str) -> bool:
 
 
 def _documents_are_there(runtime: Runtime, session: Session, job: Job) -> bool:
-    for artifact in artifacts.of_job(session, job.id, "document"):
+    for artifact in artifacts.of_job(session, job.id)[0]:
         try:
             artifacts.storage(runtime, artifact.storage_id).open(artifact.key).close()
         except FaxbotError:

@@ -16,6 +16,7 @@ from faxbot.config import Config
 from faxbot.crypto import Keyring
 from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Renderer
+from faxbot.leases import Leases
 from faxbot.plugins.loader import Plugins
 
 Ring = Callable[[str, str], bool]
@@ -38,11 +39,13 @@ class Runtime:
     plugins: Plugins
     checker: Checker
     renderer: Renderer
+    leases: Leases
     ring: Ring = silent
     now: Callable[[], datetime] = utcnow
 
     def close(self) -> None:
         """Let go of child processes, plugins and connections."""
+        self.leases.close()
         self.checker.close()
         self.renderer.close()
         self.plugins.close()

@@ -232,7 +232,7 @@ def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderE
     now = runtime.now()
     with runtime.database.transaction() as session:
         current = locked(session, job.id, fence=job.fence)
-        known = session.get_one(Attempt, this.id, populate_existing=True)
+        known = session.get_one(Attempt, this.id)
         entry = Entry(session, runtime.config, current, known, now, "worker")
         if isinstance(result, str):
             # A callback may have come first and have told us all this already.

@@ -12,6 +12,7 @@ from faxbot.config import Config
 from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Limits, Renderer
 from faxbot.errors import ConfigError
+from faxbot.leases import Leases
 from faxbot.plugins import loader
 from faxbot.plugins.base import Context
 from faxbot.plugins.loader import Plugins
@@ -31,17 +32,17 @@ def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
             "production needs CONFIG_MASTER_KEY: make one with `openssl rand -base64 32`"
         )
     limits = Limits.of(config)
+    database = Database(config, pool_size=threads)
     return Runtime(
         config=config,
-        database=Database(config, pool_size=threads),
+        database=database,
         keyring=crypto.keyring(
             config.master_key_bytes() if config.master_key else None, config.data_dir
         ),
         plugins=plugins(config),
         checker=Checker(limits),
-        renderer=Renderer(
-            replace(limits, seconds=config.render_seconds), config.render_processes
-        ),
+        renderer=Renderer(replace(limits, seconds=config.render_seconds), config.render_processes),
+        leases=Leases(config, database),
         ring=ring,
     )
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 import psutil
 import requests
 
-from faxbot import db
+from faxbot import schema
 from faxbot.config import Config
 from tests.ground import ENVIRONMENT, Ground, eventually, is_alive, processes_of
 from tests.servers import Postgres, RedisServer, free_port
@@ -67,7 +67,7 @@ class Stores:
         """SQLite under the data folder; no broker runs until `faxbot up` or the test starts one."""
         if self._sqlite is None:
             template = self._new("embedded")
-            db.upgrade(template.config())
+            schema.upgrade(template.config())
             self._sqlite = template.data_dir / "faxbot.db"
         installation = self._new("embedded")
         shutil.copyfile(self._sqlite, installation.data_dir / "faxbot.db")
@@ -79,7 +79,7 @@ class Stores:
         if not self._has_template:
             postgres.create_database(self._template)
             url = postgres.url(self._template)
-            db.upgrade(self._new("template").config(DATABASE_URL=url))
+            schema.upgrade(self._new("template").config(DATABASE_URL=url))
             self._has_template = True
         self._made += 1
         database = f"{self._prefix}_{self._made}"

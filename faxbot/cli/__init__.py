@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plugins": ("faxbot.cli.plugins:plugins", "List, show and validate plugins."),
     "web": ("faxbot.cli.web:web", "Run the HTTP API."),
     "worker": ("faxbot.cli.worker:worker", "Run a worker, which sends the faxes."),
-    "beat": ("faxbot.cli.worker:beat", "Run the clock, which rings for what is due."),
+    "beat": ("faxbot.cli.beat:beat", "Run the clock, which rings for what is due."),
     "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
     "prepare": ("faxbot.cli.prepare:prepare", ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from faxbot import db as database
+from faxbot import schema
 from faxbot.config import Config
 
 
@@ -17,7 +18,7 @@ def db() -> None:
 def upgrade() -> None:
     """Bring the database to this version's schema; safe to repeat, and with several at once."""
     config = Config.load()
-    database.upgrade(config)
+    schema.upgrade(config)
     click.echo(f"the database is at revision {database.current(config)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from faxbot import db, wiring
+from faxbot import schema, wiring
 from faxbot.cli import firstkey
 from faxbot.config import Config
 
@@ -15,7 +15,7 @@ def prepare() -> None:
     config = Config.load()
     runtime = wiring.build(config)
     try:
-        db.upgrade(config)
+        schema.upgrade(config)
         if not config.production:
             firstkey.keep(runtime)
     finally:

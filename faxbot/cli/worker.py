@@ -1,4 +1,4 @@
-"""`faxbot worker` and `faxbot beat`."""
+"""`faxbot worker`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from faxbot import lifeline
 from faxbot.cli import logs
 from faxbot.config import Config
 from faxbot.tasks import app as tasks
+from faxbot.tasks.worker import serve
 
 
 @click.command(short_help="Run a worker, which sends the faxes.")
@@ -34,7 +35,7 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
     config = Config.load()
     logs.configure("worker", log_level, log_format)
     app = tasks.celery_app(config)
-    tasks.serve(config, app)
+    serve(config, app)
     lifeline.forks_die_with_me()
     # A warning for pickled messages, which this app does not take: containers and fresh machines run as root.
     warnings.filterwarnings("ignore", message=".*superuser privileges")
@@ -51,20 +52,3 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
     )
     program.start()
     return int(program.exitcode or 0)
-
-
-@click.command(short_help="Run the clock, which rings for what is due.")
-@logs.log_level
-@logs.log_format
-def beat(log_level: str, log_format: str) -> None:
-    """Run the clock that rings for what is due. One is enough; two do no harm."""
-    config = Config.load()
-    logs.configure("beat", log_level, log_format)
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    app = tasks.celery_app(config)
-    app.Beat(
-        schedule=str(config.data_dir / "beat-schedule"),
-        loglevel=log_level.upper(),
-        quiet=True,
-        redirect_stdouts=False,
-    ).run()

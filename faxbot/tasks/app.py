@@ -12,14 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from celery import Celery, signals
+from celery import Celery
 
-from faxbot import wiring
-from faxbot.claims import TASKS
+from faxbot import events
 from faxbot.config import Config
-from faxbot.runtime import Ring, Runtime
+
+if TYPE_CHECKING:  # beat and Flower need no runtime, and what comes with it
+    from faxbot.runtime import Ring
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # a provider call is not repeated blindly
         "worker_soft_shutdown_timeout": 20.0,
         "worker_enable_remote_control": True,
-        "worker_send_task_events": True,
+        "worker_send_task_events": False,  # two more messages a task; Flower asks for them itself
         "worker_hijack_root_logger": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -113,7 +114,7 @@ def beat_table(config: Config) -> dict[str, dict[str, Any]]:
             # An old ring is worth nothing once the next one is out.
             "options": {"expires": max(every * 2, 10.0)},
         }
-        for status in TASKS
+        for status in events.OPEN
     }
     table["sweep-callbacks"] = {
         "task": "faxbot.sweep_callbacks",
@@ -185,28 +186,3 @@ def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -
 
 def _log_silence(task: str, error: Exception) -> None:
     log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
-
-
-# The worker's runtime -----------------------------------------------------------------------------------------------
-
-_runtimes: dict[str, Runtime] = {}
-
-
-def serve(config: Config, app: Celery) -> None:
-    """Give every process of this worker a runtime of its own, made after the fork and closed at
-    its end."""
-
-    def start(**_: object) -> None:
-        _runtimes["worker"] = wiring.build(config, ring=bell(app))
-
-    def stop(**_: object) -> None:
-        if runtime := _runtimes.pop("worker", None):
-            runtime.close()
-
-    signals.worker_process_init.connect(start, weak=False)
-    signals.worker_process_shutdown.connect(stop, weak=False)
-
-
-def runtime() -> Runtime:
-    """The runtime of this worker process."""
-    return _runtimes["worker"]

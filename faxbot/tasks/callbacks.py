@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from faxbot import callbacks
-from faxbot.tasks.app import runtime
+from faxbot.tasks.worker import runtime
 
 
 @shared_task(name="faxbot.apply_callback")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from faxbot import followup, sending
-from faxbot.tasks.app import runtime
+from faxbot.tasks.worker import runtime
 
 
 @shared_task(name="faxbot.send_fax")

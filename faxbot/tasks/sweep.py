@@ -7,7 +7,7 @@ from celery import shared_task
 
 from faxbot import callbacks, claims, spool
 from faxbot.events import Status
-from faxbot.tasks.app import runtime
+from faxbot.tasks.worker import runtime
 
 
 @shared_task(name="faxbot.sweep")

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import pytest
 
-from faxbot import cli, db
+from faxbot import cli, db, schema
 from tests.ground import ENVIRONMENT
 from tests.installation import FAXBOT, Installation
 from tests.servers import free_port
@@ -276,7 +276,7 @@ def test_the_schema_can_be_checked_and_upgraded(store: Installation) -> None:
     assert run(store, "db", "check").code == 0
     assert run(store, "db", "upgrade").code == 0
     config = store.config()
-    db.migrate(config, "base")
+    schema.migrate(config, "base")
     assert run(store, "db", "check").code == 1
     assert run(store, "db", "upgrade").code == 0
     assert db.current(config) == db.head()

@@ -1,0 +1,74 @@
+"""Brings the schema up and down: Alembic's revisions under migrations/, one process at a time.
+
+Apart from db.py because Alembic is needed for this alone, and no serving process carries it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from faxbot.config import Config
+from faxbot.db import Database, faults, migrations_dir
+
+_MIGRATION_LOCK = 0x0FAB07
+
+
+def upgrade(config: Config) -> None:
+    """Bring the schema to the newest revision."""
+    migrate(config, "head")
+
+
+def migrate(config: Config, revision: str = "head") -> None:
+    """Bring the schema to `revision`, up or down; safe when several processes start at once.
+
+    Raises DatabaseAway.
+    """
+    database = Database(config, pool_size=1)
+    try:
+        with faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
+            settings = _alembic(connection)
+            if revision == "base" or revision.startswith("-"):
+                command.downgrade(settings, revision)
+            else:
+                command.upgrade(settings, revision)
+            connection.commit()
+    finally:
+        database.close()
+
+
+def _alembic(connection: Connection) -> AlembicConfig:
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(migrations_dir()))
+    settings.attributes["connection"] = connection
+    return settings
+
+
+@contextmanager
+def _one_at_a_time(config: Config, database: Database) -> Iterator[None]:
+    if database.is_sqlite:
+        descriptor = os.open(
+            config.data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+        return
+    with database.engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+        try:
+            yield
+        finally:
+            with suppress(DBAPIError):
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))

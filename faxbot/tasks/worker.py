@@ -1,0 +1,31 @@
+"""A worker process's runtime: made after the fork, closed at its end, found by the tasks."""
+
+from __future__ import annotations
+
+from celery import Celery, signals
+
+from faxbot import wiring
+from faxbot.config import Config
+from faxbot.runtime import Runtime
+from faxbot.tasks.app import bell
+
+_runtimes: dict[str, Runtime] = {}
+
+
+def serve(config: Config, app: Celery) -> None:
+    """Give every process of this worker a runtime of its own."""
+
+    def start(**_: object) -> None:
+        _runtimes["worker"] = wiring.build(config, ring=bell(app))
+
+    def stop(**_: object) -> None:
+        if runtime := _runtimes.pop("worker", None):
+            runtime.close()
+
+    signals.worker_process_init.connect(start, weak=False)
+    signals.worker_process_shutdown.connect(stop, weak=False)
+
+
+def runtime() -> Runtime:
+    """The runtime of this worker process."""
+    return _runtimes["worker"]
