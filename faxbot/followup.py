@@ -19,7 +19,7 @@ from faxbot.events import Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import State, TransportPlugin, Update
-from faxbot.results import locked, record_event
+from faxbot.results import locked, locked_with, record_event
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -104,10 +104,10 @@ def _entry(
 ) -> Entry | None:
     """The locked job and the attempt the carrier was asked about; None when things moved on, also
     when somebody else has asked meanwhile: one answer must not count twice."""
-    job, now = locked(session, asked.job_id), runtime.now()
-    if not _wants_asking(job, status, now) or asked.number != job.attempts:
+    now = runtime.now()
+    job, attempt = locked_with(session, asked.id)
+    if not _wants_asking(job, status, now) or attempt.number != job.attempts:
         return None
-    attempt = session.get_one(Attempt, asked.id)
     return Entry(session, runtime.config, job, attempt, now, source)
 
 

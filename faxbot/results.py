@@ -36,10 +36,32 @@ def locked(session: Session, job_id: str, *, fence: int | None = None) -> Job:
     return job
 
 
+def locked_with(
+    session: Session, attempt_id: str, *, fence: int | None = None
+) -> tuple[Job, Attempt]:
+    """An attempt and its job under their locks (the job's first, as everywhere).
+
+    Raises LeaseLost as locked() does, NotFound.
+    """
+    found = session.execute(_LOCKED_WITH, {"attempt_id": attempt_id}).first()
+    if found is None:
+        raise NotFound("there is no fax with this attempt")
+    if fence is not None and found.Job.fence != fence:
+        raise LeaseLost
+    return found.Job, found.Attempt
+
+
 # Statements of the hot road are made once: building one costs more than running it.
 _LOCKED = (
     sa.select(Job)
     .where(Job.id == sa.bindparam("job_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+_LOCKED_WITH = (
+    sa.select(Job, Attempt)
+    .join_from(Job, Attempt, Attempt.job_id == Job.id)
+    .where(Attempt.id == sa.bindparam("attempt_id"))
     .with_for_update()
     .execution_options(populate_existing=True)
 )

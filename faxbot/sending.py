@@ -28,7 +28,7 @@ from faxbot.events import Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
-from faxbot.results import locked, record_event
+from faxbot.results import locked_with, record_event
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -231,8 +231,7 @@ def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderE
     """Commit the outcome; refused by the fence when this claim was lost meanwhile."""
     now = runtime.now()
     with runtime.database.transaction() as session:
-        current = locked(session, job.id, fence=job.fence)
-        known = session.get_one(Attempt, this.id)
+        current, known = locked_with(session, this.id, fence=job.fence)
         entry = Entry(session, runtime.config, current, known, now, "worker")
         if isinstance(result, str):
             # A callback may have come first and have told us all this already.
