@@ -27,6 +27,7 @@ _package.__path__ = [str(Path(__file__).parent)]
 
 LENGTH = struct.Struct(">I")
 MEGABYTE = 1 << 20
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
 Request = dict[str, Any]
 
 
@@ -164,6 +165,7 @@ def _draw(request: Request) -> dict[str, object]:
     """{sources, target, first, last, resolutions (one), max_pages, max_pixels} -> {pages}"""
     sources = [_Source(*source) for source in request["sources"]]
     rendering = _part("rendering")
+    _keep_memory()
     pages = rendering.render(
         sources,
         request["target"],
@@ -185,8 +187,16 @@ def _join(request: Request) -> dict[str, object]:
     return {"pages": pages}
 
 
+def _keep_memory() -> None:
+    """Let the C library use freed memory again for the next page: asking the system anew for every picture of a page
+    costs a fifth of the time (measured)."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(MMAP_THRESHOLD, 64 * MEGABYTE)
+        _libc.mallopt(TRIM_THRESHOLD, 256 * MEGABYTE)
+
+
 def _give_back_memory() -> None:
-    """Hand freed memory to the system: the C library keeps tens of MiB of it for a child that now waits."""
+    """Hand freed memory to the system before waiting for the next fax: tens of MiB."""
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
 

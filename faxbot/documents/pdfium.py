@@ -24,7 +24,6 @@ ERR_PASSWORD, ERR_SECURITY = 4, 5
 GRAY = 1
 ANNOTATIONS, PRINTING = 0x01, 0x800
 COUNTER_CLOCKWISE = 3
-WHITE = 0xFFFFFFFF
 IMAGE, FORM = 3, 5
 NO_FORM = 0
 # The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
@@ -68,7 +67,6 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "FPDFPageObj_GetType": (c_int, c_void_p),
     "FPDFImageObj_GetImagePixelSize": (c_int, c_void_p, POINTER(c_uint), POINTER(c_uint)),
     "FPDFBitmap_CreateEx": (c_void_p, c_int, c_int, c_int, c_void_p, c_int),
-    "FPDFBitmap_FillRect": (c_int, c_void_p, c_int, c_int, c_int, c_int, c_ulong),
     "FPDFBitmap_Destroy": (None, c_void_p),
     "FPDF_RenderPageBitmap": (None, c_void_p, c_void_p, *(c_int,) * 6),
     "FPDF_GetFormType": (c_int, c_void_p),
@@ -240,12 +238,11 @@ def _pictures(holder: int, count: str, get: str, nesting: int) -> Iterator[int]:
 
 
 def _page(document: int, form: int | None, index: int, at: Placement, max_pixels: int) -> Drawn:
-    pixels = bytearray(WIDTH * at.length)
+    pixels = bytearray(b"\xff") * (WIDTH * at.length)
     buffer = (ctypes.c_char * len(pixels)).from_buffer(pixels)
     bitmap = _pdf["FPDFBitmap_CreateEx"](WIDTH, at.length, GRAY, ctypes.addressof(buffer), WIDTH)
     turn = COUNTER_CLOCKWISE if at.turned else 0
     try:
-        _pdf["FPDFBitmap_FillRect"](bitmap, 0, 0, WIDTH, at.length, WHITE)
         with _loaded(document, index) as page:
             _ask_for_pictures(page, index, max_pixels)
             where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)

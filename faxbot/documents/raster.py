@@ -53,7 +53,7 @@ class _Survey(NamedTuple):
 
     brightest: Image.Image
     darkest: Image.Image
-    tones: list[int]  # how many points have each grey, at half size
+    tones: list[int]  # how many points of a sample have each grey
     level: int  # grey of the paper
     paper: float  # part of the page that is paper
     shaded: float  # part of the page where the brightest nearby is neither paper nor solid ink
@@ -80,7 +80,8 @@ def ink(grey: Image.Image, resolution: str) -> Image.Image:
 
 def _survey(grey: Image.Image, down: int) -> _Survey:
     half = grey.reduce((2, down))
-    tones = half.histogram()
+    sample = half.resize((half.width // 2, half.height // 2), Image.Resampling.NEAREST)
+    tones = sample.histogram()
     # Windows of 20 and 12 pixels of a fine page: wider than a stroke of text, narrower than what counts as a shade.
     brightest = _spread(_pooled(half, ImageChops.lighter), ImageChops.lighter, (1, 1, 2))
     pooled = _pooled(half, ImageChops.darker)
