@@ -58,8 +58,12 @@ def postgres_server(ground: Ground) -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def stores(ground: Ground) -> Stores:
-    return Stores(ground)
+def stores(ground: Ground) -> Iterator[Stores]:
+    """Migrates one template of each kind, when first asked for it."""
+    stores = Stores(ground)
+    yield stores
+    if (given := given_postgres()) is not None:
+        stores.drop_template(given)
 
 
 @pytest.fixture
