@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,16 +67,19 @@ def _belongs(process: psutil.Process, folder: str) -> bool:
 
 
 def kill_all(folder: Path, timeout: float = 10.0) -> None:
-    """SIGKILL whatever belongs to `folder`, until nothing does."""
+    """End whatever belongs to `folder`; SIGQUIT comes first, upon which PostgreSQL gives its shared memory back."""
 
-    def none_left() -> bool:
+    def none_left(how: signal.Signals) -> bool:
         left = processes_of(folder)
         for process in left:
             with suppress(psutil.Error):
-                process.kill()
+                process.send_signal(how)
+                process.resume()
         return not left
 
-    eventually(none_left, timeout)
+    with suppress(AssertionError):
+        eventually(lambda: none_left(signal.SIGQUIT), timeout=2.0, every=0.1)
+    eventually(lambda: none_left(signal.SIGKILL), timeout)
 
 
 class Ground:

@@ -282,6 +282,10 @@ class PostgresServer(Server, Postgres):
         command: list[str | Path] = [
             *(self.binaries / "postgres", "-D", self._data, "-p", str(self.port)),
             *("-h", "127.0.0.1", "-k", ""),  # TCP as in production, no socket to clash with
+            *(
+                "-c",
+                "dynamic_shared_memory_type=mmap",
+            ),  # in its folder, where a crash leaves nothing
             *self.options,
         ]
         return self.ground.start(
