@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from faxbot.config import Config
 from faxbot.db import Database, UtcDateTime
-from faxbot.errors import DatabaseAway
 from faxbot.models import Job
 
 log = logging.getLogger(__name__)
@@ -76,9 +75,9 @@ class Leases:
                 continue
             try:
                 self._prolong(kept)
-            except DatabaseAway:
+            except Exception as error:  # noqa: BLE001 - this thread serves every later claim too
                 # Nobody can say any more that these are ours: let them run out, unless it returns.
-                log.warning("leases not prolonged: the database is away")
+                log.warning("leases not prolonged", extra={"exception": type(error).__name__})
 
     def _prolong(self, kept: Mapping[tuple[str, int], Callable[[], datetime]]) -> None:
         lease = timedelta(seconds=self._config.lease_seconds)
