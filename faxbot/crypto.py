@@ -15,7 +15,6 @@ import secrets
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -23,8 +22,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from faxbot.errors import ConfigError, FaxbotError
-
-T = TypeVar("T", str, bytes)
 
 _VERSION = b"\x01"
 _ID_BYTES = 4
@@ -35,37 +32,6 @@ class Unsealable(FaxbotError):
     """A sealed value does not open: the key is not the one it was sealed with, or the value was changed."""
 
     code = "unsealable"
-
-
-class Hidden(Generic[T]):
-    """A value people must not see by accident: prints, formats and logs as [hidden]; `reveal()` is deliberate."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: T) -> None:
-        self._value: T = value
-
-    def reveal(self) -> T:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "[hidden]"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return "[hidden]"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Hidden):
-            return NotImplemented
-        return bool(self._value == other._value)
-
-    def __hash__(self) -> int:
-        return hash((Hidden, self._value))
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a hidden value is not pickled")
 
 
 class Keyring:

@@ -27,6 +27,7 @@ from faxbot.errors import (
 )
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
+from faxbot.hidden import Hidden
 from faxbot.identity import Actor
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from faxbot.results import event_row, locked, record_event, stamp
@@ -41,11 +42,11 @@ PRIORITY = 128
 class Submission:
     """What a client asks for, validated; `to` is E.164."""
 
-    to: str = field(repr=False)
+    to: Hidden[str]
     uploads: tuple[Upload, ...]
     resolution: str = "fine"
     priority: int = PRIORITY
-    header: str = field(default="", repr=False)
+    header: Hidden[str] = Hidden("")  # noqa: RUF009 - it is immutable
     tags: dict[str, str] = field(default_factory=dict, repr=False)
     send_at: datetime | None = None
     expires_at: datetime | None = None
@@ -128,7 +129,7 @@ def _check(runtime: Runtime, submission: Submission, now: datetime) -> None:
 
 def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: datetime) -> Job:
     job_id, keyring, account = new_id(now), runtime.keyring, actor.account_id
-    header = submission.header or runtime.config.fax_header
+    header = submission.header.reveal() or runtime.config.fax_header
     due = max(submission.send_at or now, now)
     return Job(
         id=job_id,
@@ -136,7 +137,7 @@ def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: dateti
         created_by=actor.key_id,
         status=Status.QUEUED.value,
         reason=None,
-        to_sealed=keyring.seal(submission.to.encode(), f"jobs.to:{account}"),
+        to_sealed=keyring.seal(submission.to.reveal().encode(), f"jobs.to:{account}"),
         to_key=number_key(runtime, submission.to),
         header_sealed=keyring.seal(header.encode(), f"jobs.header:{account}") if header else None,
         resolution=submission.resolution,
@@ -163,9 +164,9 @@ def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: dateti
     )
 
 
-def number_key(runtime: Runtime, number: str) -> str:
+def number_key(runtime: Runtime, number: Hidden[str]) -> str:
     """The keyed hash under which a number is found (`to_key`)."""
-    return runtime.keyring.keyed_hash(number.encode(), "number")
+    return runtime.keyring.keyed_hash(number.reveal().encode(), "number")
 
 
 _JOB_COLUMNS = [column.key for column in sa.inspect(Job).column_attrs]
@@ -235,11 +236,11 @@ def _fingerprint(runtime: Runtime, submission: Submission) -> str:
     """A keyed hash of everything that makes the request what it is; keyed, because a number is
     easily guessed."""
     request = [
-        submission.to,
+        submission.to.reveal(),
         [upload.sha256 for upload in submission.uploads],
         submission.resolution,
         submission.priority,
-        submission.header,
+        submission.header.reveal(),
         sorted(submission.tags.items()),
         stamp(submission.send_at),
         stamp(submission.expires_at),
@@ -307,21 +308,23 @@ def page(
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-def number(runtime: Runtime, job: Job) -> str:
-    """The destination in clear."""
-    return runtime.keyring.open(job.to_sealed, f"jobs.to:{job.account_id}").decode()
+def number(runtime: Runtime, job: Job) -> Hidden[str]:
+    """The destination; raises Unsealable."""
+    place = f"jobs.to:{job.account_id}"
+    return Hidden(runtime.keyring.open(job.to_sealed, place).decode())
 
 
-def header(runtime: Runtime, job: Job) -> str:
-    """The header text in clear; empty when there is none."""
+def header(runtime: Runtime, job: Job) -> Hidden[str]:
+    """The header text, empty when there is none; raises Unsealable."""
     if job.header_sealed is None:
-        return ""
-    return runtime.keyring.open(job.header_sealed, f"jobs.header:{job.account_id}").decode()
+        return Hidden("")
+    place = f"jobs.header:{job.account_id}"
+    return Hidden(runtime.keyring.open(job.header_sealed, place).decode())
 
 
 def describe(runtime: Runtime, job: Job, *, masked: bool = False) -> dict[str, Any]:
     """The fax as the API shows it, in plain JSON types; `masked` hides the number."""
-    to = number(runtime, job)
+    to = number(runtime, job).reveal()
     return {
         "id": job.id,
         "to": phone.mask(to) if masked else to,

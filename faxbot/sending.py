@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from faxbot.errors import (
     ProviderError,
 )
 from faxbot.events import Event, Status
+from faxbot.hidden import Hidden
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
@@ -43,8 +44,8 @@ class Prepared:
     document: Path
     media_type: str
     pages: int
-    to: str = field(repr=False)
-    header: str = field(repr=False)
+    to: Hidden[str]
+    header: Hidden[str]
 
 
 class NotNow(Exception):

@@ -27,8 +27,11 @@ _package.__path__ = [str(Path(__file__).parent)]
 
 LENGTH = struct.Struct(">I")
 MEGABYTE = 1 << 20
+IDLE = 0.5  # seconds
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
 Request = dict[str, Any]
+
+_libc = ctypes.CDLL(None)
 
 
 def main(arguments: list[str]) -> None:
@@ -45,9 +48,19 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     errors = import_module("faxbot.errors")
     while True:
-        request = requests.get()
+        request = _next(requests)
         _allow_cpu(request["seconds"])
         _answer(_served(request, errors))
+
+
+def _next(requests: queue.SimpleQueue[Request]) -> Request:
+    """The next request; when none comes for a while, freed memory is handed to the system (tens of MiB)."""
+    try:
+        return requests.get(timeout=IDLE)
+    except queue.Empty:
+        if hasattr(_libc, "malloc_trim"):
+            _libc.malloc_trim(0)
+        return requests.get()
 
 
 def _listen(requests: queue.SimpleQueue[Request]) -> None:
@@ -174,7 +187,6 @@ def _draw(request: Request) -> dict[str, object]:
         max_pages=request["max_pages"],
         max_pixels=request["max_pixels"],
     )
-    _give_back_memory()
     return {"pages": pages}
 
 
@@ -195,13 +207,6 @@ def _keep_memory() -> None:
         _libc.mallopt(TRIM_THRESHOLD, 256 * MEGABYTE)
 
 
-def _give_back_memory() -> None:
-    """Hand freed memory to the system before waiting for the next fax: tens of MiB."""
-    if hasattr(_libc, "malloc_trim"):
-        _libc.malloc_trim(0)
-
-
-_libc = ctypes.CDLL(None)
 _DOES = {"check": _check, "start": _start, "draw": _draw, "join": _join}
 
 

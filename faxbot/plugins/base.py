@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from faxbot.errors import PluginError
+from faxbot.hidden import Hidden
 
 API_VERSION = "1.0"
 """The version of this contract; a manifest names the range it works with (`"api": ">=1,<2"`)."""
@@ -86,7 +87,7 @@ class OutboundFax:
     the fax by it."""
 
     tag: str
-    to: str = field(repr=False)
+    to: Hidden[str]
     """E.164 with +."""
     document: Path = field(repr=False)
     media_type: str
@@ -95,7 +96,7 @@ class OutboundFax:
     """`fine` (204x196 dpi) or `standard` (204x98 dpi)."""
     callback_url: str = field(repr=False)
     """Where this attempt's callbacks go; it carries the tag as locator."""
-    header: str = field(default="", repr=False)
+    header: Hidden[str] = Hidden("")  # noqa: RUF009 - it is immutable
     deadline: datetime | None = None
 
 

@@ -19,6 +19,7 @@ from faxbot.errors import (
     NotFound,
     NotPossibleNow,
 )
+from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
 from faxbot.models import Job
 from faxbot.web import api, idempotency, schemas, uploads
@@ -122,9 +123,11 @@ def send_fax() -> Response:
 
 
 def _submission(wish: dict[str, Any]) -> Submission:
-    to = phone.parse(wish.pop("to"), runtime().config.default_region)
+    to = Hidden(phone.parse(wish.pop("to"), runtime().config.default_region))
+    header = Hidden(wish.pop("header", ""))
     spooled = [(file.path, file.sha256, file.size) for file in wish.pop("file")]
-    return Submission(to=to, uploads=artifacts.accept(runtime(), spooled), **wish)
+    uploaded = artifacts.accept(runtime(), spooled)
+    return Submission(to=to, header=header, uploads=uploaded, **wish)
 
 
 def _present(job: Job) -> bytes:
@@ -171,7 +174,7 @@ def search_faxes(query: dict[str, Any]) -> Response:
 
     A number is personal, so it is asked for in the body and never stands in an address.
     """
-    number = phone.parse(query.pop("to"), runtime().config.default_region)
+    number = Hidden(phone.parse(query.pop("to"), runtime().config.default_region))
     return _page(query, tags=query.pop("tags", {}), to_key=jobs.number_key(runtime(), number))
 
 

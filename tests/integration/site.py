@@ -26,6 +26,7 @@ from faxbot import callbacks, claims, followup, jobs, sending, wiring
 from faxbot.artifacts import Upload
 from faxbot.breaker import Rest, resting
 from faxbot.db import new_id, utcnow
+from faxbot.hidden import Hidden
 from faxbot.identity import Actor
 from faxbot.jobs import Answer, Submission
 from faxbot.models import Artifact, Attempt, FaxEvent, Job
@@ -114,17 +115,22 @@ class Site:
         """Record a fax through the front door of the domain."""
         pages = wish.pop("pages", 1)
         uploads = wish.pop("uploads", None) or (self.upload(pages=pages),)
+        wish["header"] = Hidden(wish.get("header", ""))
         return jobs.submit(
             self.runtime,
             actor,
-            Submission(to=to, uploads=uploads, **wish),
+            Submission(to=Hidden(to), uploads=uploads, **wish),
             key=key,
             present=lambda job: json.dumps(jobs.describe(self.runtime, job)).encode(),
         )
 
     def fax(self, ending: str = "0000", **wish: Any) -> str:
         """The id of a new fax to a number of its own, whose pages are rendered already."""
-        job_id = self.submit(number(ending), **wish).job_id
+        return self.fax_to(number(ending), **wish)
+
+    def fax_to(self, to: str, **wish: Any) -> str:
+        """The same, to this number."""
+        job_id = self.submit(to, **wish).job_id
         with self.runtime.database.transaction() as session:
             document = session.scalars(sa.select(Artifact).filter_by(job_id=job_id)).one()
             row = {name: getattr(document, name) for name in Artifact.__table__.columns.keys()}  # noqa: SIM118

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from faxbot import jobs
 from faxbot.db import Database
 from faxbot.errors import KeyInFlight, KeyReused
+from faxbot.hidden import Hidden
 from faxbot.identity import Actor
 from faxbot.jobs import Answer
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
@@ -110,6 +111,7 @@ from faxbot import jobs, wiring
 from faxbot.artifacts import Upload
 from faxbot.config import Config
 from faxbot.errors import KeyInFlight
+from faxbot.hidden import Hidden
 from tests.integration.site import ACTOR, tiff
 import hashlib, secrets, threading
 
@@ -123,7 +125,7 @@ def upload():
     return Upload(path, hashlib.sha256(tiff(1)).hexdigest(), len(tiff(1)), "image/tiff", 1)
 
 def submit():
-    wish = jobs.Submission(to="+15550107700", uploads=(upload(),))
+    wish = jobs.Submission(to=Hidden("+15550107700"), uploads=(upload(),))
     return jobs.submit(runtime, ACTOR, wish, key="order-1", present=lambda job: job.id.encode())
 
 def wait(_connection, _cursor, text, *_):
@@ -172,7 +174,7 @@ def another_process(site: Site, mode: str, count: int = 1) -> Iterator[subproces
 
 def bare(site: Site) -> Answer:
     """The same request as the other process makes."""
-    wish = jobs.Submission(to=TO, uploads=(site.upload(),))
+    wish = jobs.Submission(to=Hidden(TO), uploads=(site.upload(),))
     return jobs.submit(
         site.runtime, ACTOR, wish, key="order-1", present=lambda job: job.id.encode()
     )

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from faxbot import jobs
 from faxbot.errors import DatabaseAway, InvalidFields
+from faxbot.hidden import Hidden
 from faxbot.identity import Actor
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from tests.carrier import SimulatorProcess
@@ -81,7 +82,7 @@ def test_a_document_that_cannot_be_stored_takes_those_before_it_along(site: Site
 
 
 def test_an_answer_that_cannot_be_written_leaves_nothing(site: Site) -> None:
-    wish = jobs.Submission(to=TO, uploads=(site.upload(),))
+    wish = jobs.Submission(to=Hidden(TO), uploads=(site.upload(),))
 
     with pytest.raises(ZeroDivisionError):
         jobs.submit(site.runtime, ACTOR, wish, key="k", present=lambda _job: b"%d" % (1 // 0))
@@ -131,11 +132,12 @@ def test_what_is_personal_is_sealed_and_a_number_is_found_by_its_keyed_hash(site
     one, two = (site.job(site.submit(TO, header="Dr. Doe").job_id) for _ in range(2))
     other = site.job(site.submit("+15550107701").job_id)
 
-    assert one.to_key == two.to_key == jobs.number_key(site.runtime, TO) != other.to_key
+    assert one.to_key == two.to_key == jobs.number_key(site.runtime, Hidden(TO)) != other.to_key
     assert one.to_sealed != two.to_sealed
     assert b"7700" not in one.to_sealed + (one.header_sealed or b"")
-    assert jobs.number(site.runtime, one) == TO
-    assert (jobs.header(site.runtime, one), jobs.header(site.runtime, other)) == ("Dr. Doe", "")
+    assert jobs.number(site.runtime, one) == Hidden(TO)
+    assert jobs.header(site.runtime, one) == Hidden("Dr. Doe")
+    assert jobs.header(site.runtime, other) == Hidden("")
 
 
 @pytest.mark.parametrize(

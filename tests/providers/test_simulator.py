@@ -29,6 +29,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import CAUSES as CANONICAL
+from faxbot.hidden import Hidden
 from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, State, Update
 from faxbot.providers.http import HttpClient
 from faxbot.providers.simulator import CAUSES, SimulatorProvider
@@ -107,7 +108,7 @@ def fax(document: Path, receiver: Receiver, tag: str) -> Callable[[str], Outboun
     def make(last_digits: str) -> OutboundFax:
         return OutboundFax(
             tag=tag,
-            to=f"+1555010{last_digits}",
+            to=Hidden(f"+1555010{last_digits}"),
             document=document,
             media_type="image/tiff",
             pages=PAGES,

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot.crypto import Hidden, Keyring, Unsealable, key_file, keyring
+from faxbot.crypto import Keyring, Unsealable, key_file, keyring
 from faxbot.errors import ConfigError
+from faxbot.hidden import Hidden
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 RING = Keyring({"old": OLD}, "old")
