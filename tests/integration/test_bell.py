@@ -1,0 +1,219 @@
+"""The bell only saves time: whatever the broker does, it is over soon, nothing breaks, and the sweep finds the rest."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+
+from faxbot import callbacks, claims, jobs, sending
+from faxbot.claims import TASKS
+from faxbot.config import Config
+from faxbot.runtime import Ring
+from faxbot.tasks.app import QUEUES, bell, celery_app, quick_bell
+from tests.ground import Ground
+from tests.integration.site import ACTOR, Site
+from tests.misbehaving import Server, answering, hanging_up, silent
+from tests.servers import RedisServer
+
+ID = "01a1f8d63c7f7fcaa2e1f998a1736eb0"
+SEND = "faxbot.send_fax"
+
+
+@pytest.fixture(scope="module")
+def own_redis(ground: Ground) -> Iterator[RedisServer]:
+    """A broker that these tests may stop, freeze and fill."""
+    server = RedisServer(ground)
+    server.start()
+    yield server
+    if server.process is not None:
+        server.stop()
+
+
+@pytest.fixture
+def redis(own_redis: RedisServer) -> Iterator[RedisServer]:
+    if own_redis.process is None:
+        own_redis.start()
+    with own_redis.client() as client:
+        client.flushall()
+    yield own_redis
+    if own_redis.process is not None:
+        own_redis.thaw()
+
+
+@pytest.fixture(params=["tcp", "socket"])
+def config(request: pytest.FixtureRequest, redis: RedisServer) -> Config:
+    """An installation that reaches it over the network, or as the embedded one does."""
+    socket = f"redis+socket://{quote(str(redis.socket))}"
+    return Config.load({"CELERY_BROKER_URL": redis.url if request.param == "tcp" else socket})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def seconds_for(deed: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    deed()
+    return time.monotonic() - begun
+
+
+def gives_up_soon_and_then_at_once(ring: Ring, clock: Clock) -> None:
+    answers: list[bool] = []
+    assert seconds_for(lambda: answers.append(ring(SEND, ID))) < 1.2
+    clock.at += 4.9
+    for _ in range(200):
+        assert seconds_for(lambda: answers.append(ring(SEND, ID))) < 0.05
+    assert answers == [False] * 201
+    clock.at += 0.2
+    assert seconds_for(lambda: answers.append(ring(SEND, ID))) < 1.2
+    assert answers[-1] is False
+
+
+@pytest.mark.parametrize("task", sorted(QUEUES))
+def test_a_message_carries_an_id_in_its_queue_and_nothing_else(
+    redis: RedisServer, config: Config, task: str
+) -> None:
+    assert quick_bell(config)(task, ID) is True
+
+    with redis.client() as client:
+        (raw,) = client.lrange(f"faxbot:{QUEUES[task]}", 0, -1)
+        others = {key.decode() for key in client.keys("*")} - {f"faxbot:{QUEUES[task]}"}
+    message = json.loads(raw)
+    assert json.loads(base64.b64decode(message["body"]))[:2] == [[ID], {}]
+    assert message["headers"]["task"] == task
+    assert message["content-type"] == "application/json"
+    assert not message["headers"]["eta"]
+    assert [key for key in others if not key.startswith("faxbot:_kombu.binding")] == []
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["connected before", "never connected"])
+def test_a_stopped_broker_costs_the_first_a_moment_and_the_next_nothing(
+    redis: RedisServer, config: Config, warm: bool
+) -> None:
+    clock = Clock()
+    ring = quick_bell(config, clock=clock)
+    assert not warm or ring(SEND, ID)
+    redis.kill9()
+
+    gives_up_soon_and_then_at_once(ring, clock)
+
+    redis.start()
+    clock.at += 5.1
+    assert ring(SEND, ID) is True
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["connected before", "never connected"])
+def test_a_frozen_broker_costs_the_first_a_moment_and_the_next_nothing(
+    redis: RedisServer, config: Config, warm: bool
+) -> None:
+    clock = Clock()
+    ring = quick_bell(config, clock=clock)
+    assert not warm or ring(SEND, ID)
+    redis.freeze()
+
+    gives_up_soon_and_then_at_once(ring, clock)
+
+    redis.thaw()
+    clock.at += 5.1
+    assert ring(SEND, ID) is True
+
+
+def test_all_threads_of_a_frozen_broker_are_back_soon(redis: RedisServer, config: Config) -> None:
+    ring = quick_bell(config)
+    redis.freeze()
+    took: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: took.append(seconds_for(lambda: ring(SEND, ID))))
+        for _ in range(config.web_threads)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(took) == config.web_threads
+    assert max(took) < 1.5
+
+
+def test_a_full_broker_is_an_answer_like_any_other(redis: RedisServer, config: Config) -> None:
+    with redis.client() as client:
+        client.config_set("maxmemory", 1)
+    try:
+        assert quick_bell(config)(SEND, ID) is False
+        assert bell(celery_app(config))(SEND, ID) is False
+    finally:
+        with redis.client() as client:
+            client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), hanging_up, silent],
+    ids=["no Redis", "hangs up", "silent"],
+)
+def test_whoever_listens_there_the_bell_is_over_soon(behave: Callable[..., None]) -> None:
+    server = Server(behave)
+    try:
+        ring = quick_bell(Config.load({"CELERY_BROKER_URL": f"redis://127.0.0.1:{server.port}/0"}))
+        answers: list[bool] = []
+        assert seconds_for(lambda: answers.append(ring(SEND, ID))) < 1.2
+        assert answers == [False]
+    finally:
+        server.close()
+
+
+def test_a_workers_bell_gives_up_too(redis: RedisServer, config: Config) -> None:
+    ring = bell(celery_app(config))
+    assert ring(SEND, ID) is True
+    redis.kill9()
+
+    assert seconds_for(lambda: ring(SEND, ID)) < 10
+    assert ring(SEND, ID) is False
+
+
+def announced(site: Site) -> list[tuple[str, str]]:
+    """What one sweep rings for."""
+    site.rung = []
+    for status in TASKS:
+        claims.announce_due(site.runtime, status)
+    callbacks.announce_waiting(site.runtime)
+    return site.rung
+
+
+def test_what_was_not_announced_is_recorded_all_the_same_and_found_by_the_sweep(
+    site: Site, redis: RedisServer
+) -> None:
+    config = Config.load({"CELERY_BROKER_URL": redis.url})
+    redis.kill9()
+    hearing = site.runtime
+    site.runtime = replace(hearing, ring=quick_bell(config))
+    first, second = site.fax("0044"), site.fax("0044")
+    sending.attempt(site.runtime, second)
+    site.receive(site.callback(site.final_at_carrier(second)))
+    site.now += timedelta(seconds=1)
+    assert seconds_for(lambda: jobs.cancel(site.runtime, ACTOR, second)) < 1.2
+    site.runtime = hearing
+
+    site.now += timedelta(seconds=8.9)
+    assert announced(site) == [("faxbot.poll_fax", second)], "a cancel is passed on soon"
+    site.now += timedelta(seconds=0.1)
+    (send, (task, callback_id)) = announced(site)
+    assert (send, task) == ((SEND, first), "faxbot.apply_callback")
+    assert announced(site) == []
+    site.now += timedelta(seconds=10)
+    assert set(announced(site)) >= {(SEND, first), (task, callback_id)}
+    site.work()
+    assert site.job(first).status == "sent"
+    assert site.job(second).status == "delivered"
