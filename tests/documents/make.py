@@ -24,13 +24,17 @@ WORDS = TEXT.split()
 
 @dataclass(frozen=True)
 class Sheet:
-    """One PDF page in points; `content` is its content stream, by default four marks at the visible corners."""
+    """One PDF page in points; `content` is its content stream, by default four marks at the visible corners.
+
+    `more` stands in the page's dictionary as it is.
+    """
 
     media: Box = (0, 0, 612, 792)
     crop: Box | None = None
     rotate: int = 0
     user_unit: float = 1
     content: bytes | None = None
+    more: bytes = b""
 
     def stream(self) -> bytes:
         return corner_marks(self.crop or self.media) if self.content is None else self.content
@@ -43,7 +47,7 @@ class Sheet:
             text += b" /Rotate %d" % self.rotate
         if self.user_unit != 1:
             text += b" /UserUnit %g" % self.user_unit
-        return text
+        return text + b" " + self.more
 
 
 def corner_marks(box: Box) -> bytes:

@@ -168,6 +168,8 @@ IMAGES = {
     "tiff with transparency": ("RGBA", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
     "tiff in centimetres": (
         "L", (1000, 1200), "TIFF", {"tiffinfo": {282: 60.0, 283: 60.0, 296: 3}}, (1339, 1543), "top"),
+    "tiff on its side with oblong pixels": (
+        "L", (1000, 1200), "TIFF", {"dpi": (100, 200), "tiffinfo": {274: 6}}, (1224, 1960), "right"),
     "tiff on its side": (
         "L", (1200, 1000), "TIFF", {"dpi": (150, 150), "tiffinfo": {274: 6}}, (1360, 1568), "right"),
 }  # fmt: skip
@@ -204,6 +206,7 @@ def test_all_four_corners_of_a_picture_arrive(
         for corner in look.corners(page, (left, top, right, bottom), _rows(resolution))
     )
     assert _bar(page, (left, top, right, bottom)) == edge
+    assert look.share(page, (left + 400, top + 200, right - 400, bottom - 200)) < 0.01
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
@@ -276,3 +279,29 @@ def test_empty_pages_stay_where_they_are(
         for page in look.pages(target)
     ]
     assert blank == [False, True, False, True]
+
+
+def test_annotations_are_drawn_as_on_paper(renderer: Renderer, tmp_path: Path) -> None:
+    """Those that print: a note on the screen alone, or a hidden one, is not on the fax."""
+    source, target = tmp_path / "a", tmp_path / "b"
+    square = b"<< /Type /Annot /Subtype /Square /IC [0 0 0] /CA 1 /F %d /Rect [100 %d 300 %d] >>"
+    places = {
+        4: 600,
+        0: 400,
+        6: 200,
+    }  # flags (ISO 32000-1, table 165): print; none; print and hidden
+    annotations = b"".join(
+        square % (flags, bottom, bottom + 100) for flags, bottom in places.items()
+    )
+    source.write_bytes(make.pdf(Sheet(content=b"", more=b"/Annots [%s]" % annotations)))
+
+    renderer.render([(source, "")], target, resolution="fine")
+
+    (page,) = look.pages(target)
+    seen = {
+        flags: look.share(
+            page, (300, (792 - bottom - 90) * 196 // 72, 800, (792 - bottom - 10) * 196 // 72)
+        )
+        for flags, bottom in places.items()
+    }
+    assert seen == {4: 1, 0: 0, 6: 0}
