@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import retry
-from faxbot.db import insert
+from faxbot.db import Database, inserts
 from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import ProviderState
 
@@ -31,9 +31,9 @@ class Rest:
     reason: str
 
 
-def resting(session: Session, account_id: str, provider_id: str, now: datetime) -> Rest | None:
+def resting(database: Database, account_id: str, provider_id: str, now: datetime) -> Rest | None:
     """The rest this provider takes at the moment, None when it may be called."""
-    state = session.execute(_STATE, {"account_id": account_id, "provider_id": provider_id}).first()
+    state = database.row(_STATE, {"account_id": account_id, "provider_id": provider_id})
     if state is None or state.rests_until is None or state.rests_until <= now:
         return None
     return Rest(state.rests_until, state.reason or ACCOUNT_REFUSED)
@@ -59,7 +59,7 @@ def note(
         until, reason = now + timedelta(seconds=wait), THROTTLED
     else:
         return
-    state = insert(session, ProviderState).values(
+    state = inserts(ProviderState)[session.get_bind().dialect.name].values(
         account_id=account_id,
         provider_id=provider_id,
         rests_until=until,

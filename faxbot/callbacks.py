@@ -12,12 +12,13 @@ import base64
 import json
 import logging
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import outcomes
-from faxbot.db import insert, new_id
+from faxbot.db import inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import Attempt, Callback, Job
@@ -44,9 +45,9 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
         raise Unauthenticated("the callback's signature is not valid")
     now = runtime.now()
     callback_id = new_id(now)
-    with runtime.database.transaction() as session:
-        stored = session.scalar(
-            insert(session, Callback).on_conflict_do_nothing().returning(Callback.id),
+    with runtime.database.writing() as connection:
+        stored = connection.scalar(
+            _STORE[connection.dialect.name],
             {
                 "id": callback_id,
                 "account_id": DEFAULT_ACCOUNT,
@@ -63,17 +64,27 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
         runtime.ring(TASK, callback_id)
 
 
+# Made once: building a statement costs more than running it.
+_STORE = {
+    dialect: insert.on_conflict_do_nothing().returning(table(Callback).c.id)
+    for dialect, insert in inserts(Callback).items()
+}
+_STORED = sa.select(Callback.provider_id, Callback.raw_sealed, Callback.applied_at).where(
+    Callback.id == sa.bindparam("callback_id")
+)
+_CALLBACK = sa.select(Callback).where(Callback.id == sa.bindparam("callback_id")).with_for_update()
+
+
 def apply(runtime: Runtime, callback_id: str) -> None:
     """Apply a stored callback; nothing when it was applied before. Safe to call any number of
     times."""
-    with runtime.database.reading() as session:
-        stored = session.get(Callback, callback_id)
+    stored = runtime.database.row(_STORED, {"callback_id": callback_id})
     if stored is None or stored.applied_at is not None:
         return
     updates = _read(runtime, stored)
     now = runtime.now()
     with runtime.database.transaction() as session:
-        callback = session.get_one(Callback, callback_id, with_for_update=True)
+        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
         if callback.applied_at is not None:
             return
         callback.tries += 1
@@ -119,7 +130,7 @@ def _provider(runtime: Runtime, provider_id: str) -> TransportPlugin | None:
         return None
 
 
-def _read(runtime: Runtime, stored: Callback) -> list[Update] | None:
+def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
     """The news in a stored callback; None when its plugin cannot make anything of it."""
     try:
         request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
@@ -132,7 +143,7 @@ def _read(runtime: Runtime, stored: Callback) -> list[Update] | None:
     return None
 
 
-def _log_unread(stored: Callback, error: str) -> None:
+def _log_unread(stored: sa.Row[Any], error: str) -> None:
     """Our own code or the class only: the text of a foreign exception may hold anything."""
     log.error("callback cannot be read", extra={"provider_id": stored.provider_id, "error": error})
 

@@ -74,14 +74,15 @@ def table(model: type[Base]) -> sa.Table:
     return cast(sa.Table, model.__table__)
 
 
-def insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT into a model's table that may say what to do on a conflict.
+def inserts(model: type[Base]) -> dict[str, postgresql.Insert | sqlite.Insert]:
+    """By dialect: an INSERT into a model's table that may say what to do on a conflict.
 
     To know whether it inserted, ask for RETURNING: rowcount is -1 on PostgreSQL.
     """
-    if session.get_bind().dialect.name == "sqlite":
-        return sqlite.insert(table(model))
-    return postgresql.insert(table(model))
+    return {
+        "postgresql": postgresql.insert(table(model)),
+        "sqlite": sqlite.insert(table(model)),
+    }
 
 
 def utcnow() -> datetime:
@@ -105,6 +106,11 @@ def first_id(at: datetime) -> str:
     return f"{int(at.timestamp() * 1000) << 80:032x}"
 
 
+_TRY_LOCK = sa.select(
+    sa.func.pg_try_advisory_xact_lock(sa.bindparam("number", type_=sa.BigInteger))
+)
+
+
 class Database:
     """One engine per process, with transactions for writing and autocommitting sessions for
     reading."""
@@ -115,8 +121,8 @@ class Database:
         self._locks = config.data_dir / "locks"
         self._write = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
         # Reading needs no transaction: two round trips less on PostgreSQL, no write lock on SQLite.
-        reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._read = sessionmaker(reader, expire_on_commit=False, autoflush=False)
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._read = sessionmaker(self._reader, expire_on_commit=False, autoflush=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -136,7 +142,24 @@ class Database:
         with faults(), self._read() as session:
             yield session
 
-    def try_lock(self, session: Session, name: str) -> bool:
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As transaction(), without objects: for statements made once, where a session would cost
+        as much as the statement."""
+        with faults(), self.engine.connect() as connection:
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                for descriptor in connection.info.pop("locks", ()):
+                    os.close(descriptor)
+
+    def row(self, statement: sa.Executable, values: dict[str, Any]) -> sa.Row[Any] | None:
+        """The first row a statement gives, outside of any transaction; raises DatabaseAway."""
+        with faults(), self._reader.connect() as connection:
+            return connection.execute(statement, values).first()
+
+    def try_lock(self, held: Session | Connection, name: str) -> bool:
         """Take the lock `name` until the transaction ends, or say at once that somebody holds it.
 
         `name` is hex. PostgreSQL: a transaction-scoped advisory lock. SQLite: a lock on one byte
@@ -146,7 +169,7 @@ class Database:
         """
         number = int(name[:15], 16)
         if not self.is_sqlite:
-            return bool(session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(number))))
+            return bool(held.scalar(_TRY_LOCK, {"number": number}))
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(
             self._locks / "idempotency", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -157,7 +180,7 @@ class Database:
         except OSError:
             os.close(descriptor)
             return False
-        session.info.setdefault("locks", []).append(descriptor)
+        held.info.setdefault("locks", []).append(descriptor)
         return True
 
     def close(self) -> None:

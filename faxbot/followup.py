@@ -198,7 +198,7 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
             return not _loads(runtime, provider_id)
         case "account_refused":
             now = runtime.now()
-            rest = breaker.resting(session, job.account_id, provider_id, now)
+            rest = breaker.resting(runtime.database, job.account_id, provider_id, now)
             return rest is not None or now < job.updated_at + breaker.ACCOUNT_REST
         case "document_gone":
             return not _documents_are_there(runtime, session, job)

@@ -76,8 +76,7 @@ def authenticate(runtime: Runtime, presented: str | None) -> Actor:
     if match is None:
         raise Unauthenticated("this API key is not valid")
     key_id, secret = match.groups()
-    with runtime.database.reading() as session:
-        row = session.execute(_FIND, {"key_id": key_id}).first()
+    row = runtime.database.row(_FIND, {"key_id": key_id})
     now = runtime.now()
     expected = row.secret_hash if row else "0" * 64
     matches = hmac.compare_digest(_hash(runtime.keyring, secret), expected)

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from faxbot import artifacts, claims, phone
 from faxbot.artifacts import Upload
-from faxbot.db import first_id, insert, new_id, table
+from faxbot.db import first_id, inserts, new_id, table
 from faxbot.errors import (
     InvalidFields,
     KeyInFlight,
@@ -98,13 +99,13 @@ def submit(
                     now=now,
                 )
             )
-        with runtime.database.transaction() as session:
+        with runtime.database.writing() as connection:
             if key is not None:
-                earlier = _remember(runtime, session, actor, submission, key, job, body, now)
+                earlier = _remember(runtime, connection, actor, submission, key, job, body, now)
                 if earlier is not None:
                     return earlier
             _check(runtime, submission, now)
-            _insert(session, job, documents, now)
+            _insert(connection, job, documents, now)
             # From here on the commit decides, and its answer may be lost on the way to us: a fax
             # without its document would be worse than a document without its fax.
             unwanted = False
@@ -170,29 +171,32 @@ def number_key(runtime: Runtime, number: Hidden[str]) -> str:
 
 
 _JOB_COLUMNS = [column.key for column in sa.inspect(Job).column_attrs]
+# Made once: building a statement costs more than running it.
+_INSERT_JOB = sa.insert(table(Job))
+_INSERT_EVENT = sa.insert(table(FaxEvent))
+_INSERT_ARTIFACT = sa.insert(table(Artifact))
+_INSERT_TAGS = sa.insert(table(JobTag))
 
 
-def _insert(session: Session, job: Job, documents: list[dict[str, Any]], now: datetime) -> None:
-    session.execute(sa.insert(table(Job)), [{name: getattr(job, name) for name in _JOB_COLUMNS}])
-    session.execute(
-        sa.insert(table(FaxEvent)),
-        [event_row(job, Event.QUEUED, now=now, source="api", status=Status.QUEUED)],
-    )
-    if documents:
-        session.execute(sa.insert(table(Artifact)), documents)
+def _insert(
+    connection: Connection, job: Job, documents: list[dict[str, Any]], now: datetime
+) -> None:
+    connection.execute(_INSERT_JOB, {name: getattr(job, name) for name in _JOB_COLUMNS})
+    first = event_row(job, Event.QUEUED, now=now, source="api", status=Status.QUEUED)
+    connection.execute(_INSERT_EVENT, first)
+    for document in documents:
+        connection.execute(_INSERT_ARTIFACT, document)
     if job.tags:
-        session.execute(
-            sa.insert(table(JobTag)),
-            [
-                {"job_id": job.id, "account_id": job.account_id, "name": name, "value": value}
-                for name, value in job.tags.items()
-            ],
-        )
+        rows = [
+            {"job_id": job.id, "account_id": job.account_id, "name": name, "value": value}
+            for name, value in job.tags.items()
+        ]
+        connection.execute(_INSERT_TAGS, rows)
 
 
 def _remember(
     runtime: Runtime,
-    session: Session,
+    connection: Connection,
     actor: Actor,
     submission: Submission,
     key: str,
@@ -206,10 +210,10 @@ def _remember(
     fingerprint = _fingerprint(runtime, submission)
     place = f"idempotency_keys.response:{actor.account_id}"
     # A second insert of a key would wait for the first one's commit: ask without waiting, and say "in flight".
-    if not runtime.database.try_lock(session, key_hash):
+    if not runtime.database.try_lock(connection, key_hash):
         raise KeyInFlight
-    inserted = session.scalar(
-        insert(session, IdempotencyKey).on_conflict_do_nothing().returning(IdempotencyKey.job_id),
+    inserted = connection.scalar(
+        _REMEMBER[connection.dialect.name],
         {
             "account_id": actor.account_id,
             "route": ROUTE,
@@ -224,12 +228,24 @@ def _remember(
     )
     if inserted is not None:
         return None
-    first = session.get_one(IdempotencyKey, (actor.account_id, ROUTE, key_hash))
+    first = connection.execute(
+        sa.select(IdempotencyKey).where(
+            IdempotencyKey.account_id == actor.account_id,
+            IdempotencyKey.route == ROUTE,
+            IdempotencyKey.key_hash == key_hash,
+        )
+    ).one()
     if not hmac.compare_digest(first.fingerprint, fingerprint):
         raise KeyReused
     return Answer(
         first.response_status, keyring.open(first.response_sealed, place), True, first.job_id
     )
+
+
+_REMEMBER = {
+    dialect: insert.on_conflict_do_nothing().returning(table(IdempotencyKey).c.job_id)
+    for dialect, insert in inserts(IdempotencyKey).items()
+}
 
 
 def _fingerprint(runtime: Runtime, submission: Submission) -> str:
@@ -254,13 +270,14 @@ def _fingerprint(runtime: Runtime, submission: Submission) -> str:
 
 def find(session: Session, actor: Actor, job_id: str) -> Job:
     """The actor's fax; raises NotFound, the same for a foreign id and an unknown one."""
-    job = session.get(Job, job_id) if _ID.fullmatch(job_id) else None
+    job = session.scalar(_FIND, {"job_id": job_id}) if _ID.fullmatch(job_id) else None
     if job is None or job.account_id != actor.account_id:
         raise NotFound("there is no fax with this id")
     return job
 
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_FIND = sa.select(Job).where(Job.id == sa.bindparam("job_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,8 +101,7 @@ def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
     except PluginError:
         log.exception("no usable provider", extra={"provider_id": provider_id})
         raise NotNow(reason="no_provider") from None
-    with runtime.database.reading() as session:
-        rest = breaker.resting(session, job.account_id, provider_id, runtime.now())
+    rest = breaker.resting(runtime.database, job.account_id, provider_id, runtime.now())
     if rest is not None:
         # A throttled provider is ready again in seconds: that is waiting, not holding.
         throttled = rest.reason == breaker.THROTTLED

@@ -204,8 +204,7 @@ class Site:
         return " ".join(event.type.removeprefix("FAX_") for event in self.events(job_id))
 
     def rest(self) -> Rest | None:
-        with self.runtime.database.reading() as session:
-            return resting(session, "default", "simulator", self.now)
+        return resting(self.runtime.database, "default", "simulator", self.now)
 
     def wait_of(self, job_id: str) -> float:
         """Seconds until somebody looks at it next."""
