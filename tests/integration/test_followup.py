@@ -241,7 +241,7 @@ def test_nothing_final_for_a_day_is_uncertain_and_goes_on_when_the_carrier_still
     site.odd.does["look_up"] = lambda _usual, tag: Update(
         State.PROGRESS, tag=tag, external_id=name, pages_sent=0
     )
-    for _ in range(7):
+    for _ in range(8):
         site.after(3600 * 4)
 
     assert "SENT PROGRESS UNCERTAIN RECONCILED SENT" in site.story(job_id)
