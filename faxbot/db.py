@@ -145,13 +145,21 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """As transaction(), without objects: for statements made once, where a session would cost
-        as much as the statement."""
+        as much as the statement.
+
+        It begins with the first statement, so that try_lock() can come before it: on SQLite the
+        beginning itself waits for other writers.
+        """
         with faults(), self.engine.connect() as connection:
+            info = connection.info
             try:
-                with connection.begin():
-                    yield connection
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
             finally:
-                for descriptor in connection.info.pop("locks", ()):
+                for descriptor in info.pop("locks", ()):
                     os.close(descriptor)
 
     def row(self, statement: sa.Executable, values: dict[str, Any]) -> sa.Row[Any] | None:
