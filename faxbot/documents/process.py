@@ -83,9 +83,8 @@ class Child:
         self._busy, self._received = True, b""
         try:
             self._write(data)
-        except (
-            BrokenPipeError
-        ):  # it died since, with nothing to do: that says nothing about this request
+        except BrokenPipeError:
+            # It died since, with nothing to do: that says nothing about this request.
             self._start()
             self._write(data)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,6 +27,7 @@ def renderer() -> Iterator[Renderer]:
     renderer.close()
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(inches, inches, st.sampled_from(RESOLUTIONS))
 def test_every_page_fits_and_keeps_its_proportions(
     width: float, height: float, resolution: str
@@ -42,6 +43,7 @@ def test_every_page_fits_and_keeps_its_proportions(
     assert drawn == pytest.approx(across / down, rel=0.01 + 1.0 / at.width + 1.0 / at.rows)
 
 
+@settings(deadline=None)
 @given(inches, inches, st.sampled_from(RESOLUTIONS))
 def test_only_a_page_that_is_wider_than_the_fax_is_turned(
     width: float, height: float, resolution: str
@@ -49,6 +51,7 @@ def test_only_a_page_that_is_wider_than_the_fax_is_turned(
     assert place(width, height, resolution).turned == (width > 8.5 and width > height)
 
 
+@settings(deadline=None)
 @given(st.floats(6, 8.5), st.floats(1, 33))
 def test_a_page_that_fits_keeps_its_size(width: float, height: float) -> None:
     at = place(width, height, "fine")

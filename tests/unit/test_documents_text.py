@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
@@ -34,6 +34,7 @@ def rendered(
     return look.pages(target)
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.text(st.sampled_from("ab .-\u00e4"), max_size=400))
 def test_wrapping_keeps_every_letter_in_its_order(line: str) -> None:
     pieces = _wrapped(line)
@@ -45,11 +46,13 @@ def test_wrapping_keeps_every_letter_in_its_order(line: str) -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=COLUMNS), min_size=1, max_size=60))
 def test_no_word_is_broken_that_fits_a_line(words: list[str]) -> None:
     assert [word for piece in _wrapped(" ".join(words)) for word in piece.split()] == words
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab\n", max_size=20), min_size=1, max_size=8))
 def test_form_feeds_part_pages_and_only_a_last_one_opens_none(pages: list[str]) -> None:
     text = "\f".join([*pages, "x"])
