@@ -47,7 +47,7 @@ class ConfigError(FaxbotError):
 
 
 class DatabaseAway(FaxbotError):
-    """The database cannot be reached; nothing was accepted. Try again in a moment."""
+    """The database cannot be reached. Send it again in a moment, with the same Idempotency-Key."""
 
     code = "database-away"
 

@@ -76,7 +76,9 @@ def up(
                 if missing:
                     raise ChildFailed(f"not ready: {missing}")
                 return processes.run_in_front(command, site.for_command())
-            for line in site.greeting(time.monotonic() - began, missing):
+            for line in site.greeting(
+                time.monotonic() - began, missing, in_clear=console.is_terminal
+            ):
                 console.say(line)
             while True:
                 processes.turn()
@@ -140,12 +142,15 @@ class _Site:
             environ["FAXBOT_API_KEY"] = key
         return environ
 
-    def greeting(self, seconds: float, missing: str) -> list[str]:
-        """What a newcomer needs to know, in a few lines."""
+    def greeting(self, seconds: float, missing: str, *, in_clear: bool) -> list[str]:
+        """What a newcomer needs to know, in a few lines; the first key itself only where a person
+        reads, and no log keeps it (`in_clear`)."""
         key_file = first_key_file(self._config)
-        has_key = first_key(self._config) is not None
-        key = f"$(cat {shlex.quote(str(key_file))})" if has_key else "YOUR_KEY"
-        where = str(key_file) if has_key else "faxbot keys create --name NAME --scope fax:send"
+        first = first_key(self._config)
+        key = f"$(cat {shlex.quote(str(key_file))})" if first else "YOUR_KEY"
+        where = "faxbot keys create --name NAME --scope fax:send"
+        if first:
+            where = f"{first}  (kept in {key_file})" if in_clear else str(key_file)
         return [
             f"faxbot answers at {self.url}, but is not ready: {missing}"
             if missing

@@ -18,6 +18,8 @@ class Console:
         self._stream: TextIO | None = stream
         self._colour = colour
         self._names: list[str] = []
+        self.is_terminal = stream.isatty()
+        """Whether a person reads along; what nobody should find in a log is shown to him alone."""
 
     def line(self, name: str, text: str) -> None:
         """One line of `name`; characters that could steer a terminal are shown as ?."""

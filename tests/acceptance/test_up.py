@@ -269,6 +269,32 @@ def test_the_demo_delivers_one_fax_and_up_still_has_it(
     service = start_service(embedded, "up")
     fax = service.request("GET", f"/fax/{accepted.split()[1]}", headers={"X-API-Key": token}).json()
     assert fax["status"] == "delivered"
+    eventually(lambda: "faxbot is ready at" in service.output())
+    assert "first-api-key" in service.output()
+    assert token not in service.output()  # a log keeps no key
+
+
+def test_a_person_at_a_terminal_is_shown_the_first_key(embedded: Installation) -> None:
+    screen, terminal = os.openpty()
+    env = {**embedded.env, "FAXBOT_PORT": "0"}
+    process = subprocess.Popen([FAXBOT, "up"], env=env, cwd=embedded.folder, stderr=terminal)
+    os.close(terminal)
+    os.set_blocking(screen, False)
+    shown = bytearray()
+
+    def ready() -> bool:
+        with suppress(BlockingIOError):
+            shown.extend(os.read(screen, 65536))
+        return b"Ctrl-C" in shown
+
+    try:
+        eventually(ready, 60)
+        token = (embedded.data_dir / "first-api-key").read_text().strip()
+        assert token.encode() in shown
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        os.close(screen)
 
 
 @pytest.mark.parametrize("wrong", [{"FAX_BACKEND": "phaxio"}, {"FAXBOT_ENV": "production"}])
