@@ -11,12 +11,12 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -34,13 +34,14 @@ FAX_PAGES = "image/tiff"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A checked document in the spool, not yet stored; `size` in bytes."""
+    """A checked document in the spool, not yet stored; `size` in bytes, `ready` as in Checked."""
 
     path: Path
     sha256: str
     size: int
     media_type: str
     pages: int
+    ready: str = ""
 
 
 def accept(runtime: Runtime, spooled: Sequence[tuple[Path, str, int]]) -> tuple[Upload, ...]:
@@ -49,7 +50,7 @@ def accept(runtime: Runtime, spooled: Sequence[tuple[Path, str, int]]) -> tuple[
     uploads = []
     for path, sha256, size in spooled:
         checked = runtime.checker.check(path)
-        uploads.append(Upload(path, sha256, size, checked.media_type, checked.pages))
+        uploads.append(Upload(path, sha256, size, checked.media_type, checked.pages, checked.ready))
     if sum(upload.pages for upload in uploads) > runtime.config.max_pages:
         raise DocumentTooLarge(
             f"the documents have more than {runtime.config.max_pages} pages together (FAXBOT_MAX_PAGES): split the fax"
@@ -90,6 +91,7 @@ def store(
         "size": upload.size,
         "media_type": upload.media_type,
         "pages": upload.pages,
+        "ready": upload.ready or None,
         "created_at": now,
     }
     try:
@@ -127,47 +129,74 @@ def of_job(session: Session, job_id: str) -> tuple[list[Artifact], list[Artifact
     )
 
 
-@contextmanager
-def workspace(runtime: Runtime) -> Iterator[Path]:
-    """A private folder (0700) in the spool that is gone afterwards."""
-    runtime.config.spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=runtime.config.spool_dir, prefix="work-") as folder:
-        yield Path(folder)
+class Workspace:
+    """A private folder (0700) in the spool, made when it is first asked for, gone at the end."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._spool = runtime.config.spool_dir
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._made is not None:
+            self._made.cleanup()
+
+    @property
+    def folder(self) -> Path:
+        if self._made is None:
+            self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._made = tempfile.TemporaryDirectory(dir=self._spool, prefix="work-")
+        return Path(self._made.name)
 
 
-def fetch(runtime: Runtime, artifact: Artifact, folder: Path) -> Path:
-    """A local copy of the stored bytes in `folder`; raises ArtifactNotFound."""
-    target = folder / artifact.id
-    with storage(runtime, artifact.storage_id).open(artifact.key) as source:
+def fetch(runtime: Runtime, artifact: Artifact, workspace: Workspace) -> Path:
+    """The stored bytes as a file to be read: where they lie, or a copy; raises ArtifactNotFound."""
+    stored = storage(runtime, artifact.storage_id)
+    here = stored.path(artifact.key)
+    if here is not None:
+        if not here.is_file():
+            raise ArtifactNotFound
+        return here
+    target = workspace.folder / artifact.id
+    with stored.open(artifact.key) as source:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(source, file, 256 * 1024)
     return target
 
 
-def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
-    """The job's fax pages as a local TIFF: (path, media type, pages); rendered once and kept.
+def pages_of(runtime: Runtime, job: Job, workspace: Workspace) -> tuple[Path, str, int]:
+    """The job's fax pages as a TIFF to be read: (path, media type, pages); rendered once and kept.
 
     Raises DocumentError's kin when the documents cannot be rendered, ArtifactNotFound when they
     are gone.
     """
     with runtime.database.reading() as session:
         documents, rendered = of_job(session, job.id)
+    if len(documents) == 1 and documents[0].ready == job.resolution:
+        rendered = documents  # it came as fax pages
     if rendered:
         # Pages that are gone can be made again, as long as the documents are there.
         with suppress(ArtifactNotFound):
-            return fetch(runtime, rendered[0], folder), rendered[0].media_type, rendered[0].pages
-    sources = [(fetch(runtime, document, folder), document.media_type) for document in documents]
-    target = folder / "pages.tiff"
+            path = fetch(runtime, rendered[0], workspace)
+            return path, rendered[0].media_type, rendered[0].pages
+    sources = [(fetch(runtime, document, workspace), document.media_type) for document in documents]
+    target = workspace.folder / "pages.tiff"
     pages = runtime.renderer.render(sources, target, resolution=job.resolution)
+    _keep(runtime, job, target, pages, workspace)
+    return target, FAX_PAGES, pages
+
+
+def _keep(runtime: Runtime, job: Job, target: Path, pages: int, workspace: Workspace) -> None:
+    """Store rendered pages beside the documents they were made of, in the place of earlier ones."""
     digest, size = hash_file(target)
-    if len(documents) == 1 and digest == documents[0].sha256:
-        return target, FAX_PAGES, pages  # it came as fax pages: nothing new to keep
-    kept = folder / "kept.tiff"
+    kept = workspace.folder / "kept.tiff"
     os.link(target, kept)
     row = store(
         runtime,
-        Upload(kept, digest, size, FAX_PAGES, pages),
+        Upload(kept, digest, size, FAX_PAGES, pages, job.resolution),
         job_id=job.id,
         account_id=job.account_id,
         role="pages",
@@ -185,7 +214,6 @@ def pages_of(runtime: Runtime, job: Job, folder: Path) -> tuple[Path, str, int]:
     finally:
         if unwanted:
             discard(runtime, [row])
-    return target, FAX_PAGES, pages
 
 
 def hash_file(path: Path) -> tuple[str, int]:

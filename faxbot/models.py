@@ -188,6 +188,8 @@ class Artifact(Base):
     size: Mapped[int] = mapped_column(sa.BigInteger)
     media_type: Mapped[str] = mapped_column(Name)
     pages: Mapped[int]
+    ready: Mapped[str | None] = mapped_column(String(8))
+    """The resolution in which it consists of fax pages; None where it must be rendered."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from faxbot import artifacts, breaker, claims, jobs, outcomes
+from faxbot.artifacts import Workspace
 from faxbot.db import new_id
 from faxbot.errors import (
     ArtifactNotFound,
@@ -66,15 +67,15 @@ def attempt(runtime: Runtime, job_id: str) -> None:
     if job is None:
         return
     try:
-        with claims.keeping(runtime, job), artifacts.workspace(runtime) as folder:
-            _attempt(runtime, job, folder)
+        with claims.keeping(runtime, job), artifacts.Workspace(runtime) as workspace:
+            _attempt(runtime, job, workspace)
     except LeaseLost:
         log.info("claim lost", extra={"job_id": job_id})
 
 
-def _attempt(runtime: Runtime, job: Job, folder: Path) -> None:
+def _attempt(runtime: Runtime, job: Job, workspace: Workspace) -> None:
     try:
-        prepared = _prepare(runtime, job, folder)
+        prepared = _prepare(runtime, job, workspace)
     except NotNow as wait:
         _put_off(runtime, job, wait)
         return
@@ -90,7 +91,7 @@ def _attempt(runtime: Runtime, job: Job, folder: Path) -> None:
         _conclude(runtime, job, this, _call(runtime, job, this, prepared))
 
 
-def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
+def _prepare(runtime: Runtime, job: Job, workspace: Workspace) -> Prepared:
     """Ask who can send it, and have its pages. No transaction is open; a crash here costs
     nothing."""
     if runtime.config.fax_disabled:
@@ -107,7 +108,7 @@ def _prepare(runtime: Runtime, job: Job, folder: Path) -> Prepared:
         throttled = rest.reason == breaker.THROTTLED
         raise NotNow(until=rest.until, reason=None if throttled else rest.reason)
     try:
-        document, media_type, pages = artifacts.pages_of(runtime, job, folder)
+        document, media_type, pages = artifacts.pages_of(runtime, job, workspace)
     except ArtifactNotFound:
         raise NotNow(reason="document_gone") from None
     # Opened here, where a key that does not fit costs nothing yet.

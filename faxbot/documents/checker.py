@@ -31,11 +31,13 @@ class Limits:
 class Checked:
     """A document that can be faxed.
 
-    `media_type` is one of application/pdf, image/tiff, image/png, image/jpeg, text/plain.
+    `media_type` is one of application/pdf, image/tiff, image/png, image/jpeg, text/plain. `ready` is the resolution
+    (`fine`, `standard`) in which it consists of fax pages already and goes on the line as it is; else empty.
     """
 
     media_type: str
     pages: int
+    ready: str = ""
 
 
 class Checker:
@@ -60,7 +62,7 @@ class Checker:
         }
         with self._child.lock:
             reply = self._child.ask(request, self._limits.seconds)
-        return Checked(reply["media_type"], reply["pages"])
+        return Checked(reply["media_type"], reply["pages"], reply["ready"])
 
     def close(self) -> None:
         """End the child process; the next check would start another."""

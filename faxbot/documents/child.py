@@ -119,7 +119,7 @@ class _Source(NamedTuple):
     path: str
     media_type: str
     pages: int
-    ready: bool = False  # it is a fax TIFF of the wanted resolution already
+    ready: str = ""  # the resolution in which it is a fax TIFF already
 
 
 def _counted(path: str, request: Request) -> _Source:
@@ -132,16 +132,18 @@ def _counted(path: str, request: Request) -> _Source:
             path, media_type, _part("plaintext").count(path, max_pages=limits["max_pages"])
         )
     if media_type == "image/tiff":
-        pages = _part("tiff").ready_pages(path, request["resolutions"], request["max_pages"])
+        pages, resolution = _part("tiff").ready_pages(
+            path, request["resolutions"], request["max_pages"]
+        )
         if pages:
-            return _Source(path, media_type, pages, ready=True)
+            return _Source(path, media_type, pages, resolution)
     return _Source(path, media_type, _part("pictures").count(path, media_type, **limits))
 
 
 def _check(request: Request) -> dict[str, object]:
-    """{path, resolutions, max_pages, max_pixels} -> {media_type, pages}"""
+    """{path, resolutions, max_pages, max_pixels} -> {media_type, pages, ready}"""
     source = _counted(request["path"], request)
-    return {"media_type": source.media_type, "pages": source.pages}
+    return {"media_type": source.media_type, "pages": source.pages, "ready": source.ready}
 
 
 def _start(request: Request) -> dict[str, object]:

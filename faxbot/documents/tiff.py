@@ -167,11 +167,17 @@ def _sound(page: Page, size: int) -> Page:
     return page
 
 
-def ready_pages(path: str, resolutions: Iterable[str], max_pages: int) -> int:
-    """Pages of a TIFF that is a fax in one of the `resolutions` already, else 0; raises as `read`."""
+def ready_pages(path: str, resolutions: Iterable[str], max_pages: int) -> tuple[int, str]:
+    """Pages of a TIFF that is a fax already, and in which of the `resolutions`; else 0 and "".
+
+    Raises as `read`.
+    """
     with Path(path).open("rb") as file:
         pages = read(file, max_pages)
-        return len(pages) if any(fax_ready(file, pages, each) for each in resolutions) else 0
+        for resolution in resolutions:
+            if fax_ready(file, pages, resolution):
+                return len(pages), resolution
+    return 0, ""
 
 
 def fax_ready(file: BinaryIO, pages: list[Page], resolution: str) -> bool:

@@ -219,6 +219,11 @@ class StoragePlugin(FaxbotPlugin):
     def open(self, key: str) -> BinaryIO:
         """The stored bytes; raises ArtifactNotFound."""
 
+    def path(self, key: str) -> Path | None:
+        """The stored file itself, where it lies on this machine in clear: to be read, never
+        changed. None where it does not."""
+        return None
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Forget them; a key that is not there is no error."""

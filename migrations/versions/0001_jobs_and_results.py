@@ -196,6 +196,7 @@ def documents() -> None:
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("media_type", sa.String(64), nullable=False),
         sa.Column("pages", sa.Integer, nullable=False),
+        sa.Column("ready", sa.String(8)),
         at("created_at"),
         at("deleted_at", nullable=True),
         sa.UniqueConstraint("job_id", "role", "position"),

@@ -5,6 +5,7 @@ The carrier is a process of the test's own, so that its ledger can be asked how 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import signal
 from collections.abc import Iterator
@@ -109,11 +110,18 @@ def test_every_kind_of_document_goes_all_the_way_once(site: Site) -> None:
         site.send(files=[("file", ("n", pdf)), ("file", ("n", png))]): 4,
     }
 
+    ready = fax_page()
+    as_it_came = site.send(files={"file": ("n", ready)})
+    faxes[as_it_came] = 1
+
     for fax_id, pages in faxes.items():
         fax = site.final(fax_id)
         assert (fax["status"], fax["pages"], fax["pages_sent"]) == ("delivered", pages, pages)
         assert site.at_carrier(fax_id) == 1
         the_timeline_tells_the_road_in_order(site.timeline(fax_id), pages)
+    (attempt,) = site.timeline(as_it_came)["attempts"]
+    (taken,) = site.carrier.faxes(attempt["tag"])
+    assert taken["sha256"] == hashlib.sha256(ready).hexdigest()
 
 
 def the_timeline_tells_the_road_in_order(timeline: dict[str, Any], pages: int) -> None:
@@ -210,4 +218,13 @@ def picture(kind: str) -> bytes:
     """A small grey picture of this format."""
     buffer = io.BytesIO()
     Image.new("L", (400, 300), 128).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def fax_page() -> bytes:
+    """A page that is fax already: Group 4, 1728 wide, 204x196, min-is-white, one strip."""
+    buffer = io.BytesIO()
+    tags = {262: 0, 278: 2156, 266: 1}
+    page = Image.new("1", (1728, 2156), 255)
+    page.save(buffer, "TIFF", compression="group4", tiffinfo=tags, dpi=(204, 196))
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from faxbot.documents import Limits, Renderer, tiff
+from faxbot.documents import Checked, Checker, Limits, Renderer, tiff
 from faxbot.errors import DocumentTooLarge, DocumentUnreadable, DocumentUnsupported
 from tests.documents import hostile, look, make
 from tests.documents.make import Sheet
@@ -24,6 +24,13 @@ def renderer() -> Iterator[Renderer]:
     renderer = Renderer(LIMITS, 2)
     yield renderer
     renderer.close()
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    checker = Checker(LIMITS)
+    yield checker
+    checker.close()
 
 
 def numbered(*lengths: int) -> bytes:
@@ -95,8 +102,8 @@ def test_the_file_is_what_fax_machines_and_gateways_expect(
 
 
 @pytest.mark.parametrize("resolution", ["fine", "standard"])
-def test_a_fax_that_is_ready_passes_through_bit_by_bit(
-    renderer: Renderer, tmp_path: Path, resolution: str
+def test_a_fax_that_is_ready_passes_through_bit_by_bit_and_is_known_as_one(
+    renderer: Renderer, checker: Checker, tmp_path: Path, resolution: str
 ) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(
@@ -106,6 +113,7 @@ def test_a_fax_that_is_ready_passes_through_bit_by_bit(
     assert renderer.render([(source, "")], target, resolution=resolution) == 5
 
     assert target.read_bytes() == source.read_bytes()
+    assert checker.check(source) == Checked("image/tiff", 5, resolution)
 
 
 def test_what_was_rendered_once_is_ready(renderer: Renderer, tmp_path: Path) -> None:
@@ -133,13 +141,14 @@ NOT_READY = {
 
 @pytest.mark.parametrize("data", NOT_READY.values(), ids=list(NOT_READY))
 def test_a_fax_that_is_nearly_ready_is_made_ready(
-    renderer: Renderer, tmp_path: Path, data: bytes
+    renderer: Renderer, checker: Checker, tmp_path: Path, data: bytes
 ) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     source.write_bytes(data)
 
     assert renderer.render([(source, "")], target, resolution="fine") == 1
 
+    assert checker.check(source).ready != "fine"
     assert target.read_bytes() != data
     with target.open("rb") as file:
         assert tiff.fax_ready(file, tiff.read(file, 9), "fine")

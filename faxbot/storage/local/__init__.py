@@ -63,6 +63,9 @@ class LocalStorage(StoragePlugin):
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ArtifactNotFound from None
 
+    def path(self, key: str) -> Path | None:
+        return self._path(key)
+
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             self._path(key).unlink()
