@@ -4,10 +4,12 @@ or be gone in the middle of a call.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 from faxbot.db import utcnow
@@ -17,6 +19,7 @@ from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
 from faxbot.providers.simulator import SimulatorProvider
 from faxbot.runtime import Runtime
+from faxbot.storage.local import LocalStorage
 
 Deed = Callable[[Callable[[Any], Any], Any], Any]
 """(what the simulator's client would do, the argument) -> the answer."""
@@ -64,8 +67,18 @@ class Odd(SimulatorProvider):
         return usual(argument) if deed is None else deed(usual, argument)
 
 
-def plugins(runtime: Runtime, without: Collection[str] = ()) -> Plugins:
-    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`."""
+class LateStorage(LocalStorage):
+    """Fails when it has kept the bytes already, as a disk may."""
+
+    def put(self, key: str, source: Path) -> None:
+        super().put(key, source)
+        raise OSError(errno.EIO, "the disk says no")
+
+
+def plugins(
+    runtime: Runtime, without: Collection[str] = (), storage: type[LocalStorage] = LocalStorage
+) -> Plugins:
+    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and `storage` as `local`."""
     config = runtime.config
 
     def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:
@@ -80,7 +93,7 @@ def plugins(runtime: Runtime, without: Collection[str] = ()) -> Plugins:
     traits = tuple(trait for trait in simulator.traits if trait not in without)
     found = [
         _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
-        _found(runtime.plugins.manifest("local"), "faxbot.storage.local:LocalStorage"),
+        _found(runtime.plugins.manifest("local"), f"{storage.__module__}:{storage.__name__}"),
     ]
     return Plugins(found, (), environ=config.environ, make_context=context)
 

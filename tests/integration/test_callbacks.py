@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from faxbot import callbacks, sending
 from faxbot.errors import NotFound, Unauthenticated
-from faxbot.models import Callback
+from faxbot.models import Attempt, Callback
 from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -98,6 +98,19 @@ def test_news_ends_the_fax_with_what_the_carrier_confirmed(site: Site) -> None:
     assert (callback.outcome, callback.tries, callback.next_at) == ("applied", 1, None)
     callbacks.apply(site.runtime, callback.id)
     assert len(site.events(job_id)) == 4
+
+
+def test_pages_confirmed_by_an_earlier_attempt_stay_confirmed(site: Site) -> None:
+    job_id = site.sent("0409", pages=3)
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    site.work()
+    site.after(site.wait_of(job_id))
+    second = site.final_at_carrier(job_id)
+    site.receive(site.callback(second, status="sending", pages_sent=0, ended_at=None))
+    site.work()
+
+    assert [attempt.pages_sent for attempt in site.attempts(job_id)] == [1, 0]
+    assert site.job(job_id).pages_sent == 1
 
 
 def test_done_with_fewer_pages_than_were_sent_is_not_delivered(site: Site) -> None:
@@ -264,17 +277,18 @@ def test_a_callback_that_belongs_to_no_fax_is_kept_and_marked_after_a_minute(sit
     assert (callback.outcome, tries) == ("unmatched", 6)
 
 
-def test_a_tag_of_another_provider_moves_nothing(site: Site) -> None:
+def test_a_carrier_moves_its_own_faxes_only(site: Site) -> None:
     job_id = site.sent("0044")
-    request = site.callback(site.final_at_carrier(job_id))
-    site.receive(request)
+    account = site.final_at_carrier(job_id)
     with site.runtime.database.transaction() as session:
-        session.execute(sa.update(Callback).values(provider_id="other"))
-    site.rung.clear()
-    site.after(61)
+        session.execute(sa.update(Attempt).values(provider_id="other"))
+    for tag in (account["tag"], None):
+        site.receive(site.callback(account, tag=tag))
+    for _ in range(7):
+        site.after(10)
 
     assert site.job(job_id).status == "sent"
-    assert stored(site)[0].outcome in ("unmatched", "unreadable")
+    assert [callback.outcome for callback in stored(site)] == ["unmatched"] * 2
 
 
 # Nonsense -----------------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ from faxbot.db import new_id
 from faxbot.errors import LeaseLost
 from faxbot.events import OPEN, PAIRS, TERMINAL, Status
 from faxbot.models import Attempt, Callback, Job
+from faxbot.results import locked
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
-from tests.installation import Installation
+from tests.installation import Installation, Stores
 from tests.integration.site import Site, number, open_site
+from tests.servers import Postgres, RedisServer
 
 
 def put(site: Site, status: Status, **values: object) -> str:
@@ -130,6 +132,16 @@ def test_who_lost_the_claim_writes_nothing_any_more(site: Site) -> None:
     )
     with site.runtime.database.transaction() as session:
         assert claims.still_mine(session, other).id == job_id
+
+
+def test_a_claimed_fax_that_moved_on_all_the_same_is_not_the_workers_any_more(site: Site) -> None:
+    job = claims.claim(site.runtime, site.submit(number()).job_id)
+    assert job is not None
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.update(Job).values(status="held"))
+
+    with pytest.raises(LeaseLost), site.runtime.database.transaction() as session:
+        claims.still_mine(session, job)
 
 
 def test_a_lease_is_prolonged_while_its_worker_works_and_no_longer(
@@ -256,6 +268,29 @@ def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:
         thread.join()
 
     assert sorted(row for _, row in site.rung) == sorted(faxes)
+
+
+def test_a_sweep_does_not_wait_for_a_fax_that_somebody_works_on(
+    stores: Stores,
+    postgres_server: Postgres,
+    redis_server: RedisServer,
+    carrier_of_all: SimulatorProcess,
+) -> None:
+    """On PostgreSQL; on SQLite all writers take turns."""
+    with (
+        stores.postgresql(postgres_server, redis_server) as store,
+        open_site(store, carrier_of_all) as site,
+    ):
+        busy, free = (put(site, Status.QUEUED, rung_at=None) for _ in range(2))
+        with site.runtime.database.transaction() as session:
+            locked(session, busy)
+            sweep = threading.Thread(
+                target=claims.announce_due, args=(site.runtime, Status.QUEUED), daemon=True
+            )
+            sweep.start()
+            sweep.join(10)
+            assert not sweep.is_alive()
+        assert site.rung == [(claims.TASKS[Status.QUEUED], free)]
 
 
 def test_stored_callbacks_are_announced_once_per_ring_and_not_once_applied(site: Site) -> None:

@@ -26,6 +26,7 @@ from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
 from faxbot.tasks.app import quick_bell
 from tests.integration.odd import Deed, Vanished, answers, raises
 from tests.integration.site import ACTOR, Site, tiff
+from tests.integration.test_submit import refusing
 from tests.servers import RedisServer
 
 DIGITS = "4155550188"
@@ -193,10 +194,15 @@ def test_an_errors_text_does_not_quote_what_it_is_about(
     job = site.job(job_id)
     other = Keyring({"other": bytes(32)}, "other")
 
+    def refused_by_the_database() -> None:
+        with refusing(site, "jobs"):
+            site.submit(number("0188"), header=HEADER, tags={"patient": NAME})
+
     def failing() -> Iterator[Any]:
         yield lambda: jobs.submit(site.runtime, ACTOR, wish, key=NAME, present=lambda _: b"")
         yield lambda: site.submit(number("0188"), resolution=None, header=HEADER, key=NAME)
         yield lambda: site.submit(number("0188"), provider_id=NAME, header=HEADER)
+        yield refused_by_the_database
         yield lambda: other.open(job.to_sealed, "jobs.to:default")
         yield lambda: phone.parse(f"{number('0188')} {NAME}")
         yield lambda: site.receive(
@@ -209,7 +215,7 @@ def test_an_errors_text_does_not_quote_what_it_is_about(
                 deed()
             texts.append(f"{refused.value} {refused.value!r} {refused.value.__cause__}")
 
-    assert len(texts) == 6
+    assert len(texts) == 7
     assert looked_for("\n".join(texts + lines).encode()) == []
 
 

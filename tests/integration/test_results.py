@@ -145,14 +145,14 @@ def test_events_are_numbered_without_gaps_and_carry_the_status_after_them(site: 
 
 
 def test_two_moves_in_one_visit_are_two_moves_for_the_database(site: Site) -> None:
-    job_id = in_status(site, Status.UNCERTAIN)
+    job_id = in_status(site, Status.SUBMITTING)
 
     with site.runtime.database.transaction() as session:
         job = locked(session, job_id)
         for event, status in ((Event.SENT, Status.SENT), (Event.DELIVERED, Status.DELIVERED)):
             record_event(session, job, event, status=status, now=site.now, source="api")
 
-    assert site.story(job_id).endswith("UNCERTAIN SENT DELIVERED")
+    assert site.story(job_id).endswith("SUBMITTING SENT DELIVERED")
 
 
 def test_a_repeat_of_the_same_news_is_known_by_its_key(site: Site) -> None:

@@ -207,6 +207,11 @@ def test_the_intent_is_committed_and_no_connection_is_held_while_the_carrier_is_
 
         site.odd.does["send"] = look
         job_id = site.fax()
+
+        def render_for_long() -> None:
+            site.now += timedelta(seconds=50)
+
+        site.interrupt("UPDATE jobs SET", render_for_long)
         sending.attempt(site.runtime, job_id)
 
         lease = site.now + timedelta(seconds=60)

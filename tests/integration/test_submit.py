@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from faxbot.identity import Actor
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
+from tests.integration import odd
 from tests.integration.site import ACTOR, Site, number, open_site, tiff
 from tests.servers import free_port
 
@@ -52,12 +54,17 @@ def refusing(site: Site, table: str) -> Iterator[None]:
             f"CREATE TRIGGER no BEFORE INSERT ON {table} EXECUTE FUNCTION no()",
         ]
         drop = [f"DROP TRIGGER no ON {table}", "DROP FUNCTION no()"]
-    for statements in (make, drop):
-        with site.runtime.database.engine.begin() as connection:
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-        if statements is make:
-            yield
+    run(site, make)
+    try:
+        yield
+    finally:
+        run(site, drop)
+
+
+def run(site: Site, statements: list[str]) -> None:
+    with site.runtime.database.engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
 
 @pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__tablename__)
@@ -77,6 +84,16 @@ def test_a_document_that_cannot_be_stored_takes_those_before_it_along(site: Site
 
     with pytest.raises(FileNotFoundError):
         site.submit(TO, key="order-1", uploads=(good, gone))
+
+    nothing_is_left(site)
+
+
+def test_a_store_that_fails_after_it_kept_the_bytes_keeps_none(site: Site) -> None:
+    late = odd.plugins(site.runtime, storage=odd.LateStorage)
+    site.runtime = replace(site.runtime, plugins=late)
+
+    with pytest.raises(OSError, match="the disk says no"):
+        site.submit(TO, key="order-1")
 
     nothing_is_left(site)
 
