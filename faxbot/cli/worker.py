@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import warnings
 
@@ -50,5 +51,8 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
         without_mingle=True,
         without_gossip=True,
     )
+    # What exists now is shared with the pool's processes; a collector that touched it would copy it.
+    gc.collect()
+    gc.freeze()
     program.start()
     return int(program.exitcode or 0)

@@ -44,11 +44,11 @@ SPOOL_EVERY = 600.0
 
 
 def celery_app(config: Config) -> Celery:
-    """The app of a worker or of beat, with its tasks; nothing is connected yet."""
+    """The app of a worker, of beat, or of Celery's own tools; nothing is connected yet. The tasks
+    themselves come with worker.serve(): beat only names them."""
     app = Celery("faxbot", broker=config.broker, set_as_current=False)
     app.conf.update(_settings(config))
     app.conf.beat_schedule = beat_table(config)
-    app.conf.update(include=["faxbot.tasks.send", "faxbot.tasks.callbacks", "faxbot.tasks.sweep"])
     return app
 
 

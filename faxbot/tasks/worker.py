@@ -9,11 +9,13 @@ from faxbot.config import Config
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import bell
 
+TASK_MODULES = ["faxbot.tasks.send", "faxbot.tasks.callbacks", "faxbot.tasks.sweep"]
 _runtimes: dict[str, Runtime] = {}
 
 
 def serve(config: Config, app: Celery) -> None:
-    """Give every process of this worker a runtime of its own."""
+    """Have this worker know the tasks, and give each of its processes a runtime of its own."""
+    app.conf.include = TASK_MODULES
 
     def start(**_: object) -> None:
         _runtimes["worker"] = wiring.build(config, ring=bell(app))

@@ -25,6 +25,7 @@ from faxbot.events import (
 )
 from faxbot.retry import SCHEDULES
 from faxbot.tasks.app import QUEUES, beat_table, celery_app
+from faxbot.tasks.worker import TASK_MODULES
 
 # Written down a second time, on purpose: from, to, the events that may do it.
 CONTRACT = """
@@ -163,6 +164,7 @@ def test_every_open_status_has_its_task_its_sweep_and_a_queue_that_is_served() -
 
 def test_every_task_that_is_named_exists_and_every_one_that_exists_has_a_queue() -> None:
     app = celery_app(Config.load({"PATH": ""}))
+    app.conf.include = TASK_MODULES
     app.loader.import_default_modules()
 
     assert {name for name in app.tasks if name.startswith("faxbot.")} == set(QUEUES)
