@@ -273,7 +273,7 @@ def _follow(
     job = entry.job
     job.lease_until, job.reason = None, cause
     reason = None
-    if job.cancel_requested_at is not None or cause == "cancelled":
+    if job.cancel_requested_at is not None:
         event, status = Event.CANCELLED, Status.CANCELLED
     elif isinstance(decision, retry.Again):
         event, status = Event.RETRYING, Status.RETRYING

@@ -128,6 +128,18 @@ def test_after_a_kept_cancel_any_end_but_delivery_is_cancelled_and_nothing_is_tr
     assert site.job(job_id).next_at is None
 
 
+def test_a_fax_that_the_carrier_cancelled_unasked_has_failed(site: Site) -> None:
+    job_id = site.sent("0044")
+    site.odd.does["fetch"] = lambda _usual, name: Update(
+        State.FAILED, external_id=name, cause="cancelled"
+    )
+
+    site.after(600)
+
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT FAILED"
+    assert (site.job(job_id).reason, site.attempt(job_id).outcome) == ("cancelled", "cancelled")
+
+
 def test_an_uncertain_fax_keeps_the_wish_and_ends_when_it_is_proven_absent(site: Site) -> None:
     job_id = site.sent("0500")
     assert cancel(site, job_id)[1] is False
