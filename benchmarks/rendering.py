@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import random
 import shutil
@@ -256,6 +257,33 @@ def report(figures: Figures, made: Sequence[Document], names: Sequence[str], mem
     return good
 
 
+def as_json(
+    figures: Figures, made: Sequence[Document], names: Sequence[str], memory: float
+) -> dict[str, object]:
+    """What `python -m benchmarks` takes over: per renderer the document that does worst, and all in a table."""
+    rows = [
+        "| document | renderer | pages/s | to Ghostscript | kB | to Ghostscript |",
+        "|" + " --- |" * 6,
+    ]
+    for document in made:
+        for name in names:
+            rate, size = f"{document.name}/rate", f"{document.name}/bytes"
+            rows.append(
+                f"| {document.name} | {name} | {figures.median(rate, name):.1f} "
+                f"| {_times(figures.ratio(rate, name, GHOSTSCRIPT)).strip()} "
+                f"| {(figures.median(size, name) or 0) / 1000:.0f} "
+                f"| {_times(figures.ratio(size, name, GHOSTSCRIPT)).strip()} |"
+            )
+    values: dict[str, dict[str, list[float]]] = {"rendering/memory": {"faxbot": [memory * MIB]}}
+    for what, name in (("rendering/one", ONE), ("rendering/spread", SEVERAL)):
+        rates = [f"{document.name}/rate" for document in made]
+        worst = min(rates, key=lambda rate: figures.ratio(rate, name, GHOSTSCRIPT) or 0.0)
+        values[what] = {"faxbot": figures.of(worst, name)}
+        if GHOSTSCRIPT in names:
+            values[what]["ghostscript"] = figures.of(worst, GHOSTSCRIPT)
+    return {"values": values, "table": "\n".join(rows)}
+
+
 def _times(ratio: float | None) -> str:
     return f"{ratio:7.2f}" if ratio is not None else " " * 7
 
@@ -284,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=os.cpu_count() or 1,
         help="of the spread renderer (default: one a core)",
     )
+    parser.add_argument("--json", action="store_true", help="for programs; exit code 0")
     options = parser.parse_args(arguments)
     one, several = Renderer(LIMITS, 1), Renderer(LIMITS, options.processes)
     renderers: dict[str, Render] = {ONE: ours(one), SEVERAL: ours(several)}
@@ -294,6 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = Path(name)
             made = documents(folder, options.pages)
             figures = measure(made, renderers, options.rounds, folder)
+        if options.json:
+            print(json.dumps(as_json(figures, made, list(renderers), peak_memory())))
+            return 0
         return 0 if report(figures, made, list(renderers), peak_memory()) else 1
     finally:
         one.close()

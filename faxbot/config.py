@@ -239,7 +239,7 @@ class Config:
     )
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
-        10.0,
+        8.0,
         "a due fax nobody claimed is announced again after this",
         at_least=0.2,
     )

@@ -9,83 +9,16 @@ import hashlib
 import io
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image
 
-from faxbot.events import TERMINAL
+from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
 from tests.ground import eventually
-from tests.installation import Installation, Service
-
-PDF = Path(__file__).resolve().parents[2] / "examples" / "three-pages.pdf"
-# Short times, so that what waits in days of service is seen in seconds.
-SHORT = {
-    "FAXBOT_SWEEP_SECONDS": "0.3",
-    "FAXBOT_RING_AGAIN_SECONDS": "0.5",
-    "FAXBOT_LEASE_SECONDS": "2",
-    "FAXBOT_HEARTBEAT_SECONDS": "0.5",
-    "FAXBOT_LOOK_UP_SECONDS": "0.5",
-    "FAXBOT_POLL_FIRST_SECONDS": "1",
-    "FAXBOT_HELD_CHECK_SECONDS": "0.5",
-    "FAXBOT_PROVIDER_READ_SECONDS": "3",
-}
-
-
-@dataclass
-class Site:
-    """A running faxbot and its carrier."""
-
-    service: Service
-    carrier: SimulatorProcess
-
-    def send(self, ending: str = "0000", **fields: Any) -> str:
-        """Submit the example to +1555010 + `ending`; gives the fax's id."""
-        files = fields.pop("files", None) or {"file": ("a name", PDF.read_bytes())}
-        answer = self.service.request(
-            "POST", "/fax/send", data={"to": f"+1555010{ending}", **fields}, files=files
-        )
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    def fax(self, fax_id: str) -> dict[str, Any]:
-        body: dict[str, Any] = self.service.request("GET", f"/fax/{fax_id}").json()
-        return body
-
-    def timeline(self, fax_id: str) -> dict[str, list[dict[str, Any]]]:
-        body: dict[str, Any] = self.service.request("GET", f"/fax/{fax_id}/events").json()
-        return body
-
-    def final(self, fax_id: str, timeout: float = 40.0) -> dict[str, Any]:
-        """The fax once it is final."""
-        eventually(lambda: self.fax(fax_id)["status"] in TERMINAL, timeout, every=0.1)
-        return self.fax(fax_id)
-
-    def at_carrier(self, fax_id: str) -> int:
-        """How many faxes the carrier took for this one."""
-        tags = [attempt["tag"] for attempt in self.timeline(fax_id)["attempts"]]
-        return sum(len(self.carrier.faxes(tag)) for tag in tags)
-
-    def child(self, word: str) -> psutil.Process | None:
-        """The role's first process, e.g. `worker`; None while it is being started again."""
-        for process in psutil.Process(self.service.pid).children():
-            with suppress(psutil.NoSuchProcess):  # it may be ending at this moment
-                if word in process.cmdline():
-                    return process
-        return None
-
-    def kill(self, word: str) -> None:
-        """kill -9 a role's first process, and wait until it was started again."""
-        old = eventually(lambda: self.child(word))
-        assert old is not None
-        old.kill()
-        eventually(lambda: (new := self.child(word)) is not None and new.pid != old.pid, 20)
+from tests.installation import Installation
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_what_was_not_announced_is_recorded_all_the_same_and_found_by_the_sweep(
     assert seconds_for(lambda: jobs.cancel(site.runtime, ACTOR, second)) < 1.2
     site.runtime = hearing
 
-    site.now += timedelta(seconds=8.9)
+    site.now += timedelta(seconds=6.9)
     assert announced(site) == [("faxbot.poll_fax", second)], "a cancel is passed on soon"
     site.now += timedelta(seconds=0.1)
     (send, (task, callback_id)) = announced(site)

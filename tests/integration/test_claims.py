@@ -215,7 +215,7 @@ def announced_once_per_ring(site: Site, status: Status) -> None:
 
     assert claims.announce_due(site.runtime, status) == 1
     assert site.rung == [ring]
-    site.now += timedelta(seconds=9)
+    site.now += timedelta(seconds=7)
     assert claims.announce_due(site.runtime, status) == 0
     site.now += timedelta(seconds=1)
     assert claims.announce_due(site.runtime, status) == 1

@@ -69,3 +69,12 @@ def test_every_variable_named_is_a_setting(page: Path) -> None:
     events_too = {str(event) for event in events.Event}
 
     assert sorted({name for name in named if name not in known | events_too}) == []
+
+
+def test_every_room_of_the_house_is_on_the_map() -> None:
+    page = (DOCS / "map.md").read_text(encoding="utf-8")
+    house = ROOT / "faxbot"
+    modules = {path.stem for path in house.glob("*.py")} - {"__init__"}
+    packages = {f"{path.parent.name}/" for path in house.glob("*/__init__.py")}
+
+    assert sorted(room for room in modules | packages if f"`{room}`" not in page) == []
