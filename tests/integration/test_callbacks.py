@@ -37,7 +37,7 @@ def test_a_carriers_word_is_stored_sealed_and_announced_before_it_is_answered(si
     assert site.rung == [("faxbot.apply_callback", callback.id)]
     assert callback.applied_at is None
     assert callback.next_at is not None
-    assert (callback.next_at - site.now).total_seconds() == 10
+    assert (callback.next_at - site.now).total_seconds() == 8
     for piece in (request.body[:40], b"simulator-signature", site.attempt(job_id).tag.encode()):
         assert piece not in callback.raw_sealed
 
