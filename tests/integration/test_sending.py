@@ -322,7 +322,7 @@ def test_a_fault_before_the_intent_gives_the_claim_back_and_costs_nothing(site: 
 
     job = site.job(job_id)
     assert (job.status, job.attempts, job.lease_until) == ("queued", 0, None)
-    assert site.wait_of(job_id) == 10
+    assert site.wait_of(job_id) == site.runtime.config.ring_again_seconds
     site.after(10)
     assert site.job(job_id).status == "sent"
 
