@@ -6,6 +6,7 @@ embedded broker, and on PostgreSQL with Redis. All other tests run once.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +20,9 @@ from tests.installation import Installation, Service, Stores
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
 
 allow_this_machine_only()
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process they start;
+# what Ctrl-C does to those is among the things that are tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 StartService = Callable[..., Service]
 
