@@ -11,6 +11,7 @@ import hashlib
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Unpack
 
 from sqlalchemy.orm import Session
 
@@ -20,7 +21,7 @@ from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused, T
 from faxbot.events import CAUSES, TERMINAL, Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.plugins.base import State, Update
-from faxbot.results import record_event
+from faxbot.results import Facts, record_event
 
 POLLS = (1, 2, 6)
 """Waits before the polls of a sent fax, in units of poll_first (10 min): at 10, at 30, hourly."""
@@ -43,17 +44,7 @@ class Entry:
     now: datetime
     source: str
 
-    def record(
-        self,
-        event: Event,
-        status: Status | None = None,
-        *,
-        cause: str | None = None,
-        reason: str | None = None,
-        pages_sent: int | None = None,
-        key: str | None = None,
-        occurred_at: datetime | None = None,
-    ) -> bool:
+    def record(self, event: Event, status: Status | None = None, **facts: Unpack[Facts]) -> bool:
         """results.record_event() for this job and attempt."""
         return record_event(
             self.session,
@@ -61,13 +52,9 @@ class Entry:
             event,
             status=status,
             attempt=self.attempt,
-            cause=cause,
-            reason=reason,
-            pages_sent=pages_sent,
-            key=key,
-            occurred_at=occurred_at,
             now=self.now,
             source=self.source,
+            **facts,
         )
 
     def count(self) -> None:

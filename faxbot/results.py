@@ -10,7 +10,7 @@ transaction.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -68,6 +68,16 @@ _LOCKED_WITH = (
 _APPEND = sa.insert(table(FaxEvent))
 
 
+class Facts(TypedDict, total=False):
+    """What an event may say beside who, what and when; `key` names the news, for a repeat of it."""
+
+    cause: str | None
+    reason: str | None
+    pages_sent: int | None
+    key: str | None
+    occurred_at: datetime | None
+
+
 def record_event(
     session: Session,
     job: Job,
@@ -77,11 +87,7 @@ def record_event(
     source: str,
     status: Status | None = None,
     attempt: Attempt | None = None,
-    cause: str | None = None,
-    reason: str | None = None,
-    pages_sent: int | None = None,
-    key: str | None = None,
-    occurred_at: datetime | None = None,
+    **facts: Unpack[Facts],
 ) -> bool:
     """Append one event to a locked job and move its status to `status` (None: it stays).
 
@@ -93,6 +99,7 @@ def record_event(
     after = before if status is None else status
     if not events.allowed(before, after, event):
         raise TransitionRefused(f"{event} may not lead from {before} to {after}")
+    key = facts.get("key")
     if key is not None and _known(session, job.id, key):
         return False
     job.last_sequence += 1
@@ -100,19 +107,7 @@ def record_event(
     job.updated_at = now
     if after in events.TERMINAL:
         job.next_at = job.lease_until = None
-    row = event_row(
-        job,
-        event,
-        now=now,
-        source=source,
-        status=after,
-        attempt=attempt,
-        cause=cause,
-        reason=reason,
-        pages_sent=pages_sent,
-        key=key,
-        occurred_at=occurred_at,
-    )
+    row = event_row(job, event, now=now, source=source, status=after, attempt=attempt, **facts)
     # Each move is written by itself: the database judges pairs, and two events may come in one visit.
     session.flush()
     session.execute(_APPEND, row)
@@ -127,11 +122,7 @@ def event_row(
     source: str,
     status: Status,
     attempt: Attempt | None = None,
-    cause: str | None = None,
-    reason: str | None = None,
-    pages_sent: int | None = None,
-    key: str | None = None,
-    occurred_at: datetime | None = None,
+    **facts: Unpack[Facts],
 ) -> dict[str, Any]:
     """The values of one event row for the job's current sequence number."""
     return {
@@ -143,13 +134,13 @@ def event_row(
         "status": status.value,
         "attempt": attempt.number if attempt else None,
         "provider_id": attempt.provider_id if attempt else None,
-        "cause": cause,
-        "reason": reason,
+        "cause": facts.get("cause"),
+        "reason": facts.get("reason"),
         "pages": job.pages,
-        "pages_sent": pages_sent,
+        "pages_sent": facts.get("pages_sent"),
         "source": source,
-        "key": key,
-        "occurred_at": occurred_at or now,
+        "key": facts.get("key"),
+        "occurred_at": facts.get("occurred_at") or now,
         "recorded_at": now,
     }
 
