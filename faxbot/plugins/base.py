@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -61,15 +60,6 @@ class Http(Protocol):
 
     def close(self) -> None:
         """Let go of its connections. Core does that after shutdown(); a plugin need not."""
-
-
-class Cache(Protocol):
-    """A small sealed store shared by all processes, e.g. for an access token."""
-
-    def get(self, key: str) -> bytes | None: ...
-    def set(self, key: str, value: bytes, *, seconds: float) -> None: ...
-    def lease(self, key: str, *, seconds: float) -> AbstractContextManager[bool]:
-        """True for one holder at a time, cluster-wide."""
 
 
 @dataclass(frozen=True, slots=True)
