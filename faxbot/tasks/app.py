@@ -9,15 +9,16 @@ twice or never without harm.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from kombu.utils.uuid import uuid
 
 from faxbot import events
 from faxbot.config import Config
+from faxbot.tasks import broker
 
 if TYPE_CHECKING:  # beat and Flower need no runtime, and what comes with it
     from faxbot.runtime import Ring
@@ -46,9 +47,15 @@ SPOOL_EVERY = 600.0
 def celery_app(config: Config) -> Celery:
     """The app of a worker, of beat, or of Celery's own tools; nothing is connected yet. The tasks
     themselves come with worker.serve(): beat only names them."""
+    app = _bare(config)
+    app.conf.beat_schedule = beat_table(config)
+    return app
+
+
+def _bare(config: Config) -> Celery:
+    broker.register()
     app = Celery("faxbot", broker=config.broker, set_as_current=False)
     app.conf.update(_settings(config))
-    app.conf.beat_schedule = beat_table(config)
     return app
 
 
@@ -137,20 +144,36 @@ def bell(app: Celery) -> Ring:
 
     def ring(task: str, row_id: str) -> bool:
         try:
-            app.send_task(task, args=[row_id])
+            _publish(app, task, row_id)
         except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
-            _log_silence(task, error)
+            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
             return False
         return True
 
     return ring
 
 
+def _publish(app: Celery, task: str, row_id: str) -> None:
+    """Celery's send_task() for a message that has one id and needs no more than to be put into its
+    queue: the same message at half the cost (measured)."""
+    message = app.amqp.as_task_v2(uuid(), task, args=(row_id,))
+    with app.producer_pool.acquire(block=True) as producer:
+        producer.publish(
+            message.body,
+            exchange="",
+            routing_key=QUEUES[task],
+            serializer="json",
+            headers=message.headers,
+            retry=app.conf.task_publish_retry,
+            retry_policy=app.conf.task_publish_retry_policy,
+            **message.properties,
+        )
+
+
 def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -> Ring:
     """A web process's bell: gives up after 0.2 s and then stays silent for 5 s. The sweep finds
     what it did not announce."""
-    app = Celery("faxbot", broker=config.broker, set_as_current=False)
-    app.conf.update(_settings(config))
+    app = _bare(config)
     app.conf.task_publish_retry = False
     app.conf.broker_connection_timeout = 0.2
     app.conf.broker_pool_limit = config.web_threads
@@ -165,24 +188,15 @@ def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -
         "interval_step": 0,
         "interval_max": 0,
     }
-    silent_until = 0.0
-    lock = threading.Lock()
+    loud, silent_until = bell(app), 0.0
 
     def ring(task: str, row_id: str) -> bool:
         nonlocal silent_until
         if clock() < silent_until:
             return False
-        try:
-            app.send_task(task, args=[row_id], retry=False)
-        except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
-            with lock:
-                silent_until = clock() + SILENCE_AFTER_FAILURE
-            _log_silence(task, error)
-            return False
-        return True
+        rung = loud(task, row_id)
+        if not rung:
+            silent_until = clock() + SILENCE_AFTER_FAILURE
+        return rung
 
     return ring
-
-
-def _log_silence(task: str, error: Exception) -> None:
-    log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
