@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import queue
 import resource
+import select
 import struct
 import sys
 import threading
@@ -44,29 +44,32 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (int(memory) * MEGABYTE,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(written) * MEGABYTE,) * 2)
-    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     errors = import_module("faxbot.errors")
     while True:
-        request = _next(requests)
+        request = _next()
         _allow_cpu(request["seconds"])
         _answer(_served(request, errors))
 
 
-def _next(requests: queue.SimpleQueue[Request]) -> Request:
+def _next() -> Request:
     """The next request; when none comes for a while, freed memory is handed to the system (tens of MiB)."""
-    try:
-        return requests.get(timeout=IDLE)
-    except queue.Empty:
-        if hasattr(_libc, "malloc_trim"):
-            _libc.malloc_trim(0)
-        return requests.get()
+    if not _input(select.POLLIN).poll(IDLE * 1000) and hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+    (length,) = LENGTH.unpack(_read(LENGTH.size))
+    request: Request = json.loads(_read(length))
+    return request
 
 
-def _listen(requests: queue.SimpleQueue[Request]) -> None:
-    while True:
-        (length,) = LENGTH.unpack(_read(LENGTH.size))
-        requests.put(json.loads(_read(length)))
+def _end_with_parent() -> None:
+    _input(0).poll()  # told of nothing but its end
+    os._exit(0)
+
+
+def _input(events: int) -> select.poll:
+    poll = select.poll()
+    poll.register(0, events)
+    return poll
 
 
 def _read(length: int) -> bytes:
