@@ -1,9 +1,10 @@
-"""Sealing and keyed hashes: what keeps numbers, replies and raw callbacks unreadable in the database.
+"""Sealing and keyed hashes: what keeps numbers, replies and raw callbacks unreadable in the
+database.
 
-A Keyring holds 32-byte master keys by id; every sealed value names the key that sealed it, so keys can rotate.
-From a master key HKDF-SHA256 (RFC 5869) derives one key per purpose. Sealing is AES-256-GCM (NIST SP 800-38D) with a
-random 96-bit nonce and the place of the value as associated data, so that a value copied to another column does not
-open.
+A Keyring holds 32-byte master keys by id; every sealed value names the key that sealed it, so keys
+can rotate. From a master key HKDF-SHA256 (RFC 5869) derives one key per purpose. Sealing is
+AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce and the place of the value as associated
+data, so that a value copied to another column does not open.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _NONCE_BYTES = 12
 
 
 class Unsealable(FaxbotError):
-    """A sealed value does not open: the key is not the one it was sealed with, or the value was changed."""
+    """A sealed value does not open: the key is not the one it was sealed with, or the value was
+    changed."""
 
     code = "unsealable"
 
@@ -60,7 +62,8 @@ class Keyring:
         return _VERSION + tag + nonce + self._ciphers[tag].encrypt(nonce, plain, place.encode())
 
     def open(self, sealed: bytes, place: str) -> bytes:
-        """The plain bytes; raises Unsealable for an unknown key, a changed value or another place."""
+        """The plain bytes; raises Unsealable for an unknown key, a changed value or another
+        place."""
         start = 1 + _ID_BYTES
         cipher = self._ciphers.get(sealed[1:start])
         if sealed[:1] != _VERSION or cipher is None:
@@ -72,7 +75,8 @@ class Keyring:
             raise Unsealable from None
 
     def keyed_hash(self, value: bytes, purpose: str) -> str:
-        """HMAC-SHA256 under a key of its own per purpose; 64 hex digits. Equal values give equal hashes."""
+        """HMAC-SHA256 under a key of its own per purpose; 64 hex digits. Equal values give equal
+        hashes."""
         key = _derive(self._keys[self.current], purpose.encode())
         return hmac.digest(key, value, "sha256").hex()
 
@@ -85,7 +89,8 @@ def _derive(master: bytes, purpose: bytes) -> bytes:
 
 
 def key_file(path: Path) -> bytes:
-    """The 32 bytes of the key file at `path`, made (0600) on first use, safely when several processes start at once."""
+    """The 32 bytes of the key file at `path`, made (0600) on first use, safely when several
+    processes start at once."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -95,7 +100,8 @@ def key_file(path: Path) -> bytes:
                 file.write(secrets.token_bytes(32))
                 file.flush()
                 os.fsync(file.fileno())
-            # link() refuses to replace: the first of several starters wins, and all read the winner's key.
+            # link() refuses to replace: the first of several starters wins, and all read the
+            # winner's key.
             with suppress(FileExistsError):
                 os.link(draft, path)
         finally:
@@ -113,7 +119,8 @@ def key_file(path: Path) -> bytes:
 
 
 def keyring(master_key: bytes | None, data_dir: Path) -> Keyring:
-    """The ring of this installation: `master_key` (32 bytes) when given, else the key file under `data_dir`."""
+    """The ring of this installation: `master_key` (32 bytes) when given, else the key file under
+    `data_dir`."""
     key = master_key if master_key is not None else key_file(data_dir / "master.key")
     key_id = hashlib.sha256(b"faxbot key id" + key).hexdigest()[:12]
     return Keyring({key_id: key}, key_id)

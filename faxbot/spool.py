@@ -1,7 +1,7 @@
 """The spool: where bytes of a client wait in private files until they are stored or refused.
 
-A name is random and nothing a client wrote is ever part of one; files are 0600, the folder is 0700. Who makes a file
-removes it; what a killed process left is collected by age.
+A name is random and nothing a client wrote is ever part of one; files are 0600, the folder is 0700.
+Who makes a file removes it; what a killed process left is collected by age.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 STALE_SECONDS = 3600.0
-"""Nothing in the spool stays untouched this long while somebody works with it: uploads and renderings take minutes."""
+"""Nothing in the spool stays untouched this long while somebody works with it: uploads and
+renderings take minutes."""
 
 
 class SpoolFile:
@@ -63,7 +64,8 @@ def _create(path: Path) -> int:
 
 
 def collect(folder: Path, *, older_than: float = STALE_SECONDS) -> int:
-    """Remove what nobody has written to for `older_than` seconds, and say how many entries that were."""
+    """Remove what nobody has written to for `older_than` seconds, and say how many entries that
+    were."""
     limit = time.time() - older_than
     removed = 0
     with suppress(FileNotFoundError), os.scandir(folder) as entries:

@@ -1,7 +1,8 @@
 """Documents: what an upload is and how many pages it has, and fax pages made of it.
 
-No document is ever opened in the process that asks: a child process does it, with limits on memory, time and what it
-may write (`process` is our end of it, `child` the other). `Checker` is for a web process, `Renderer` for a worker.
+No document is ever opened in the process that asks: a child process does it, with limits on memory,
+time and what it may write (`process` is our end of it, `child` the other). `Checker` is for a web
+process, `Renderer` for a worker.
 """
 
 from __future__ import annotations

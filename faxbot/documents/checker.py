@@ -1,4 +1,5 @@
-"""Checks an upload before it is accepted: type by content, pages, encryption, and the limits on all of them."""
+"""Checks an upload before it is accepted: type by content, pages, encryption, and the limits on all
+of them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from faxbot.documents.process import Child
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a document may take: pages, pixels of one page or picture, time in seconds, memory in MiB."""
+    """What a document may take: pages, pixels of one page or picture, time in seconds, memory in
+    MiB."""
 
     max_pages: int
     max_pixels: int
@@ -31,8 +33,9 @@ class Limits:
 class Checked:
     """A document that can be faxed.
 
-    `media_type` is one of application/pdf, image/tiff, image/png, image/jpeg, text/plain. `ready` is the resolution
-    (`fine`, `standard`) in which it consists of fax pages already and goes on the line as it is; else empty.
+    `media_type` is one of application/pdf, image/tiff, image/png, image/jpeg, text/plain. `ready`
+    is the resolution (`fine`, `standard`) in which it consists of fax pages already and goes on the
+    line as it is; else empty.
     """
 
     media_type: str
@@ -50,8 +53,8 @@ class Checker:
     def check(self, path: Path) -> Checked:
         """Type and pages of the document at `path`.
 
-        Raises DocumentUnsupported, DocumentUnreadable or DocumentTooLarge, with a sentence that says what is wrong
-        and what to do; OSError when there is no such file.
+        Raises DocumentUnsupported, DocumentUnreadable or DocumentTooLarge, with a sentence that
+        says what is wrong and what to do; OSError when there is no such file.
         """
         request = {
             "do": "check",

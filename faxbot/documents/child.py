@@ -1,9 +1,10 @@
-"""The process that opens documents, so that a hostile one can harm nothing else: `python -I -S -B child.py ...`.
+"""The process that opens documents, so that a hostile one can harm nothing else.
 
-It reads requests from standard input and answers on standard output, both as a length of four bytes and JSON, and
-keeps within the limits it is started with. It ends when its standard input does, in the middle of work too, so it
-never outlives the process that started it. It gets no environment, no network use and no log: an unexpected error
-is answered by its kind alone, since its words might quote the document.
+`python -I -S -B child.py ...` reads requests from standard input and answers on standard output,
+both as a length of four bytes and JSON, and keeps within the limits it is started with. It ends
+when its standard input does, in the middle of work too, so it never outlives the process that
+started it. It gets no environment, no network use and no log: an unexpected error is answered by
+its kind alone, since its words might quote the document.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-# The package's own __init__ is the parent's half; loading it would cost every child 3 MiB (measured).
+# The package's own __init__ is the parent's half; loading it would cost every child 3 MiB
+# (measured).
 _package = ModuleType("faxbot.documents")
 _package.__path__ = [str(Path(__file__).parent)]
 
@@ -35,7 +37,8 @@ _libc = ctypes.CDLL(None)
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until standard input ends. Arguments: memory limit, largest file written (both MiB), import folders."""
+    """Serve until standard input ends. Arguments: memory limit, largest file written (both MiB),
+    import folders."""
     memory, written, *folders = arguments
     sys.path += folders
     import_module("faxbot")
@@ -53,7 +56,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _next() -> Request:
-    """The next request; when none comes for a while, freed memory is handed to the system (tens of MiB)."""
+    """The next request; when none comes for a while, freed memory is handed to the system (tens of
+    MiB)."""
     if not _input(select.POLLIN).poll(IDLE * 1000) and hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
     (length,) = LENGTH.unpack(_read(LENGTH.size))
@@ -84,7 +88,8 @@ def _read(length: int) -> bytes:
 
 
 def _allow_cpu(seconds: float) -> None:
-    """Processor time for this request, beside the parent's clock: a parent that hangs must not leave us spinning."""
+    """Processor time for this request, beside the parent's clock: a parent that hangs must not
+    leave us spinning."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
@@ -105,13 +110,15 @@ def _served(request: Request, errors: ModuleType) -> dict[str, object]:
     except MemoryError:
         return {"error": "memory"}
     except OSError as error:
-        # Pillow's complaints about a picture have no number; those of the system (disk full, no file) do.
+        # Pillow's complaints about a picture have no number; those of the system (disk full, no
+        # file) do.
         return {"error": "system", "number": error.errno} if error.errno else {"error": "broken"}
-    except Exception as error:  # noqa: BLE001 - a library's trouble with a document; see the module's first lines
+    except Exception as error:  # noqa: BLE001 - a library's trouble; see the module's first lines
         return {"error": "broken", "kind": type(error).__name__}
 
 
-# What is needed for a document is loaded when the first of its kind comes: a child that only sees PDFs stays small.
+# What is needed for a document is loaded when the first of its kind comes: a child that only sees
+# PDFs stays small.
 def _part(name: str) -> ModuleType:
     return import_module(f"faxbot.documents.{name}")
 
@@ -152,7 +159,8 @@ def _check(request: Request) -> dict[str, object]:
 def _start(request: Request) -> dict[str, object]:
     """{paths, target, resolutions (one), alone, max_pages, max_pixels} -> {pages, sources, done}
 
-    Count the pages of all documents, and draw them at once where they are few (`alone`) or are a fax already.
+    Count the pages of all documents, and draw them at once where they are few (`alone`) or are a
+    fax already.
     """
     sources = [_counted(path, request) for path in request["paths"]]
     pages = sum(source.pages for source in sources)
@@ -205,8 +213,8 @@ def _join(request: Request) -> dict[str, object]:
 
 
 def _keep_memory() -> None:
-    """Let the C library use freed memory again for the next page: asking the system anew for every picture of a page
-    costs a fifth of the time (measured)."""
+    """Let the C library use freed memory again for the next page: asking the system anew for every
+    picture of a page costs a fifth of the time (measured)."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(MMAP_THRESHOLD, 64 * MEGABYTE)
         _libc.mallopt(TRIM_THRESHOLD, 256 * MEGABYTE)

@@ -43,7 +43,8 @@ _MARKUP = (
 def kind(path: str) -> str:
     """The media type of the file at `path`; `text/plain` stands for "text, if it decodes".
 
-    Raises DocumentUnreadable for an empty file, DocumentUnsupported for what is known and cannot be faxed.
+    Raises DocumentUnreadable for an empty file, DocumentUnsupported for what is known and cannot be
+    faxed.
     """
     with Path(path).open("rb") as file:
         head = file.read(HEAD)

@@ -1,4 +1,5 @@
-"""Draws lines of text on a fax page: 10 point DejaVu Sans Mono, 12 characters and 6 lines to the inch."""
+"""Draws lines of text on a fax page: 10 point DejaVu Sans Mono, 12 characters and 6 lines to the
+inch."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ LENGTH = 11 * ROWS_PER_INCH["fine"]
 
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
-    # The basic layout is the same everywhere; the other one depends on a library that may not be installed.
+    # The basic layout is the same everywhere; the other one depends on a library that may not be
+    # installed.
     return ImageFont.truetype(str(plaintext.FONT), SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 

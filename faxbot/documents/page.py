@@ -1,9 +1,10 @@
 """The geometry of a fax page: how large a page of any size is drawn, and whether it is turned.
 
-Every fax page is 1728 pixels wide (T.4: 215 mm). A page keeps its own size where that fits; a wider one is made
-smaller as a whole, a landscape one is turned first; one narrower than 6 inches (A5, a label, a card) is enlarged
-until it fills a sheet. Its length stays its own, up to three sheets of Letter; what is longer still is made
-smaller as a whole. So nothing is cut off and proportions are kept.
+Every fax page is 1728 pixels wide (T.4: 215 mm). A page keeps its own size where that fits; a wider
+one is made smaller as a whole, a landscape one is turned first; one narrower than 6 inches (A5, a
+label, a card) is enlarged until it fills a sheet. Its length stays its own, up to three sheets of
+Letter; what is longer still is made smaller as a whole. So nothing is cut off and proportions are
+kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ WIDTH = 1728
 DPI_X = 204
 ROWS_PER_INCH = {"fine": 196, "standard": 98}
 
-# Letter is 6 pixels wider than a fax line: they are taken from its width alone, so that its length stays 11 inches.
+# Letter is 6 pixels wider than a fax line: they are taken from its width alone, so that its length
+# stays 11 inches.
 FULL_WIDTH = 8.5
 NARROW = 6.0
 SHEET = (8.27, 11.0)  # fits both on A4 and on Letter paper

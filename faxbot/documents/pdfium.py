@@ -1,7 +1,8 @@
 """PDF through PDFium, in the few calls that counting and drawing pages take.
 
-The declarations are our own because the generated ones of pypdfium2 cost every child 40 ms and 10 MiB (measured);
-the library itself is the one that pypdfium2's wheel brings. PDFium is not thread-safe: one thread, one child.
+The declarations are our own because the generated ones of pypdfium2 cost every child 40 ms and 10
+MiB (measured); the library itself is the one that pypdfium2's wheel brings. PDFium is not
+thread-safe: one thread, one child.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from faxbot.documents.page import DPI_X, ROWS_PER_INCH, WIDTH, Placement, place
 from faxbot.errors import ConfigError, DocumentTooLarge, DocumentUnreadable
 
 POINTS_PER_INCH = 72
-# fpdfview.h: the last error, the pixel format of one grey byte, and the flags "with annotations", "as on paper".
+# fpdfview.h: the last error, the pixel format of one grey byte, and the flags "with annotations",
+# "as on paper".
 ERR_PASSWORD, ERR_SECURITY = 4, 5
 GRAY = 1
 ANNOTATIONS, PRINTING = 0x01, 0x800
@@ -29,13 +31,11 @@ NO_FORM = 0
 # The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
 END, END_WITHIN = b"%%EOF", 2048
 
-LOOKED_INTO = (
-    10  # pages that a check parses; all are counted and measured, and rendering asks the rest
-)
+# Pages that a check parses; all are counted and measured, and rendering asks the rest.
+LOOKED_INTO = 10
 MOST_OBJECTS, NESTING = 10_000, 3  # of a page that are looked at for pictures
-BYTES_PER_PIXEL = (
-    7  # of all memory a child may have: a colour picture takes 4, and the work on it about as much
-)
+# Of all memory a child may have: a colour picture takes 4, and the work on it about as much.
+BYTES_PER_PIXEL = 7
 
 BROKEN = "The PDF is damaged; open it, print it to a new PDF and send that."
 
@@ -45,7 +45,8 @@ class _Size(ctypes.Structure):
 
 
 class _FormInfo(ctypes.Structure):
-    """FPDF_FORMFILLINFO, version 2, without one callback: fields are drawn, never filled in (280 bytes on 64 bit)."""
+    """FPDF_FORMFILLINFO, version 2, without one callback: fields are drawn, never filled in (280
+    bytes on 64 bit)."""
 
     _fields_ = (("version", c_int), ("callbacks", c_void_p * 40))
 
@@ -124,7 +125,10 @@ def _why_closed(error: int) -> str:
             "The PDF is encrypted and needs a password to open; save it without one and send that."
         )
     if error == ERR_SECURITY:
-        return "The PDF is protected in a way that cannot be opened; print it to a new PDF and send that."
+        return (
+            "The PDF is protected in a way that cannot be opened; "
+            "print it to a new PDF and send that."
+        )
     return BROKEN
 
 
@@ -134,7 +138,8 @@ def count(path: str, *, max_pages: int, max_pixels: int) -> int:
     with _opened(path) as (document, pages):
         if pages > max_pages:
             raise DocumentTooLarge(
-                f"The PDF has {pages} pages, more than {max_pages} (FAXBOT_MAX_PAGES); send it in parts."
+                f"The PDF has {pages} pages, more than {max_pages} (FAXBOT_MAX_PAGES); "
+                "send it in parts."
             )
         for index in range(pages):
             _fitting_size(document, index, max_pixels)
@@ -145,7 +150,8 @@ def count(path: str, *, max_pages: int, max_pixels: int) -> int:
 
 
 def _ask_for_end(path: str) -> None:
-    """Refuse a PDF without an end: PDFium would repair it and quietly lose the pages that are missing."""
+    """Refuse a PDF without an end: PDFium would repair it and quietly lose the pages that are
+    missing."""
     with Path(path).open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 65536))
@@ -184,7 +190,8 @@ def draw(path: str, first: int, last: int, *, resolution: str, max_pixels: int) 
 
 @contextmanager
 def _form(document: int) -> Iterator[int | None]:
-    """PDFium draws form fields only through this environment; None when the document has no form."""
+    """PDFium draws form fields only through this environment; None when the document has no
+    form."""
     if _pdf["FPDF_GetFormType"](document) == NO_FORM:
         yield None
         return
@@ -210,7 +217,8 @@ def _loaded(document: int, index: int) -> Iterator[int]:
 
 
 def _ask_for_pictures(page: int, index: int, max_pixels: int) -> None:
-    """Refuse a picture for which memory would not do: PDFium leaves such a one out without a word."""
+    """Refuse a picture for which memory would not do: PDFium leaves such a one out without a
+    word."""
     memory = resource.getrlimit(resource.RLIMIT_AS)[0]
     if memory != resource.RLIM_INFINITY:
         max_pixels = min(max_pixels, memory // BYTES_PER_PIXEL)
@@ -219,8 +227,9 @@ def _ask_for_pictures(page: int, index: int, max_pixels: int) -> None:
         _pdf["FPDFImageObj_GetImagePixelSize"](picture, byref(across), byref(down))
         if across.value * down.value > max_pixels:
             raise DocumentTooLarge(
-                f"A picture on page {index + 1} of the PDF has {across.value} x {down.value} pixels, more than this "
-                "server takes (FAXBOT_MAX_PIXELS); make it smaller and send that."
+                f"A picture on page {index + 1} of the PDF has {across.value} x {down.value} "
+                "pixels, more than this server takes (FAXBOT_MAX_PIXELS); "
+                "make it smaller and send that."
             )
 
 

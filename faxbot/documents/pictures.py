@@ -1,7 +1,7 @@
 """PNG, JPEG and TIFF through Pillow: counting pages within limits, and drawing each on a fax page.
 
-Pillow's readers are asked directly, by the type that the content showed, so that no other of its forty formats
-is ever loaded or tried.
+Pillow's readers are asked directly, by the type that the content showed, so that no other of its
+forty formats is ever loaded or tried.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from faxbot.errors import DocumentTooLarge
 Image.MAX_IMAGE_PIXELS = None
 
 DENSITY = 200.0  # dots per inch of a picture that does not say
-# A density is believed in this range: below stand the 72 and 96 of programs that know none, above is nonsense.
+# A density is believed in this range: below stand the 72 and 96 of programs that know none, above
+# is nonsense.
 BELIEVED = 100.0, 9600.0
 STRETCH = 4.0  # most that dots may differ across and down, or the density is not believed either
 TURNS = {  # EXIF orientation: what puts the picture upright
@@ -41,7 +42,8 @@ CHECK_DECODES = 16_000_000  # pixels of a TIFF that its check decodes; it looks 
 
 
 def count(path: str, media_type: str, *, max_pages: int, max_pixels: int) -> int:
-    """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or what Pillow does on damage."""
+    """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or what Pillow does on
+    damage."""
     if media_type == PNG:
         with PngImageFile(path) as image:
             _within(image.size, max_pixels)
@@ -60,8 +62,8 @@ def count(path: str, media_type: str, *, max_pages: int, max_pixels: int) -> int
 def _within(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise DocumentTooLarge(
-            f"The picture has {size[0]} x {size[1]} pixels, more than this server takes (FAXBOT_MAX_PIXELS); "
-            "make it smaller and send that."
+            f"The picture has {size[0]} x {size[1]} pixels, more than this server takes "
+            "(FAXBOT_MAX_PIXELS); make it smaller and send that."
         )
 
 
@@ -97,7 +99,8 @@ def draw(
     max_pages: int,
     max_pixels: int,
 ) -> Iterator[Image.Image]:
-    """Pages `first` to before `last` (from 0) as grey images of a fax page's size; raises as `count`."""
+    """Pages `first` to before `last` (from 0) as grey images of a fax page's size; raises as
+    `count`."""
     if media_type in (PNG, JPEG):
         with (PngImageFile if media_type == PNG else JpegImageFile)(path) as image:
             _within(image.size, max_pixels)
@@ -168,7 +171,8 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """More than 8 bits: 12 bits often lie in 16 (X-rays), so the brightest pixel tells the range."""
+    """More than 8 bits: 12 bits often lie in 16 (X-rays), so the brightest pixel tells the
+    range."""
     brightest = cast(tuple[float, float], image.getextrema())[1]
     top = next((top for top in (1.0, 255.0, 4095.0, 65535.0) if brightest <= top), float(2**31))
     return image.point(lambda value: value * (255.0 / top)).convert("L")

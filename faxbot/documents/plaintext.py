@@ -1,4 +1,5 @@
-"""UTF-8 text: decoding, and laying it out in lines and pages. Nothing is cut: long lines are wrapped.
+"""UTF-8 text: decoding, and laying it out in lines and pages. Nothing is cut: long lines are
+wrapped.
 
 Counting pages needs no graphics library; `lettering` draws what `lay_out` returns.
 """
@@ -72,8 +73,8 @@ def _decoded(data: bytes) -> str:
         raise DocumentUnreadable("The file holds no text.")
     if not all(map(_printable, used - invisible)):
         raise DocumentUnsupported(
-            "The text has characters that this server cannot print (it prints Latin, Greek and Cyrillic); "
-            "save it as PDF and send that."
+            "The text has characters that this server cannot print "
+            "(it prints Latin, Greek and Cyrillic); save it as PDF and send that."
         )
     return text
 
@@ -110,7 +111,8 @@ def _printable(character: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _covered() -> tuple[list[int], list[int]]:
-    """First and last code points of the ranges in the font's character map (OpenType `cmap`, format 12)."""
+    """First and last code points of the ranges in the font's character map (OpenType `cmap`, format
+    12)."""
     data = FONT.read_bytes()
     (tables,) = struct.unpack_from(">H", data, 4)
     directory = {data[at : at + 4]: at for at in range(12, 12 + 16 * tables, 16)}

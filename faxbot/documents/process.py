@@ -1,7 +1,9 @@
-"""One child process that opens documents: started when it is first needed, asked over pipes, killed when it hangs.
+"""One child process that opens documents: started when it is first needed, asked over pipes, killed
+when it hangs.
 
-Made to work in threads of a web process and in Celery's forked workers: `subprocess` without `preexec_fn`; and a fork
-of the parent drops its copy of the pipes, so that the child still sees the end of the process it belongs to.
+Made to work in threads of a web process and in Celery's forked workers: `subprocess` without
+`preexec_fn`; and a fork of the parent drops its copy of the pipes, so that the child still sees the
+end of the process it belongs to.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class Child:
             self.settle()
 
     def begin(self, request: Mapping[str, object], seconds: float) -> None:
-        """Send the request, which may use `seconds` of processor time; the answer comes through `first_answer`."""
+        """Send the request, which may use `seconds` of processor time; the answer comes through
+        `first_answer`."""
         data = json.dumps({**request, "seconds": seconds}).encode()
         data = LENGTH.pack(len(data)) + data
         if self._process is None or self._process.poll() is not None:
@@ -117,7 +120,8 @@ class Child:
         return _number(self._process.stdout if self._process else None)
 
     def take(self) -> Reply | None:
-        """What was answered, None while it is not complete; raises as `first_answer`. Call it when readable."""
+        """What was answered, None while it is not complete; raises as `first_answer`. Call it when
+        readable."""
         data = os.read(self.fileno(), 1 << 16)
         self._received += data
         if not data or len(self._received) > LONGEST_REPLY:
@@ -133,7 +137,8 @@ class Child:
 
     def _start(self) -> None:
         self.kill()
-        # No environment, for it holds keys; a session of its own, so that Ctrl-C is ours to handle; no log.
+        # No environment, for it holds keys; a session of its own, so that Ctrl-C is ours to handle;
+        # no log.
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", str(PROGRAM), *self._limits, *_folders()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -157,8 +162,8 @@ class Child:
 def first_answer(children: Collection[Child], deadline: float) -> tuple[Child, Reply]:
     """Wait for one of the asked children; `deadline` is on the monotonic clock.
 
-    Raises the error that the child names (DocumentUnsupported, DocumentUnreadable, DocumentTooLarge), TooSlow, Crashed,
-    or OSError when the system refused it something.
+    Raises the error that the child names (DocumentUnsupported, DocumentUnreadable,
+    DocumentTooLarge), TooSlow, Crashed, or OSError when the system refused it something.
     """
     by_number = {child.fileno(): child for child in children}
     poll = select.poll()
@@ -182,8 +187,8 @@ def _result(reply: Reply) -> Reply:
         raise OSError(reply["number"], os.strerror(reply["number"]))
     if error == "memory":
         raise DocumentTooLarge(
-            "The document needs more memory than this server gives one (FAXBOT_DOCUMENT_MEMORY_MB); "
-            "send it in parts, or as a scan."
+            "The document needs more memory than this server gives one "
+            "(FAXBOT_DOCUMENT_MEMORY_MB); send it in parts, or as a scan."
         )
     raise DocumentUnreadable(
         "The document is damaged; open it, save it again as PDF and send that."
@@ -203,7 +208,8 @@ def _release(process: subprocess.Popen[bytes]) -> None:
 
 
 def _folders() -> list[str]:
-    """Where the child finds faxbot, Pillow and PDFium: it runs without the site packages' start-up code."""
+    """Where the child finds faxbot, Pillow and PDFium: it runs without the site packages' start-up
+    code."""
     folders = [str(Path(faxbot.__file__).parent.parent)]
     for name in ("PIL", "pypdfium2_raw"):
         spec = find_spec(name)

@@ -1,15 +1,17 @@
 """Turns a grey page into black and white, by what is on it.
 
-Text and lines are thresholded, pictures and shades are screened, and scans are cleaned first: on the line every
-byte costs time, and a threshold of a scan is ten times shorter than its halftone. Two maps of the page at a
-quarter of its size decide: the brightest and the darkest grey near each point.
+Text and lines are thresholded, pictures and shades are screened, and scans are cleaned first: on
+the line every byte costs time, and a threshold of a scan is ten times shorter than its halftone.
+Two maps of the page at a quarter of its size decide: the brightest and the darkest grey near each
+point.
 
 - All ink dark on clean white: one threshold for the page.
-- Otherwise the threshold lies half-way between the brightest and the darkest nearby, so that light text, hairlines,
-  text on a shade and white text on a dark field all stay readable; noise stays below a least contrast.
-- Where even the brightest nearby is not paper, and contrast is low, there is a picture or a shade: it gets a
-  45-degree clustered-dot screen. Floyd-Steinberg looks finer and takes 2.5 to 3.5 times the bytes (measured), because
-  Group 4 codes lengths of runs.
+- Otherwise the threshold lies half-way between the brightest and the darkest nearby, so that light
+  text, hairlines, text on a shade and white text on a dark field all stay readable; noise stays
+  below a least contrast.
+- Where even the brightest nearby is not paper, and contrast is low, there is a picture or a shade:
+  it gets a 45-degree clustered-dot screen. Floyd-Steinberg looks finer and takes 2.5 to 3.5 times
+  the bytes (measured), because Group 4 codes lengths of runs.
 """
 
 from __future__ import annotations
@@ -23,26 +25,27 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 INK = 255  # in the black and white image: Group 4 codes these pixels as black runs
 TONES = 256
 
-SOLID = 90  # darker than this is ink wherever it stands, so that the inside of broad strokes stays black
+# Darker than this is ink wherever it stands, so that the inside of broad strokes stays black.
+SOLID = 90
 PLAIN = 150  # the threshold of a page with nothing but dark ink; text keeps its weight
+DIMMEST_PAPER = 160  # the paper's own level is no darker than this
+HILL = 6  # greys to either side of a level that belong to it: scanned paper has no single grey
 PAPER_SHARE = 0.85  # brighter than this part of the paper's own level counts as paper
 EVEN = 0.88  # paper differs from its own level by no more than this, either way
 CONTRAST = 0.82  # ink is darker than this part of the paper around it; on noisy paper darker still
 CONTRAST_NOISY = 0.75
-PICTURE_CLEAN, PICTURE_NOISY = (
-    0.97,
-    0.85,
-)  # below this part of the paper's level there is a picture or a shade
+# Below this part of the paper's level there is a picture or a shade.
+PICTURE_CLEAN, PICTURE_NOISY = 0.97, 0.85
 EDGE = 96  # from this difference on it is drawn as an edge, within pictures too
+INKED = 64  # where even the brightest nearby is darker than this, there is solid ink and no shade
 FEW_SHADED = 0.002  # part of the page: less than this in shades is nothing
+STROKE = 110  # from this grey on nothing nearby belongs to a dark stroke or to its edge
+LIGHT_FROM, LIGHT_TO = 100, 225  # greys of light marks: pencil, pale lettering
 FEW_LIGHT = 8  # points of light marks, at a quarter of the size
 HALF = 0.5
 PALE = 128  # brighter than this, nothing nearby can be lettering on a shade
-SHADOWS, LIGHTS, GAMMA = (
-    40,
-    228,
-    0.85,
-)  # a picture's range: black below, white above, lighter between for dot gain
+# A picture's range: black below, white above, lighter between for dot gain.
+SHADOWS, LIGHTS, GAMMA = 40, 228, 0.85
 DULLEST = 160  # a picture's lights are stretched down to here at most
 
 _Operation = Callable[[Image.Image, Image.Image], Image.Image]
@@ -82,26 +85,30 @@ def _survey(grey: Image.Image, down: int) -> _Survey:
     half = grey.reduce((2, down))
     sample = half.resize((half.width // 2, half.height // 2), Image.Resampling.NEAREST)
     tones = sample.histogram()
-    # Windows of 20 and 12 pixels of a fine page: wider than a stroke of text, narrower than what counts as a shade.
+    # Windows of 20 and 12 pixels of a fine page: wider than a stroke of text, narrower than what
+    # counts as a shade.
     brightest = _spread(_pooled(half, ImageChops.lighter), ImageChops.lighter, (1, 1, 2))
     pooled = _pooled(half, ImageChops.darker)
     darkest = _spread(pooled, ImageChops.darker, (1, 1))
     highs = brightest.histogram()
-    level = max(range(160, TONES), key=lambda tone: (sum(highs[tone - 6 : tone + 7]), tone))
+    level = max(
+        range(DIMMEST_PAPER, TONES),
+        key=lambda tone: (sum(highs[tone - HILL : tone + HILL + 1]), tone),
+    )
     paper_from = int(level * PAPER_SHARE)
     points = brightest.width * brightest.height
     # Paper is much of one level; brightness alone may also be a sky.
     paper = sum(highs[int(level * EVEN) : int(level / EVEN) + 1]) / points
     # Paper from a program has one grey, scanned paper a hill of them.
-    peak = max(range(level - 6, min(TONES, level + 7)), key=tones.__getitem__)
+    peak = max(range(level - HILL, min(TONES, level + HILL + 1)), key=tones.__getitem__)
     alike = sum(tones[peak - 2 : peak + 3]) / sum(tones)
     # The edge of a dark stroke is grey too, but has something dark beside it.
-    nothing_dark = darkest.point([255 if tone >= 110 else 0 for tone in range(TONES)])
+    nothing_dark = darkest.point([255 if tone >= STROKE else 0 for tone in range(TONES)])
     return _Survey(
         brightest, darkest, tones, level, paper,
-        shaded=sum(highs[64:paper_from]) / points,
+        shaded=sum(highs[INKED:paper_from]) / points,
         noisy=alike < HALF * paper,
-        light=sum(pooled.histogram(nothing_dark)[100:225]),
+        light=sum(pooled.histogram(nothing_dark)[LIGHT_FROM:LIGHT_TO]),
     )  # fmt: skip
 
 
@@ -140,7 +147,8 @@ def _pictures(page: _Survey) -> Image.Image:
     """Where the screen goes, as 255: pictures and shades, but not edges and lettering in them."""
     even = ImageChops.subtract(page.brightest, page.darkest).point(
         [255 if tone < EDGE else 0 for tone in range(TONES)])  # fmt: skip
-    # Where nothing is dark, an edge is the border of a shade: thresholded it would become a thick frame.
+    # Where nothing is dark, an edge is the border of a shade: thresholded it would become a thick
+    # frame.
     pale = page.darkest.point([255 if tone >= PALE else 0 for tone in range(TONES)])
     # Dots come back to within two pixels of lettering, which keeps a fine halo.
     flat = _spread(ImageChops.lighter(even, pale), ImageChops.lighter, (1, 1))
@@ -148,7 +156,8 @@ def _pictures(page: _Survey) -> Image.Image:
         return flat
     limit = int(page.level * (PICTURE_NOISY if page.noisy else PICTURE_CLEAN))
     cells = page.brightest.point([255 if tone < limit else 0 for tone in range(TONES)]).reduce(2)
-    # Grown by five cells and shrunk by three: holes close, and the border that the window ate comes back.
+    # Grown by five cells and shrunk by three: holes close, and the border that the window ate comes
+    # back.
     grown = (
         cells.point([0] * 128 + [255] * 128).filter(ImageFilter.BoxBlur(5)).point([0] + [255] * 255)
     )
@@ -168,7 +177,8 @@ def _screened(grey: Image.Image, page: _Survey, resolution: str) -> Image.Image:
 
 
 def _range(tones: list[int]) -> tuple[int, int]:
-    """The greys that leave out the darkest and the brightest fiftieth, within what a picture may use."""
+    """The greys that leave out the darkest and the brightest fiftieth, within what a picture may
+    use."""
     points = sum(tones)
     below, low, high = 0, 0, TONES - 1
     for tone, number in enumerate(tones):
@@ -182,7 +192,8 @@ def _range(tones: list[int]) -> tuple[int, int]:
 
 
 def _cell(across: int, down: int) -> Image.Image:
-    """One period of a 45-degree clustered-dot screen as thresholds, spread evenly over the greys."""
+    """One period of a 45-degree clustered-dot screen as thresholds, spread evenly over the
+    greys."""
 
     def height(x: int, y: int) -> float:
         a, b = (x + 0.5) / across, (y + 0.5) / down

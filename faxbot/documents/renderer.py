@@ -16,7 +16,8 @@ WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
 
 
 class Renderer:
-    """Renders in up to `processes` child processes: the first is kept, the others while documents are long."""
+    """Renders in up to `processes` child processes: the first is kept, the others while documents
+    are long."""
 
     def __init__(self, limits: Limits, processes: int) -> None:
         self._limits = limits
@@ -26,26 +27,29 @@ class Renderer:
         ]
 
     def render(self, sources: Sequence[tuple[Path, str]], target: Path, *, resolution: str) -> int:
-        """Make one fax TIFF at `target` of the documents in `sources` (path, media type); returns its pages.
+        """Make one fax TIFF at `target` of the documents in `sources` (path, media type); returns
+        its pages.
 
-        `resolution` is `fine` (204 x 196) or `standard` (204 x 98). A single document that is such a TIFF already
-        becomes `target` as it is, as another name of the same file where the file system can. Content tells what a
-        document is; the media type is not relied on.
+        `resolution` is `fine` (204 x 196) or `standard` (204 x 98). A single document that is such
+        a TIFF already becomes `target` as it is, as another name of the same file where the file
+        system can. Content tells what a document is; the media type is not relied on.
 
-        Raises as `Checker.check`; OSError when the disk is full. Nothing is left at `target` or beside it then.
+        Raises as `Checker.check`; OSError when the disk is full. Nothing is left at `target` or
+        beside it then.
         """
         if resolution not in ROWS_PER_INCH:
             raise ValueError(f"resolution must be one of: {', '.join(ROWS_PER_INCH)}")
         if not sources:
             raise ValueError("a fax needs a document")
-        job = _Job(self._children, self._limits, resolution)
+        rendering = _Rendering(self._children, self._limits, resolution)
         paths = [str(path.absolute()) for path, _ in sources]
         with self._children[0].lock:
             try:
-                return job.run(paths, target.absolute())
+                return rendering.run(paths, target.absolute())
             except Crashed:
-                # A child that the system killed for want of memory proves nothing against the document: once more.
-                return job.run(paths, target.absolute())
+                # A child that the system killed for want of memory proves nothing against the
+                # document: once more.
+                return rendering.run(paths, target.absolute())
 
     def close(self) -> None:
         """End the child processes; the next rendering would start others."""
@@ -54,7 +58,7 @@ class Renderer:
                 child.close()
 
 
-class _Job:
+class _Rendering:
     """One rendering: its limits, and the children it may use."""
 
     def __init__(self, children: list[Child], limits: Limits, resolution: str) -> None:

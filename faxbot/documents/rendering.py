@@ -1,4 +1,5 @@
-"""Draws documents as fax pages into one TIFF: any page of any kind, grey first, then black and white, then Group 4."""
+"""Draws documents as fax pages into one TIFF: any page of any kind, grey first, then black and
+white, then Group 4."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ def render(
 ) -> int:
     """Draw `pages` (from 0, over all `sources` together) into a TIFF at `target`; returns how many.
 
-    A source is path, media type, number of pages, and whether it is a fax TIFF of this resolution already.
-    Raises as the counters of the types do.
+    A source is path, media type, number of pages, and whether it is a fax TIFF of this resolution
+    already. Raises as the counters of the types do.
     """
     limits: Limits = {"max_pages": max_pages, "max_pixels": max_pixels}
 
@@ -75,9 +76,11 @@ def _grey(
 
 
 def _strip(page: Image.Image) -> tiff.Strip:
-    """Group 4 by libtiff. It is told that 1 is white, which it does not mind: our own directory says otherwise.
+    """Group 4 by libtiff. It is told that 1 is white, which it does not mind: our own directory
+    says otherwise.
 
-    (Pillow would turn every pixel in Python for a file that says so itself: 290 ms a page instead of 9.)
+    (Pillow would turn every pixel in Python for a file that says so itself: 290 ms a page instead
+    of 9.)
     """
     file = io.BytesIO()
     page.save(file, "TIFF", compression="group4", tiffinfo={tiff.ROWS_PER_STRIP: page.height})

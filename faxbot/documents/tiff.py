@@ -1,8 +1,9 @@
-"""Reads the structure of TIFF files and writes fax pages: TIFF 6.0, and RFC 2301 (TIFF-F) for what a fax page carries.
+"""Reads the structure of TIFF files and writes fax pages: TIFF 6.0, and RFC 2301 (TIFF-F) for what
+a fax page carries.
 
-Pillow decodes and encodes strips; this module knows where they lie. It serves three things Pillow cannot do:
-counting pages without decoding, telling whether a file is fax-ready already, and putting pages that several
-processes made into one file, one strip a page, min-is-white.
+Pillow decodes and encodes strips; this module knows where they lie. It serves three things Pillow
+cannot do: counting pages without decoding, telling whether a file is fax-ready already, and putting
+pages that several processes made into one file, one strip a page, min-is-white.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ def ready_pages(path: str, resolutions: Iterable[str], max_pages: int) -> tuple[
 
 
 def fax_ready(file: BinaryIO, pages: list[Page], resolution: str) -> bool:
-    """Whether these pages can go on the line as they are; looks at the structure and never decodes."""
+    """Whether these pages can go on the line as they are; looks at the structure and never
+    decodes."""
     return all(_page_ready(file, page, resolution) for page in pages)
 
 
@@ -261,8 +263,9 @@ def _fax_directory(
     strip: Strip, offset: int, start: int, number: tuple[int, int], resolution: str
 ) -> bytes:
     entries = [
-        (NEW_SUBFILE, LONG, 1, 2), (COLUMNS, LONG, 1, WIDTH), (ROWS, LONG, 1, strip.rows), (BITS, SHORT, 1, 1),
-        (COMPRESSION, SHORT, 1, GROUP4), (PHOTOMETRIC, SHORT, 1, 0), (FILL_ORDER, SHORT, 1, 1),
+        (NEW_SUBFILE, LONG, 1, 2), (COLUMNS, LONG, 1, WIDTH), (ROWS, LONG, 1, strip.rows),
+        (BITS, SHORT, 1, 1), (COMPRESSION, SHORT, 1, GROUP4), (PHOTOMETRIC, SHORT, 1, 0),
+        (FILL_ORDER, SHORT, 1, 1),
         (STRIP_OFFSETS, LONG, 1, offset), (ORIENTATION, SHORT, 1, 1), (SAMPLES, SHORT, 1, 1),
         (ROWS_PER_STRIP, LONG, 1, strip.rows), (STRIP_BYTES, LONG, 1, len(strip.data)),
         (X_RESOLUTION, RATIONAL, 1, 0), (Y_RESOLUTION, RATIONAL, 1, 8), (T6_OPTIONS, LONG, 1, 0),

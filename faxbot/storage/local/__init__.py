@@ -73,7 +73,8 @@ class LocalStorage(StoragePlugin):
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise PluginError(
-                "This is no storage key: parts of [a-z0-9._-] joined by /, none beginning with a dot."
+                "This is no storage key: "
+                "parts of [a-z0-9._-] joined by /, none beginning with a dot."
             )
         return self._root / key
 
