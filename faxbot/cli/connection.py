@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import click
 import requests
 
-from faxbot import supervisor
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
+from faxbot.supervisor import keyfile, listening
 
 _PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0)
 """Seconds before each further try."""
@@ -34,7 +34,7 @@ class Connection:
     """One server and one key; a request is tried again where that cannot do anything twice."""
 
     def __init__(self, config: Config, url: str | None, key: str | None) -> None:
-        self._url = _address(url or config.client_url or _here(config))
+        self._url = _address(url or config.client_url or listening.url(config.host, config.port))
         self._session = requests.Session()
         # A proxy for the outside world has no way back to this machine.
         self._session.trust_env = urlsplit(self._url).hostname not in (
@@ -42,7 +42,7 @@ class Connection:
             "localhost",
             "::1",
         )
-        if token := key or config.client_key or config.api_key or supervisor.first_key(config):
+        if token := key or config.client_key or config.api_key or keyfile.read(config):
             self._session.headers["X-API-Key"] = token
 
     def __enter__(self) -> Self:
@@ -90,11 +90,6 @@ class Connection:
                 click.echo(f"faxbot: {fault.detail}; trying again in {pause:g} s", err=True)
             time.sleep(pause)
         raise AssertionError("the last try either returns or raises")
-
-
-def _here(config: Config) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - where to find it
-    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
 def _address(url: str) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faxbot import identity, supervisor
+from faxbot import identity
 from faxbot.config import Config
 from faxbot.runtime import Runtime
+from faxbot.supervisor import keyfile
 
 
 def keep(runtime: Runtime) -> None:
     """Make the first key on the first start, and remove its file once the key is revoked or gone."""
-    path = supervisor.first_key_file(runtime.config)
+    path = keyfile.path(runtime.config)
     with runtime.database.transaction() as session:
         keys = identity.list_keys(session)
         usable = {key.id for key in keys if key.revoked_at is None}
@@ -25,12 +26,12 @@ def keep(runtime: Runtime) -> None:
                 session, runtime.keyring, name="first key", scopes=["*"], now=runtime.now()
             )
             # Before the commit: after a crash in between there is a file without a key, which the next start mends.
-            supervisor.write_privately(path, token + "\n")
+            keyfile.write_privately(path, token + "\n")
 
 
 def forget(config: Config, key_id: str) -> bool:
     """Remove the file if it holds the key `key_id`; whether it did."""
-    path = supervisor.first_key_file(config)
+    path = keyfile.path(config)
     held = path.exists() and _id(path) == key_id
     if held:
         path.unlink()

@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 import faxbot
-from faxbot import supervisor
 from faxbot.config import Config
 from faxbot.errors import ConfigError
+from faxbot.supervisor import listening
+from faxbot.supervisor import up as supervisor
+from faxbot.supervisor.console import Console
 
 _EXAMPLE = Path(faxbot.__file__).parent.parent / "examples" / "three-pages.pdf"
 _NUMBER = "+15550100000"
@@ -66,7 +68,7 @@ def demo(document: Path | None, verbose: bool) -> int:
     click.echo(f"faxbot starts for one fax, with its data in {config.data_dir}", err=True)
     command = supervisor.faxbot_command("send", str(document), "--to", _NUMBER, "--wait")
     code = supervisor.up(
-        supervisor.on_any_port(config), command, console=_console(config), verbose=verbose
+        listening.on_any_port(config), command, console=_console(config), verbose=verbose
     )
     if code == 0:
         program = "faxbot" if shutil.which("faxbot") else os.path.relpath(sys.argv[0])
@@ -78,6 +80,6 @@ def demo(document: Path | None, verbose: bool) -> int:
     return code
 
 
-def _console(config: Config) -> supervisor.Console:
+def _console(config: Config) -> Console:
     colour = sys.stderr.isatty() and not config.environ.get("NO_COLOR")
-    return supervisor.Console(sys.stderr, colour=colour)
+    return Console(sys.stderr, colour=colour)

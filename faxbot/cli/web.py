@@ -6,9 +6,9 @@ import socket
 
 import click
 
-from faxbot import supervisor
 from faxbot.cli import logs
 from faxbot.config import Config
+from faxbot.supervisor import listening
 from faxbot.web import server
 
 
@@ -24,5 +24,5 @@ def web(fd: int | None, log_level: str, log_format: str) -> None:
     """Run the HTTP API at FAXBOT_HOST and FAXBOT_PORT, with FAXBOT_WEB_WORKERS processes."""
     config = Config.load()
     logs.configure("web", log_level, log_format)
-    listener = supervisor.listen(config) if fd is None else socket.socket(fileno=fd)
+    listener = listening.listen(config) if fd is None else socket.socket(fileno=fd)
     server.serve(config, listener)

@@ -502,7 +502,7 @@ def test_a_unix_socket_can_be_asked_too(ground: Ground, start: StartFamily) -> N
 
 
 def test_the_supervisor_is_small_and_has_one_thread(start: StartFamily) -> None:
-    family = start("import faxbot.supervisor" + ONE, one=SLEEPER)
+    family = start("import faxbot.supervisor.up" + ONE, one=SLEEPER)
     family.wait_for("serving")
 
     process = psutil.Process(family.process.pid)

@@ -1,0 +1,407 @@
+"""The commands that are clients of the HTTP API, against a server of the test's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.installation import Installation
+from tests.integration.command import ID, first_key, one_line, run
+from tests.servers import free_port
+
+PDF = b"%PDF-1.7 stands for a document; the server decides what it is"
+
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+
+
+@dataclass
+class Server:
+    """An HTTP server that answers from a script, and remembers what it was asked."""
+
+    answers: list[Answer | None] = field(default_factory=list)
+    """In order, the last one for ever; None hangs up without an answer."""
+    asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    """Method, path, headers, body."""
+    url: str = ""
+
+    def keys(self) -> list[str]:
+        return [headers["idempotency-key"] for _, _, headers, _ in self.asked]
+
+
+def start_server(answers: list[Answer | None], port: int = 0) -> tuple[Server, ThreadingHTTPServer]:
+    record = Server(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            record.asked.append((self.command, self.path, headers, self.rfile.read(length)))
+            answer = record.answers.pop(0) if len(record.answers) > 1 else record.answers[0]
+            if answer is None:
+                self.close_connection = True
+                return
+            status, content, *extra = answer
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in (extra[0] if extra else {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = handle_any  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    record.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return record, server
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., Server]]:
+    """answering(answer, ...): a Server with that script."""
+    started: list[ThreadingHTTPServer] = []
+
+    def start(*answers: Answer | None) -> Server:
+        record, server = start_server(list(answers))
+        started.append(server)
+        return record
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def document(embedded: Installation) -> Path:
+    path = embedded.folder / "letter.pdf"
+    path.write_bytes(PDF)
+    return path
+
+
+def accepted(**more: object) -> Answer:
+    return 202, {
+        "id": ID,
+        "status": "queued",
+        "pages": 3,
+        "explanation": "It goes out now.",
+        **more,
+    }
+
+
+def problem(code: str, status: int, **more: object) -> Answer:
+    return status, {
+        "type": f"/docs#{code}",
+        "status": status,
+        "title": "t",
+        "detail": "d",
+        "errors": {},
+        **more,
+    }
+
+
+TO = ("--to", "+15550100000")
+IN_FLIGHT = problem("idempotency-key-in-flight", 409)
+AWAY = problem("database-away", 503)
+
+
+@pytest.mark.parametrize(
+    "trouble", [AWAY, IN_FLIGHT, None, (502, b"<html>"), (429, {}, {"Retry-After": "0"})]
+)
+def test_trouble_is_tried_again_under_the_same_key(
+    embedded: Installation, document: Path, answering: Callable[..., Server], trouble: Answer | None
+) -> None:
+    server = answering(trouble, accepted())
+    ended = run(embedded, "send", document, *TO, "--url", server.url, "--json")
+
+    assert (ended.code, ended.json["id"]) == (0, ID)
+    first, second = server.keys()
+    assert first == second
+    bodies = [body for _, _, _, body in server.asked]
+    assert all(PDF in body and b"+15550100000" in body for body in bodies)
+
+
+def test_a_server_that_is_only_just_starting_is_waited_for(
+    embedded: Installation, document: Path
+) -> None:
+    port = free_port()
+    later: list[ThreadingHTTPServer] = []
+    timer = threading.Timer(0.5, lambda: later.append(start_server([accepted()], port)[1]))
+    timer.start()
+    ended = run(embedded, "send", document, *TO, FAXBOT_PORT=str(port))
+    timer.join()
+    later[0].shutdown()
+    later[0].server_close()
+
+    assert ended.code == 0
+    assert f"fax {ID} is accepted, 3 pages" in ended.out
+
+
+def test_two_sends_are_two_faxes_unless_they_carry_one_key(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted())
+    for words in ([], [], ["--idempotency-key", "order 17"], ["--idempotency-key", "order 17"]):
+        run(embedded, "send", document, *TO, "--url", server.url, *words)
+
+    one, two, *named = server.keys()
+    assert one != two
+    assert named == ["order 17", "order 17"]
+
+
+def test_all_options_reach_the_server_and_no_other(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted())
+    words = [
+        "--header",
+        "ACME",
+        "--resolution",
+        "standard",
+        "--priority",
+        "9",
+        "--tag",
+        "case=4=2",
+        "--tag",
+        "b=",
+    ]
+    words += ["--send-at", "2026-11-20T18:00:00Z", "--expires-at", "2026-11-21T18:00:00Z"]
+    run(embedded, "send", document, document, *TO, "--url", server.url, *words)
+
+    ((_, path, _, body),) = server.asked
+    fields = dict(re.findall(rb'; name="([^"]+)"\r\n\r\n([^\r]*)\r\n', body))
+    assert path == "/fax/send"
+    assert body.count(b'name="file"; filename="letter.pdf"') == 2
+    assert fields == {
+        b"to": b"+15550100000",
+        b"header": b"ACME",
+        b"resolution": b"standard",
+        b"priority": b"9",
+        b"tags[case]": b"4=2",
+        b"tags[b]": b"",
+        b"send_at": b"2026-11-20T18:00:00Z",
+        b"expires_at": b"2026-11-21T18:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (
+            problem(
+                "invalid-fields",
+                422,
+                detail="Some fields are not valid.",
+                errors={"to": ["Not a number."]},
+            ),
+            "faxbot: Some fields are not valid.; to: Not a number.",
+        ),
+        (
+            problem("unauthenticated", 401, detail="An API key is needed."),
+            "faxbot: An API key is needed. (--key, FAXBOT_API_KEY)",
+        ),
+        (
+            (200, b"<html>welcome"),
+            "faxbot: what answers there is not faxbot: see --url and FAXBOT_URL",
+        ),
+        (
+            (404, b"<html>"),
+            "faxbot: the server answered 404, and not as faxbot does: see --url and FAXBOT_URL",
+        ),
+        (
+            (302, b"", {"Location": "http://elsewhere.invalid/"}),
+            "faxbot: the server answered 302, and not as faxbot does: see --url and FAXBOT_URL",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_and_final(
+    embedded: Installation,
+    document: Path,
+    answering: Callable[..., Server],
+    answer: Answer,
+    line: str,
+) -> None:
+    server = answering(answer)
+    ended = run(embedded, "send", document, *TO, "--url", server.url)
+
+    assert (ended.code, ended.out, one_line(ended.err)) == (1, "", line)
+    assert len(server.asked) == 1
+
+
+def test_nobody_there_says_so_at_once_and_gives_up_in_the_end(
+    embedded: Installation, document: Path
+) -> None:
+    ended = run(embedded, "send", document, *TO, "--url", f"127.0.0.1:{free_port()}")
+
+    assert ended.code == 1
+    *retries, last = ended.err.splitlines()
+    assert len(retries) == 4
+    assert all(line.endswith(" s") and "trying again in" in line for line in retries)
+    assert "cannot be reached: is faxbot up there? (--url, FAXBOT_URL)" in last
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "://"])
+def test_an_address_that_is_none_names_its_setting(
+    embedded: Installation, document: Path, url: str
+) -> None:
+    ended = run(embedded, "send", document, *TO, FAXBOT_URL=url)
+    assert ended.code == 1
+    assert "FAXBOT_URL" in one_line(ended.err)
+
+
+def test_the_key_comes_from_option_variable_or_first_key(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted())
+    first_key(embedded).write_text("first\n")
+    variables = {"FAXBOT_URL": server.url}
+    run(embedded, "send", document, *TO, FAXBOT_ENV="production", **variables)
+    run(embedded, "send", document, *TO, **variables)
+    variables["API_KEY"] = "api key"
+    run(embedded, "send", document, *TO, **variables)
+    variables["FAXBOT_API_KEY"] = "client key"
+    run(embedded, "send", document, *TO, **variables)
+    run(embedded, "send", document, *TO, "--key", "option", **variables)
+
+    sent = [headers.get("x-api-key") for _, _, headers, _ in server.asked]
+    assert sent == [None, "first", "api key", "client key", "option"]
+
+
+def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted())
+    proxy = f"http://127.0.0.1:{free_port()}"
+    ended = run(
+        embedded, "send", document, *TO, "--url", server.url, HTTP_PROXY=proxy, http_proxy=proxy
+    )
+    assert ended.code == 0
+
+
+def event(
+    sequence: int, kind: str, status: str, second: float, **more: object
+) -> dict[str, object]:
+    at = f"2026-11-20T12:00:{second:06.3f}+00:00"
+    empty = dict.fromkeys(
+        ("attempt", "provider_id", "cause", "pages", "pages_sent", "source", "reason")
+    )
+    return {
+        "sequence": sequence,
+        "type": kind,
+        "status": status,
+        **empty,
+        "occurred_at": at,
+        "recorded_at": at,
+        **more,
+    }
+
+
+STORY = [
+    event(1, "FAX_QUEUED", "queued", 0, pages=3),
+    event(2, "FAX_SUBMITTING", "submitting", 0.41, attempt=1, provider_id="simulator"),
+    event(3, "FAX_SENT", "sent", 0.5, attempt=1, provider_id="simulator"),
+    event(4, "FAX_PROGRESS", "sent", 1.5, pages=3, pages_sent=2),
+    event(5, "FAX_RETRYING", "retrying", 2, attempt=1, cause="busy"),
+    event(6, "FAX_HELD", "held", 2.5, reason="disabled"),
+    event(7, "FAX_DELIVERED", "delivered", 3, pages=3, pages_sent=3),
+]
+TOLD = """\
+   +0.00 s  FAX_QUEUED            accepted and recorded, 3 pages
+   +0.41 s  FAX_SUBMITTING        attempt 1 via simulator
+   +0.50 s  FAX_SENT              simulator has it
+   +1.50 s  FAX_PROGRESS          page 2 of 3
+   +2.00 s  FAX_RETRYING          The line was busy.
+   +2.50 s  FAX_HELD              sending is switched off (FAX_DISABLED)
+   +3.00 s  FAX_DELIVERED         3 of 3 pages confirmed
+"""
+
+
+def told(*events: dict[str, object]) -> Answer:
+    return 200, {"events": list(events), "attempts": []}
+
+
+def test_the_timeline_is_told_as_it_happens_until_it_is_delivered(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(
+        accepted(),
+        told(STORY[0]),
+        told(*STORY[:3]),
+        AWAY,
+        told(*STORY[:3]),
+        told(*STORY[:6]),
+        told(*STORY),
+    )
+    ended = run(embedded, "send", document, *TO, "--wait", "--url", server.url)
+
+    assert ended.code == 0
+    assert ended.out == f"fax {ID} is accepted, 3 pages\n{TOLD}"
+    assert {path for _, path, _, _ in server.asked[1:]} == {f"/fax/{ID}/events"}
+
+
+@pytest.mark.parametrize("final", ["failed", "cancelled", "expired"])
+def test_any_other_end_is_exit_code_1(
+    embedded: Installation, document: Path, answering: Callable[..., Server], final: str
+) -> None:
+    last = event(2, f"FAX_{final.upper()}", final, 1, cause="number_dead")
+    server = answering(accepted(), told(STORY[0], last))
+    ended = run(embedded, "send", document, *TO, "--wait", "--url", server.url)
+
+    assert ended.code == 1
+    assert ended.out.endswith("The number is not in service.\n")
+
+
+def test_waiting_for_json_prints_the_final_fax_alone(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted(), told(*STORY), (200, {"id": ID, "status": "delivered"}))
+    ended = run(embedded, "send", document, *TO, "--wait", "--json", "--url", server.url)
+
+    assert (ended.code, ended.json["status"]) == (0, "delivered")
+
+
+def test_waiting_ends_after_its_time(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(accepted(), told(STORY[0]))
+    ended = run(embedded, "send", document, *TO, "--wait", "--timeout", "0.5", "--url", server.url)
+
+    assert ended.code == 1
+    assert (
+        one_line(ended.err) == f"faxbot: still queued after 0.5 s; it goes on: faxbot status {ID}"
+    )
+
+
+def test_status_says_where_a_fax_stands_and_why(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    fax = {
+        "id": ID, "status": "retrying", "explanation": "The line was busy; it is tried again at 12:05.",
+        "pages": 3, "pages_sent": None, "attempts": 1, "provider_id": "simulator", "external_id": "sim-1",
+        "error": {"code": "busy", "message": "The line was busy.", "retryable": True},
+        "next_at": "2026-11-20T12:05:00Z", "created_at": "2026-11-20T12:00:00Z",
+    }  # fmt: skip
+    server = answering((200, fax), told(*STORY))
+    ended = run(embedded, "status", ID, "--events", "--url", server.url)
+
+    assert ended.code == 0
+    assert ended.out.startswith(
+        "retrying: The line was busy; it is tried again at 12:05.\n  pages:"
+    )
+    assert "The line was busy. (busy)" in ended.out
+    assert ended.out.endswith(TOLD)
+    server.answers = [(200, fax), told(*STORY)]
+    as_json = run(embedded, "status", ID, "--events", "--json", "--url", server.url).json
+    assert (as_json["status"], len(as_json["events"])) == ("retrying", 7)

@@ -1,0 +1,183 @@
+"""The commands that work on the installation itself: keys, the first key, the schema, plugins."""
+
+from __future__ import annotations
+
+import re
+import stat
+
+from faxbot import db, schema
+from tests.installation import Installation
+from tests.integration.command import first_key, one_line, run
+from tests.servers import free_port
+
+
+def test_a_key_is_shown_once_listed_and_revoked(store: Installation) -> None:
+    words = (
+        "--name",
+        "billing",
+        "--scope",
+        "fax:send",
+        "--scope",
+        "fax:read",
+        "--expires-at",
+        "2099-12-31",
+    )
+    made = run(store, "keys", "create", *words, "--json").json
+
+    assert re.fullmatch(r"fbk_live_[0-9a-f]{12}_\S{43}", made["key"])
+    assert made["scopes"] == ["fax:read", "fax:send"]
+    assert made["expires_at"] == "2099-12-31T00:00:00+00:00"
+    listed = run(store, "keys", "list", "--json")
+    assert made["key"].rpartition("_")[2] not in listed.out
+    assert [(key["id"], key["state"]) for key in listed.json] == [(made["id"], "active")]
+
+    assert run(store, "keys", "revoke", made["id"]).code == 0
+    assert [key["state"] for key in run(store, "keys", "list", "--json").json] == ["revoked"]
+    assert "revoked" in run(store, "keys", "list").out
+
+
+def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation) -> None:
+    ended = run(embedded, "keys", "create", "--name", "for a shell script", "--scope", "*")
+
+    assert re.fullmatch(r"fbk_live_[0-9a-f]{12}_\S{43}\n", ended.out)
+    assert "faxbot keys revoke" in ended.err
+
+
+def test_an_unknown_key_id_and_a_bad_name_are_one_line(embedded: Installation) -> None:
+    ended = run(embedded, "keys", "revoke", "0123456789ab")
+    assert (ended.code, one_line(ended.err)) == (
+        1,
+        "faxbot: there is no key of that id: faxbot keys list shows all",
+    )
+    ended = run(embedded, "keys", "create", "--name", "", "--scope", "*")
+    assert ended.code == 1
+    assert "name: " in one_line(ended.err)
+
+
+def test_a_database_without_schema_names_the_mend(embedded: Installation) -> None:
+    ended = run(embedded, "keys", "list", FAX_DATA_DIR=str(embedded.folder / "new"))
+    assert ended.code == 1
+    assert "faxbot db upgrade" in one_line(ended.err)
+    ended = run(embedded, "db", "check", FAX_DATA_DIR=str(embedded.folder / "new"))
+    assert ended.code == 1
+    assert "faxbot db upgrade" in one_line(ended.err)
+
+
+def test_a_database_that_is_away_is_one_line(embedded: Installation) -> None:
+    ended = run(
+        embedded,
+        "db",
+        "upgrade",
+        DATABASE_URL=f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none",
+    )
+    assert ended.code == 1
+    assert "secret" not in one_line(ended.err)
+    assert "database" in ended.err
+
+
+def test_the_schema_can_be_checked_and_upgraded(store: Installation) -> None:
+    assert run(store, "db", "check").code == 0
+    assert run(store, "db", "upgrade").code == 0
+    config = store.config()
+    schema.migrate(config, "base")
+    assert run(store, "db", "check").code == 1
+    assert run(store, "db", "upgrade").code == 0
+    assert db.current(config) == db.head()
+
+
+# The first key ----------------------------------------------------------------------------------
+
+
+def test_the_first_start_makes_one_key_for_its_owner_alone(embedded: Installation) -> None:
+    assert run(embedded, "prepare").code == 0
+    path = first_key(embedded)
+    token = path.read_text()
+    assert run(embedded, "prepare").code == 0
+
+    assert path.read_text() == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (key,) = run(embedded, "keys", "list", "--json").json
+    assert key["scopes"] == ["*"]
+    assert token.startswith(f"fbk_live_{key['id']}_")
+
+
+def test_a_revoked_first_key_takes_its_file_along_and_does_not_come_back(
+    embedded: Installation,
+) -> None:
+    run(embedded, "prepare")
+    (key,) = run(embedded, "keys", "list", "--json").json
+
+    assert "first-api-key is gone" in run(embedded, "keys", "revoke", key["id"]).out
+    assert not first_key(embedded).exists()
+    run(embedded, "prepare")
+    assert not first_key(embedded).exists()
+
+
+def test_the_file_of_a_key_revoked_elsewhere_is_removed_at_the_next_start(
+    embedded: Installation,
+) -> None:
+    run(embedded, "prepare")
+    (key,) = run(embedded, "keys", "list", "--json").json
+    token = first_key(embedded).read_text()
+    run(embedded, "keys", "revoke", key["id"])
+    first_key(embedded).write_text(token)
+
+    run(embedded, "prepare")
+
+    assert not first_key(embedded).exists()
+
+
+def test_a_file_left_by_a_start_that_was_cut_off_is_replaced(embedded: Installation) -> None:
+    # Written, and then killed before the commit: there is no such key.
+    first_key(embedded).write_text("fbk_live_0123456789ab_" + "x" * 43)
+
+    run(embedded, "prepare")
+
+    (key,) = run(embedded, "keys", "list", "--json").json
+    assert key["id"] in first_key(embedded).read_text()
+
+
+def test_no_first_key_where_there_are_others_and_none_in_production(embedded: Installation) -> None:
+    run(embedded, "keys", "create", "--name", "mine", "--scope", "*")
+    run(embedded, "prepare")
+    assert not first_key(embedded).exists()
+
+    new = {"FAX_DATA_DIR": str(embedded.folder / "production"), "FAXBOT_ENV": "production"}
+    assert run(embedded, "prepare", CONFIG_MASTER_KEY="A" * 43 + "=", **new).code == 0
+    assert not (embedded.folder / "production" / "first-api-key").exists()
+
+
+# Plugins ----------------------------------------------------------------------------------------
+
+
+def test_plugins_are_listed_shown_and_validated(embedded: Installation) -> None:
+    listed = run(embedded, "plugins", "list", "--json").json
+    active = {plugin["id"] for plugin in listed["plugins"] if plugin["active"]}
+    assert active == {"simulator", "local"}
+    assert listed["broken"] == []
+    assert "simulator" in run(embedded, "plugins", "list").out
+    assert run(embedded, "plugins", "validate").code == 0
+
+    secret = "0123456789abcdef" * 2
+    here = {"SIMULATOR_BASE_URL": "http://127.0.0.1:8091", "SIMULATOR_SECRET": secret}
+    shown = run(embedded, "plugins", "show", "simulator", **here)
+    assert shown.code == 0
+    assert "SIMULATOR_SECRET" in shown.out
+    as_json = run(embedded, "plugins", "show", "simulator", "--json", **here)
+    assert as_json.json["fault"] is None
+    assert secret not in shown.out + as_json.out
+
+
+def test_an_unsound_manifest_fails_validation_with_its_fault(embedded: Installation) -> None:
+    path = embedded.folder / "manifest.json"
+    path.write_text('{"id": "mine"}')
+    ended = run(embedded, "plugins", "validate", path)
+
+    assert ended.code == 1
+    assert "manifest" in one_line(ended.err)
+
+
+def test_an_unknown_plugin_is_one_line(embedded: Installation) -> None:
+    ended = run(embedded, "plugins", "show", "carrier-pigeon")
+    assert ended.code == 1
+    assert "carrier-pigeon" in one_line(ended.err)
