@@ -194,6 +194,12 @@ class Database:
         held.info.setdefault("locks", []).append(descriptor)
         return True
 
+    @property
+    def held(self) -> int:
+        """How many connections somebody works with just now."""
+        pools = [cast(sa.QueuePool, engine.pool) for engine in (self.engine, self._reader)]
+        return sum(pool.checkedout() for pool in pools)
+
     def close(self) -> None:
         self.engine.dispose()
         self._reader.dispose()
@@ -220,7 +226,8 @@ def _engine(config: Config, pool_size: int, **options: Any) -> Engine:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = sa.create_engine(url, **options)
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            event.listen(engine, "begin", _begin_immediate)
         return engine
     engine = sa.create_engine(url, connect_args={"connect_timeout": 3}, **options)
     event.listen(engine, "checkin", _note_use)
@@ -253,8 +260,7 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
