@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import outcomes
+from faxbot.crypto import Unsealable
 from faxbot.db import inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
-from faxbot.events import DEFAULT_ACCOUNT, Status
+from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Attempt, Callback, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
@@ -29,11 +30,14 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 TASK = "faxbot.apply_callback"
+UNREADABLE, UNMATCHED = "unreadable", "unmatched"
+LONGEST_WAIT = timedelta(hours=1)
 _PLACE = f"callbacks.raw:{DEFAULT_ACCOUNT}"
 
 
 def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
-    """Verify, store sealed, ring. A repeat is fine and changes nothing.
+    """Verify, store sealed, ring. A repeat is fine and changes nothing, unless the first could not
+    be used: then it is tried once more.
 
     Raises NotFound for a provider that takes no callbacks here, Unauthenticated for a request that
     is not the carrier's.
@@ -44,24 +48,38 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     if not provider.verify_callback(request):
         raise Unauthenticated("the callback's signature is not valid")
     now = runtime.now()
-    callback_id = new_id(now)
+    row = {
+        "id": new_id(now),
+        "account_id": DEFAULT_ACCOUNT,
+        "provider_id": provider_id,
+        "key": _repeat_key(runtime, request),
+        "raw_sealed": runtime.keyring.seal(_pack(request), _PLACE),
+        # The sweep takes over when the bell is lost.
+        "received_at": now,
+        "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),
+        "tries": 0,
+    }
     with runtime.database.writing() as connection:
-        stored = connection.scalar(
-            _STORE[connection.dialect.name],
-            {
-                "id": callback_id,
-                "account_id": DEFAULT_ACCOUNT,
-                "provider_id": provider_id,
-                "key": _repeat_key(runtime, request),
-                "raw_sealed": runtime.keyring.seal(_pack(request), _PLACE),
-                # The sweep takes over when the bell is lost.
-                "received_at": now,
-                "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),
-                "tries": 0,
-            },
-        )
+        stored = connection.scalar(_STORE[connection.dialect.name], row)
+        if stored is None:
+            stored = connection.scalar(_reopen(row))
     if stored is not None:
-        runtime.ring(TASK, callback_id)
+        runtime.ring(TASK, stored)
+
+
+def _reopen(row: dict[str, Any]) -> sa.Update:
+    return (
+        sa.update(table(Callback))
+        .where(
+            Callback.provider_id == row["provider_id"],
+            Callback.key == row["key"],
+            Callback.outcome.in_((UNREADABLE, UNMATCHED)),
+        )
+        .values(
+            outcome=None, applied_at=None, received_at=row["received_at"], next_at=row["next_at"]
+        )
+        .returning(Callback.id)
+    )
 
 
 # Made once: building a statement costs more than running it.
@@ -81,7 +99,13 @@ def apply(runtime: Runtime, callback_id: str) -> None:
     stored = runtime.database.row(_STORED, {"callback_id": callback_id})
     if stored is None or stored.applied_at is not None:
         return
-    updates = _read(runtime, stored)
+    try:
+        updates = _read(runtime, stored)
+    except (PluginError, Unsealable) as error:
+        # A setting of this server is wrong, not the callback.
+        _log_unread(stored, error.code)
+        _put_off(runtime, callback_id)
+        return
     now = runtime.now()
     with runtime.database.transaction() as session:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
@@ -89,7 +113,7 @@ def apply(runtime: Runtime, callback_id: str) -> None:
             return
         callback.tries += 1
         if updates is None:
-            _finish(callback, "unreadable", now)
+            _finish(callback, UNREADABLE, now)
             return
         waiting = [
             update for update in updates if not _apply_one(runtime, session, callback, update, now)
@@ -99,9 +123,18 @@ def apply(runtime: Runtime, callback_id: str) -> None:
             _finish(callback, "applied" if updates else "nothing", now)
         elif now - callback.received_at >= patience:
             log.warning("callback belongs to no fax", extra={"provider_id": callback.provider_id})
-            _finish(callback, "unmatched", now)
+            _finish(callback, UNMATCHED, now)
         else:
             callback.next_at = now + patience / 20
+
+
+def _put_off(runtime: Runtime, callback_id: str) -> None:
+    """Try again later, and later each time."""
+    with runtime.database.transaction() as session:
+        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
+        wait = runtime.config.ring_again_seconds * 2 ** min(callback.tries, 10)
+        callback.tries += 1
+        callback.next_at = runtime.now() + min(timedelta(seconds=wait), LONGEST_WAIT)
 
 
 def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
@@ -131,15 +164,19 @@ def _provider(runtime: Runtime, provider_id: str) -> TransportPlugin | None:
 
 
 def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
-    """The news in a stored callback; None when its plugin cannot make anything of it."""
+    """The news in a stored callback; None when its plugin cannot make anything of it. Raises
+    PluginError, Unsealable."""
+    request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
+    provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
     try:
-        request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
-        provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
-        return [outcomes.checked(update) for update in provider.read_callback(request)]
+        updates = [outcomes.checked(update) for update in provider.read_callback(request)]
     except FaxbotError as error:
         _log_unread(stored, error.code)
     except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
         _log_unread(stored, type(error).__name__)
+    else:
+        # Rows are locked in one order, whatever the order in which a carrier names its faxes.
+        return sorted(updates, key=lambda update: (update.tag or "", update.external_id or ""))
     return None
 
 
@@ -156,11 +193,7 @@ def _apply_one(
     found = _locked(session, callback.provider_id, update)
     if found is None:
         return False
-    job, attempt = found
-    unnamed = update.external_id is None and attempt.external_id is None
-    if unnamed and job.status in (Status.SUBMITTING, Status.UNCERTAIN):
-        return False
-    entry = Entry(session, runtime.config, job, attempt, now, "callback")
+    entry = Entry(session, runtime.config, *found, now, "callback")
     outcomes.news(entry, update)
     session.flush()  # the next piece of news in this callback reads the rows again
     return True
@@ -184,12 +217,12 @@ _BY_EXTERNAL_ID = (
 
 def _locked(session: Session, provider_id: str, update: Update) -> tuple[Job, Attempt] | None:
     """The job and the attempt that this news speaks of, under their locks."""
-    name = update.external_id if update.tag is None else update.tag
-    if name is None:
-        return None
-    statement = _BY_EXTERNAL_ID if update.tag is None else _BY_TAG
-    found = session.execute(statement, {"provider_id": provider_id, "name": name}).first()
-    return None if found is None else (found.Job, found.Attempt)
+    for statement, name in ((_BY_TAG, update.tag), (_BY_EXTERNAL_ID, update.external_id)):
+        if name is not None:
+            found = session.execute(statement, {"provider_id": provider_id, "name": name}).first()
+            if found is not None:
+                return found.Job, found.Attempt
+    return None
 
 
 def _finish(callback: Callback, outcome: str, now: datetime) -> None:

@@ -59,12 +59,15 @@ def claim(runtime: Runtime, job_id: str) -> Job | None:
         job: Job | None = session.scalar(_CLAIM, {"job_id": job_id, "now": now, "until": until})
         if job is None:
             return None
-        if job.expires_at is not None and job.expires_at <= now:
-            record_event(
-                session, job, Event.EXPIRED, status=Status.EXPIRED, now=now, source="worker"
-            )
-            return None
-    return job
+        return None if expire(session, job, now, "worker") else job
+
+
+def expire(session: Session, job: Job, now: datetime, source: str) -> bool:
+    """End a locked fax whose deadline has passed; whether it had."""
+    if job.expires_at is None or job.expires_at > now:
+        return False
+    record_event(session, job, Event.EXPIRED, status=Status.EXPIRED, now=now, source=source)
+    return True
 
 
 def keeping(runtime: Runtime, job: Job) -> AbstractContextManager[None]:
@@ -77,14 +80,18 @@ def release(
 ) -> None:
     """Give a claim back before the intent, to be taken again after `wait` seconds or at `until`;
     costs no attempt. Nothing when the lease is lost already."""
-    next_at = until or runtime.now() + timedelta(seconds=wait)
-    next_at = min(next_at, job.expires_at or next_at)
+    next_at = by_deadline(job, until or runtime.now() + timedelta(seconds=wait))
     with runtime.database.transaction() as session:
         session.execute(
             sa.update(Job)
             .where(Job.id == job.id, Job.fence == job.fence, Job.status.in_(_CLAIMABLE))
             .values(lease_until=None, next_at=next_at, rung_at=None)
         )
+
+
+def by_deadline(job: Job, at: datetime) -> datetime:
+    """`at`, or the fax's deadline when that comes first: it is looked at no later, and ends."""
+    return at if job.expires_at is None else min(at, job.expires_at)
 
 
 def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:

@@ -47,7 +47,7 @@ class Submission:
     uploads: tuple[Upload, ...]
     resolution: str = "fine"
     priority: int = PRIORITY
-    header: Hidden[str] = Hidden("")  # noqa: RUF009 - it is immutable
+    header: Hidden[str] = Hidden("")
     tags: dict[str, str] = field(default_factory=dict, repr=False)
     send_at: datetime | None = None
     expires_at: datetime | None = None
@@ -151,6 +151,7 @@ def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: dateti
         pages_sent=0,
         attempts=0,
         tries=0,
+        faults=0,
         resend_of=None,
         send_at=submission.send_at,
         expires_at=submission.expires_at,
@@ -400,8 +401,6 @@ def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
                     job.next_at = now  # passed on by the next poll, which the sweep rings for too
                 record_event(session, job, Event.CANCEL_REQUESTED, now=now, source="api")
         else:
-            # A worker may be rendering it: the raised fence makes its next write fail.
-            job.fence += 1
             job.cancel_requested_at = now
             record_event(
                 session, job, Event.CANCELLED, status=Status.CANCELLED, now=now, source="api"

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Unpack
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import retry
+from faxbot import claims, retry
 from faxbot.config import Config
-from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused, Throttled
-from faxbot.events import CAUSES, TERMINAL, Event, Status
-from faxbot.models import Attempt, Job
+from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused
+from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
+from faxbot.models import Attempt, FaxEvent, Job
 from faxbot.plugins.base import State, Update
 from faxbot.results import Facts, record_event
 
@@ -28,6 +29,7 @@ POLLS = (1, 2, 6)
 LOOKS = (0, 1, 4, 10, 60)
 """Waits before the look-ups of an uncertain fax, in units of look_up (1 min): at once, at 1, 5,
 15 min, then hourly."""
+SAID_DELIVERED = "said_delivered"
 MOST_PAGES = 1_000_000
 """No fax has as many; a carrier that counts more is not believed."""
 
@@ -72,9 +74,8 @@ class Entry:
         return self.now + timedelta(seconds=seconds)
 
     def again_at(self, at: datetime) -> None:
-        """Plan the next try; past its deadline the fax is looked at no later than that, and ends."""
-        deadline = self.job.expires_at
-        self.job.next_at = at if deadline is None else min(at, deadline)
+        """Plan the next try, or the next look at a held fax."""
+        self.job.next_at = claims.by_deadline(self.job, at)
         self.job.rung_at = None
 
 
@@ -122,11 +123,15 @@ def next_look_up(entry: Entry) -> datetime:
     return entry.later(entry.config.look_up_seconds * wait)
 
 
-def accepted(entry: Entry, external_id: str) -> None:
-    """The carrier has it and named it. Nothing when that is known already, or the fax is final."""
+def accepted(entry: Entry, external_id: str | None) -> None:
+    """The carrier has this newest attempt, under `external_id` where it said so. Nothing when that
+    is known already, or the fax is final."""
     job, attempt = entry.job, entry.attempt
     if attempt.external_id is None:
-        attempt.external_id = external_id
+        job.external_id = attempt.external_id = external_id
+    elif external_id not in (None, attempt.external_id):
+        # Two names for one attempt: the carrier may have taken it twice.
+        entry.record(Event.ANOMALY, reason="second_name", key=f"{attempt.number}:second_name")
     if attempt.outcome in ("open", "unknown"):
         attempt.outcome, attempt.accepted_at = "accepted", entry.now
         entry.count()
@@ -135,7 +140,7 @@ def accepted(entry: Entry, external_id: str) -> None:
     if job.status == Status.UNCERTAIN:
         entry.record(Event.RECONCILED)
     attempt.looks = attempt.absences = 0
-    job.external_id, job.lease_until = attempt.external_id, None
+    job.lease_until = None
     # A cancel that was asked for meanwhile is passed on by the first poll.
     job.next_at = entry.now if job.cancel_requested_at else next_poll(entry)
     entry.record(Event.SENT, Status.SENT)
@@ -171,8 +176,6 @@ def _pause(entry: Entry, error: NotSent) -> float:
     asked = retry.asked_wait(error.retry_after)
     if asked is not None:
         return asked
-    if isinstance(error, Throttled):
-        return 1.0
     return max(1.0, retry.full_jitter(entry.job.attempts - entry.job.tries, _luck()))
 
 
@@ -189,6 +192,8 @@ def absent(entry: Entry) -> None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
         entry.record(Event.RECONCILED, Status.RETRYING)
+        if _said_delivered(entry):
+            _hold_back(entry)
 
 
 def news(entry: Entry, update: Update) -> None:
@@ -198,9 +203,8 @@ def news(entry: Entry, update: Update) -> None:
     """
     job, attempt = entry.job, entry.attempt
     current = Status(job.status) not in TERMINAL and attempt.number == job.attempts
-    external_id = update.external_id or attempt.external_id
-    if current and external_id is not None and update.state is not State.ABSENT:
-        accepted(entry, external_id)
+    if current and update.state is not State.ABSENT:
+        accepted(entry, update.external_id)
     if not current or job.status != Status.SENT:
         _too_late(entry, update)
         return
@@ -232,7 +236,7 @@ def _progress(entry: Entry, update: Update) -> None:
 def _delivered(entry: Entry, update: Update) -> None:
     job, attempt = entry.job, entry.attempt
     if update.pages_sent is not None and job.pages is not None and update.pages_sent < job.pages:
-        # "Done" with fewer pages than we sent is not delivered; a person decides what to do.
+        # "Done" with fewer pages than we sent is not delivered.
         _failed(entry, Update(State.FAILED, cause="unconfirmed", occurred_at=update.occurred_at))
         return
     entry.end("delivered", None)
@@ -250,6 +254,8 @@ def _failed(entry: Entry, update: Update) -> None:
     entry.end("cancelled" if cause == "cancelled" else "failed", cause)
     job = entry.job
     decision = retry.decide(cause, tries=job.tries, now=entry.now, luck=_luck())
+    if isinstance(decision, retry.Again) and _said_delivered(entry):
+        decision = retry.Hold(SAID_DELIVERED)
     _follow(entry, decision, cause, occurred_at=update.occurred_at)
 
 
@@ -268,7 +274,7 @@ def _follow(
     elif isinstance(decision, retry.Hold):
         event, status = Event.HELD, Status.HELD
         job.reason = reason = decision.reason
-        job.next_at = entry.later(entry.config.held_check_seconds)
+        entry.again_at(entry.later(entry.config.held_check_seconds))
     else:
         # The cause of the last try stays what people read: "busy" says more than "exhausted".
         event, status = Event.FAILED, Status.FAILED
@@ -284,13 +290,14 @@ def _follow(
 
 
 def _too_late(entry: Entry, update: Update) -> None:
-    """News for a final fax or an attempt that is over: kept when it contradicts, else nothing."""
+    """News for a final fax or an attempt that is over: kept when it contradicts, else nothing. A
+    fax that may have been delivered after all is not sent again by itself."""
     said = {State.DELIVERED: "delivered", State.FAILED: "failed"}.get(update.state)
     outcome = entry.attempt.outcome
     agrees = said == outcome or (said == "failed" and outcome in ("cancelled", "absent", "refused"))
     if said is None or agrees:
         return
-    entry.record(
+    new = entry.record(
         Event.ANOMALY,
         cause=update.cause,
         reason=f"said_{said}",
@@ -298,6 +305,26 @@ def _too_late(entry: Entry, update: Update) -> None:
         key=f"{entry.attempt.number}:said:{said}",
         occurred_at=update.occurred_at,
     )
+    if new and said == "delivered" and Status(entry.job.status) in (*CLAIMABLE, Status.HELD):
+        _hold_back(entry)
+
+
+def _hold_back(entry: Entry) -> None:
+    job = entry.job
+    job.lease_until, job.reason = None, SAID_DELIVERED
+    entry.again_at(entry.later(entry.config.held_check_seconds))
+    if job.status != Status.HELD:
+        entry.record(Event.HELD, Status.HELD, reason=SAID_DELIVERED)
+
+
+def _said_delivered(entry: Entry) -> bool:
+    """Whether news that came too late said that an attempt at this fax was delivered."""
+    said = sa.exists().where(
+        FaxEvent.job_id == entry.job.id,
+        FaxEvent.type == Event.ANOMALY,
+        FaxEvent.reason == SAID_DELIVERED,
+    )
+    return entry.session.scalar(sa.select(said)) is True
 
 
 def _luck() -> float:

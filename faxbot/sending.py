@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from faxbot.artifacts import Workspace
 from faxbot.db import new_id
 from faxbot.errors import (
     ArtifactNotFound,
+    DatabaseAway,
     DocumentError,
     LeaseLost,
     NotSent,
@@ -35,6 +38,12 @@ from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+FAULT = "fault"
+FAULTS_TILL_HELD = 8
+"""With the usual 8 s and doubling that is after 17 min."""
+HELD_FOR_FAULT = timedelta(hours=1)
+PAUSE = 1.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -50,7 +59,7 @@ class Prepared:
 
 
 class NotNow(Exception):
-    """A fax cannot be sent at the moment: hold it for `reason`, or, without one, wait till
+    """A fax cannot be sent at the moment: hold it for `reason`, or, without one, let it wait till
     `until`."""
 
     def __init__(self, *, reason: str | None = None, until: datetime | None = None) -> None:
@@ -82,9 +91,13 @@ def _attempt(runtime: Runtime, job: Job, workspace: Workspace) -> None:
     except DocumentError:
         _unsendable(runtime, job)
         return
+    except Exception:
+        with suppress(LeaseLost):
+            _set_back(runtime, job)
+        raise
     except BaseException:
-        # Nothing was sent: another worker may have it soon, and a stop of this one costs nothing.
-        claims.release(runtime, job, wait=runtime.config.ring_again_seconds)
+        # This worker is stopped; nothing was sent, and another one may have it at once.
+        claims.release(runtime, job)
         raise
     this = _intend(runtime, job, prepared)
     if this is not None:
@@ -124,13 +137,39 @@ def _put_off(runtime: Runtime, job: Job, wait: NotNow) -> None:
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
         current.lease_until, current.reason = None, wait.reason
-        current.next_at = now + timedelta(seconds=runtime.config.held_check_seconds)
+        look_again = now + timedelta(seconds=runtime.config.held_check_seconds)
+        current.next_at = claims.by_deadline(current, look_again)
         record_event(
             session,
             current,
             Event.HELD,
             status=Status.HELD,
             reason=wait.reason,
+            now=now,
+            source="worker",
+        )
+
+
+def _set_back(runtime: Runtime, job: Job) -> None:
+    """Trouble of this server's own (a full disk, a wrong key, a renderer that died) before the
+    intent: try again later and later; a fax that meets it each time is held, so that people see
+    it, and tried again every hour."""
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        current = claims.still_mine(session, job)
+        current.faults += 1
+        current.lease_until = current.rung_at = None
+        if current.faults < FAULTS_TILL_HELD:
+            wait = runtime.config.ring_again_seconds * 2 ** (current.faults - 1)
+            current.next_at = claims.by_deadline(current, now + timedelta(seconds=wait))
+            return
+        current.reason, current.next_at = FAULT, claims.by_deadline(current, now + HELD_FOR_FAULT)
+        record_event(
+            session,
+            current,
+            Event.HELD,
+            status=Status.HELD,
+            reason=FAULT,
             now=now,
             source="worker",
         )
@@ -164,7 +203,7 @@ def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt | None:
             return None
         current.attempts += 1
         current.provider_id, current.external_id = prepared.provider_id, None
-        current.reason, current.pages = None, prepared.pages
+        current.reason, current.pages, current.faults = None, prepared.pages, 0
         current.next_at = now  # the sweep looks at it as soon as the lease has run out
         current.lease_until = now + timedelta(seconds=runtime.config.lease_seconds)
         this = Attempt(
@@ -229,7 +268,22 @@ def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:
 
 
 def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderError) -> None:
-    """Commit the outcome; refused by the fence when this claim was lost meanwhile."""
+    """Commit the outcome. What we hold in hand is not thrown away for a moment without database:
+    some carriers can never be asked for it again."""
+    given_up = time.monotonic() + runtime.config.lease_seconds
+    while True:
+        try:
+            _commit_outcome(runtime, job, this, result)
+        except DatabaseAway:
+            if time.monotonic() > given_up:
+                raise
+            time.sleep(PAUSE)
+        else:
+            return
+
+
+def _commit_outcome(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderError) -> None:
+    """Refused by the fence when this claim was lost meanwhile; does nothing a second time."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         current, known = locked_with(session, this.id, fence=job.fence)

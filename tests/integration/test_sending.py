@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -29,9 +28,10 @@ from faxbot.plugins.base import OutboundFax, Receipt
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
-from tests.integration.odd import Deed, Vanished, answers, raises
+from tests.integration.odd import Deed, Vanished, answers, raises, taken_and_gone
 from tests.integration.site import ACTOR, Site, open_site
 from tests.servers import free_port
+from tests.threads import at_once
 
 # ending: status, cause of the attempt, its outcome, counted, the provider's rest in seconds, faxes at the carrier
 CALLS: dict[str, tuple[str, str | None, str, bool, float | None, int]] = {
@@ -132,13 +132,14 @@ def test_a_refused_account_holds_the_next_faxes_before_they_are_tried_in_vain(si
     assert site.job(next_one).status == site.job(refused).status == "held"
     site.after(60)
     assert site.story(next_one) == "QUEUED HELD RELEASED SUBMITTING SENT"
+    for _ in range(2):
+        site.after(60)
     assert site.story(refused) == "QUEUED SUBMITTING HELD RELEASED SUBMITTING SENT"
     assert site.job(refused).tries == 1
 
 
 SECRET = "+15559998877 Jane Doe"
-
-
+NO_NAMES: tuple[Any, ...] = (5, None, b"x", ["x"])
 WRONG: tuple[Deed, ...] = (
     raises(ValueError(SECRET)),
     raises(RecursionError(SECRET)),
@@ -148,7 +149,7 @@ WRONG: tuple[Deed, ...] = (
     answers(SECRET),
     answers({"external_id": "x"}),
     *(answers(Receipt(name)) for name in ("", "x" * 256, "a\nb", "nul\0")),
-    *(answers(Receipt(name)) for name in (5, None, b"x", ["x"])),  # type: ignore[arg-type]
+    *(answers(Receipt(name)) for name in NO_NAMES),
 )
 
 
@@ -201,7 +202,7 @@ def test_the_intent_is_committed_and_no_connection_is_held_while_the_carrier_is_
         def look(usual: Any, fax: OutboundFax) -> object:
             with other.reading() as session:
                 job = jobs.find(session, ACTOR, job_id)
-                seen.append((job.status, job.lease_until, alone.engine.pool.checkedout()))  # type: ignore[attr-defined]
+                seen.append((job.status, job.lease_until, alone.held))
             seen.append(site.attempt(job_id).tag == fax.tag)
             return usual(fax)
 
@@ -222,29 +223,16 @@ def test_the_intent_is_committed_and_no_connection_is_held_while_the_carrier_is_
 
 def test_eight_workers_that_hear_the_bell_at_once_call_the_carrier_once(site: Site) -> None:
     job_id = site.fax()
-    gate = threading.Barrier(8)
 
-    def work() -> None:
-        gate.wait()
-        sending.attempt(site.runtime, job_id)
-
-    workers = [threading.Thread(target=work) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(8, lambda _: sending.attempt(site.runtime, job_id))
 
     assert site.story(job_id) == "QUEUED SUBMITTING SENT"
     assert site.at_carrier(job_id) == 1
 
 
 def test_a_worker_that_vanished_after_the_carrier_took_it_costs_no_second_fax(site: Site) -> None:
-    def vanish(usual: Any, fax: OutboundFax) -> object:
-        usual(fax)
-        raise Vanished
-
     job_id = site.fax()
-    site.odd.does["send"] = vanish
+    site.odd.does["send"] = taken_and_gone
     with pytest.raises(Vanished):
         sending.attempt(site.runtime, job_id)
     del site.odd.does["send"]
