@@ -260,6 +260,13 @@ class Config:
         "fifteen times this, then every sixty times this",
         at_least=0.1,
     )
+    settle_seconds: float = option(
+        "FAXBOT_SETTLE_SECONDS",
+        60.0,
+        "how long after a call the carrier may not yet list its fax; a look-up that does not find "
+        "an uncertain fax counts only then",
+        at_least=0.0,
+    )
     callback_wait_seconds: float = option(
         "FAXBOT_CALLBACK_WAIT_SECONDS",
         60.0,
@@ -273,6 +280,13 @@ class Config:
         "FAXBOT_PROVIDER_READ_SECONDS",
         30.0,
         "longest silence of a carrier during a call",
+        at_least=0.1,
+    )
+    provider_call_seconds: float = option(
+        "FAXBOT_PROVIDER_CALL_SECONDS",
+        120.0,
+        "time limit for one whole call to a carrier; one fax is asked about by one worker at a "
+        "time, for twice this and ten seconds at most",
         at_least=0.1,
     )
 

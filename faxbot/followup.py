@@ -2,19 +2,22 @@
 pass a cancel on, review a held fax.
 
 Each is rung by the sweep of its status and safe to run any number of times, also at once; the
-carrier is asked with no transaction open.
+carrier is asked with no transaction open, and about one fax by one worker at a time.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import artifacts, breaker, claims, outcomes
-from faxbot.errors import FaxbotError, PluginError
+from faxbot.db import UtcDateTime
+from faxbot.errors import FaxbotError, PluginError, Refused
 from faxbot.events import Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(hours=24)
 """A sent fax without a final result for this long is uncertain."""
+MARGIN = 10.0
+"""Seconds beyond the calls to the carrier after which somebody else may ask it."""
 
 
 def settle(runtime: Runtime, job_id: str) -> None:
@@ -40,22 +45,24 @@ def settle(runtime: Runtime, job_id: str) -> None:
         job.fence += 1  # a late write of the vanished worker is refused
         entry = Entry(session, runtime.config, job, _newest(session, job), now, "sweep")
         outcomes.unknown(entry, "unconfirmed")
-    look_up(runtime, job_id)
+    runtime.ring(claims.TASKS[Status.UNCERTAIN], job_id)
 
 
 def look_up(runtime: Runtime, job_id: str) -> None:
     """Ask the carrier what it has under an uncertain attempt's tag; found settles it, absent twice
     may prove absence."""
-    asked = _ask_about(runtime, job_id, Status.UNCERTAIN)
-    if asked is None:
+    turn = _take_turn(runtime, job_id, Status.UNCERTAIN)
+    if turn is None:
         return
+    tag = turn.attempt.tag
+    update = _ask(runtime, turn.attempt, lambda provider: provider.look_up(tag))
     with runtime.database.transaction() as session:
-        entry = _entry(runtime, session, asked[0], Status.UNCERTAIN, "look_up")
+        entry = _entry(runtime, session, turn, "look_up")
         if entry is None:
             return
         entry.attempt.looks += 1
         entry.job.next_at = outcomes.next_look_up(entry)
-        _weigh(runtime, entry, asked[1])
+        _weigh(runtime, entry, update)
 
 
 def _weigh(runtime: Runtime, entry: Entry, update: Update | None) -> None:
@@ -68,28 +75,44 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None) -> None:
     # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
     # only proves that the carrier forgot it.
     attempt = entry.attempt
-    settled = timedelta(seconds=runtime.config.look_up_seconds)
     proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
     never_had = attempt.accepted_at is None
-    if proof and never_had and entry.now - attempt.intended_at >= settled:
+    settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
+    if proof and never_had and entry.now >= settled:
         attempt.absences += 1
         if attempt.absences >= 2:
             outcomes.absent(entry)
 
 
+def _call_over(entry: Entry) -> datetime:
+    """When the attempt's call to the carrier was over for sure."""
+    if entry.job.fence == entry.attempt.fence:
+        return entry.job.updated_at  # its worker said so itself: that made the fax uncertain
+    # settle() said it of a worker that vanished: it may have begun the call as late as its lease
+    # allowed, and the call may have lasted as long as a call may.
+    config = entry.config
+    longest = config.lease_seconds + config.provider_call_seconds
+    return entry.attempt.intended_at + timedelta(seconds=longest)
+
+
 def poll(runtime: Runtime, job_id: str) -> None:
     """Ask the carrier how a sent fax is doing: a lost callback then only costs time. A cancel that
     was asked for is passed on first, and its outcome is news like any other."""
-    asked = _ask_about(runtime, job_id, Status.SENT)
-    if asked is None:
+    turn = _take_turn(runtime, job_id, Status.SENT)
+    if turn is None:
         return
-    update = asked[1]
+    heard = turn.cancel_asked_at is None or _pass_cancel_on(runtime, turn.attempt)
+    name = turn.attempt.external_id or ""
+    update = _ask(runtime, turn.attempt, lambda provider: provider.fetch(name))
     with runtime.database.transaction() as session:
-        entry = _entry(runtime, session, asked[0], Status.SENT, "poll")
+        entry = _entry(runtime, session, turn, "poll")
         if entry is None:
             return
         entry.attempt.looks += 1
         entry.job.next_at = outcomes.next_poll(entry)
+        if turn.cancel_asked_at is not None and not heard:
+            soon = _next_cancel(entry.now, turn.cancel_asked_at)
+            entry.job.next_at = min(entry.job.next_at, soon)
         gone = update is not None and update.state is State.ABSENT
         if update is not None and not gone:
             outcomes.news(entry, update)
@@ -99,52 +122,81 @@ def poll(runtime: Runtime, job_id: str) -> None:
             outcomes.unknown(entry, "unconfirmed")
 
 
-def _entry(
-    runtime: Runtime, session: Session, asked: Attempt, status: Status, source: str
-) -> Entry | None:
-    """The locked job and the attempt the carrier was asked about; None when things moved on, also
-    when somebody else has asked meanwhile: one answer must not count twice."""
+class _Turn(NamedTuple):
+    """The right to ask the carrier about a fax: nobody else does before `until`, unless something
+    new is wanted (a cancel), which ends the turn."""
+
+    attempt: Attempt
+    status: Status
+    until: datetime
+    cancel_asked_at: datetime | None
+
+
+_TAKE_TURN = (
+    sa.update(Job)
+    .where(
+        Job.id == sa.bindparam("job_id"),
+        Job.status == sa.bindparam("wanted"),
+        Job.next_at <= sa.bindparam("now", type_=UtcDateTime),
+    )
+    .values(next_at=sa.bindparam("until", type_=UtcDateTime))
+    .returning(Job)
+    .execution_options(synchronize_session=False)
+)
+
+
+def _take_turn(runtime: Runtime, job_id: str, status: Status) -> _Turn | None:
+    """Take the turn at a due fax in `status`; None when it is not due, or not so any more.
+
+    The fax is due again when the turn is over: a worker that vanishes in it costs only time.
+    """
     now = runtime.now()
-    job, attempt = locked_with(session, asked.id)
-    if not _wants_asking(job, status, now) or attempt.number != job.attempts:
-        return None
-    return Entry(session, runtime.config, job, attempt, now, source)
-
-
-def _wants_asking(job: Job, status: Status, now: datetime) -> bool:
-    return job.status == status and job.next_at is not None and job.next_at <= now
-
-
-def _ask_about(
-    runtime: Runtime, job_id: str, status: Status
-) -> tuple[Attempt, Update | None] | None:
-    """The newest attempt of a due fax in `status` and what its carrier says (None: no answer); None
-    when there is nothing to ask about."""
-    with runtime.database.reading() as session:
-        job = session.get(Job, job_id)
-        if job is None or not _wants_asking(job, status, runtime.now()):
+    # Long enough for a cancel and a question.
+    until = now + timedelta(seconds=2 * runtime.config.provider_call_seconds + MARGIN)
+    wanted = {"job_id": job_id, "wanted": status.value, "now": now, "until": until}
+    with runtime.database.transaction() as session:
+        job: Job | None = session.scalar(_TAKE_TURN, wanted)
+        if job is None:
             return None
-        this = _newest(session, job)
-    if job.cancel_requested_at is not None:
-        _pass_cancel_on(runtime, this)
+        return _Turn(_newest(session, job), status, until, job.cancel_requested_at)
+
+
+def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entry | None:
+    """The locked job and the attempt the carrier was asked about; None when the turn is not ours
+    any more: one answer must not count twice."""
+    job, attempt = locked_with(session, turn.attempt.id)
+    if job.status != turn.status or job.next_at != turn.until:
+        return None
+    return Entry(session, runtime.config, job, attempt, runtime.now(), source)
+
+
+def _ask(
+    runtime: Runtime, this: Attempt, question: Callable[[TransportPlugin], Update]
+) -> Update | None:
+    """The carrier's answer, fit for the ledger; None where it has none."""
     try:
-        provider = runtime.plugins.get(this.provider_id, TransportPlugin)
         if not runtime.plugins.manifest(this.provider_id).has("status_lookup"):
-            return this, None
-        if status is Status.SENT and this.external_id is not None:
-            return this, outcomes.checked(provider.fetch(this.external_id))
-        return this, outcomes.checked(provider.look_up(this.tag))
+            return None
+        return outcomes.checked(question(runtime.plugins.get(this.provider_id, TransportPlugin)))
     except Exception as error:  # noqa: BLE001 - whatever a plugin does, we ask again later
         _log_failure("no answer from the carrier", this, error)
-        return this, None
+        return None
 
 
-def _pass_cancel_on(runtime: Runtime, this: Attempt) -> None:
+def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
+    """Whether the carrier has heard of the wish, or never will; a refusal is its answer to it."""
     try:
         if this.external_id and runtime.plugins.manifest(this.provider_id).has("cancel"):
             runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
     except Exception as error:  # noqa: BLE001 - the wish is kept; the carrier's word ends it
         _log_failure("cancel not passed on", this, error)
+        return isinstance(error, Refused)
+    return True
+
+
+def _next_cancel(now: datetime, asked_at: datetime) -> datetime:
+    """When to try again to pass a cancel on: soon at first, then ever more seldom."""
+    return now + max((now - asked_at) / 2, timedelta(seconds=10))
 
 
 def _log_failure(message: str, this: Attempt, error: Exception) -> None:
@@ -167,10 +219,7 @@ def review(runtime: Runtime, job_id: str) -> None:
         job = locked(session, job_id)
         if job.status != Status.HELD:
             return
-        if job.expires_at is not None and job.expires_at <= now:
-            record_event(
-                session, job, Event.EXPIRED, status=Status.EXPIRED, now=now, source="sweep"
-            )
+        if claims.expire(session, job, now, "sweep"):
             return
         if stays:
             job.next_at = now + timedelta(seconds=runtime.config.held_check_seconds)

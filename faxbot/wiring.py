@@ -58,6 +58,7 @@ def plugins(config: Config) -> Plugins:
                 manifest.addresses(settings),
                 connect=config.provider_connect_seconds,
                 read=config.provider_read_seconds,
+                total=config.provider_call_seconds,
             ),
         )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from faxbot import jobs, sending
-from faxbot.errors import NotFound, NotPossibleNow, Refused
+from faxbot.errors import NotFound, NotPossibleNow, Refused, Unreachable
 from faxbot.identity import Actor
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import OutboundFax, State, Update
@@ -94,6 +95,61 @@ def test_a_cancel_asked_for_during_the_call_is_passed_on_once_the_carrier_has_it
     site.after(5)
 
     assert passed_on == [site.job(job_id).external_id]
+
+
+@pytest.mark.parametrize("silence", [600, 1200, 3600])
+def test_a_cancel_that_comes_while_the_carrier_is_asked_is_passed_on_at_once(
+    site: Site, silence: int
+) -> None:
+    passed_on: list[str] = []
+    job_id = site.sent("0044")
+    site.odd.does["cancel"] = lambda _usual, name: passed_on.append(name)
+
+    def still(_usual: Any, name: str) -> Update:
+        return Update(State.ACCEPTED, external_id=name)
+
+    def ask(usual: Any, name: str) -> Update:
+        site.odd.does["fetch"] = still
+        site.now += timedelta(seconds=1)
+        cancel(site, job_id)
+        site.rung.clear()
+        return still(usual, name)
+
+    site.odd.does["fetch"] = still
+
+    while site.wait_of(job_id) < silence:
+        site.after(site.wait_of(job_id))
+    site.odd.does["fetch"] = ask
+    site.after(site.wait_of(job_id))
+    assert passed_on == []
+    site.after(5)
+
+    assert len(passed_on) == 1
+    assert site.wait_of(job_id) >= silence
+
+
+def test_a_cancel_that_did_not_reach_the_carrier_is_passed_on_soon_and_then_ever_more_seldom(
+    site: Site,
+) -> None:
+    job_id = site.sent("0044")
+    at: list[datetime] = []
+
+    def fail(_usual: Any, _name: str) -> object:
+        at.append(site.now)
+        raise Unreachable
+
+    site.odd.does["cancel"] = fail
+    site.odd.does["fetch"] = lambda _usual, name: Update(State.ACCEPTED, external_id=name)
+    cancel(site, job_id)
+    while site.job(job_id).status == "sent" and len(at) < 30:
+        site.work()
+        site.now += timedelta(seconds=site.wait_of(job_id))
+        site.sweep()
+
+    waits = [(after - before).total_seconds() for before, after in pairwise(at)]
+    assert waits[:2] == [10, 10]
+    assert waits == sorted(waits)
+    assert waits[-1] == 3600
 
 
 def test_a_cancel_that_comes_too_late_changes_nothing_about_a_delivery(site: Site) -> None:

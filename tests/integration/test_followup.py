@@ -73,13 +73,6 @@ def test_ten_bells_at_once_are_one_look_up(site: Site) -> None:
     job_id = site.sent("0500")
     site.work()
     site.now += timedelta(seconds=60)
-    gate = threading.Barrier(10)
-
-    def ask(usual: Any, tag: str) -> object:
-        gate.wait(10)
-        return usual(tag)
-
-    site.odd.does["look_up"] = ask
     askers = [
         threading.Thread(target=followup.look_up, args=(site.runtime, job_id)) for _ in range(10)
     ]
@@ -91,6 +84,70 @@ def test_ten_bells_at_once_are_one_look_up(site: Site) -> None:
     attempt = site.attempt(job_id)
     assert (attempt.absences, attempt.looks) == (1, 2)
     assert site.job(job_id).status == "uncertain"
+
+
+@pytest.mark.parametrize("status", ["uncertain", "sent"])
+def test_nobody_asks_a_carrier_about_a_fax_that_somebody_asks_about(
+    site: Site, status: str
+) -> None:
+    job_id = site.sent("0500" if status == "uncertain" else "0044")
+    site.now += timedelta(seconds=site.wait_of(job_id))
+    asked, answer = threading.Semaphore(0), threading.Event()
+    calls: list[str] = []
+
+    def hang(_usual: Any, name: str) -> Update:
+        calls.append(name)
+        number = len(calls)
+        asked.release()
+        assert answer.wait(30)
+        return Update(State.ACCEPTED, external_id=f"call-{number}")
+
+    site.odd.does["look_up"] = site.odd.does["fetch"] = hang
+    ask = followup.look_up if status == "uncertain" else followup.poll
+    first, second = (
+        threading.Thread(target=ask, args=(site.runtime, job_id), daemon=True) for _ in range(2)
+    )
+    first.start()
+    assert asked.acquire(timeout=10)
+    for _ in range(40):
+        site.after(5)
+    assert (len(calls), site.attempt(job_id).looks) == (1, 0)
+
+    site.now += timedelta(seconds=60)  # whoever asked is gone
+    second.start()
+    assert asked.acquire(timeout=10)
+    answer.set()
+    first.join(10)
+    second.join(10)
+    assert len(calls) == 2
+    if status == "sent":
+        assert site.attempt(job_id).looks == 1, "the answer of a turn that is over counted"
+    else:
+        assert site.job(job_id).external_id == "call-2"
+
+
+def test_a_call_that_began_late_and_takes_long_is_awaited_before_absence_counts(
+    site: Site,
+) -> None:
+    """The worker stops right before its call, and goes on when it may still begin one."""
+    job_id = site.fax("0044")
+
+    def late(usual: Any, fax: OutboundFax) -> object:
+        del site.odd.does["send"]
+        site.now += timedelta(seconds=59)
+        for _ in range(23):
+            site.after(5)
+        assert site.story(job_id).startswith("QUEUED SUBMITTING UNCERTAIN")
+        return usual(fax)
+
+    site.odd.does["send"] = late
+    site.rung.clear()
+    sending.attempt(site.runtime, job_id)
+    for _ in range(4):
+        site.after(600)
+
+    assert len(site.attempts(job_id)) == site.at_carrier(job_id) == 1
+    assert site.story(job_id).startswith("QUEUED SUBMITTING UNCERTAIN RECONCILED SENT")
 
 
 def test_a_fax_the_carrier_once_had_is_not_sent_again_because_it_forgot_it(site: Site) -> None:
@@ -136,7 +193,12 @@ def test_a_worker_that_vanished_before_its_call_costs_a_new_attempt_once_absence
 
     site.after(61)
     assert site.story(job_id) == "QUEUED SUBMITTING UNCERTAIN"
-    site.after(60)
+    absences = []
+    for wait in (60, 240):
+        site.after(wait)
+        absences.append(site.attempt(job_id).absences)
+    assert absences == [0, 1], "a call may begin for 60 s, and last for 120 s; then it settles"
+    site.after(600)
     site.sweep()
     assert site.story(job_id) == "QUEUED SUBMITTING UNCERTAIN RECONCILED SUBMITTING SENT"
     assert [attempt.outcome for attempt in site.attempts(job_id)] == ["absent", "accepted"]
