@@ -16,10 +16,11 @@ def beat(log_level: str, log_format: str) -> None:
     """Run the clock that rings for what is due. One is enough; two do no harm."""
     config = Config.load()
     logs.configure("beat", log_level, log_format)
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     app = tasks.celery_app(config)
     app.Beat(
-        schedule=str(config.data_dir / "beat-schedule"),
+        # In memory: due times are columns, so a clock needs to remember nothing. The file that Celery's own choice
+        # keeps is damaged by a kill, and said so at the next start with a traceback.
+        scheduler_cls="celery.beat:Scheduler",
         loglevel=log_level.upper(),
         quiet=True,
         redirect_stdouts=False,
