@@ -6,6 +6,7 @@ what only another one needs.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -16,12 +17,15 @@ import click
 
 from faxbot import __version__
 from faxbot.errors import FaxbotError, RequestError
+from faxbot.supervisor.program import pasteable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("faxbot.cli.up:up", "Run everything here: broker, web, worker, beat; Ctrl-C ends it."),
     "demo": ("faxbot.cli.up:demo", "Send one fax through the whole system and show its timeline."),
     "send": ("faxbot.cli.client:send", "Send documents as one fax."),
     "status": ("faxbot.cli.client:status", "Show where a fax stands."),
+    "list": ("faxbot.cli.client:list_", "List faxes, newest first."),
+    "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
     "keys": ("faxbot.cli.keys:keys", "Create, list and revoke API keys."),
     "plugins": ("faxbot.cli.plugins:plugins", "List, show and validate plugins."),
     "web": ("faxbot.cli.web:web", "Run the HTTP API."),
@@ -56,7 +60,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, message="faxbot %(version)s")
 def cli() -> None:
-    """A fax job queue that never loses a fax and never sends one twice."""
+    """A fax job queue: no accepted fax is lost, and none is sent again while the first try may have arrived."""
 
 
 def main() -> None:
@@ -80,14 +84,22 @@ def run(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        click.echo(f"faxbot: {error.strerror or 'the system refused something'}{place}", err=True)
+        click.echo(f"faxbot: {_refusal(error)}", err=True)
         return 1
     return code if isinstance(code, int) else 0
 
 
+def _refusal(error: OSError) -> str:
+    text = error.strerror or "the system refused something"
+    if error.filename:
+        text += f" ({error.filename})"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text += ": set FAX_DATA_DIR to a folder where you may write"
+    return text
+
+
 def _failed(error: FaxbotError) -> int:
     faults = error.errors if isinstance(error, RequestError) else {}
-    details = "".join(f"; {field}: {' '.join(sentences)}" for field, sentences in faults.items())
-    click.echo(f"faxbot: {error.detail}{details}", err=True)
+    details = "".join(f" {field}: {' '.join(sentences)}" for field, sentences in faults.items())
+    click.echo(f"faxbot: {pasteable(error.detail)}{details}", err=True)
     return 1

@@ -15,7 +15,7 @@ def carrier() -> None:
     """Run a stand-in for a carrier, to try things out and to test against. None of them places a call."""
 
 
-@carrier.command()
+@carrier.command(short_help="Run the simulated carrier.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
 @click.option(
     "--port",

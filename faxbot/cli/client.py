@@ -1,4 +1,4 @@
-"""`faxbot send` and `faxbot status`: clients of the HTTP API like any other, on this machine or from far away."""
+"""`faxbot send`, `status`, `list` and `cancel`: clients of the HTTP API like any other, on this machine or far away."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import json
 import re
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
 from faxbot.cli.connection import Connection
 from faxbot.cli.timeline import Timeline
 from faxbot.config import Config
-from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Status
+from faxbot.supervisor.program import program
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_WIDTH = max(map(len, Status))
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.15, 2.0
+_SILENT_PAUSE = 0.5
+"""Pauses grow to this in about two seconds without news: then people want to know what it waits for."""
 
 _url = click.option("--url", help="The server.  [default: FAXBOT_URL, else this machine]")
 _key = click.option(
@@ -38,7 +43,7 @@ def _tag(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) 
 def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not _ID.fullmatch(value):
         # Not repeated: who mistakes a number for an id would find it in a log.
-        raise click.BadParameter("an id has 32 hex digits; faxbot send prints it")
+        raise click.BadParameter("an id has 32 hex digits; faxbot send and faxbot list print it")
     return value
 
 
@@ -60,11 +65,16 @@ def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     metavar="SECONDS",
     help="Wait no longer than this.",
 )
-@click.option("--header", help="Text at the top of each page, at most 50 characters.")
 @click.option(
-    "--resolution", type=click.Choice(["fine", "standard"]), help="204x196 or 204x98 dots per inch."
+    "--header",
+    help="Text at the top of each page: at most 50, printable ASCII only.  [default: FAX_HEADER]",
 )
-@click.option("--priority", type=click.IntRange(0, 255), help="Higher goes first.")
+@click.option(
+    "--resolution",
+    type=click.Choice(["fine", "standard"]),
+    help="204x196 or 204x98 dots per inch.  [default: fine]",
+)
+@click.option("--priority", type=click.IntRange(0, 255), help="Higher goes first.  [default: 128]")
 @click.option(
     "--tag",
     "tags",
@@ -123,7 +133,7 @@ def send(
     if as_json:
         click.echo(json.dumps(job))
     elif not wait:
-        click.echo(f"follow it with: faxbot status {job['id']} --events", err=True)
+        click.echo(f"follow it with: {program()} status {job['id']} --events", err=True)
     return 0 if status is Status.DELIVERED else 1
 
 
@@ -160,14 +170,66 @@ def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_
         Timeline().show(story["events"])
 
 
+@click.command("list", short_help="List faxes, newest first.")
+@click.option(
+    "--status",
+    "wanted",
+    type=click.Choice([status.value for status in Status]),
+    help="Only those in this status.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many."
+)
+@_url
+@_key
+@_as_json
+def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_json: bool) -> None:
+    """List faxes, newest first: id, status, when it was accepted, pages, and the number, masked."""
+    query = {"limit": str(limit), **({"status": wanted} if wanted else {})}
+    with Connection(Config.load(), url, key) as connection:
+        page = connection.request("GET", f"/fax?{urlencode(query)}")
+    if as_json:
+        click.echo(json.dumps(page))
+        return
+    for job in page["items"]:
+        accepted = f"{datetime.fromisoformat(job['created_at']):%Y-%m-%d %H:%M:%SZ}"
+        pages = "" if job["pages"] is None else str(job["pages"])
+        click.echo(f"{job['id']}  {job['status']:<{_WIDTH}}  {accepted}  {pages:>3}  {job['to']}")
+    if not page["items"]:
+        click.echo("no faxes" + (" in this status" if wanted else " yet"), err=True)
+    elif page["next"]:
+        click.echo("there are more: see --limit and --status", err=True)
+
+
+@click.command(short_help="Cancel a fax.")
+@click.argument("fax_id", metavar="ID", callback=_id)
+@_url
+@_key
+@_as_json
+def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
+    """Cancel a fax, so that it is not sent or not tried again.
+
+    Where the carrier may have it already, the wish is passed on: it may come too late. A fax that is delivered, failed,
+    expired or cancelled stays as it is; exit code 1.
+    """
+    with Connection(Config.load(), url, key) as connection:
+        job = connection.request("POST", f"/fax/{fax_id}/cancel")
+    if as_json:
+        click.echo(json.dumps(job))
+        return
+    click.echo(f"{click.style(job['status'], bold=True)}: {job['explanation']}")
+    if job["status"] not in TERMINAL:
+        click.echo(f"follow it with: {program()} status {fax_id} --events", err=True)
+
+
 def _pages(job: dict[str, Any]) -> str:
     pages = job.get("pages")
     return f", {pages} page{'' if pages == 1 else 's'}" if pages else ""
 
 
 def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet: bool) -> Status:
-    """Print what happens as it happens, until it is final; the final status. Raises FaxbotError after `timeout`."""
-    timeline, pause = Timeline(), _FIRST_PAUSE
+    """Print what happens as it happens, until it is final or `timeout` is over; the status then."""
+    timeline, pause, said = Timeline(), _FIRST_PAUSE, ""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         events = connection.request("GET", f"/fax/{fax_id}/events")["events"]
@@ -177,8 +239,28 @@ def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet
         if reached in TERMINAL:
             return reached
         if until is not None and time.monotonic() + pause > until:
-            raise FaxbotError(
-                f"still {reached} after {timeout:g} s; it goes on: faxbot status {fax_id}"
+            click.echo(
+                f"faxbot: still {reached} after {timeout:g} s; see how it goes on with: {program()} status {fax_id}",
+                err=True,
             )
+            return reached
+        if pause >= _SILENT_PAUSE and not quiet:
+            said = _say_why(connection.request("GET", f"/fax/{fax_id}"), said)
         time.sleep(pause)
         pause = min(pause * 1.3, _LONGEST_PAUSE)
+
+
+def _say_why(job: dict[str, Any], said: str) -> str:
+    """Print what the fax waits for, and how to leave, unless that was `said` already; what was said."""
+    says = f"{job['status']} {job['next_at']}"
+    if job["status"] not in TERMINAL and says != said:
+        look = ""
+        if job["status"] == Status.HELD and job["next_at"]:
+            look = f" Next look at {_clock(job['next_at'])}."
+        leave = f"Ctrl-C leaves it to itself, `{program()} cancel {job['id']}` gives it up."
+        click.echo(f"{'...':>10}  {job['explanation']}{look} {leave}")
+    return says
+
+
+def _clock(at: str) -> str:
+    return f"{datetime.fromisoformat(at):%H:%M:%S} UTC"

@@ -42,8 +42,12 @@ class Connection:
             "localhost",
             "::1",
         )
-        if token := key or config.client_key or config.api_key or keyfile.read(config):
+        token = key or config.client_key or config.api_key or keyfile.read(config)
+        self._key_hint = "--key, FAXBOT_API_KEY"
+        if token:
             self._session.headers["X-API-Key"] = token
+        elif not config.production:
+            self._key_hint += f"; {keyfile.path(config)} was looked for and is not there"
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +69,8 @@ class Connection:
         files: Files | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The decoded answer; raises ServerSaid with one sentence. A POST needs an Idempotency-Key among `headers`."""
+        """The decoded answer; raises ServerSaid with one sentence. A POST that makes
+        something needs an Idempotency-Key among `headers`."""
         for pause in (*_PAUSES, None):
             try:
                 reply = self._session.request(
@@ -81,8 +86,8 @@ class Connection:
                 fault = _unreachable(self._url, error)
             else:
                 if not _comes_again(reply):
-                    return _content(reply)
-                fault = _fault(reply)
+                    return self._content(reply)
+                fault = self._fault(reply)
                 pause = _asked_pause(reply, pause)
             if pause is None:
                 raise fault
@@ -90,6 +95,28 @@ class Connection:
                 click.echo(f"faxbot: {fault.detail}; trying again in {pause:g} s", err=True)
             time.sleep(pause)
         raise AssertionError("the last try either returns or raises")
+
+    def _content(self, reply: requests.Response) -> Any:
+        if reply.status_code >= 300:
+            raise self._fault(reply)
+        try:
+            return reply.json()
+        except ValueError:
+            raise ServerSaid("what answers there is not faxbot: see --url and FAXBOT_URL") from None
+
+    def _fault(self, reply: requests.Response) -> ServerSaid:
+        problem = _problem(reply)
+        if not problem:
+            return ServerSaid(
+                f"the server answered {reply.status_code}, and not as faxbot does: see --url and FAXBOT_URL"
+            )
+        sentences = [
+            f"{field}: {' '.join(texts)}" for field, texts in (problem.get("errors") or {}).items()
+        ]
+        text = " ".join([str(problem.get("detail") or problem.get("title")), *sentences])
+        if reply.status_code in (401, 403):
+            text += f" ({self._key_hint})"
+        return ServerSaid(text)
 
 
 def _address(url: str) -> str:
@@ -124,30 +151,6 @@ def _asked_pause(reply: requests.Response, pause: float | None) -> float | None:
     if pause is None or not asked.isdigit():
         return pause
     return min(max(pause, float(asked)), _LONGEST_WAIT)
-
-
-def _content(reply: requests.Response) -> Any:
-    if reply.status_code >= 300:
-        raise _fault(reply)
-    try:
-        return reply.json()
-    except ValueError:
-        raise ServerSaid("what answers there is not faxbot: see --url and FAXBOT_URL") from None
-
-
-def _fault(reply: requests.Response) -> ServerSaid:
-    problem = _problem(reply)
-    if not problem:
-        return ServerSaid(
-            f"the server answered {reply.status_code}, and not as faxbot does: see --url and FAXBOT_URL"
-        )
-    sentences = [
-        f"{field}: {' '.join(texts)}" for field, texts in (problem.get("errors") or {}).items()
-    ]
-    text = "; ".join([str(problem.get("detail") or problem.get("title")), *sentences])
-    if reply.status_code in (401, 403):
-        text += " (--key, FAXBOT_API_KEY)"
-    return ServerSaid(text)
 
 
 def _problem(reply: requests.Response) -> dict[str, Any]:

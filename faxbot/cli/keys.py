@@ -12,10 +12,12 @@ import click
 
 from faxbot import db, identity, wiring
 from faxbot.cli import firstkey
+from faxbot.cli.db import must_exist
 from faxbot.config import Config
 from faxbot.errors import NotFound
 from faxbot.models import ApiKey
 from faxbot.runtime import Runtime
+from faxbot.supervisor.program import program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -60,7 +62,8 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None, as_j
         return
     click.echo(token)
     click.echo(
-        f"It is shown this once. Its id is {key.id}: faxbot keys revoke {key.id} ends it.", err=True
+        f"It is shown this once. Its id is {key.id}: {program()} keys revoke {key.id} ends it.",
+        err=True,
     )
 
 
@@ -74,9 +77,10 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     if not found:
-        click.echo("no keys yet: faxbot keys create --name NAME --scope fax:send")
+        click.echo(f"no keys yet: {program()} keys create --name NAME --scope fax:send")
     for key in found:
-        used = f"last used {key['last_used_at'][:16]}Z" if key["last_used_at"] else "never used"
+        # Written at most every ten minutes: to the minute it would say more than it knows.
+        used = f"used about {key['last_used_at'][:16]}Z" if key["last_used_at"] else "never used"
         click.echo(
             f"{key['id']}  {key['state']:<8} {','.join(key['scopes']):<20} {used:<27} {key['name']}"
         )
@@ -89,7 +93,7 @@ def revoke(key_id: str) -> None:
     with _runtime() as runtime:
         with runtime.database.transaction() as session:
             if not identity.revoke_key(session, key_id, runtime.now()):
-                raise NotFound("there is no key of that id: faxbot keys list shows all")
+                raise NotFound("there is no key of that id: `faxbot keys list` shows all")
         was_first = firstkey.forget(runtime.config, key_id)
     click.echo("revoked" + (", and the file first-api-key is gone" if was_first else ""))
 
@@ -97,6 +101,7 @@ def revoke(key_id: str) -> None:
 @contextmanager
 def _runtime() -> Iterator[Runtime]:
     config = Config.load()
+    must_exist(config)
     db.check(config)
     runtime = wiring.build(config)
     try:

@@ -13,8 +13,16 @@ from faxbot.errors import ConfigError, PluginError
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
+from faxbot.supervisor.program import pasteable
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_TRUST = {
+    "sandboxed": "sandboxed: asks for nothing but what faxbot hands it",
+    "trusted": "trusted: its code runs inside the worker, as faxbot's own does",
+    "full_access": "full_access: asks for everything the worker may do",
+}
+"""What a manifest's requiredScope means to who installs it."""
 
 
 @click.group(short_help="List, show and validate plugins.")
@@ -22,7 +30,7 @@ def plugins() -> None:
     """List, show and validate plugins: providers, storage and more, found by their entry points."""
 
 
-@plugins.command("list")
+@plugins.command("list", short_help="Show every installed plugin.")
 @_as_json
 def list_(as_json: bool) -> None:
     """Show every installed plugin, and those that cannot be used with the reason."""
@@ -40,7 +48,7 @@ def list_(as_json: bool) -> None:
     for manifest in usable:
         mark = "active" if manifest.id in active else ""
         click.echo(
-            f"{manifest.id:<16} {manifest.type:<13} {manifest.version:<10} {mark:<7} {manifest.name}"
+            f"{manifest.id:<16} {_kind(manifest):<13} {manifest.version:<10} {mark:<7} {manifest.name}"
         )
     for fault in broken:
         click.echo(
@@ -48,7 +56,7 @@ def list_(as_json: bool) -> None:
         )
 
 
-@plugins.command()
+@plugins.command(short_help="Show a plugin and how its settings stand.")
 @click.argument("plugin_id")
 @_as_json
 def show(plugin_id: str, as_json: bool) -> None:
@@ -67,21 +75,23 @@ def show(plugin_id: str, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     click.echo(
-        f"{manifest.name} {manifest.version} ({manifest.id}, {manifest.type}, plugin contract {manifest.api})"
+        f"{manifest.name} {manifest.version} ({manifest.id}, {_kind(manifest)}, plugin contract {manifest.api})"
     )
     click.echo(f"traits:    {', '.join(manifest.traits)}")
-    click.echo(
-        f"needs:     scope {manifest.required_scope}; hosts {', '.join(manifest.allowed_hosts) or 'none'}"
-    )
+    click.echo(f"trust:     {_TRUST[manifest.required_scope]}")
+    hosts = ", ".join(manifest.allowed_hosts) or "none but an address that its settings name"
+    click.echo(f"calls:     {hosts}")
     for key, rule in manifest.properties.items():
         variables = " or ".join(manifest.variables.get(key, ()))
         click.echo(
             f"setting:   {key} ({variables or 'no variable'}): {settings.get(key, 'not set')}  {rule.get('title', '')}"
         )
-    click.echo(f"settings:  {fault or 'complete'}")
+    if fault and manifest.id == "simulator" and not config.environ.get("SIMULATOR_BASE_URL"):
+        fault += "; not needed under `faxbot up`, which starts its carrier and sets both"
+    click.echo(f"settings:  {pasteable(fault) if fault else 'complete'}")
 
 
-@plugins.command()
+@plugins.command(short_help="Check installed plugins, or manifest files.")
 @click.argument(
     "manifest_files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
@@ -114,6 +124,11 @@ def _faults_of(found: Plugins) -> list[tuple[str, str]]:
     if not faults and not found.manifests():
         faults.append(("plugins", "none is installed, not even ours: install faxbot again"))
     return faults
+
+
+def _kind(manifest: Manifest) -> str:
+    """In the words of docs/glossary.md: a manifest's `transport` is what people choose as provider."""
+    return "provider" if manifest.type == "transport" else manifest.type
 
 
 def _summary(manifest: Manifest) -> dict[str, object]:

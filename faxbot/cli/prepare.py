@@ -7,6 +7,8 @@ import click
 from faxbot import schema, wiring
 from faxbot.cli import firstkey
 from faxbot.config import Config
+from faxbot.errors import PluginError
+from faxbot.runtime import Runtime
 
 
 @click.command(hidden=True)
@@ -15,8 +17,22 @@ def prepare() -> None:
     config = Config.load()
     runtime = wiring.build(config)
     try:
+        _say_what_is_missing(runtime)
         schema.upgrade(config)
         if not config.production:
             firstkey.keep(runtime)
     finally:
         runtime.close()
+
+
+def _say_what_is_missing(runtime: Runtime) -> None:
+    """A plugin that is not there keeps nothing from serving, but whoever chose it wants to know at once."""
+    chosen = {
+        "FAX_BACKEND": runtime.config.provider_id,
+        "STORAGE_BACKEND": runtime.config.storage_backend,
+    }
+    for setting, plugin_id in chosen.items():
+        try:
+            runtime.plugins.manifest(plugin_id)
+        except PluginError as error:
+            click.echo(f"{setting}={plugin_id}: {error.detail}", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -20,6 +20,8 @@ _COLOURS = {
     Event.HELD: "yellow",
 }
 _WIDTH = max(len(event) for event in Event)
+_LATE = timedelta(seconds=1)
+"""News that took no longer is in order; two clocks may differ by as much."""
 
 
 class Timeline:
@@ -28,6 +30,7 @@ class Timeline:
     def __init__(self) -> None:
         self._shown = 0
         self._began: datetime | None = None
+        self._reached: datetime | None = None
 
     def show(self, events: Iterable[Mapping[str, Any]], *, quiet: bool = False) -> bool:
         """Print those that were not shown yet, in order of their sequence; whether there were any."""
@@ -40,12 +43,24 @@ class Timeline:
 
     def _print(self, event: Mapping[str, Any]) -> None:
         at = datetime.fromisoformat(event["occurred_at"])
-        self._began = self._began or at
-        offset = f"+{max((at - self._began).total_seconds(), 0):.2f} s"
+        began = self._began = self._began or at
+        offset = _offset(at - began)
+        late = self._learnt_late(event, at, began)
         name = f"{event['type']:<{_WIDTH}}"
         if colour := _COLOURS.get(event["type"]):
             name = click.style(name, fg=colour)
-        click.echo(f"{offset:>10}  {name}  {_sentence(event)}".rstrip())
+        click.echo(f"{offset:>10}  {name}  {_sentence(event)}{late}".rstrip())
+
+    def _learnt_late(self, event: Mapping[str, Any], at: datetime, began: datetime) -> str:
+        """What happened at the carrier before the line above it says when we heard of it; else nothing."""
+        recorded = datetime.fromisoformat(event["recorded_at"])
+        late = self._reached is not None and at < self._reached and recorded - at > _LATE
+        self._reached = at if self._reached is None else max(self._reached, at)
+        return f" (learnt at {_offset(recorded - began)})" if late else ""
+
+
+def _offset(since: timedelta) -> str:
+    return f"+{max(since.total_seconds(), 0):.2f} s"
 
 
 def _sentence(event: Mapping[str, Any]) -> str:

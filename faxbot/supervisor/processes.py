@@ -6,6 +6,7 @@ in `turn()`. Knows nothing of faxes; faxbot.supervisor says which roles there ar
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -29,6 +30,8 @@ from faxbot.supervisor.probe import Probe, Question
 
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_LINES = 20
+_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""The machine has no process, memory or file to spare now; it may have in a moment."""
 
 
 class Stopped(Exception):
@@ -147,6 +150,11 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        if kind is not None:
+            # Why it failed is still to be said, perhaps to a reader that stands still: a signal ends that.
+            for signum in _END_SIGNALS:
+                if signal.getsignal(signum) == self._on_signal:
+                    signal.signal(signum, signal.SIG_DFL)
 
     def add(self, *roles: Role) -> list[Child]:
         """Start children that are kept running; those of one call are stopped together."""
@@ -174,7 +182,7 @@ class Processes:
                 command, env=dict(environ), preexec_fn=partial(die_with_parent, os.getpid())
             )
         except OSError as error:
-            raise ChildFailed(f"the command cannot be run: {error.strerror}") from None
+            raise ChildFailed(f"{command[0]} cannot be run: {error.strerror}") from None
         while child.runs:
             self.turn()
         return child.exit_code
@@ -223,16 +231,28 @@ class Processes:
         return wave
 
     def _start(self, child: Child) -> None:
-        role = child.role
-        child.outputs = []
-        # What is logged is shown; what is only said (a banner, an address) is kept for the case that it fails.
-        said = self._pipe(child, shown=self._verbose)
-        logged = self._pipe(child, shown=True)
         child.start_at, child.up, child.silences = None, False, 0
         child.started_at = child.ask_at = time.monotonic()
         try:
+            child.process = self._spawn(child)
+        except OSError as error:
+            if not (child.keep and (child.came_up or error.errno in _PASSING)):
+                raise ChildFailed(
+                    f"{child.role.name} cannot be started: {error.strerror}"
+                ) from None
+            self._plan_restart(child, f"not started: {error.strerror}")
+
+    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+        role = child.role
+        child.outputs = []
+        with ExitStack() as theirs:
+            # What is logged is shown; what is only said (a banner, an address) is kept for the case that it fails.
+            said = self._pipe(child, shown=self._verbose)
+            theirs.callback(os.close, said)
+            logged = self._pipe(child, shown=True)
+            theirs.callback(os.close, logged)
             # In a session of its own: Ctrl-C on the terminal is ours to pass on, and its group can be killed as one.
-            child.process = subprocess.Popen(
+            return subprocess.Popen(
                 role.command,
                 env=dict(role.environ),
                 stdin=subprocess.DEVNULL,
@@ -243,11 +263,6 @@ class Processes:
                 umask=0o077,
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )
-        except OSError as error:
-            raise ChildFailed(f"{role.name} cannot be started: {error.strerror}") from None
-        finally:
-            os.close(said)
-            os.close(logged)
 
     def _pipe(self, child: Child, *, shown: bool) -> int:
         """The writing end of a new pipe; what comes out of it is the child's."""

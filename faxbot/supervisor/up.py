@@ -12,18 +12,24 @@ import os
 import secrets
 import shlex
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import faxbot
 from faxbot.config import Config
 from faxbot.errors import ConfigError
 from faxbot.supervisor import broker, keyfile, listening
 from faxbot.supervisor.console import Console
 from faxbot.supervisor.probe import Probe
 from faxbot.supervisor.processes import ChildFailed, Processes, Role, Stopped, Timing
+from faxbot.supervisor.program import faxbot_command, pasteable_path, program, with_our_folder
+
+EXAMPLE = Path(faxbot.__file__).parent.parent / "examples" / "three-pages.pdf"
+"""A document to try things with; there in a checkout only."""
+NUMBER = "+15550100000"
+"""A number that cannot be anybody's (555-01xx is kept for fiction); the simulator delivers to it."""
 
 _READY_WITHIN = 10.0
 _READY_FOR_COMMAND_WITHIN = 60.0
@@ -116,11 +122,11 @@ class _Site:
         return ""
 
     def for_command(self) -> Mapping[str, str]:
-        """The environment of the user's command."""
+        """The environment of the user's command; `faxbot` in it is this one."""
         environ = {**self._config.environ, "FAXBOT_URL": self.url}
         if (key := keyfile.read(self._config)) and not self._config.client_key:
             environ["FAXBOT_API_KEY"] = key
-        return environ
+        return with_our_folder(environ)
 
     def greeting(self, seconds: float, missing: str, *, in_clear: bool) -> list[str]:
         """What a newcomer needs to know, in a few lines; the first key itself only where a person
@@ -128,16 +134,18 @@ class _Site:
         key_file = keyfile.path(self._config)
         first = keyfile.read(self._config)
         key = f"$(cat {shlex.quote(str(key_file))})" if first else "YOUR_KEY"
-        where = "faxbot keys create --name NAME --scope fax:send"
+        where = f"{program()} keys create --name NAME --scope fax:send"
         if first:
-            where = f"{first}  (kept in {key_file})" if in_clear else str(key_file)
+            where = f"{first}  (kept in {key_file})" if in_clear else f"in {key_file}"
+        document = pasteable_path(EXAMPLE) if EXAMPLE.exists() else "FILE.pdf"
+        send = f'curl -H "X-API-Key: {key}" -F to={NUMBER} -F file=@{document} {self.url}/fax/send'
         return [
             f"faxbot answers at {self.url}, but is not ready: {missing}"
             if missing
             else f"faxbot is ready at {self.url} ({seconds:.1f} s)",
             f"  documentation  {self.url}/docs",
             f"  API key        {where}",
-            f'  send a fax     curl -H "X-API-Key: {key}" -F to=+15550100000 -F file=@FILE.pdf {self.url}/fax/send',
+            f"  send a fax     {send}",
             "  stop           Ctrl-C",
         ]
 
@@ -201,11 +209,6 @@ class _Site:
 
     def _probe(self, path: str) -> Probe:
         return Probe(self._address, _get(path, self.url.removeprefix("http://")), b"HTTP/1.1 200")
-
-
-def faxbot_command(*words: str) -> list[str]:
-    """The command line of `faxbot words...` in this very installation; the folder we stand in is kept off its path."""
-    return [sys.executable, "-P", "-m", "faxbot.cli", *words]
 
 
 @contextmanager

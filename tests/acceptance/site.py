@@ -30,6 +30,17 @@ SHORT = {
 }
 
 
+def children(service: Service) -> dict[str, psutil.Process]:
+    """The supervisor's own children by role: `broker`, `carrier`, `web`, `worker`, `beat`."""
+    found = {}
+    for child in psutil.Process(service.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it may be ending at this moment
+            words = child.cmdline()
+            role = words[words.index("faxbot.cli") + 1] if "faxbot.cli" in words else "broker"
+            found[role] = child
+    return found
+
+
 @dataclass
 class Site:
     """A running faxbot and its carrier."""
@@ -66,13 +77,7 @@ class Site:
 
     def child(self, role: str) -> psutil.Process | None:
         """The role's first process, e.g. `worker`; None while it is being started again."""
-        for process in psutil.Process(self.service.pid).children():
-            with suppress(psutil.NoSuchProcess):  # it may be ending at this moment
-                words = process.cmdline()
-                ours = "faxbot.cli" in words
-                if role in words if ours else role == "broker":
-                    return process
-        return None
+        return children(self.service).get(role)
 
     def kill(self, role: str) -> None:
         """kill -9 a role's first process, and wait until it was started again."""

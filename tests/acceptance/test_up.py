@@ -20,6 +20,7 @@ import pytest
 import requests
 from reportlab.pdfgen.canvas import Canvas
 
+from tests.acceptance.site import children
 from tests.conftest import StartService
 from tests.ground import eventually, is_alive
 from tests.installation import FAXBOT, Installation, Service, Stores
@@ -91,17 +92,6 @@ def send(service: Service, document: Path, *words: str) -> dict[str, Any]:
     return fax
 
 
-def children(service: Service) -> dict[str, psutil.Process]:
-    """The supervisor's own children by role."""
-    found = {}
-    for child in psutil.Process(service.pid).children():
-        with suppress(psutil.NoSuchProcess):
-            words = child.cmdline()
-            role = words[words.index("faxbot.cli") + 1] if "faxbot.cli" in words else "broker"
-            found[role] = child
-    return found
-
-
 def test_a_fax_goes_all_the_way_and_nothing_is_left(
     store: Installation, start_service: StartService, document: Path
 ) -> None:
@@ -161,6 +151,24 @@ def test_every_role_comes_back_after_a_kill_and_leaves_no_child_behind(
     assert send(service, document)["status"] == "delivered"
     zombies = [p for p in supervisor.children(recursive=True) if p.status() == psutil.STATUS_ZOMBIE]
     assert zombies == []
+
+
+def test_a_killed_clock_starts_again_without_a_fright(
+    embedded: Installation, start_service: StartService
+) -> None:
+    # What a kill may leave of the file in which Celery's own choice of a clock keeps its memory.
+    (embedded.data_dir / "beat-schedule").write_bytes(b"cut off in the middle")
+    service = start_service(embedded, "up", "-v")
+
+    def starts() -> int:
+        return service.output().count("beat: Starting...")
+
+    eventually(lambda: starts() == 1)
+    children(service)["beat"].kill()
+    eventually(lambda: starts() == 2)
+
+    lines = [line for line in service.output().splitlines() if line.startswith("beat ")]
+    assert [line for line in lines if "ERROR" in line or "Traceback" in line] == []
 
 
 def test_a_restart_of_web_refuses_nobody(running: Service) -> None:
@@ -227,7 +235,8 @@ def test_production_makes_no_first_key(run: Run, embedded: Installation) -> None
 def test_a_command_runs_when_all_is_ready_and_decides_the_exit_code(
     run: Run, document: Path
 ) -> None:
-    ended = run("up", "--", FAXBOT, "send", document, *TO, "--wait")
+    # As in the help: `faxbot` is this one, whatever the PATH says.
+    ended = run("up", "--", "faxbot", "send", document, *TO, "--wait", PATH="/usr/bin:/bin")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1].split()[2:] == [
         "FAX_DELIVERED",
@@ -248,7 +257,7 @@ def test_a_command_that_is_not_there_ends_everything(run: Run) -> None:
     ended = run("up", "no-such-command")
 
     assert ended.returncode == 1
-    assert "the command cannot be run: No such file or directory" in ended.stderr
+    assert "no-such-command cannot be run: No such file or directory" in ended.stderr
 
 
 def test_the_demo_delivers_one_fax_and_up_still_has_it(
@@ -269,9 +278,40 @@ def test_the_demo_delivers_one_fax_and_up_still_has_it(
     service = start_service(embedded, "up")
     fax = service.request("GET", f"/fax/{accepted.split()[1]}", headers={"X-API-Key": token}).json()
     assert fax["status"] == "delivered"
-    eventually(lambda: "faxbot is ready at" in service.output())
-    assert "first-api-key" in service.output()
+    eventually(lambda: "stop           Ctrl-C" in service.output())
+    assert f"API key        in {embedded.data_dir}/first-api-key" in service.output()
     assert token not in service.output()  # a log keeps no key
+    (example,) = re.findall(r"-F file=@(\S+)", service.output())
+    assert (embedded.folder / example).is_file()
+
+
+def test_what_the_demo_says_at_its_end_can_be_pasted(
+    run: Run, embedded: Installation, document: Path
+) -> None:
+    ended = run("demo", document, FAXBOT_PORT="0")
+
+    assert ended.returncode == 0, ended.stderr
+    _, serve, send = ended.stdout.partition("The fax and its timeline")[2].splitlines()
+    assert f"FAX_DATA_DIR={embedded.data_dir} " in serve
+    assert f"FAX_DATA_DIR={embedded.data_dir} " in send
+    assert ":0/" not in serve
+    assert document.name in send
+
+
+def test_a_demo_whose_fax_is_held_ends_and_says_why_and_what_helps(
+    run: Run, document: Path
+) -> None:
+    refused = ("--to", "+15550100401", "--wait", "--timeout", "4")
+    ended = run("up", "--", "faxbot", "send", document, *refused)
+    assert ended.returncode == 1
+    assert "FAX_HELD" in ended.stdout
+
+    ended = run("demo", document, "--timeout", "5")  # the carrier rests now
+
+    assert ended.returncode == 1
+    assert "On hold: " in ended.stdout
+    assert "still held after 5 s" in ended.stderr
+    assert "FAX_DATA_DIR=faxdata-fresh" in ended.stderr
 
 
 def test_a_person_at_a_terminal_is_shown_the_first_key(embedded: Installation) -> None:
@@ -389,7 +429,9 @@ def test_a_provider_that_is_not_there_is_said_and_the_rest_serves(
     )
     try:
         eventually(lambda: "but is not ready: " in service.output(), 30)
-        assert "There is no plugin 'carrier-pigeon'" in service.output()
+        early, _, late = service.output().partition("faxbot answers at")
+        assert "FAX_BACKEND=carrier-pigeon: There is no plugin 'carrier-pigeon'" in early
+        assert "There is no plugin 'carrier-pigeon'" in late
         assert service.request("GET", "/health").status_code == 200
     finally:
         service.stop()

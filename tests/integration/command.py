@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,30 @@ def environment(installation: Installation, changes: dict[str, str]) -> dict[str
     return {**installation.env, **changes}
 
 
+class Heard(io.StringIO):
+    """An output that hands on what is written, as it is written."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def write(self, text: str) -> int:
+        self._hear(text)
+        return super().write(text)
+
+
 def run(installation: Installation, *words: str | Path, **changes: str) -> Ended:
     """`faxbot words...` in the installation, with `changes` to its environment; in this process, which saves half a
     second of imports each time."""
+    return run_heard(installation, lambda _: None, *words, **changes)
+
+
+def run_heard(
+    installation: Installation, hear: Callable[[str], None], *words: str | Path, **changes: str
+) -> Ended:
+    """The same; `hear` is given its errors as they come."""
     env = environment(installation, changes)
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.StringIO(), Heard(hear)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         for name in set(ENVIRONMENT) - set(env):
             patch.delenv(name)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.installation import Installation
-from tests.integration.command import ID, first_key, one_line, run
+from tests.integration.command import ID, first_key, one_line, run, run_heard
 from tests.servers import free_port
 
 PDF = b"%PDF-1.7 stands for a document; the server decides what it is"
@@ -138,14 +138,17 @@ def test_a_server_that_is_only_just_starting_is_waited_for(
 ) -> None:
     port = free_port()
     later: list[ThreadingHTTPServer] = []
-    timer = threading.Timer(0.5, lambda: later.append(start_server([accepted()], port)[1]))
-    timer.start()
-    ended = run(embedded, "send", document, *TO, FAXBOT_PORT=str(port))
-    timer.join()
+
+    def start_when_missed(line: str) -> None:
+        if "trying again in" in line and not later:
+            later.append(start_server([accepted()], port)[1])
+
+    ended = run_heard(embedded, start_when_missed, "send", document, *TO, FAXBOT_PORT=str(port))
     later[0].shutdown()
     later[0].server_close()
 
     assert ended.code == 0
+    assert "cannot be reached" in one_line(ended.err.splitlines()[0])
     assert f"fax {ID} is accepted, 3 pages" in ended.out
 
 
@@ -206,11 +209,11 @@ def test_all_options_reach_the_server_and_no_other(
                 detail="Some fields are not valid.",
                 errors={"to": ["Not a number."]},
             ),
-            "faxbot: Some fields are not valid.; to: Not a number.",
+            "faxbot: Some fields are not valid. to: Not a number.",
         ),
         (
-            problem("unauthenticated", 401, detail="An API key is needed."),
-            "faxbot: An API key is needed. (--key, FAXBOT_API_KEY)",
+            problem("forbidden", 403, detail="This key may not do that."),
+            "faxbot: This key may not do that. (--key, FAXBOT_API_KEY)",
         ),
         (
             (200, b"<html>welcome"),
@@ -234,10 +237,22 @@ def test_a_refusal_is_one_line_and_final(
     line: str,
 ) -> None:
     server = answering(answer)
-    ended = run(embedded, "send", document, *TO, "--url", server.url)
+    ended = run(embedded, "send", document, *TO, "--url", server.url, "--key", "k")
 
     assert (ended.code, ended.out, one_line(ended.err)) == (1, "", line)
     assert len(server.asked) == 1
+
+
+def test_without_a_key_it_says_where_one_was_looked_for(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    server = answering(problem("unauthenticated", 401, detail="An API key is needed."))
+    for words in (["send", document, *TO], ["status", ID]):
+        ended = run(embedded, *words, "--url", server.url)
+        assert one_line(ended.err) == (
+            "faxbot: An API key is needed. (--key, FAXBOT_API_KEY; "
+            f"{first_key(embedded)} was looked for and is not there)"
+        )
 
 
 def test_nobody_there_says_so_at_once_and_gives_up_in_the_end(
@@ -379,8 +394,46 @@ def test_waiting_ends_after_its_time(
     ended = run(embedded, "send", document, *TO, "--wait", "--timeout", "0.5", "--url", server.url)
 
     assert ended.code == 1
-    assert (
-        one_line(ended.err) == f"faxbot: still queued after 0.5 s; it goes on: faxbot status {ID}"
+    said = one_line(ended.err)
+    assert said.startswith("faxbot: still queued after 0.5 s; see how it goes on with: ")
+    assert said.endswith(f"faxbot status {ID}")
+
+
+HOLDING = {
+    "id": ID,
+    "status": "held",
+    "explanation": "On hold: the carrier refused the account: check credentials and funds.",
+    "next_at": "2026-11-20T12:05:00Z",
+}
+
+
+def test_waiting_says_what_a_silent_fax_waits_for_and_how_to_leave(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    held = event(2, "FAX_HELD", "held", 1, reason="account_refused")
+    # One body for both questions: the timeline, and how the fax stands.
+    server = answering(accepted(), (200, {"events": [STORY[0], held], "attempts": [], **HOLDING}))
+    ended = run(embedded, "send", document, *TO, "--wait", "--timeout", "4", "--url", server.url)
+
+    assert ended.code == 1
+    *_, last = ended.out.splitlines()
+    assert last.startswith(f"       ...  {HOLDING['explanation']} Next look at 12:05:00 UTC.")
+    assert f"faxbot cancel {ID}` gives it up" in last
+    assert ended.out.count("On hold") == 1
+    assert "still held after 4 s" in one_line(ended.err)
+
+
+def test_what_was_learnt_late_says_when(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    wish = event(2, "FAX_CANCEL_REQUESTED", "queued", 26.71)
+    at = {"recorded_at": "2026-11-20T12:00:27.500+00:00"}
+    done = event(3, "FAX_DELIVERED", "delivered", 0.99, pages=3, pages_sent=3, **at)
+    server = answering(accepted(), told(STORY[0], wish, done))
+    ended = run(embedded, "send", document, *TO, "--wait", "--url", server.url)
+
+    assert ended.out.splitlines()[-1] == (
+        "   +0.99 s  FAX_DELIVERED         3 of 3 pages confirmed (learnt at +27.50 s)"
     )
 
 
@@ -405,3 +458,58 @@ def test_status_says_where_a_fax_stands_and_why(
     server.answers = [(200, fax), told(*STORY)]
     as_json = run(embedded, "status", ID, "--events", "--json", "--url", server.url).json
     assert (as_json["status"], len(as_json["events"])) == ("retrying", 7)
+
+
+def fax(number: int, status: str) -> dict[str, object]:
+    return {
+        "id": f"{number:032x}",
+        "status": status,
+        "to": "+1555*****00",
+        "pages": 3 if number else None,
+        "created_at": "2026-11-20T12:00:00+00:00",
+    }
+
+
+def test_a_list_is_one_line_a_fax(embedded: Installation, answering: Callable[..., Server]) -> None:
+    page = {"items": [fax(1, "delivered"), fax(0, "held")], "next": None}
+    server = answering((200, page))
+    ended = run(embedded, "list", "--url", server.url)
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        f"{1:032x}  delivered   2026-11-20 12:00:00Z    3  +1555*****00",
+        f"{0:032x}  held        2026-11-20 12:00:00Z       +1555*****00",
+    ]
+    assert run(embedded, "list", "--json", "--url", server.url).json == page
+
+
+def test_a_list_can_be_narrowed_and_says_when_there_is_more(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    server = answering((200, {"items": [fax(1, "held")], "next": "abc"}))
+    ended = run(embedded, "list", "--status", "held", "--limit", "1", "--url", server.url)
+
+    ((method, path, _, _),) = server.asked
+    assert (method, path) == ("GET", "/fax?limit=1&status=held")
+    assert "there are more" in ended.err
+    server.answers = [(200, {"items": [], "next": None})]
+    assert "no faxes yet" in run(embedded, "list", "--url", server.url).err
+
+
+def test_a_cancel_says_what_came_of_it(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    server = answering(
+        (200, {"id": ID, "status": "cancelled", "explanation": "Cancelled as asked."})
+    )
+    ended = run(embedded, "cancel", ID, "--url", server.url)
+    assert (ended.code, ended.out, ended.err) == (0, "cancelled: Cancelled as asked.\n", "")
+    assert [asked[:2] for asked in server.asked] == [("POST", f"/fax/{ID}/cancel")]
+
+    server.answers = [(202, {"id": ID, "status": "sent", "explanation": "A cancel was asked for."})]
+    assert f"faxbot status {ID}" in run(embedded, "cancel", ID, "--url", server.url).err
+    server.answers = [
+        problem("not-possible-in-this-state", 409, detail="the fax is failed already")
+    ]
+    ended = run(embedded, "cancel", ID, "--url", server.url)
+    assert (ended.code, one_line(ended.err)) == (1, "faxbot: the fax is failed already")

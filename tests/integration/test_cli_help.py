@@ -65,7 +65,7 @@ FOREIGN = {"alembic", "celery", "flask", "gunicorn", "pikepdf", "psycopg", "redi
 @pytest.mark.parametrize(
     ("words", "never"),
     [
-        ((), FOREIGN | {"requests", "faxbot.supervisor"}),
+        ((), FOREIGN | {"requests", "faxbot.supervisor.processes"}),
         (("up",), FOREIGN | {"requests", "faxbot.tasks", "faxbot.web"}),
         (("demo",), FOREIGN | {"requests"}),
         (("send",), FOREIGN | {"faxbot.supervisor.processes"}),
@@ -80,6 +80,31 @@ def test_a_command_loads_nothing_that_only_others_need(
     words: tuple[str, ...], never: set[str]
 ) -> None:
     assert loaded(*words, "--help") & never == set()
+
+
+@pytest.mark.parametrize("group", [None, "carrier", "keys", "plugins", "db"])
+def test_no_line_in_a_list_of_commands_is_cut_off(
+    group: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run([group, "--help"] if group else ["--help"])
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("send", "128"),
+        ("send", "default: fine"),
+        ("send", "printable ASCII"),
+        ("up", "carrier"),
+        ("demo", "examples/three-pages.pdf"),
+    ],
+)
+def test_help_names_defaults_and_limits(
+    command: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run([command, "--help"])
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +151,18 @@ def test_a_wrong_setting_is_one_line_that_names_it(
 
     assert ended.code == 1
     assert one_line(ended.err) == "faxbot: FAXBOT_PORT is not a whole number"
+
+
+@pytest.mark.parametrize("words", [["up"], ["demo"], ["db", "upgrade"]])
+def test_a_folder_without_permission_names_the_setting(
+    embedded: Installation, words: list[str]
+) -> None:
+    # Nobody, root included, makes a folder there.
+    ended = run_process(embedded, *words, FAX_DATA_DIR="/sys/faxdata")
+
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
+    assert "(/sys/faxdata): set FAX_DATA_DIR to a folder where you may write" in last
 
 
 def test_a_data_folder_that_cannot_be_is_one_line(embedded: Installation) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import stat
 
-from faxbot import db, schema
-from tests.installation import Installation
+import pytest
+
+from faxbot import db, identity, schema, wiring
+from tests.installation import FAXBOT, Installation
 from tests.integration.command import first_key, one_line, run
 from tests.servers import free_port
 
@@ -43,24 +45,67 @@ def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation)
     assert "faxbot keys revoke" in ended.err
 
 
+def test_commands_in_hints_can_be_pasted(embedded: Installation) -> None:
+    create = ("keys", "create", "--name", "n", "--scope", "*")
+    elsewhere = run(embedded, *create, PATH="/usr/bin:/bin")
+    assert f": {FAXBOT} keys revoke" in elsewhere.err
+    assert f"`{FAXBOT} keys list`" in run(embedded, "keys", "revoke", "0", PATH="/usr/bin").err
+
+    on_the_path = run(embedded, *create, PATH=f"/usr/bin:{FAXBOT.parent}")
+    assert ": faxbot keys revoke" in on_the_path.err
+
+
+def test_the_time_of_last_use_says_that_it_is_about(embedded: Installation) -> None:
+    key = run(embedded, "keys", "create", "--name", "n", "--scope", "*", "--json").json["key"]
+    runtime = wiring.build(embedded.config())
+    identity.authenticate(runtime, key)
+    runtime.close()
+
+    assert re.search(r"used about \d{4}-", run(embedded, "keys", "list").out)
+
+
 def test_an_unknown_key_id_and_a_bad_name_are_one_line(embedded: Installation) -> None:
     ended = run(embedded, "keys", "revoke", "0123456789ab")
-    assert (ended.code, one_line(ended.err)) == (
-        1,
-        "faxbot: there is no key of that id: faxbot keys list shows all",
+    assert ended.code == 1
+    assert re.fullmatch(
+        r"faxbot: there is no key of that id: `\S*faxbot keys list` shows all", one_line(ended.err)
     )
     ended = run(embedded, "keys", "create", "--name", "", "--scope", "*")
     assert ended.code == 1
     assert "name: " in one_line(ended.err)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["keys", "list"],
+        ["keys", "revoke", "0123456789ab"],
+        ["keys", "create", "--name", "n", "--scope", "*"],
+        ["db", "check"],
+        ["plugins", "list"],
+        ["plugins", "validate"],
+    ],
+)
+def test_a_command_in_the_wrong_folder_makes_nothing_there(
+    embedded: Installation, words: list[str]
+) -> None:
+    elsewhere = embedded.folder / "elsewhere"
+    ended = run(embedded, *words, FAX_DATA_DIR=str(elsewhere))
+
+    assert not elsewhere.exists()
+    if words[0] != "plugins":
+        assert ended.code == 1
+        assert f"there is no database in {elsewhere} (FAX_DATA_DIR)" in one_line(ended.err)
+
+
 def test_a_database_without_schema_names_the_mend(embedded: Installation) -> None:
-    ended = run(embedded, "keys", "list", FAX_DATA_DIR=str(embedded.folder / "new"))
-    assert ended.code == 1
-    assert "faxbot db upgrade" in one_line(ended.err)
-    ended = run(embedded, "db", "check", FAX_DATA_DIR=str(embedded.folder / "new"))
-    assert ended.code == 1
-    assert "faxbot db upgrade" in one_line(ended.err)
+    empty = embedded.folder / "empty"
+    empty.mkdir()
+    (empty / "faxbot.db").touch()
+    for words in (("keys", "list"), ("db", "check")):
+        ended = run(embedded, *words, FAX_DATA_DIR=str(empty))
+        assert ended.code == 1
+        assert re.search(r"run `\S*faxbot db upgrade`", one_line(ended.err))
 
 
 def test_a_database_that_is_away_is_one_line(embedded: Installation) -> None:
@@ -163,9 +208,19 @@ def test_plugins_are_listed_shown_and_validated(embedded: Installation) -> None:
     shown = run(embedded, "plugins", "show", "simulator", **here)
     assert shown.code == 0
     assert "SIMULATOR_SECRET" in shown.out
+    assert "(simulator, provider, plugin contract" in shown.out
     as_json = run(embedded, "plugins", "show", "simulator", "--json", **here)
     assert as_json.json["fault"] is None
     assert secret not in shown.out + as_json.out
+
+
+def test_what_faxbot_up_sets_itself_is_said_to_be_so(embedded: Installation) -> None:
+    bare = run(embedded, "plugins", "show", "simulator").out
+    assert "not needed under" in bare
+
+    own = run(embedded, "plugins", "show", "simulator", SIMULATOR_BASE_URL="http://127.0.0.1:1").out
+    assert "SIMULATOR_SECRET" in own
+    assert "not needed under" not in own
 
 
 def test_an_unsound_manifest_fails_validation_with_its_fault(embedded: Installation) -> None:
