@@ -23,7 +23,7 @@ import psutil
 
 T = TypeVar("T")
 
-ENVIRONMENT: Mapping[str, str] = os.environ  # noqa: TID251 - the tests' one look at it
+ENVIRONMENT: Mapping[str, str] = os.environ
 MARK = "FAXBOT_TEST_FOLDER"
 
 

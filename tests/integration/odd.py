@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from faxbot.db import utcnow
 from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, Receipt, Update
@@ -21,6 +21,8 @@ from faxbot.providers.simulator import SimulatorProvider
 from faxbot.runtime import Runtime
 from faxbot.storage.local import LocalStorage
 
+A = TypeVar("A")
+R = TypeVar("R")
 Deed = Callable[[Callable[[Any], Any], Any], Any]
 """(what the simulator's client would do, the argument) -> the answer."""
 
@@ -36,8 +38,19 @@ def raises(error: BaseException) -> Deed:
     return deed
 
 
+def news(**facts: Any) -> Update:
+    """An update of whatever kinds, as a careless plugin makes it."""
+    return Update(**facts)
+
+
 class Vanished(BaseException):
     """The worker is gone: no code of ours runs any more, as after kill -9."""
+
+
+def taken_and_gone(usual: Callable[[OutboundFax], Receipt], fax: OutboundFax) -> object:
+    """The carrier takes the fax, and the worker vanishes before it can write that down."""
+    usual(fax)
+    raise Vanished
 
 
 class Odd(SimulatorProvider):
@@ -48,23 +61,24 @@ class Odd(SimulatorProvider):
         self.does: dict[str, Deed] = {}
 
     def send(self, fax: OutboundFax) -> Receipt:
-        return self._do("send", super().send, fax)  # type: ignore[no-any-return]
+        return self._do("send", super().send, fax)
 
     def look_up(self, tag: str) -> Update:
-        return self._do("look_up", super().look_up, tag)  # type: ignore[no-any-return]
+        return self._do("look_up", super().look_up, tag)
 
     def fetch(self, external_id: str) -> Update:
-        return self._do("fetch", super().fetch, external_id)  # type: ignore[no-any-return]
+        return self._do("fetch", super().fetch, external_id)
 
     def cancel(self, external_id: str) -> None:
         self._do("cancel", super().cancel, external_id)
 
     def read_callback(self, request: CallbackRequest) -> list[Update]:
-        return self._do("read_callback", super().read_callback, request)  # type: ignore[no-any-return]
+        return self._do("read_callback", super().read_callback, request)
 
-    def _do(self, name: str, usual: Callable[[Any], Any], argument: Any) -> Any:
+    def _do(self, name: str, usual: Callable[[A], R], argument: A) -> R:
         deed = self.does.get(name)
-        return usual(argument) if deed is None else deed(usual, argument)
+        answer: R = usual(argument) if deed is None else deed(usual, argument)
+        return answer
 
 
 class LateStorage(LocalStorage):

@@ -133,7 +133,7 @@ class Site:
         job_id = self.submit(to, **wish).job_id
         with self.runtime.database.transaction() as session:
             document = session.scalars(sa.select(Artifact).filter_by(job_id=job_id)).one()
-            row = {name: getattr(document, name) for name in Artifact.__table__.columns.keys()}  # noqa: SIM118
+            row = {each.key: getattr(document, each.key) for each in Artifact.__table__.columns}
             session.add(Artifact(**{**row, "id": new_id(), "role": "pages"}))
         return job_id
 

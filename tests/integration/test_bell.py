@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from tests.ground import Ground
 from tests.integration.site import ACTOR, Site
 from tests.misbehaving import Server, answering, hanging_up, silent
 from tests.servers import RedisServer
+from tests.threads import at_once
 
 ID = "01a1f8d63c7f7fcaa2e1f998a1736eb0"
 SEND = "faxbot.send_fax"
@@ -133,17 +133,9 @@ def test_a_frozen_broker_costs_the_first_a_moment_and_the_next_nothing(
 def test_all_threads_of_a_frozen_broker_are_back_soon(redis: RedisServer, config: Config) -> None:
     ring = quick_bell(config)
     redis.freeze()
-    took: list[float] = []
-    threads = [
-        threading.Thread(target=lambda: took.append(seconds_for(lambda: ring(SEND, ID))))
-        for _ in range(config.web_threads)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
-    assert len(took) == config.web_threads
+    took = at_once(config.web_threads, lambda _: seconds_for(lambda: ring(SEND, ID)))
+
     assert max(took) < 1.5
 
 

@@ -20,6 +20,7 @@ from faxbot.errors import (
 from faxbot.models import ProviderState
 from tests.integration.odd import raises
 from tests.integration.site import Site
+from tests.threads import at_once
 
 
 def note(site: Site, error: NotSent, *, account: str = "default") -> None:
@@ -81,11 +82,7 @@ def test_workers_that_are_refused_at_once_all_keep_their_outcome(site: Site) -> 
         return raises(AccountRefused())(usual, fax)
 
     site.odd.does["send"] = refuse_together
-    workers = [threading.Thread(target=sending.attempt, args=(site.runtime, fax)) for fax in faxes]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(len(faxes), lambda number: sending.attempt(site.runtime, faxes[number]))
 
     assert [site.story(fax) for fax in faxes] == ["QUEUED SUBMITTING HELD"] * len(faxes)
     assert site.count(ProviderState) == 1

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from faxbot import callbacks, sending
+from faxbot.crypto import Keyring
 from faxbot.errors import NotFound, Unauthenticated
 from faxbot.models import Attempt, Callback
 from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
+from faxbot.plugins.loader import Plugins
+from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.odd import Deed, Vanished, answers, raises
+from tests.integration.odd import Deed, Vanished, answers, news, raises, taken_and_gone
 from tests.integration.site import Site, open_site
+from tests.threads import at_once
 
 
 def stored(site: Site) -> list[Callback]:
@@ -63,17 +68,8 @@ def test_what_is_not_the_carriers_is_refused_and_leaves_nothing(site: Site) -> N
 def test_a_repeat_is_stored_once_also_when_it_comes_many_times_at_once(site: Site) -> None:
     job_id = site.sent("0044")
     request = site.callback(site.final_at_carrier(job_id))
-    gate = threading.Barrier(6)
 
-    def post() -> None:
-        gate.wait(10)
-        site.receive(request)
-
-    posts = [threading.Thread(target=post) for _ in range(6)]
-    for thread in posts:
-        thread.start()
-    for thread in posts:
-        thread.join()
+    at_once(6, lambda _: site.receive(request))
     assert len(stored(site)) == len(site.rung) == 1
 
     site.work()
@@ -248,12 +244,8 @@ def test_a_callback_that_names_the_tag_settles_an_unknown_outcome(site: Site) ->
 
 
 def test_a_callback_revives_the_fax_of_a_vanished_worker(site: Site) -> None:
-    def vanish(usual: Any, fax: OutboundFax) -> object:
-        usual(fax)
-        raise Vanished
-
     job_id = site.fax("0044")
-    site.odd.does["send"] = vanish
+    site.odd.does["send"] = taken_and_gone
     with pytest.raises(Vanished):
         sending.attempt(site.runtime, job_id)
     site.receive(site.callback(site.final_at_carrier(job_id)))
@@ -299,9 +291,9 @@ UNREADABLE: tuple[Deed, ...] = (
     raises(RecursionError(SECRET)),
     answers(None),
     answers([None]),
-    answers([Update(State.DELIVERED, tag=5)]),  # type: ignore[arg-type]
+    answers([news(state=State.DELIVERED, tag=5)]),
     answers([Update(State.DELIVERED, external_id="x" * 256)]),
-    answers([Update("delivered", tag="x")]),  # type: ignore[arg-type]
+    answers([news(state="delivered", tag="x")]),
     answers(5),
 )
 
@@ -334,10 +326,45 @@ def test_a_callback_without_news_is_done_with(site: Site) -> None:
     assert stored(site)[0].outcome == "nothing"
 
 
-def test_a_plugin_that_is_gone_leaves_its_callbacks_unread_and_nothing_breaks(
+def test_a_provider_that_takes_no_callbacks_gets_none(
     store: Installation, carrier_of_all: SimulatorProcess
 ) -> None:
     with open_site(store, carrier_of_all, without=["status_callback"]) as site:
         with pytest.raises(NotFound):
             site.receive(site.signed(b"{}"))
         assert stored(site) == []
+
+
+def plugin_gone(runtime: Runtime) -> Runtime:
+    """Its package is not installed any more."""
+    nothing = Plugins((), (), environ={}, make_context=lambda *_: pytest.fail("nobody starts"))
+    return replace(runtime, plugins=nothing)
+
+
+def key_gone(runtime: Runtime) -> Runtime:
+    """The master key is another one, which does not open what was sealed before."""
+    return replace(runtime, keyring=Keyring({"other": bytes(32)}, "other"))
+
+
+@pytest.mark.parametrize("lacking", [plugin_gone, key_gone])
+def test_a_callback_waits_while_its_plugin_or_its_key_is_gone_and_is_applied_when_it_is_back(
+    site: Site, lacking: Callable[[Runtime], Runtime]
+) -> None:
+    job_id = site.sent("0044")
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    whole = site.runtime
+
+    site.runtime = lacking(whole)
+    for tries in (1, 2):
+        site.work()
+        (callback,) = stored(site)
+        assert (callback.outcome, callback.applied_at, callback.tries) == (None, None, tries)
+        assert callback.next_at is not None
+        assert callback.next_at > site.now
+        site.now = callback.next_at
+        assert callbacks.announce_waiting(site.runtime) == 1
+
+    site.runtime = whole
+    site.work()
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
+    assert stored(site)[0].outcome == "applied"

@@ -20,6 +20,7 @@ from tests.ground import eventually
 from tests.installation import Installation, Stores
 from tests.integration.site import Site, number, open_site
 from tests.servers import Postgres, RedisServer
+from tests.threads import at_once
 
 
 def put(site: Site, status: Status, **values: object) -> str:
@@ -94,20 +95,10 @@ def test_what_is_not_due_or_not_there_is_not_claimed(site: Site) -> None:
 
 def test_of_many_claims_at_once_one_wins(site: Site) -> None:
     job_id = site.submit(number()).job_id
-    gate, won = threading.Barrier(8), []
 
-    def take() -> None:
-        gate.wait(10)
-        if claims.claim(site.runtime, job_id) is not None:
-            won.append(1)
+    taken = at_once(8, lambda _: claims.claim(site.runtime, job_id))
 
-    takers = [threading.Thread(target=take) for _ in range(8)]
-    for taker in takers:
-        taker.start()
-    for taker in takers:
-        taker.join()
-
-    assert won == [1]
+    assert sum(claim is not None for claim in taken) == 1
     assert site.job(job_id).fence == 1
 
 
@@ -165,6 +156,29 @@ def test_a_lease_is_prolonged_while_its_worker_works_and_no_longer(
                 until = site.now + timedelta(seconds=0.5)
                 eventually(lambda: site.job(other).lease_until == until)
         assert site.job(job_id).lease_until is None, "given back, and taken again by the heartbeat"
+
+
+def test_a_lease_that_could_not_be_prolonged_once_is_prolonged_the_next_time(
+    store: Installation, carrier_of_all: SimulatorProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = {"FAXBOT_LEASE_SECONDS": "0.5", "FAXBOT_HEARTBEAT_SECONDS": "0.1"}
+    with open_site(store, carrier_of_all, **short) as site:
+        job = claims.claim(site.runtime, site.submit(number()).job_id)
+        assert job is not None
+        failed = threading.Event()
+
+        def fail_once(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+            if "lease_until" in text and text.startswith("UPDATE") and not failed.is_set():
+                failed.set()
+                raise sa.exc.OperationalError(text, None, Exception("the connection is gone"))
+
+        sa.event.listen(site.runtime.database.engine, "before_cursor_execute", fail_once)
+        with claims.keeping(site.runtime, job):
+            site.now += timedelta(seconds=30)
+            until = site.now + timedelta(seconds=0.5)
+            eventually(lambda: site.job(job.id).lease_until == until)
+    assert failed.is_set()
+    assert [record.message for record in caplog.records] == ["leases not prolonged"]
 
 
 def test_a_claim_that_was_taken_over_is_not_prolonged(
@@ -236,9 +250,9 @@ def test_a_final_fax_is_never_announced(site: Site) -> None:
     for status in TERMINAL:
         put(site, status, next_at=site.now, rung_at=None)
 
-    assert [claims.announce_due(site.runtime, status) for status in Status if status in OPEN] == [
-        0
-    ] * len(OPEN)
+    for status in Status:
+        assert claims.announce_due(site.runtime, status) == 0, status
+    assert site.rung == []
 
 
 def test_beat_dead_for_three_hours_and_all_is_caught_up_oldest_first(site: Site) -> None:
@@ -255,17 +269,8 @@ def test_beat_dead_for_three_hours_and_all_is_caught_up_oldest_first(site: Site)
 
 def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:
     faxes = {put(site, Status.QUEUED, rung_at=None) for _ in range(12)}
-    gate = threading.Barrier(4)
 
-    def sweep() -> None:
-        gate.wait(10)
-        claims.announce_due(site.runtime, Status.QUEUED)
-
-    sweeps = [threading.Thread(target=sweep) for _ in range(4)]
-    for thread in sweeps:
-        thread.start()
-    for thread in sweeps:
-        thread.join()
+    at_once(4, lambda _: claims.announce_due(site.runtime, Status.QUEUED))
 
     assert sorted(row for _, row in site.rung) == sorted(faxes)
 
@@ -335,7 +340,8 @@ def test_the_sweep_and_the_look_for_callbacks_do_not_walk_through_what_is_done(s
             plans.append(str(cursor.fetchall()))
             cursor.close()
 
-    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    for engine in (database.engine, database.reader):
+        sa.event.listen(engine, "before_cursor_execute", explain)
     claims.announce_due(site.runtime, Status.QUEUED)
     health.ready(site.runtime)
     callbacks.announce_waiting(site.runtime)

@@ -13,8 +13,9 @@ from faxbot.events import CAUSES, Status
 from faxbot.plugins.base import OutboundFax, Receipt, State, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.odd import Vanished, answers
+from tests.integration.odd import Vanished, answers, news, raises
 from tests.integration.site import Site, open_site
+from tests.threads import at_once
 
 # Uncertain ----------------------------------------------------------------------------------------
 
@@ -73,13 +74,7 @@ def test_ten_bells_at_once_are_one_look_up(site: Site) -> None:
     job_id = site.sent("0500")
     site.work()
     site.now += timedelta(seconds=60)
-    askers = [
-        threading.Thread(target=followup.look_up, args=(site.runtime, job_id)) for _ in range(10)
-    ]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+    at_once(10, lambda _: followup.look_up(site.runtime, job_id))
 
     attempt = site.attempt(job_id)
     assert (attempt.absences, attempt.looks) == (1, 2)
@@ -182,11 +177,8 @@ def test_a_carrier_that_breaks_at_a_fax_each_time_gets_it_ever_more_seldom(site:
 def test_a_worker_that_vanished_before_its_call_costs_a_new_attempt_once_absence_is_proven(
     site: Site,
 ) -> None:
-    def vanish(_usual: Any, _fax: OutboundFax) -> object:
-        raise Vanished
-
     job_id = site.fax()
-    site.odd.does["send"] = vanish
+    site.odd.does["send"] = raises(Vanished())
     with pytest.raises(Vanished):
         sending.attempt(site.runtime, job_id)
     del site.odd.does["send"]
@@ -225,11 +217,11 @@ NONSENSE: tuple[object, ...] = (
     None,
     "delivered",
     {"state": "delivered"},
-    Update("delivered", external_id="x"),  # type: ignore[arg-type]
-    Update(State.DELIVERED, external_id=5),  # type: ignore[arg-type]
+    news(state="delivered", external_id="x"),
+    news(state=State.DELIVERED, external_id=5),
     Update(State.DELIVERED, external_id="x" * 256),
     Update(State.DELIVERED, external_id="nul\0"),
-    Update(State.FAILED, tag=b"x"),  # type: ignore[arg-type]
+    news(state=State.FAILED, tag=b"x"),
 )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from faxbot.jobs import Answer
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from tests.ground import eventually
 from tests.integration.site import ACTOR, Site
+from tests.threads import at_once
 
 TABLES = (Job, FaxEvent, Artifact, JobTag, IdempotencyKey)
 TO = "+15550107700"
@@ -158,7 +158,7 @@ runtime.close()
 def another_process(site: Site, mode: str, count: int = 1) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", _OTHER_PROCESS, mode, str(count)],
-        env=dict(site.runtime.config.environ) | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109
+        env=dict(site.runtime.config.environ) | {"PYTHONPATH": str(Path.cwd())},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -213,26 +213,19 @@ def test_a_process_that_dies_in_flight_leaves_its_key_free_and_no_row(site: Site
 
 
 def test_fifty_at_once_from_threads_and_processes_make_one_fax(site: Site) -> None:
-    bodies: set[str] = set()
-
-    def until_answered() -> None:
+    def until_answered() -> str:
         while True:
             try:
-                bodies.add(bare(site).body.decode())
-                return
+                return bare(site).body.decode()
             except KeyInFlight:
                 continue
 
     with another_process(site, "many", 20) as one, another_process(site, "many", 20) as two:
-        threads = [threading.Thread(target=until_answered) for _ in range(10)]
         for process in (one, two):
             assert process.stdin is not None
             process.stdin.write("x")
             process.stdin.flush()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        bodies = set(at_once(10, lambda _: until_answered()))
         for process in (one, two):
             bodies |= set(process.communicate(timeout=60)[0].split())
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from faxbot.errors import (
 )
 from tests.documents import hostile, look, make
 from tests.documents.make import Sheet
+from tests.threads import at_once
 
 LIMITS = Limits(max_pages=50, max_pixels=50_000_000, seconds=20, memory_mb=1024)
 PDF, TIFF, PNG, JPEG, TEXT = (
@@ -197,14 +196,11 @@ def test_many_threads_share_the_one_process(checker: Checker, tmp_path: Path) ->
     for pages in range(1, 9):
         paths.append(tmp_path / str(pages))
         paths[-1].write_bytes(make.pdf(*[Sheet()] * pages))
-    start = threading.Barrier(8)
 
     def check(number: int) -> list[int]:
-        start.wait()
         return [checker.check(paths[(number + turn) % 8]).pages for turn in range(20)]
 
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(check, range(8)))
-
-    assert found == [[(number + turn) % 8 + 1 for turn in range(20)] for number in range(8)]
+    assert at_once(8, check) == [
+        [(number + turn) % 8 + 1 for turn in range(20)] for number in range(8)
+    ]
     assert len(look.children()) == 1

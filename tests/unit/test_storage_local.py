@@ -58,7 +58,7 @@ def make(tmp_path: Path) -> Make:
 @pytest.fixture
 def other_disk() -> Iterator[Path]:
     """A folder on another file system than the tests' own."""
-    folder = Path("/dev/shm") / f"faxbot-test-{os.getpid()}"  # noqa: S108 - it must be another file system
+    folder = Path("/dev/shm") / f"faxbot-test-{os.getpid()}"  # it must be another file system
     folder.mkdir(mode=0o700)
     yield folder
     for path in folder.iterdir():

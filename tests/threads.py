@@ -1,0 +1,25 @@
+"""Many threads that do one thing at the same moment, as workers that hear the same bell."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def at_once(count: int, deed: Callable[[int], T]) -> list[T]:
+    """The answers of deed(0) to deed(count - 1), which begin together, each in a thread of its own.
+
+    Raises what the first of them raised, once all are done.
+    """
+    gate = threading.Barrier(count)
+
+    def begin(number: int) -> T:
+        gate.wait(10)
+        return deed(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(begin, range(count)))
