@@ -12,7 +12,7 @@ import requests
 
 from benchmarks import documents
 from benchmarks.figures import Figures
-from benchmarks.floor.settings import Settings
+from benchmarks.floor.settings import SHARED_WITH_CARRIER, Settings
 from benchmarks.floor.start import start_carrier
 from benchmarks.floor.worker import hand_over
 from benchmarks.launch import Workshop
@@ -23,12 +23,10 @@ from faxbot.config import Config
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import OutboundFax, TransportPlugin
 
-_SECRET = "shared with the carrier"  # noqa: S105 - both ends are ours
-
 
 def carrier_calls(figures: Figures, workshop: Workshop, length: Length, progress: Progress) -> None:
     """Add calls per second of both sides, in turn, for every round."""
-    _, url = start_carrier(workshop, "calls", _SECRET)
+    _, url = start_carrier(workshop, "calls", SHARED_WITH_CARRIER)
     page = workshop.folder / "page.tif"
     page.write_bytes(documents.fax_page().copy(0)[0])
     sides = [("floor", _floor(url, page)), ("faxbot", _faxbot(url, page))]
@@ -50,7 +48,7 @@ def _rate(call: Callable[[], None], seconds: float) -> float:
 
 
 def _floor(url: str, page: Path) -> Callable[[], None]:
-    settings = Settings("", "", "", carrier_url=url, carrier_secret=_SECRET)
+    settings = Settings("", "", "", carrier_url=url, carrier_secret=SHARED_WITH_CARRIER)
     session = requests.Session()
     session.trust_env = False
     return lambda: _drop(
@@ -59,7 +57,7 @@ def _floor(url: str, page: Path) -> Callable[[], None]:
 
 
 def _faxbot(url: str, page: Path) -> Callable[[], None]:
-    environment = {"SIMULATOR_BASE_URL": url, "SIMULATOR_SECRET": _SECRET}
+    environment = {"SIMULATOR_BASE_URL": url, "SIMULATOR_SECRET": SHARED_WITH_CARRIER}
     provider = wiring.plugins(Config.load(environment)).get("simulator", TransportPlugin)
     return lambda: _drop(
         provider.send(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.carrier import HttpLedger, get_json
 from benchmarks.client import Address
+from benchmarks.floor.settings import SHARED_WITH_CARRIER
 from benchmarks.floor.start import start_carrier
 from benchmarks.launch import Child, NotStarted, Workshop, free_port, until
 from benchmarks.processes import children
@@ -19,7 +20,6 @@ from benchmarks.service import Service
 from benchmarks.sides import Side
 
 HERE = Path(__file__).parent.parent
-_SECRET = "shared with the carrier"  # noqa: S105 - both ends are ours
 
 _ROLE = re.compile(r"faxbot\.cli (\w+)")
 _PORT = re.compile(r"carrier simulator --port (\d+)")
@@ -106,9 +106,14 @@ def start_web(workshop: Workshop, name: str, database: str, redis: str) -> Side:
 
 def start_whole(workshop: Workshop, name: str, database: str, redis: str) -> Side:
     """All roles, and a carrier like the floor's."""
-    carrier, url = start_carrier(workshop, name, _SECRET)
+    carrier, url = start_carrier(workshop, name, SHARED_WITH_CARRIER)
     product = install(
-        workshop, name, database, redis, SIMULATOR_BASE_URL=url, SIMULATOR_SECRET=_SECRET
+        workshop,
+        name,
+        database,
+        redis,
+        SIMULATOR_BASE_URL=url,
+        SIMULATOR_SECRET=SHARED_WITH_CARRIER,
     )
     web, worker, beat = product.web(), product.start("worker"), product.start("beat")
     roles = {

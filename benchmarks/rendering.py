@@ -77,7 +77,8 @@ def documents(folder: Path, pages: int) -> list[Document]:
 
 
 def _chance(page: int) -> random.Random:
-    return random.Random(page)  # noqa: S311 - the same pages every time
+    """The same for the same page, every time."""
+    return random.Random(page)
 
 
 def _letters(canvas: Canvas, pages: int) -> None:

@@ -50,10 +50,9 @@ class Target:
         return f"{sign} {self.limit:g}{'x the floor' if self.base else self.unit}"
 
 
-def _each(name: str, text: str, what: str, limit: float, **rest: object) -> list[Target]:
+def _each(name: str, text: str, what: str, limit: float, *, at_least: bool) -> list[Target]:
     return [
-        Target(name, text.format(c), what.format(c), limit, **rest)  # type: ignore[arg-type]
-        for c in (1, 8, 32)
+        Target(name, text.format(c), what.format(c), limit, at_least=at_least) for c in (1, 8, 32)
     ]
 
 

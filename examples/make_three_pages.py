@@ -170,7 +170,7 @@ def _picture(canvas: Canvas) -> None:
 
 def _landscape(width: int, height: int) -> Image.Image:
     """Hills, a lake, a tree and the sun in grey: soft tones, texture and edges, as in a photograph."""
-    chance = random.Random(1970)  # noqa: S311 - a picture, not a secret
+    chance = random.Random(1970)
     sky = (
         Image.linear_gradient("L")
         .resize((width, height))

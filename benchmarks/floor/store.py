@@ -1,6 +1,6 @@
 """The floor's rows, in plain SQL on psycopg or sqlite3: keys, jobs, events, idempotency keys.
 
-One connection per thread. Every public function is one transaction; times are seconds of the epoch.
+Every public function is one transaction; times are seconds of the epoch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
+from psycopg_pool import ConnectionPool
 
 SCHEMA = """
 CREATE TABLE api_keys (key_hash text PRIMARY KEY, account text NOT NULL);
@@ -61,6 +62,10 @@ class Store(ABC):
     def run(self, statement: str, values: Row = ()) -> Any:
         """Execute one statement; gives the driver's cursor."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """No more statements, from this thread at least."""
+
     def create(self, key_hashes: Sequence[str]) -> None:
         """Make tables and keys."""
         with self.transaction():
@@ -102,7 +107,7 @@ class Store(ABC):
     def job(self, account: str, job_id: str) -> Row | None:
         """The columns JOB of one job."""
         row: Row | None = self.run(
-            f"SELECT {', '.join(JOB)} FROM jobs WHERE id = %s AND account = %s",  # noqa: S608
+            f"SELECT {', '.join(JOB)} FROM jobs WHERE id = %s AND account = %s",
             (job_id, account),
         ).fetchone()
         return row
@@ -155,25 +160,43 @@ class Store(ABC):
 
 
 class PostgresStore(Store):
-    """psycopg; a read is a transaction of its own."""
+    """psycopg over its own pool, as a service with threads is built; a read is a transaction of its own."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
+        self.lock = threading.Lock()
+        self.made: ConnectionPool[psycopg.Connection[Any]] | None = None
 
-    def _connection(self) -> psycopg.Connection[Any]:
-        connection: psycopg.Connection[Any] | None = getattr(self.own, "connection", None)
-        if connection is None:
-            connection = self.own.connection = psycopg.connect(self.url, autocommit=True)
-        return connection
+    @property
+    def pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
+        """Made in the process that uses it."""
+        with self.lock:
+            if self.made is None:
+                self.made = ConnectionPool(
+                    self.url, min_size=1, max_size=4, kwargs={"autocommit": True}, open=True
+                )
+            return self.made
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._connection().transaction():
-            yield
+        with self.pool.connection() as connection, connection.transaction():
+            self.own.connection = connection
+            try:
+                yield
+            finally:
+                del self.own.connection
 
     def run(self, statement: str, values: Row = ()) -> Any:
-        return self._connection().execute(statement.encode(), values or None)
+        held: psycopg.Connection[Any] | None = getattr(self.own, "connection", None)
+        if held is not None:
+            return held.execute(statement.encode(), values or None)
+        with self.pool.connection() as connection:
+            return connection.execute(statement.encode(), values or None)
+
+    def close(self) -> None:
+        if self.made is not None:
+            self.made.close()
 
 
 class SqliteStore(Store):
@@ -182,6 +205,9 @@ class SqliteStore(Store):
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
+
+    def close(self) -> None:
+        self._connection().close()
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self.own, "connection", None)
@@ -216,4 +242,4 @@ def create(database: str, key_hashes: Sequence[str]) -> None:
     """Make the tables of a new floor, on a connection of its own."""
     store = open_store(database)
     store.create(key_hashes)
-    store.own.connection.close()
+    store.close()
