@@ -18,15 +18,19 @@ test: ## all tests, with a real Redis and PostgreSQL of their own; ARGS="-k word
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),-n auto --dist worksteal)
 
+# $(call quietly,name,command): one line when all is well, everything the tool said when it is not.
+quietly = @said=$$($(2) 2>&1) && echo "ok  $(1)" || { status=$$?; echo "$$said"; echo "FAILED  $(1)"; exit $$status; }
+
 check: ## format, lint, types, import contracts, manifests, docs
 	@scripts/bootstrap dev
-	$(py) -m ruff format --check .
-	$(py) -m ruff check .
-	$(py) -m mypy
-	.venv/bin/lint-imports --no-cache
-	.venv/bin/hadolint web.Dockerfile worker.Dockerfile
-	.venv/bin/faxbot plugins validate
-	$(py) -m pytest -q tests/unit/test_docs.py
+	$(call quietly,format,$(py) -m ruff format --check .)
+	$(call quietly,lint,$(py) -m ruff check .)
+	$(call quietly,types,$(py) -m mypy)
+	$(call quietly,imports,.venv/bin/lint-imports --no-cache)
+	$(call quietly,Dockerfiles,.venv/bin/hadolint web.Dockerfile worker.Dockerfile)
+	$(call quietly,manifests,.venv/bin/faxbot plugins validate)
+	$(call quietly,docs,$(py) -m pytest -q tests/unit/test_docs.py)
+	@echo "all checks passed"
 
 bench: ## the benchmarks; ARGS="--help" shows their options
 	@scripts/bootstrap dev
