@@ -60,7 +60,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, message="faxbot %(version)s")
 def cli() -> None:
-    """A fax job queue: no accepted fax is lost, and none is sent again while the first try may have arrived."""
+    """A fax job queue: no accepted fax is lost, and none is sent twice by guessing."""
 
 
 def main() -> None:

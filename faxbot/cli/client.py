@@ -252,15 +252,9 @@ def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet
 
 def _say_why(job: dict[str, Any], said: str) -> str:
     """Print what the fax waits for, and how to leave, unless that was `said` already; what was said."""
-    says = f"{job['status']} {job['next_at']}"
+    # A held fax is looked at again and again and stays as it is: that is no news.
+    says = f"{job['status']} {'' if job['status'] == Status.HELD else job['next_at']}"
     if job["status"] not in TERMINAL and says != said:
-        look = ""
-        if job["status"] == Status.HELD and job["next_at"]:
-            look = f" Next look at {_clock(job['next_at'])}."
         leave = f"Ctrl-C leaves it to itself, `{program()} cancel {job['id']}` gives it up."
-        click.echo(f"{'...':>10}  {job['explanation']}{look} {leave}")
+        click.echo(f"{'...':>10}  {job['explanation']} {leave}")
     return says
-
-
-def _clock(at: str) -> str:
-    return f"{datetime.fromisoformat(at):%H:%M:%S} UTC"

@@ -402,7 +402,7 @@ def test_waiting_ends_after_its_time(
 HOLDING = {
     "id": ID,
     "status": "held",
-    "explanation": "On hold: the carrier refused the account: check credentials and funds.",
+    "explanation": "On hold: check credentials. Next try in 9 min, at 12:10:00 UTC.",
     "next_at": "2026-11-20T12:05:00Z",
 }
 
@@ -417,7 +417,7 @@ def test_waiting_says_what_a_silent_fax_waits_for_and_how_to_leave(
 
     assert ended.code == 1
     *_, last = ended.out.splitlines()
-    assert last.startswith(f"       ...  {HOLDING['explanation']} Next look at 12:05:00 UTC.")
+    assert last.startswith(f"       ...  {HOLDING['explanation']} Ctrl-C leaves")
     assert f"faxbot cancel {ID}` gives it up" in last
     assert ended.out.count("On hold") == 1
     assert "still held after 4 s" in one_line(ended.err)
