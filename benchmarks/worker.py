@@ -95,6 +95,7 @@ def fill(settings: Settings, faxes: int) -> None:
         job_id = uuid.uuid4().hex
         store.submit("default", job_id, job_id, ("none", "none", 0), "+15550100000")
         app.send_task(ROWS, (job_id,))
+    store.close()
 
 
 def drain(
