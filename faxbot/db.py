@@ -21,7 +21,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
@@ -41,6 +43,21 @@ CONSTRAINT_NAMES = {
     "pk": "pk_%(table_name)s",
 }
 _PING_AFTER_IDLE = 1.0  # seconds; a pooled connection used more recently is taken as alive
+_PING_SECONDS = 3.0
+_PATIENCE = 20.0
+"""Seconds for one answer of PostgreSQL; one that gives none by then is away."""
+_SERVER_LIMITS = (
+    # A process that is stopped inside a transaction must not keep the others from its faxes.
+    "-c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000 -c statement_timeout=15000"
+)
+_LIMITS: dict[str, int] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""libpq's names, in seconds and the last in milliseconds: a machine that vanished is noticed."""
 
 
 class Base(DeclarativeBase):
@@ -115,8 +132,9 @@ class Database:
     """What one process works with: transactions for writing, autocommitting sessions for
     reading."""
 
-    def __init__(self, config: Config, *, pool_size: int = 8) -> None:
-        self.engine = _engine(config, pool_size)
+    def __init__(self, config: Config, *, pool_size: int = 8, hurried: bool = True) -> None:
+        """`hurried`: on PostgreSQL whatever takes long is given up as DatabaseAway."""
+        self.engine = _engine(config, pool_size, hurried=hurried)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._locks = config.data_dir / "locks"
         self._write = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
@@ -218,7 +236,29 @@ def faults() -> Iterator[None]:
         raise
 
 
-def _engine(config: Config, pool_size: int, **options: Any) -> Engine:
+class _Connection(psycopg.Connection[Any]):
+    """A connection that does not wait for ever: a frozen server says nothing and enforces nothing,
+    and its kernel acknowledges what we send, so that no limit of TCP notices either."""
+
+    patience = _PATIENCE
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()  # no whole answer came: nothing can follow on this connection
+            raise
+
+
+def _connect(
+    _dialect: sa.Dialect, _record: ConnectionPoolEntry, words: Any, options: dict[str, Any]
+) -> _Connection:
+    asked = options.pop("options", "")
+    return _Connection.connect(*words, **options, options=f"{_SERVER_LIMITS} {asked}".strip())
+
+
+def _engine(config: Config, pool_size: int, *, hurried: bool = True, **options: Any) -> Engine:
     url = _address(config.database)
     # An exception's text must not quote what was to be written.
     options |= {"pool_size": pool_size, "max_overflow": 4, "hide_parameters": True}
@@ -229,7 +269,9 @@ def _engine(config: Config, pool_size: int, **options: Any) -> Engine:
         if options.get("isolation_level") != "AUTOCOMMIT":
             event.listen(engine, "begin", _begin_immediate)
         return engine
-    engine = sa.create_engine(url, connect_args={"connect_timeout": 3}, **options)
+    engine = sa.create_engine(url, connect_args=_LIMITS, **options)
+    if hurried:
+        event.listen(engine, "do_connect", _connect)
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", _ping_when_idle)
     return engine
@@ -272,8 +314,10 @@ def _ping_when_idle(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -
     if time.monotonic() - record.info.get("used", time.monotonic()) < _PING_AFTER_IDLE:
         return
     try:
+        connection.patience = _PING_SECONDS
         connection.execute("SELECT 1")
         connection.rollback()
+        connection.patience = _PATIENCE
     except Exception as error:
         # Whatever the driver says, the connection is not usable.
         raise sa.exc.DisconnectionError from error

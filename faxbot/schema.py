@@ -32,7 +32,7 @@ def migrate(config: Config, revision: str = "head") -> None:
 
     Raises DatabaseAway.
     """
-    database = Database(config, pool_size=1)
+    database = Database(config, pool_size=1, hurried=False)
     try:
         with faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
             settings = _alembic(connection)
