@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import billiard
@@ -22,6 +23,7 @@ from faxbot.documents import Checked, Checker, Limits, Renderer
 from faxbot.documents.process import Child
 from faxbot.errors import DocumentError, DocumentTooLarge, DocumentUnreadable
 from tests.documents import hostile, look, make
+from tests.ground import eventually
 
 LIMITS = Limits(max_pages=50, max_pixels=100_000_000, seconds=20, memory_mb=1024)
 ROOT = Path(__file__).parents[2]
@@ -42,16 +44,14 @@ def letter(tmp_path: Path) -> Path:
     return path
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-
-
 def the_child() -> psutil.Process:
     (process,) = look.children()
     return process
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 def gone(pid: int) -> bool:
@@ -95,7 +95,7 @@ def test_a_process_is_limited_in_memory_files_and_traces(checker: Checker, lette
     assert child.rlimit(psutil.RLIMIT_AS) == (1024 << 20, 1024 << 20)
     assert child.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
     assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-    used = sum(child.cpu_times()[:2])
+    used = cpu_seconds(child)
     assert used + 20 <= child.rlimit(psutil.RLIMIT_CPU)[0] <= used + 24
 
 
@@ -124,7 +124,7 @@ def test_a_crash_during_a_check_is_told_at_once_and_the_next_check_works(
     thread = threading.Thread(target=check)
     thread.start()
     # The request lies in the pipe when the thread waits for its answer.
-    until(lambda: thread.ident is not None and _waits_in_poll(thread))
+    eventually(lambda: thread.ident is not None and _waits_in_poll(thread))
     begun = time.monotonic()
     child.send_signal(name)
     with contextlib.suppress(psutil.NoSuchProcess):  # SIGKILL does not wait for it
@@ -150,7 +150,7 @@ def test_a_child_that_died_while_idle_is_no_fault_of_the_next_document(
     checker.check(letter)
     child = the_child()
     child.kill()
-    until(lambda: gone(child.pid))
+    eventually(lambda: gone(child.pid))
 
     assert checker.check(letter) == Checked("application/pdf", 1)
 
@@ -231,7 +231,7 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_the_document(
 
 
 PARENT = """
-    import os, sys, time
+    import os, signal, sys
     from pathlib import Path
     from faxbot.documents import Checker, Limits, Renderer
     from tests.documents import look
@@ -245,14 +245,14 @@ PARENT = """
         fork = os.fork()
         if fork:
             print(fork, flush=True)
-        time.sleep(300)
     elif how == "while it renders":
         checker.close()
         renderer = Renderer(limits, 1)
         renderer.render([(letter, "")], target, resolution="fine")
         print(look.children()[0].pid, flush=True)
         renderer.render([(slow, "")], target, resolution="fine")
-    time.sleep(300)
+    while True:
+        signal.pause()
 """
 
 
@@ -271,10 +271,10 @@ def test_a_parent_that_is_killed_leaves_no_child(tmp_path: Path, letter: Path, h
         child = psutil.Process(pids[0] if how != "while it renders" else pids[1])
         if how == "while it renders":
             idle = child.cpu_times().user
-            until(lambda: child.cpu_times().user > idle + 0.5)
+            eventually(lambda: child.cpu_times().user > idle + 0.5)
         try:
             parent.kill()
-            until(lambda: gone(child.pid))
+            eventually(lambda: gone(child.pid))
             if how == "while its fork lives on":
                 assert psutil.Process(pids[1]).is_running()
         finally:
@@ -326,9 +326,8 @@ def test_a_rendering_that_lost_its_process_to_the_system_is_tried_once_more(tmp_
     killed: list[int] = []
 
     def kill_the_first() -> None:
-        until(lambda: bool(look.children()))
-        child = look.children()[0]
-        until(lambda: sum(child.cpu_times()[:2]) > 0.15)
+        child = eventually(look.children)[0]
+        eventually(lambda: cpu_seconds(child) > 0.15)
         child.kill()
         killed.append(child.pid)
 
@@ -356,13 +355,18 @@ def test_an_interrupted_rendering_leaves_neither_process_nor_file(tmp_path: Path
     def interrupt(*_: object) -> None:
         raise Interrupted
 
+    def interrupt_when_it_draws() -> None:
+        eventually(lambda: [child for child in look.children() if cpu_seconds(child) > 0.5])
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 1)
     try:
-        with pytest.raises(Interrupted):
-            renderer.render([(slow, "")], target, resolution="fine")
+        with ThreadPoolExecutor(1) as threads:
+            watching = threads.submit(interrupt_when_it_draws)
+            with pytest.raises(Interrupted):
+                renderer.render([(slow, "")], target, resolution="fine")
+            watching.result()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
     assert not look.children()
@@ -378,7 +382,7 @@ def test_long_documents_get_more_processes_and_short_ones_let_them_go(
     renderer = Renderer(LIMITS, 2)
 
     renderer.render([(long, "")], target, resolution="fine")
-    worked = [sum(child.cpu_times()[:2]) for child in look.children()]
+    worked = [cpu_seconds(child) for child in look.children()]
     renderer.render([(letter, "")], target, resolution="fine")
     left = look.children()
     renderer.close()
@@ -397,7 +401,7 @@ def test_a_process_that_waits_gives_its_memory_back(tmp_path: Path) -> None:
     child = the_child()
 
     assert _peak(child) > 50 << 20
-    until(lambda: child.memory_info().rss < 40 << 20)
+    eventually(lambda: child.memory_info().rss < 40 << 20)
     renderer.close()
 
 
