@@ -27,7 +27,8 @@ class Callback:
 
 
 class Receiver:
-    """Listens on a free port as a context manager. `statuses` are the answers in turn; then it is 204 for ever."""
+    """Listens on a free port as a context manager. `statuses` are the answers in turn; then it is
+    204 for ever."""
 
     def __init__(self, *statuses: int) -> None:
         self.callbacks: list[Callback] = []

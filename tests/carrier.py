@@ -1,4 +1,5 @@
-"""A simulator carrier as a real process for tests: started on a free port, killed, started again on the same ledger."""
+"""A simulator carrier as a real process for tests: started on a free port, killed, started again on
+the same ledger."""
 
 from __future__ import annotations
 
@@ -21,14 +22,16 @@ from faxbot.carriers.simulator import serve
 from faxbot.lifeline import die_with_parent
 options = json.loads(sys.argv[1])
 die_with_parent(options.pop("parent"))
-serve(options.pop("host"), options.pop("port"), Path(options.pop("ledger")), options.pop("secret"), **options)
+host, port, ledger, secret = (options.pop(name) for name in ("host", "port", "ledger", "secret"))
+serve(host, port, Path(ledger), secret, **options)
 """
 
 
 class SimulatorProcess:
     """`faxbot carrier simulator`, as a context manager; its ledger lies in `folder`.
 
-    Times are as short as they can be unless given: `page_seconds=0` ends a call at once, without progress.
+    Times are as short as they can be unless given: `page_seconds=0` ends a call at once, without
+    progress.
     """
 
     def __init__(self, folder: Path, *, secret: str = "test-secret", **options: float) -> None:

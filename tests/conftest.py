@@ -1,7 +1,8 @@
-"""Fixtures: real servers for the session, an installation for each test, services as processes, no network.
+"""Fixtures: real servers for the session, an installation for each test, services as processes, no
+network.
 
-A test that asks for `store` (or for `config`, `broker` or `runtime`, which come from it) runs twice: on SQLite with the
-embedded broker, and on PostgreSQL with Redis. All other tests run once.
+A test that asks for `store` (or for `config`, `broker` or `runtime`, which come from it) runs
+twice: on SQLite with the embedded broker, and on PostgreSQL with Redis. All other tests run once.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from tests.installation import Installation, Service, Stores
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
 
 allow_this_machine_only()
-# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process they start;
-# what Ctrl-C does to those is among the things that are tested.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process
+# they start; what Ctrl-C does to those is among the things that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 StartService = Callable[..., Service]
@@ -114,7 +115,8 @@ def runtime(config: Config) -> Iterator[Runtime]:
 
 @pytest.fixture
 def start_service() -> Iterator[StartService]:
-    """start_service(installation, "up", VARIABLE="value"): a running Service; at the end no process may be left."""
+    """start_service(installation, "up", VARIABLE="value"): a running Service; at the end no process
+    may be left."""
     started: list[Service] = []
 
     def start(installation: Installation, *arguments: str, **changes: str) -> Service:

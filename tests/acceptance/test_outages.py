@@ -1,4 +1,5 @@
-"""Database, broker and everything at once go away and come back: nothing is lost, nothing comes twice."""
+"""Database, broker and everything at once go away and come back: nothing is lost, nothing comes
+twice."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""Documents for tests: sound ones, hostile ones, and a way to look at the fax pages made of them."""
+"""Documents for tests: sound ones, hostile ones, and a way to look at the fax pages made of
+them."""

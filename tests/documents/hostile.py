@@ -60,7 +60,8 @@ def image_bomb_pdf(side: int = 30_000) -> bytes:
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources %s >>"
             % b"<< /XObject << /I 5 0 R >> >>",
             b"<< /Length 28 >>\nstream\nq 612 0 0 792 0 0 cm /I Do Q\nendstream",
-            b"<< /Type /XObject /Subtype /Image /Width %d /Height %d /BitsPerComponent 8 /ColorSpace /DeviceRGB"
+            b"<< /Type /XObject /Subtype /Image /Width %d /Height %d"
+            b" /BitsPerComponent 8 /ColorSpace /DeviceRGB"
             b" /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream"
             % (side, side, len(data), data),
         ]
@@ -100,10 +101,12 @@ def jpeg_of_size(jpeg: bytes, width: int, height: int) -> bytes:
 def tiff(
     *, width: int = 100, height: int = 100, strip: int | None = None, next_at: int = 0
 ) -> bytes:
-    """A TIFF with one uncompressed strip; its length (`strip`) and the next directory can be lies."""
+    """A TIFF with one uncompressed strip; its length (`strip`) and the next directory can be
+    lies."""
     data = bytes(64)
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 1), (259, 3, 1, 1), (262, 3, 1, 0), (273, 4, 1, 8),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 1), (259, 3, 1, 1),
+        (262, 3, 1, 0), (273, 4, 1, 8),
         (278, 4, 1, height), (279, 4, 1, len(data) if strip is None else strip),
     ]  # fmt: skip
     block = struct.pack("<H", len(entries)) + b"".join(

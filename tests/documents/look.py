@@ -35,7 +35,8 @@ def share(page: Image.Image, box: tuple[int, int, int, int]) -> float:
 
 
 def corners(page: Image.Image, box: tuple[int, int, int, int], rows: int) -> list[float]:
-    """Ink in the corners of `box`, 20 pixels by `rows`: upper left, upper right, lower left, lower right."""
+    """Ink in the corners of `box`, 20 pixels by `rows`: upper left, upper right, lower left, lower
+    right."""
     left, top, right, bottom = box
     return [
         share(page, (x, y, x + 20, y + rows))

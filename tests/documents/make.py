@@ -16,15 +16,17 @@ from reportlab.pdfgen.canvas import Canvas
 Box = tuple[float, float, float, float]
 MARK = 18.0  # points: a quarter of an inch
 
-TEXT = """the patient was seen in clinic today with mild asthma no acute distress noted lungs clear on both sides
-heart rate regular blood pressure within normal limits medication list reviewed follow up in six weeks laboratory
-results enclosed please call our office with questions sent for further evaluation"""
-WORDS = TEXT.split()
+_TEXT = """the patient was seen in clinic today with mild asthma no acute distress noted lungs
+clear on both sides heart rate regular blood pressure within normal limits medication list reviewed
+follow up in six weeks laboratory results enclosed please call our office with questions sent for
+further evaluation"""
+WORDS = _TEXT.split()
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One PDF page in points; `content` is its content stream, by default four marks at the visible corners.
+    """One PDF page in points; `content` is its content stream, by default four marks at the visible
+    corners.
 
     `more` stands in the page's dictionary as it is.
     """
@@ -51,7 +53,8 @@ class Sheet:
 
 
 def corner_marks(box: Box) -> bytes:
-    """Black squares in the four corners; the upper left one has a bar to its right, so that turns show."""
+    """Black squares in the four corners; the upper left one has a bar to its right, so that turns
+    show."""
     left, bottom, right, top = box
     size = min(MARK, (right - left) / 8, (top - bottom) / 8)
     squares = [
@@ -82,7 +85,8 @@ def pdf(*sheets: Sheet, extra: bytes = b"") -> bytes:
 
 
 def assemble(objects: Sequence[bytes]) -> bytes:
-    """The numbered objects (the first is the catalogue) as a file with its cross-reference table."""
+    """The numbered objects (the first is the catalogue) as a file with its cross-reference
+    table."""
     body, places = b"%PDF-1.7\n", []
     for number, content in enumerate(objects, 1):
         places.append(len(body))
@@ -94,7 +98,8 @@ def assemble(objects: Sequence[bytes]) -> bytes:
 
 
 def letter_pdf(pages: int = 1, *, password: str | None = None, owner: str = "owner") -> bytes:
-    """Pages of text with a large page number; encrypted when a password (it may be empty) is given."""
+    """Pages of text with a large page number; encrypted when a password (it may be empty) is
+    given."""
     file = io.BytesIO()
     encrypt = None if password is None else StandardEncryption(password, ownerPassword=owner)
     canvas = Canvas(file, pagesize=(612, 792), encrypt=encrypt, invariant=True)
@@ -197,7 +202,8 @@ def scan(
     sigma: float = 20,
     seed: int = 1,
 ) -> Image.Image:
-    """A Letter page of text as a cheap scanner sees it: grey paper, a shadow, soft letters, noise."""
+    """A Letter page of text as a cheap scanner sees it: grey paper, a shadow, soft letters,
+    noise."""
     width, height = round(8.47 * dpi), 11 * dpi
     page = Image.new("L", (width, height), 228)
     pen = ImageDraw.Draw(page)

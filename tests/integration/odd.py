@@ -1,5 +1,5 @@
-"""A provider that does what a test says, and else what the simulator's client does: it may answer or raise anything,
-or be gone in the middle of a call.
+"""A provider that does what a test says, and else what the simulator's client does: it may answer
+or raise anything, or be gone in the middle of a call.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class LateStorage(LocalStorage):
 def plugins(
     runtime: Runtime, without: Collection[str] = (), storage: type[LocalStorage] = LocalStorage
 ) -> Plugins:
-    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and `storage` as `local`."""
+    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and
+    `storage` as `local`."""
     config = runtime.config
 
     def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:

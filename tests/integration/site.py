@@ -1,4 +1,5 @@
-"""The road without its processes: the domain over a real database and a real carrier, with a clock and a bell in hand.
+"""The road without its processes: the domain over a real database and a real carrier, with a clock
+and a bell in hand.
 
 Nothing of ours is replaced: a runtime takes its clock and its bell as plain functions.
 """
@@ -67,7 +68,8 @@ def number(ending: str = "0000") -> str:
 
 
 class Site:
-    """One installation's road; `clock` may be put forward, `rung` holds what was announced and not yet worked on."""
+    """One installation's road; `clock` may be put forward, `rung` holds what was announced and not
+    yet worked on."""
 
     def __init__(
         self,
@@ -166,7 +168,8 @@ class Site:
         self.sweep()
 
     def interrupt(self, statement: str, deed: Callable[[], object]) -> None:
-        """Do `deed` once, right after the transaction in which a statement beginning so is executed."""
+        """Do `deed` once, right after the transaction in which a statement beginning so is
+        executed."""
         engine, seen, done = self.runtime.database.engine, threading.Event(), threading.Event()
 
         def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:

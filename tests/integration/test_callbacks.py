@@ -1,4 +1,5 @@
-"""What carriers call back: proven, stored sealed and once, applied once in whatever order, and never guessed at."""
+"""What carriers call back: proven, stored sealed and once, applied once in whatever order, and
+never guessed at."""
 
 from __future__ import annotations
 
@@ -188,7 +189,7 @@ def test_late_news_of_an_older_attempt_does_not_touch_the_newer_one(site: Site) 
     assert site.job(job_id).pages_sent == 0
 
 
-# Before we know what it is about --------------------------------------------------------------------
+# Before we know what it is about ------------------------------------------------------------------
 
 
 def test_a_callback_that_overtakes_our_own_commit_is_the_truth_at_once(site: Site) -> None:

@@ -1,4 +1,5 @@
-"""Faxes that wait or are to be stopped: held and released, ended by their deadline, cancelled in whatever status."""
+"""Faxes that wait or are to be stopped: held and released, ended by their deadline, cancelled in
+whatever status."""
 
 from __future__ import annotations
 

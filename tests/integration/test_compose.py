@@ -1,6 +1,8 @@
-"""The commands, environments and health checks of compose.yaml and the Dockerfiles, run for real without an engine.
+"""The commands, environments and health checks of compose.yaml and the Dockerfiles, run for real
+without an engine.
 
-Host names and published paths are replaced by addresses and folders of the test; every other word is the file's own.
+Host names and published paths are replaced by addresses and folders of the test; every other word
+is the file's own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ OURS = ("carrier", "web", "worker", "beat", "flower")
 
 
 class Site:
-    """compose.yaml on this machine: the same services as processes, each in a folder for its volume."""
+    """compose.yaml on this machine: the same services as processes, each in a folder for its
+    volume."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -62,7 +65,7 @@ class Site:
             "127.0.0.1:8091": f"127.0.0.1:{self.ports['carrier']}",
             "127.0.0.1:5555": f"127.0.0.1:{self.ports['flower']}",
             "--port=5555": f"--port={self.ports['flower']}",
-            "0.0.0.0": "127.0.0.1",  # noqa: S104 - the container's, which becomes this machine's own
+            "0.0.0.0": "127.0.0.1",  # noqa: S104 - inside a container
         }
         for theirs, here in words.items():
             text = text.replace(theirs, here)
@@ -102,7 +105,8 @@ class Site:
         return self.folder / f"{name}.log"
 
     def run(self, name: str, *words: str) -> str:
-        """`docker compose run --rm NAME WORDS`, or the service's own command: its output when it exits with 0."""
+        """`docker compose run --rm NAME WORDS`, or the service's own command: its output when it
+        exits with 0."""
         done = self._run(name, list(words) or self.command(name))
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -156,7 +160,8 @@ class Site:
             return session.request(method, url, timeout=10, **options)
 
     def stop(self) -> dict[str, int]:
-        """`docker compose stop`: each service's exit code after its image's signal, within its grace period."""
+        """`docker compose stop`: each service's exit code after its image's signal, within its
+        grace period."""
         codes = {}
         for name in reversed(self.processes):
             process = self.processes[name]

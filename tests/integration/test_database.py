@@ -1,4 +1,5 @@
-"""The ledger's connections: reading waits for no writer, and a restart of the server reaches no request."""
+"""The ledger's connections: reading waits for no writer, and a restart of the server reaches no
+request."""
 
 from __future__ import annotations
 

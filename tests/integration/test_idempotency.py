@@ -1,4 +1,5 @@
-"""One Idempotency-Key, one fax: whoever asks, however often, and from however many processes at once."""
+"""One Idempotency-Key, one fax: whoever asks, however often, and from however many processes at
+once."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def rows(site: Site) -> dict[str, int]:
     return {model.__tablename__: site.count(model) for model in TABLES}
 
 
-# A key ---------------------------------------------------------------------------------------------
+# A key --------------------------------------------------------------------------------------------
 
 
 def test_the_same_request_again_gets_the_first_answer_byte_for_byte(site: Site) -> None:
@@ -101,7 +102,7 @@ def test_a_key_says_nothing_in_the_database_and_lives_for_31_days(site: Site) ->
     assert "jane" not in repr(vars(row))
 
 
-# In flight, and many at once ------------------------------------------------------------------------
+# In flight, and many at once ----------------------------------------------------------------------
 
 _OTHER_PROCESS = """
 import sys

@@ -1,4 +1,5 @@
-"""API keys: a secret that is nowhere kept, one question per request, and every wrong key looks like every other."""
+"""API keys: a secret that is nowhere kept, one question per request, and every wrong key looks like
+every other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The load program is believed because it finds what was planted: faults by name, and times that are known."""
+"""The load program is believed because it finds what was planted: faults by name, and times that
+are known."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from benchmarks.selftest import REPORTED_AS, Fault, Plan, differences, try_out
 
 FAXES = 24
 BUSY = 20
-"""A busy machine makes things so many times slower at most; faster than they are it makes nothing."""
+"""A busy machine makes things so many times slower at most; faster than they are it makes
+nothing."""
 FAULT_KINDS = ("lost", "duplicated", "damaged", "not_final", "failed")
 
 

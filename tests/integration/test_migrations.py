@@ -1,4 +1,5 @@
-"""The schema: up, down and up again on both engines, equal to the models, and safe when everybody starts at once."""
+"""The schema: up, down and up again on both engines, equal to the models, and safe when everybody
+starts at once."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ CATALOGUES = {
             concat_ws(' ', data_type, is_nullable, character_maximum_length, column_default) AS text
         FROM information_schema.columns WHERE table_schema = 'public'
         UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
-        UNION ALL SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
+        UNION ALL SELECT 'constraint', conrelid::regclass || '.' || conname,
+            pg_get_constraintdef(oid)
         FROM pg_constraint WHERE connamespace = 'public'::regnamespace
         UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(oid)
         FROM pg_trigger WHERE NOT tgisinternal
@@ -78,7 +80,8 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
     database = Database(store.config())
 
     def same_type(_context: object, _one: object, _two: object, found: Any, model: Any) -> bool:
-        """True where they differ. A model's own types are compared by what they become in the database."""
+        """True where they differ. A model's own types are compared by what they become in the
+        database."""
         plain = model.impl_instance if isinstance(model, UtcDateTime) else model
         dialect = database.engine.dialect
         return str(found.compile(dialect)) != str(plain.compile(dialect))

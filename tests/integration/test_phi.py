@@ -1,4 +1,5 @@
-"""What is personal is planted, goes every road a fax can go, and is then looked for in all that was written down."""
+"""What is personal is planted, goes every road a fax can go, and is then looked for in all that was
+written down."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def looked_for(text: bytes, words: tuple[str, ...] = PLANTED) -> list[str]:
 
 
 def dump(site: Site) -> bytes:
-    """Every value of every row, and for SQLite the files themselves, with what is left in the log."""
+    """Every value of every row, and for SQLite the files themselves, with what is left in the
+    log."""
     pieces = [b""]
     with site.runtime.database.engine.connect() as connection:
         for table in Job.metadata.sorted_tables:
@@ -96,7 +98,8 @@ DEEDS: tuple[dict[str, Deed], ...] = (
 
 
 def every_road(site: Site) -> None:
-    """Delivered, failed, refused, held, uncertain, cancelled, contradicted; and a provider that tells all it knows."""
+    """Delivered, failed, refused, held, uncertain, cancelled, contradicted; and a provider that
+    tells all it knows."""
     faxes = [
         site.fax_to(
             number(ending),
@@ -154,7 +157,8 @@ def rows(site: Site, query: str) -> list[Any]:
 
 
 def test_the_search_finds_what_is_there(site: Site) -> None:
-    """Tags are the client's own words and are kept in clear, as documented: they prove the search."""
+    """Tags are the client's own words and are kept in clear, as documented: they prove the
+    search."""
     site.fax_to(number("0044"), tags={"patient": NAME})
 
     assert looked_for(dump(site)) == [NAME]

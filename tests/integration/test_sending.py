@@ -1,4 +1,5 @@
-"""One attempt: what a single call to the carrier told us decides status, count and rest; and no call is made twice."""
+"""One attempt: what a single call to the carrier told us decides status, count and rest; and no
+call is made twice."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ from tests.integration.site import ACTOR, Site, open_site
 from tests.servers import free_port
 from tests.threads import at_once
 
-# ending: status, cause of the attempt, its outcome, counted, the provider's rest in seconds, faxes at the carrier
+# ending: status, cause of the attempt, its outcome, counted, the provider's rest in seconds, faxes
+# at the carrier
 CALLS: dict[str, tuple[str, str | None, str, bool, float | None, int]] = {
     "0000": ("sent", None, "accepted", True, None, 1),
     "0400": ("failed", "number_invalid", "refused", True, None, 0),
@@ -200,9 +202,8 @@ def test_the_intent_is_committed_and_no_connection_is_held_while_the_carrier_is_
         seen: list[object] = []
 
         def look(usual: Any, fax: OutboundFax) -> object:
-            with other.reading() as session:
-                job = jobs.find(session, ACTOR, job_id)
-                seen.append((job.status, job.lease_until, alone.held))
+            job = jobs.find(replace(site.runtime, database=other), ACTOR, job_id)
+            seen.append((job.status, job.lease_until, alone.held))
             seen.append(site.attempt(job_id).tag == fax.tag)
             return usual(fax)
 

@@ -36,7 +36,7 @@ def nothing_is_left(site: Site) -> None:
     assert site.rung == []
 
 
-# All or nothing -------------------------------------------------------------------------------------
+# All or nothing -----------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def test_a_fax_whose_commit_was_not_answered_keeps_its_document(site: Site) -> N
     assert site.job(answer.job_id).status == "sent"
 
 
-# What is recorded -----------------------------------------------------------------------------------
+# What is recorded ---------------------------------------------------------------------------------
 
 
 def test_what_is_personal_is_sealed_and_a_number_is_found_by_its_keyed_hash(site: Site) -> None:

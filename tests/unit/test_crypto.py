@@ -1,4 +1,5 @@
-"""Sealing: what goes in comes out, under the right key, at its own place and unchanged, and in no other way."""
+"""Sealing: what goes in comes out, under the right key, at its own place and unchanged, and in no
+other way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a document is comes from its content; what cannot be faxed is refused at once, in plain words."""
+"""What a document is comes from its content; what cannot be faxed is refused at once, in plain
+words."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def docx() -> bytes:
 SOUND: dict[str, tuple[Callable[[], bytes], Checked]] = {
     "pdf": (make.letter_pdf, Checked(PDF, 1)),
     "pdf of 50 pages": (lambda: make.letter_pdf(50), Checked(PDF, 50)),
-    "pdf after the words of a gateway": (lambda: b"X-Scan: ok\n\n" + make.letter_pdf(), Checked(PDF, 1)),
+    "pdf after the words of a gateway": (
+        lambda: b"X-Scan: ok\n\n" + make.letter_pdf(), Checked(PDF, 1)),
     "pdf before zeros": (hostile.tail_of_nothing, Checked(PDF, 1)),
     "pdf encrypted, but open to all": (lambda: make.letter_pdf(2, password=""), Checked(PDF, 2)),
     "png": (lambda: make.encoded(make.marked((80, 80)), "PNG"), Checked(PNG, 1)),
@@ -64,13 +66,15 @@ SOUND: dict[str, tuple[Callable[[], bytes], Checked]] = {
         lambda: make.encoded(make.marked((300, 300)), "JPEG", progressive=True), Checked(JPEG, 1)),
     "tiff": (lambda: make.encoded(make.marked((80, 80)), "TIFF"), Checked(TIFF, 1)),
     "tiff of four pages": (lambda: fax_tiff(4), Checked(TIFF, 4)),
-    "tiff of a Motorola": (lambda: make.encoded(make.marked((80, 80), "I;16"), "TIFF"), Checked(TIFF, 1)),
+    "tiff of a Motorola": (
+        lambda: make.encoded(make.marked((80, 80), "I;16"), "TIFF"), Checked(TIFF, 1)),
     "text": (lambda: b"Dear colleague,\n", Checked(TEXT, 1)),
     "text with a byte order mark": (lambda: b"\xef\xbb\xbfGr\xc3\xbc\xc3\x9fe", Checked(TEXT, 1)),
     "text with letters across any read boundary": (
         lambda: b"x" + "äöüß€ЖΩ ".encode() * 4000, Checked(TEXT, 7)),
     "text about PDF": (lambda: b"The header of a PDF reads %PDF-1.4 and more.\n", Checked(TEXT, 1)),
-    "text that begins like a picture": (lambda: b"BMI 23.4, RIFF raff, II* and so on\n", Checked(TEXT, 1)),
+    "text that begins like a picture": (
+        lambda: b"BMI 23.4, RIFF raff, II* and so on\n", Checked(TEXT, 1)),
     "text of three pages by form feeds": (lambda: b"one\ftwo\fthree\f", Checked(TEXT, 3)),
     "text with blank pages": (lambda: b"one\f\f\ffour", Checked(TEXT, 4)),
     "text from an old system": (lambda: b"a\r\nb\rc\x0bd\xc2\x85e\n", Checked(TEXT, 1)),
@@ -103,7 +107,8 @@ BAD: dict[str, tuple[Callable[[], bytes], type[DocumentError], str]] = {
     "rtf": (lambda: b"{\\rtf1 hello}", DocumentUnsupported, "RTF"),
     "postscript": (lambda: b"%!PS-Adobe-3.0\nshowpage", DocumentUnsupported, "PostScript"),
     "docx": (docx, DocumentUnsupported, "Office"),
-    "old doc": (lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), DocumentUnsupported, "Office"),
+    "old doc": (
+        lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), DocumentUnsupported, "Office"),
     "gif": (lambda: make.encoded(make.marked((9, 9)), "GIF"), DocumentUnsupported, "GIF"),
     "bmp": (lambda: make.encoded(make.marked((9, 9)), "BMP"), DocumentUnsupported, "BMP"),
     "webp": (lambda: make.encoded(make.marked((9, 9)), "WEBP"), DocumentUnsupported, "WebP"),
@@ -120,7 +125,8 @@ BAD: dict[str, tuple[Callable[[], bytes], type[DocumentError], str]] = {
     "garbage that says it is a PDF": (
         lambda: b"%PDF-1.7\n" + bytes(range(256)) * 9 + b"%%EOF", DocumentUnreadable, "damaged"),
     "pdf cut off": (lambda: hostile.cut(make.letter_pdf(5)), DocumentUnreadable, "end of the PDF"),
-    "pdf cut off before its last line": (lambda: make.letter_pdf()[:-8], DocumentUnreadable, "end of the PDF"),
+    "pdf cut off before its last line": (
+        lambda: make.letter_pdf()[:-8], DocumentUnreadable, "end of the PDF"),
     "pdf with a password": (lambda: make.letter_pdf(password="x"), DocumentUnreadable, "password"),
     "pdf without pages": (hostile.no_pages, DocumentUnreadable, "no pages"),
     "pdf that contains itself": (hostile.endless_tree, DocumentUnreadable, "damaged"),
@@ -128,21 +134,30 @@ BAD: dict[str, tuple[Callable[[], bytes], type[DocumentError], str]] = {
     "pdf of 10,000 pages": (hostile.many_pages, DocumentTooLarge, "10000 pages"),
     "pdf with a vast page": (hostile.vast_page, DocumentTooLarge, "Page 2"),
     "pdf with a vast picture": (hostile.image_bomb_pdf, DocumentTooLarge, "30000 x 30000"),
-    "png cut off": (lambda: hostile.cut(make.encoded(make.photo((200, 200)), "PNG")), DocumentUnreadable, "damaged"),
+    "png cut off": (
+        lambda: hostile.cut(make.encoded(make.photo((200, 200)), "PNG")),
+        DocumentUnreadable, "damaged"),
     "png with a flipped bit": (
-        lambda: make.encoded(make.marked((80, 80)), "PNG").replace(b"IDAT", b"IDAU"), DocumentUnreadable, "damaged"),
+        lambda: make.encoded(make.marked((80, 80)), "PNG").replace(b"IDAT", b"IDAU"),
+        DocumentUnreadable, "damaged"),
     "png bomb": (lambda: hostile.png(60_000, 60_000, rows=1), DocumentTooLarge, "60000 x 60000"),
-    "jpeg cut off": (lambda: hostile.cut(make.encoded(make.photo((400, 400)), "JPEG")), DocumentUnreadable, "damaged"),
+    "jpeg cut off": (
+        lambda: hostile.cut(make.encoded(make.photo((400, 400)), "JPEG")),
+        DocumentUnreadable, "damaged"),
     "jpeg header alone": (lambda: b"\xff\xd8\xff\xe0", DocumentUnreadable, "damaged"),
     "jpeg bomb": (lambda: jpeg_of(65_000, 65_000), DocumentTooLarge, "65000 x 65000"),
     "tiff cut off": (lambda: hostile.cut(fax_tiff()), DocumentUnreadable, "cut off"),
-    "tiff cut off after two of its pages": (lambda: hostile.cut(fax_tiff(3), 0.7), DocumentUnreadable, "cut off"),
+    "tiff cut off after two of its pages": (
+        lambda: hostile.cut(fax_tiff(3), 0.7), DocumentUnreadable, "cut off"),
     "tiff header alone": (lambda: b"II*\0", DocumentUnreadable, "cut off"),
-    "tiff whose strip lies outside": (lambda: hostile.tiff(strip=1 << 31), DocumentUnreadable, "cut off"),
+    "tiff whose strip lies outside": (
+        lambda: hostile.tiff(strip=1 << 31), DocumentUnreadable, "cut off"),
     "tiff without pixels": (lambda: hostile.tiff(width=0), DocumentUnreadable, "cut off"),
-    "tiff with too little data": (lambda: hostile.tiff(width=5000, height=5000), DocumentUnreadable, "damaged"),
+    "tiff with too little data": (
+        lambda: hostile.tiff(width=5000, height=5000), DocumentUnreadable, "damaged"),
     "tiff in a circle": (lambda: hostile.tiff(next_at=72), DocumentUnreadable, "cut off"),
-    "tiff bomb": (lambda: hostile.tiff(width=100_000, height=100_000), DocumentTooLarge, "100000 x 100000"),
+    "tiff bomb": (
+        lambda: hostile.tiff(width=100_000, height=100_000), DocumentTooLarge, "100000 x 100000"),
     "tiff of 51 pages": (lambda: fax_tiff(51), DocumentTooLarge, "50 pages"),
     "big tiff": (lambda: b"II+\0\x08\0\0\0" + bytes(40), DocumentUnsupported, "BigTIFF"),
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""Pages of any size become fax pages of one width: nothing cut off, proportions kept, the right way up."""
+"""Pages of any size become fax pages of one width: nothing cut off, proportions kept, the right way
+up."""
 
 from __future__ import annotations
 
@@ -138,13 +139,15 @@ def _bar(page: Image.Image, box: tuple[int, int, int, int]) -> str:
 
 
 def _bar_expected(rotate: int, turned: bool) -> str:
-    """The bar is on the upper edge; /Rotate turns clockwise, a landscape page is turned counter-clockwise."""
+    """The bar is on the upper edge; /Rotate turns clockwise, a landscape page is turned
+    counter-clockwise."""
     sides = ("top", "right", "bottom", "left")
     return sides[(rotate // 90 - (1 if turned else 0)) % 4]
 
 
 IMAGES = {
-    # name: mode, size, how it is saved, columns and rows of the drawn page (fine), edge with the bar
+    # name: mode, size, how it is saved, columns and rows of the drawn page (fine), edge with the
+    # bar
     "png": ("L", (1000, 1200), "PNG", {"dpi": (150, 150)}, (1360, 1568), "top"),
     "png without a density": ("L", (1600, 2000), "PNG", {}, (1632, 1960), "top"),
     "png of a screen": ("L", (1920, 1080), "PNG", {"dpi": (96, 96)}, (1262, 2156), "left"),
@@ -158,23 +161,37 @@ IMAGES = {
     "jpeg for print": ("CMYK", (1000, 1200), "JPEG", {"dpi": (150, 150)}, (1360, 1568), "top"),
     "tiny jpeg": ("L", (60, 80), "JPEG", {}, (1683, 2156), "top"),
     "tiff": ("L", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
-    "tiff lzw": ("RGB", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "tiff_lzw"}, (1360, 1568), "top"),
-    "tiff jpeg": ("RGB", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "jpeg"}, (1360, 1568), "top"),
+    "tiff lzw": (
+        "RGB", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "tiff_lzw"},
+        (1360, 1568), "top"),
+    "tiff jpeg": (
+        "RGB", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "jpeg"},
+        (1360, 1568), "top"),
     "tiff deflate": (
-        "L", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "tiff_adobe_deflate"}, (1360, 1568), "top"),
-    "tiff packbits": ("P", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "packbits"}, (1360, 1568), "top"),
-    "tiff group 3": ("1", (1728, 1100), "TIFF", {"dpi": (204, 98), "compression": "group3"}, (1728, 2200), "top"),
+        "L", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "tiff_adobe_deflate"},
+        (1360, 1568), "top"),
+    "tiff packbits": (
+        "P", (1000, 1200), "TIFF", {"dpi": (150, 150), "compression": "packbits"},
+        (1360, 1568), "top"),
+    "tiff group 3": (
+        "1", (1728, 1100), "TIFF", {"dpi": (204, 98), "compression": "group3"},
+        (1728, 2200), "top"),
     "tiff group 4 at 300": (
-        "1", (2480, 3508), "TIFF", {"dpi": (300, 300), "compression": "group4"}, (1686, 2292), "top"),
+        "1", (2480, 3508), "TIFF", {"dpi": (300, 300), "compression": "group4"},
+        (1686, 2292), "top"),
     "tiff of 16 bits": ("I;16", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
     "tiff in CMYK": ("CMYK", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
-    "tiff with transparency": ("RGBA", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
+    "tiff with transparency": (
+        "RGBA", (1000, 1200), "TIFF", {"dpi": (150, 150)}, (1360, 1568), "top"),
     "tiff in centimetres": (
-        "L", (1000, 1200), "TIFF", {"tiffinfo": {282: 60.0, 283: 60.0, 296: 3}}, (1339, 1543), "top"),
+        "L", (1000, 1200), "TIFF", {"tiffinfo": {282: 60.0, 283: 60.0, 296: 3}},
+        (1339, 1543), "top"),
     "tiff on its side with oblong pixels": (
-        "L", (1000, 1200), "TIFF", {"dpi": (100, 200), "tiffinfo": {274: 6}}, (1224, 1960), "right"),
+        "L", (1000, 1200), "TIFF", {"dpi": (100, 200), "tiffinfo": {274: 6}},
+        (1224, 1960), "right"),
     "tiff on its side": (
-        "L", (1200, 1000), "TIFF", {"dpi": (150, 150), "tiffinfo": {274: 6}}, (1360, 1568), "right"),
+        "L", (1200, 1000), "TIFF", {"dpi": (150, 150), "tiffinfo": {274: 6}},
+        (1360, 1568), "right"),
 }  # fmt: skip
 
 
@@ -215,7 +232,8 @@ def test_all_four_corners_of_a_picture_arrive(
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize(
     ("orientation", "edge"),
-    # EXIF 2.32, 4.6.5 A: where row 0 and column 0 of the stored picture are shown; 2, 4, 5 and 7 are mirrored.
+    # EXIF 2.32, 4.6.5 A: where row 0 and column 0 of the stored picture are shown; 2, 4, 5 and 7
+    # are mirrored.
     [
         (1, "top"),
         (2, "top"),

@@ -1,4 +1,5 @@
-"""The fax TIFF: what a receiver expects of it, faxes that are ready already, and many documents in one."""
+"""The fax TIFF: what a receiver expects of it, faxes that are ready already, and many documents in
+one."""
 
 from __future__ import annotations
 
@@ -132,9 +133,11 @@ NOT_READY = {
     "min is black": fax(11, photometric=1),
     "another width": make.encoded(make.marked((1700, 2156), "1"), "TIFF", dpi=(204, 196), **GROUP4),
     "another compression": make.encoded(
-        make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group3", tiffinfo={262: 0}),
+        make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group3",
+        tiffinfo={262: 0}),
     "many strips": make.encoded(
-        make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group4", tiffinfo={262: 0}),
+        make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group4",
+        tiffinfo={262: 0}),
     "no resolution": make.encoded(make.marked((1728, 2156), "1"), "TIFF", **GROUP4),
     "a strip that was cut": fax(11)[:8] + fax(11)[8:].replace(b"\0\x10\x01", b"\0\x00\x00"),
 }  # fmt: skip
@@ -247,7 +250,8 @@ def test_a_bad_document_leaves_nothing_at_the_target_or_beside_it(
 def test_a_page_that_proves_broken_late_leaves_nothing_either(
     renderer: Renderer, tmp_path: Path
 ) -> None:
-    """The check of a large TIFF looks at the structure of its later pages, and only drawing unpacks them."""
+    """The check of a large TIFF looks at the structure of its later pages, and only drawing unpacks
+    them."""
     page, source = make.marked((1700, 2200)), tmp_path / "a"
     options = {"compression": "tiff_adobe_deflate", "dpi": (200, 200)}
     data = bytearray(make.encoded(page, "TIFF", save_all=True, append_images=[page] * 7, **options))

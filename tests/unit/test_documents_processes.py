@@ -1,4 +1,5 @@
-"""The processes that open documents: their limits, their end, and what happens when one crashes or hangs."""
+"""The processes that open documents: their limits, their end, and what happens when one crashes or
+hangs."""
 
 from __future__ import annotations
 
@@ -260,10 +261,13 @@ PARENT = """
 def test_a_parent_that_is_killed_leaves_no_child(tmp_path: Path, letter: Path, how: str) -> None:
     slow = tmp_path / "slow"
     slow.write_bytes(hostile.slow_pdf())
+    paths = [str(path) for path in (letter, slow, tmp_path / "t")]
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PARENT), how, str(letter), str(slow), str(tmp_path / "t")],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(PARENT), how, *paths],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     assert parent.stdout is not None
     with parent:
         lines = 1 if how == "while idle" else 2

@@ -1,4 +1,5 @@
-"""Black and white by content: scans short on the line and readable, pictures like pictures, no light mark lost."""
+"""Black and white by content: scans short on the line and readable, pictures like pictures, no
+light mark lost."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def sent(
 
 
 def as_png(image: Image.Image) -> bytes:
-    """A picture whose pixels are the fax page's at fine resolution, but for the different scale down."""
+    """A picture whose pixels are the fax page's at fine resolution, but for the different scale
+    down."""
     return make.encoded(image, "PNG", dpi=(DPI, DPI))
 
 
@@ -134,7 +136,8 @@ def _differing(one: Image.Image, other: Image.Image) -> int:
 def test_scans_stay_readable(
     renderer: Renderer, tmp_path: Path, resolution: str, rows_per_inch: int
 ) -> None:
-    """11 point letters are told apart by their shapes alone, without the words that help a person."""
+    """11 point letters are told apart by their shapes alone, without the words that help a
+    person."""
     pages, _ = sent(renderer, tmp_path, make.picture_pdf(scans(), (609.9, 792)), resolution)
 
     for seed, page in enumerate(pages):

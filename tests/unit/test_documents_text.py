@@ -1,4 +1,5 @@
-"""Text is laid out whole: wrapped and never cut, tabs expanded, form feeds kept, every word on the paper."""
+"""Text is laid out whole: wrapped and never cut, tabs expanded, form feeds kept, every word on the
+paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a stranger gets: the set-up script, the locks, the wheel, the images and compose.yaml say what they must."""
+"""What a stranger gets: the set-up script, the locks, the wheel, the images and compose.yaml say
+what they must."""
 
 from __future__ import annotations
 
@@ -111,7 +112,8 @@ def interrupt(checkout: Path) -> None:
 def test_a_set_up_that_is_not_good_any_more_is_made_again(
     checkout: Path, change: Callable[[Path], None]
 ) -> None:
-    """Also: the pretended .venv holds a mere link to a Python elsewhere, and nothing is installed there."""
+    """Also: the pretended .venv holds a mere link to a Python elsewhere, and nothing is installed
+    there."""
     pretend_set_up(checkout, "dev")
     change(checkout)
 
@@ -187,7 +189,8 @@ def test_the_locks_hold_everything_setup_cfg_asks_for() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that the images install, built by their own words from what .dockerignore lets through."""
+    """The wheel that the images install, built by their own words from what .dockerignore lets
+    through."""
     folder = tmp_path_factory.mktemp("build")
     for name in context():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Numbers: what people write becomes E.164 or a clear refusal, and a number that is shown shows nothing."""
+"""Numbers: what people write becomes E.164 or a clear refusal, and a number that is shown shows
+nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def test_what_people_write_becomes_e164(written: str, region: str, number: str) 
         " +15550100077",
         "+155501000\uff17\uff17",  # full-width digits
         "\uff0b15550100077",  # a full-width plus
-        "+\u0661\u0665\u0665\u0665\u0660\u0661\u0660\u0660\u0660\u0667\u0667",  # Arabic-Indic digits
+        "+" + "\u0661\u0665\u0665\u0665\u0660\u0661\u0660\u0660\u0660\u0667\u0667",  # Arabic-Indic
         "+1777",
         "+1555010000000000000000000000000077",
         "+1 555 010 0077 ext 5",

@@ -1,4 +1,5 @@
-"""The ground the other tests stand on: servers that really crash, freeze and come back, and nothing left behind."""
+"""The ground the other tests stand on: servers that really crash, freeze and come back, and nothing
+left behind."""
 
 from __future__ import annotations
 
@@ -161,7 +162,8 @@ ground = Ground()
 for server in RedisServer(ground), PostgresServer(ground):
     server.start()
 log = ground.folder / "log"
-ground.start(["sh", "-c", "setsid sleep 600 & exit 0"], ground.folder, {"PATH": "/usr/bin:/bin"}, log).wait()
+command = ["sh", "-c", "setsid sleep 600 & exit 0"]
+ground.start(command, ground.folder, {"PATH": "/usr/bin:/bin"}, log).wait()
 print(ground.folder, flush=True)
 sys.stdin.read()
 """
@@ -211,7 +213,7 @@ def test_a_test_that_reaches_for_another_machine_fails(address: str) -> None:
 
 def test_a_test_that_asks_for_another_machines_address_fails() -> None:
     with pytest.raises(NetworkUsed):
-        requests.get("http://carrier.example.com/", timeout=1)  # noqa: TID251 - the careless call itself
+        requests.get("http://carrier.example.com/", timeout=1)  # noqa: TID251 - on purpose
     with pytest.raises(socket.gaierror):
         socket.getaddrinfo("carrier.invalid", 443)
 

@@ -1,4 +1,5 @@
-"""The spool: private files with random names, hashed while written, collected when their process is gone."""
+"""The spool: private files with random names, hashed while written, collected when their process is
+gone."""
 
 from __future__ import annotations
 

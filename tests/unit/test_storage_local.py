@@ -1,4 +1,5 @@
-"""Stored documents: whole or not there, durable, readable by this user only, and never outside their folder."""
+"""Stored documents: whole or not there, durable, readable by this user only, and never outside
+their folder."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ from faxbot.plugins.base import Context
 from faxbot.providers.http import HttpClient
 from faxbot.storage.local import LocalStorage
 storage = LocalStorage()
-storage.initialize({"dataDir": sys.argv[1]}, Context(logging.getLogger(), lambda: datetime.now(UTC), HttpClient([])))
+context = Context(logging.getLogger(), lambda: datetime.now(UTC), HttpClient([]))
+storage.initialize({"dataDir": sys.argv[1]}, context)
 events, names = [], {}
 def look(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, Path)):
@@ -262,12 +264,15 @@ def test_a_source_that_is_not_there_leaves_nothing(
 
 
 def test_a_full_disk_leaves_no_part_of_a_document(other_disk: Path, tmp_path: Path) -> None:
-    """The copy is made in a child whose files may not grow beyond a limit: write() fails as on a full disk."""
+    """The copy is made in a child whose files may not grow beyond a limit: write() fails as on a
+    full disk."""
     source = other_disk / "upload"
     source.write_bytes(os.urandom(500_000))
     program = (
-        "import resource, signal, sys; from pathlib import Path; from tests.unit.test_storage_local import storage_in;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "import resource, signal; from pathlib import Path;"
+        "from tests.unit.test_storage_local import storage_in;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         f"storage_in(Path({str(tmp_path / 'data')!r})).put({KEY!r}, Path({str(source)!r}))"
     )
     ended = subprocess.run(
