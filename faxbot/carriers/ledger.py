@@ -1,7 +1,8 @@
 """A stand-in carrier's memory: one SQLite file that holds every submission, and outlives a kill -9.
 
 Written for counting: how often each tag came, what was taken and what refused, and a hash of every
-document. Numbers are kept as a keyed hash and their last four digits only.
+document. Numbers are kept as a keyed hash and their last four digits only, header lines as a keyed
+hash.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Fax:
     size: int
     sha256: str
     callback_url: str
+    header_key: str
     received_at: float
     status: str = "queued"
     code: str | None = None
@@ -78,8 +80,8 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS faxes (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tag TEXT NOT NULL, to_key TEXT NOT NULL,
     last_digits TEXT NOT NULL, media_type TEXT NOT NULL, pages INTEGER NOT NULL, size INTEGER NOT
-    NULL, sha256 TEXT NOT NULL, callback_url TEXT NOT NULL, received_at REAL NOT NULL, status TEXT
-    NOT NULL, code TEXT, pages_sent INTEGER NOT NULL, ended_at REAL, told INTEGER NOT NULL);
+    NULL, sha256 TEXT NOT NULL, callback_url TEXT NOT NULL, header_key TEXT NOT NULL, received_at
+    REAL NOT NULL, status TEXT NOT NULL, code TEXT, pages_sent INTEGER NOT NULL, ended_at REAL, told INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS faxes_tag ON faxes (tag);
 CREATE INDEX IF NOT EXISTS faxes_open ON faxes (n) WHERE told = 0;
 CREATE TABLE IF NOT EXISTS refusals (
@@ -97,7 +99,7 @@ _UPDATE = (
 _ENTRIES = """
 SELECT n, id, tag, (SELECT count(*) FROM faxes AS f WHERE f.tag = faxes.tag)
     + (SELECT count(*) FROM refusals AS r WHERE r.tag = faxes.tag) AS submissions,
-    to_key, last_digits, media_type, pages, size AS bytes, sha256, status, code, pages_sent,
+    to_key, last_digits, media_type, pages, size AS bytes, sha256, header_key, status, code, pages_sent,
     received_at, ended_at, told
 FROM faxes WHERE n > ? AND (? IS NULL OR tag = ?) ORDER BY n LIMIT ?
 """
@@ -120,6 +122,9 @@ class Ledger:
         self._lock = threading.Lock()
         self._db = self._connect()
         self._db.executescript(_TABLES)
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(faxes)")}
+        if "header_key" not in columns:  # a ledger that was made before there was one
+            self._db.execute("ALTER TABLE faxes ADD header_key TEXT NOT NULL DEFAULT ''")
 
     def _connect(self) -> sqlite3.Connection:
         # Autocommit: an accepted fax is in the log when execute() returns, before its client is

@@ -1,30 +1,25 @@
-"""What a carrier sees in a document: its type by content, and its pages, counted without rendering
-anything.
+"""What a carrier sees in a document: whether it is a whole TIFF, and its pages, counted without
+rendering anything.
 
 TIFF 6.0 is walked from one image file directory to the next, and every strip must lie within the
-file, so a document that was cut off on its way is noticed. A PDF's pages are counted in its plain
-and in its compressed objects (ISO 32000-1, 7.5.7).
+file, so a document that was cut off on its way is noticed.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 TIFF = "image/tiff"
-PDF = "application/pdf"
 
-_INFLATED = 16 * 1024 * 1024
 _FIELD_SIZES: Mapping[int, str] = {1: "B", 3: "H", 4: "I"}
 _WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS = 256, 257, 273, 279
 _NEEDED = frozenset((_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS))
 
 
 class Unreadable(ValueError):
-    """The document is no whole TIFF or PDF with at least one page."""
+    """The document is no whole TIFF with at least one page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +32,9 @@ class Document:
 
 def inspect(data: bytes) -> Document:
     """Type and pages of a document; raises Unreadable."""
-    if data[:4] in (b"II*\x00", b"MM\x00*"):
-        return Document(TIFF, sum(1 for _ in _directories(data)))
-    if data[:5] == b"%PDF-":
-        return Document(PDF, _pdf_pages(data))
-    raise Unreadable("neither TIFF nor PDF")
+    if data[:4] not in (b"II*\x00", b"MM\x00*"):
+        raise Unreadable("no TIFF")
+    return Document(TIFF, sum(1 for _ in _directories(data)))
 
 
 def _directories(data: bytes) -> Iterator[int]:
@@ -105,22 +98,3 @@ def _unpack(data: bytes, layout: str, place: int) -> tuple[int, ...]:
         return struct.unpack_from(layout, data, place)
     except struct.error:
         raise Unreadable("it ends too early") from None
-
-
-_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
-_OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm\b.{0,2000}?stream\r?\n", re.DOTALL)
-
-
-def _pdf_pages(data: bytes) -> int:
-    if b"%%EOF" not in data[-2048:]:
-        raise Unreadable("it ends too early")
-    pages = len(_PAGE.findall(data))
-    for match in _OBJECT_STREAM.finditer(data):
-        try:
-            inflated = zlib.decompressobj().decompress(data[match.end() :], _INFLATED)
-        except zlib.error:
-            continue
-        pages += len(_PAGE.findall(inflated))
-    if not pages:
-        raise Unreadable("no page")
-    return pages

@@ -100,6 +100,8 @@ SAVE_SECONDS = 0.05
 _NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
 _ADDRESS = re.compile(r"https?://[^\s/?#]+\S*")
 _TAG = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADER = re.compile(r"[\x20-\x7e]{0,50}")
+"""What fits into the line at the top of a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Submission:
     to: str
     tag: str
     callback_url: str
+    header: str
     document: bytes
 
 
@@ -150,6 +153,8 @@ class Carrier:
             return self._refuse(submission, 422, "tag-malformed")
         if submission.callback_url and not _ADDRESS.fullmatch(submission.callback_url):
             return self._refuse(submission, 422, "callback-url-malformed")
+        if not _HEADER.fullmatch(submission.header):
+            return self._refuse(submission, 422, "header-malformed")
         outcome = _outcome(submission.to[-4:])
         if outcome.refused and not self._throttle_is_over(submission, outcome):
             return self._refuse(submission, outcome.refused, outcome.code or "refused")
@@ -167,6 +172,7 @@ class Carrier:
             size=len(submission.document),
             sha256=hashlib.sha256(submission.document).hexdigest(),
             callback_url=submission.callback_url,
+            header_key=self._key(submission.header) if submission.header else "",
             received_at=time.time(),
         )
         self._ledger.accept(fax)
@@ -218,8 +224,8 @@ class Carrier:
         first = self._ledger.first_refusal(self._key(submission.to), "throttled")
         return first is not None and time.time() - first >= THROTTLE_SECONDS
 
-    def _key(self, number: str) -> str:
-        return hmac.new(self._secret, number.encode(), "sha256").hexdigest()[:32]
+    def _key(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode(), "sha256").hexdigest()[:32]
 
     def _find(self, fax_id: str) -> Fax | None:
         return self._live.get(fax_id) or self._ledger.fax(fax_id)
@@ -389,6 +395,7 @@ class Routes:
                 to=form.fields["to"],
                 tag=form.fields["tag"],
                 callback_url=form.fields.get("callback_url", ""),
+                header=form.fields.get("header", ""),
                 document=form.files["file"],
             )
         except KeyError:

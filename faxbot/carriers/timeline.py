@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
@@ -115,7 +116,7 @@ class Poster:
                 post.done(False)
             else:
                 wait = min(self._longest, self._first * 2.0 ** (post.tries - 1))
-                self._timeline.after(wait, lambda post=post: self.put(post))  # type: ignore[misc]
+                self._timeline.after(wait, partial(self.put, post))
 
 
 class _Line:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -373,16 +373,15 @@ class _TimedResponse(HTTPResponse):
             raise HTTPException("the head of the answer is not complete")
 
 
-class _Careful:
+class _Connection(HTTPConnection):
     """What our connections do beside urllib3's: notice the first byte written, time every wait, and
     age."""
 
-    sock: socket.socket | None
-    connect: Callable[[], None]
     response_class = _TimedResponse
     _used_at = 0.0
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: Any) -> None:
+        """`data` is bytes-like: requests makes one body of a form and of its files."""
         if self.sock is None:
             self.connect()
         sock, call = cast(socket.socket, self.sock), _thread.call
@@ -396,14 +395,10 @@ class _Careful:
     @property
     def is_connected(self) -> bool:
         fresh = time.monotonic() - self._used_at < _thread.call.idle
-        return fresh and bool(super().is_connected)  # type: ignore[misc]
+        return fresh and super().is_connected
 
 
-class _Connection(_Careful, HTTPConnection):  # type: ignore[misc]
-    pass
-
-
-class _TlsConnection(_Careful, HTTPSConnection):  # type: ignore[misc]
+class _TlsConnection(_Connection, HTTPSConnection):
     pass
 
 

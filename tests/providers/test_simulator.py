@@ -1,22 +1,16 @@
-"""The simulator's client against the real carrier process, and against servers that answer what no carrier should."""
+"""The simulator's client against the real carrier process."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from faxbot.carriers.simulator import OUTCOMES
 from faxbot.errors import (
@@ -29,19 +23,14 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import CAUSES as CANONICAL
-from faxbot.hidden import Hidden
-from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, State, Update
-from faxbot.providers.http import HttpClient
+from faxbot.plugins.base import State, Update
 from faxbot.providers.simulator import CAUSES, SimulatorProvider
 from tests.callbacks import Receiver
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
-from tests.misbehaving import Server, answering
+from tests.providers.conftest import PAGES, Connect, MakeFax
 
 ROOT = Path(__file__).parents[2]
-PAGES = 3
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-CLOCK = {"now": NOW}
 
 
 @pytest.fixture(scope="module")
@@ -57,69 +46,9 @@ def slow_carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator
         yield process
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("document") / "fax.tiff"
-    page = Image.new("1", (1728, 2200), 1)
-    page.save(path, compression="group4", save_all=True, append_images=[page] * (PAGES - 1))
-    return path
-
-
-Connect = Callable[..., SimulatorProvider]
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """connect(url, secret): a provider, closed at the end."""
-    clients: list[HttpClient] = []
-
-    def make(url: str, secret: str = "test-secret") -> SimulatorProvider:
-        clients.append(HttpClient([url]))
-        provider = SimulatorProvider()
-        context = Context(logging.getLogger("test"), lambda: datetime.now(UTC), clients[-1])
-        provider.initialize({"baseUrl": url, "secret": secret}, context)
-        return provider
-
-    yield make
-    for client in clients:
-        client.close()
-
-
 @pytest.fixture
 def provider(connect: Connect, carrier: SimulatorProcess) -> SimulatorProvider:
     return connect(carrier.url)
-
-
-@pytest.fixture
-def tag(request: pytest.FixtureRequest) -> str:
-    return hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:24]
-
-
-@pytest.fixture
-def fax(document: Path, receiver: Receiver, tag: str) -> Callable[[str], OutboundFax]:
-    """fax("0017"): one attempt to a number with these last digits."""
-
-    def make(last_digits: str) -> OutboundFax:
-        return OutboundFax(
-            tag=tag,
-            to=Hidden(f"+1555010{last_digits}"),
-            document=document,
-            media_type="image/tiff",
-            pages=PAGES,
-            resolution="fine",
-            callback_url=receiver.url,
-        )
-
-    return make
-
-
-MakeFax = Callable[[str], OutboundFax]
 
 
 def final(provider: SimulatorProvider, external_id: str) -> Update:
@@ -391,198 +320,6 @@ def test_a_wrong_secret_refuses_the_account(
 def test_an_absent_carrier_was_sent_nothing(connect: Connect, fax: MakeFax) -> None:
     with pytest.raises(Unreachable):
         connect("http://nobody.invalid").send(fax("0000"))
-
-
-# answers that no carrier should give
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-_FAX = st.fixed_dictionaries(
-    {},
-    optional={
-        "id": st.just("sf_1") | _JSON,
-        "tag": st.just("t") | _JSON,
-        "code": st.sampled_from(sorted(CAUSES)) | _JSON,
-        "status": st.sampled_from(["queued", "sending", "delivered", "failed", "cancelled", "lost"])
-        | _JSON,
-        "pages_sent": _JSON,
-        "ended_at": st.sampled_from(["2026-11-20T12:00:00+00:00", "2026-11-20T12:00:00"]) | _JSON,
-    },
-)
-
-
-def offline(now: datetime = NOW) -> SimulatorProvider:
-    """A provider that is never let near a network."""
-    provider = SimulatorProvider()
-    context = Context(logging.getLogger("test"), lambda: now, HttpClient([]))
-    provider.initialize({"baseUrl": "http://nobody.invalid", "secret": "test-secret"}, context)
-    return provider
-
-
-@given(content=st.fixed_dictionaries({"fax": _FAX}) | _JSON)
-def test_any_callback_is_news_in_our_words_or_a_provider_error(content: Any) -> None:
-    request = CallbackRequest("POST", "http://here", {}, json.dumps(content).encode())
-    try:
-        (update,) = offline().read_callback(request)
-    except ProviderError:
-        return
-    assert update.external_id
-    assert (update.state is State.FAILED) == (update.cause is not None)
-    assert update.cause is None or update.cause in CANONICAL
-    assert update.pages_sent is None or (type(update.pages_sent) is int and update.pages_sent >= 0)
-    assert update.occurred_at is None or update.occurred_at.tzinfo is not None
-
-
-@pytest.mark.parametrize("pages", [True, -1, 10**9, "3", 1.5, None, [3]])
-def test_a_count_of_pages_that_is_none_is_left_out(pages: object) -> None:
-    body = json.dumps({"fax": {"id": "sf_1", "status": "sending", "pages_sent": pages}}).encode()
-    (update,) = offline().read_callback(CallbackRequest("POST", "http://here", {}, body))
-    assert (update.state, update.pages_sent) == (State.PROGRESS, None)
-
-
-@given(body=st.binary())
-def test_any_bytes_at_all_are_read_or_refused(body: bytes) -> None:
-    with pytest.raises(ProviderError):
-        offline().read_callback(CallbackRequest("POST", "http://here", {}, body))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"<html>",
-        b'{"fax": null}',
-        b'{"fax": {}}',
-        b'{"fax": {"id": 7}}',
-        b'{"fax": {"id": ""}}',
-        b'{"fax": {"id": "../x"}}',
-        b'{"fax": [{"id": "sf_1"}]}',
-        b'{"faxes": {}}',
-        b"[" * 5000,
-        b'{"fax": {"id": "' + b"x" * 3_000_000 + b'"}}',
-    ],
-)
-def test_an_unreadable_acceptance_leaves_the_outcome_open(
-    connect: Connect, fax: MakeFax, body: bytes
-) -> None:
-    server = Server(
-        answering(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    )
-    try:
-        provider = connect(server.url)
-        with pytest.raises(OutcomeUnknown):
-            provider.send(fax("0000"))
-        with pytest.raises(OutcomeUnknown):
-            provider.look_up("tag")
-        with pytest.raises(OutcomeUnknown):
-            provider.fetch("sf_1")
-        assert len(server.requests) == 3
-    finally:
-        server.close()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b'{"error": 7}', b'{"error": {"code": ["x"]}}', b'{"error": {"code": "new"}}'],
-)
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, Refused),
-        (401, AccountRefused),
-        (403, DestinationBarred),
-        (418, Refused),
-        (502, OutcomeUnknown),
-    ],
-)
-def test_a_refusal_in_unknown_words_is_judged_by_its_status(
-    connect: Connect, fax: MakeFax, status: int, kind: type[ProviderError], body: bytes
-) -> None:
-    server = Server(
-        answering(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
-    )
-    try:
-        with pytest.raises(kind) as refused:
-            connect(server.url).send(fax("0000"))
-        assert type(refused.value) is kind
-    finally:
-        server.close()
-
-
-# signatures
-
-VECTOR = "t=1700000000,v1=6a26657cbf1ceefcfa4929e3c16d5059c32c1a65f07058081468544536f4ea94"
-VECTOR_BODY = b'{"event": "fax.delivered"}'
-VECTOR_TIME = datetime.fromtimestamp(1_700_000_000, UTC)
-
-
-def vector(
-    now: datetime = VECTOR_TIME, *, signature: str = VECTOR, body: bytes = VECTOR_BODY
-) -> bool:
-    """Whether the documented example, or a change of it, is taken at `now`."""
-    provider = SimulatorProvider()
-    context = Context(logging.getLogger("test"), lambda: now, HttpClient([]))
-    provider.initialize({"baseUrl": "http://nobody.invalid", "secret": "example-secret"}, context)
-    headers = {"x-simulator-signature": signature}
-    return provider.verify_callback(CallbackRequest("POST", "http://here", headers, body))
-
-
-def test_the_documented_signature_is_taken() -> None:
-    assert vector()
-    page = (ROOT / "docs/simulator.md").read_text()
-    assert f"X-Simulator-Signature: {VECTOR}" in page
-    assert VECTOR_BODY.decode() in page
-
-
-@pytest.mark.parametrize(
-    ("seconds", "taken"), [(300, True), (-300, True), (301, False), (-301, False)]
-)
-def test_a_signature_holds_for_five_minutes_in_both_directions(seconds: int, taken: bool) -> None:
-    assert vector(VECTOR_TIME + timedelta(seconds=seconds)) is taken
-
-
-@pytest.mark.parametrize(
-    "signature",
-    [
-        "",
-        "v1=" + VECTOR[-64:],
-        VECTOR[:-1],
-        VECTOR + "0",
-        VECTOR.upper(),
-        " " + VECTOR,
-        VECTOR + "\n",
-        VECTOR.replace("1700000000", "1700000001"),
-        VECTOR.replace("1700000000", "-1700000000"),
-        VECTOR.replace("1700000000", "9" * 400),
-        VECTOR[:-64] + "0" * 64,
-        "t=\u0661\u0667,v1=" + VECTOR[-64:],
-        "\x00",
-    ],
-)
-def test_a_forged_or_garbled_signature_is_refused(signature: str) -> None:
-    assert not vector(signature=signature)
-
-
-def test_a_changed_body_is_refused() -> None:
-    assert not vector(body=VECTOR_BODY + b" ")
-
-
-@given(signature=st.text(), body=st.binary())
-def test_no_text_at_all_is_taken_for_a_signature_or_breaks_the_check(
-    signature: str, body: bytes
-) -> None:
-    assert not vector(signature=signature, body=body)
-
-
-def test_a_request_without_the_header_is_refused() -> None:
-    assert not offline().verify_callback(CallbackRequest("POST", "http://here", {}, b"{}"))
 
 
 # tables

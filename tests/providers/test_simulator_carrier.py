@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import io
 import json
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,30 @@ def raw(carrier: SimulatorProcess, request: bytes) -> bytes:
 # what it takes and refuses
 
 
+def test_of_a_header_the_ledger_keeps_a_keyed_hash(
+    carrier: SimulatorProcess, document: bytes
+) -> None:
+    post(carrier, document, tag="with", header="Jane Doe, ward 3")
+    post(carrier, document, tag="without")
+    (kept,), (none,) = carrier.faxes("with"), carrier.faxes("without")
+    files = carrier.ledger_path.parent.glob(f"{carrier.ledger_path.name}*")
+
+    expected = hmac.new(carrier.secret.encode(), b"Jane Doe, ward 3", "sha256").hexdigest()[:32]
+    assert (kept["header_key"], none["header_key"]) == (expected, "")
+    assert not any(b"Jane Doe" in file.read_bytes() for file in files)
+
+
+def test_a_ledger_from_before_headers_is_taken_on(tmp_path: Path, document: bytes) -> None:
+    with SimulatorProcess(tmp_path) as process:
+        post(process, document)
+    with closing(sqlite3.connect(process.ledger_path)) as ledger:
+        ledger.execute("ALTER TABLE faxes DROP COLUMN header_key")
+    with SimulatorProcess(tmp_path) as process:
+        post(process, document, tag="new", header="x")
+
+        assert [bool(fax["header_key"]) for fax in process.faxes()] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [
@@ -88,6 +114,10 @@ def raw(carrier: SimulatorProcess, request: bytes) -> bytes:
         ({"tag": "x" * 129}, 422, "tag-malformed"),
         ({"callback_url": "ftp://here/"}, 422, "callback-url-malformed"),
         ({"callback_url": "http://[bad"}, 202, None),
+        ({"header": "x" * 50}, 202, None),
+        ({"header": "x" * 51}, 422, "header-malformed"),
+        ({"header": "caf\u00e9"}, 422, "header-malformed"),
+        ({"header": "two\nlines"}, 422, "header-malformed"),
         ({"drop": "to"}, 422, "field-missing"),
         ({"drop": "tag"}, 422, "field-missing"),
         ({"drop": "file"}, 400, "multipart-malformed"),

@@ -113,7 +113,12 @@ class SimulatorProvider(TransportPlugin):
                 "POST",
                 f"{self._base}/v1/faxes",
                 headers=self._headers,
-                data={"to": fax.to.reveal(), "tag": fax.tag, "callback_url": fax.callback_url},
+                data={
+                    "to": fax.to.reveal(),
+                    "tag": fax.tag,
+                    "callback_url": fax.callback_url,
+                    "header": fax.header.reveal(),
+                },
                 files={"file": ("fax.tiff", document, fax.media_type)},
             )
         return Receipt(_id_of(_dict(_accepted(reply).get("fax"))))
