@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from urllib.parse import quote
 
 from faxbot.errors import ConfigError
 
+PREFIX = "FAXBOT_"
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 _SOCKET_PATH_BYTES = (
@@ -30,7 +33,11 @@ _BROKER = (
     r"(rediss?|redis\+socket)://.+",
     "must begin with redis://, rediss:// or redis+socket://",
 )
+_ONE_LINE = (r"[\x20-\x7e]{0,50}", "must be at most 50 printable ASCII characters")
 _COUNTRY = (r"[A-Za-z]{2}", "must be the two letters of a country, like US or DE")
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +223,11 @@ class Config:
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents"
     )
     fax_header: str = option(
-        "FAX_HEADER", "", "header text of a fax that brings none; at most 50 characters"
+        "FAX_HEADER",
+        "",
+        "the `header` of a fax that brings none: a line that the carrier or the fax machine prints "
+        "at the top of each page; at most 50 printable ASCII characters",
+        form=_ONE_LINE,
     )
 
     web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1)
@@ -290,7 +301,12 @@ class Config:
         at_least=0.1,
     )
 
-    docs_base_url: str = option("DOCS_BASE_URL", "", "where learn-more links lead")
+    docs_base_url: str = option(
+        "DOCS_BASE_URL",
+        "",
+        "where a copy of these pages stands; /docs then leads from the active provider to its page",
+        form=_WEB_ADDRESS,
+    )
     client_url: str = option(
         "FAXBOT_URL",
         "",
@@ -331,10 +347,27 @@ class Config:
                 "FAXBOT_HEARTBEAT_SECONDS must be at most half of FAXBOT_LEASE_SECONDS: "
                 "lower the first or raise the second"
             )
-        if len(self.fax_header) > 50:
-            raise ConfigError("FAX_HEADER is longer than 50 characters: shorten it")
         if self.production and not self.require_api_key:
             raise ConfigError("REQUIRE_API_KEY=false is refused in production: remove it")
+
+    def strangers(self) -> dict[str, str]:
+        """Variables that begin with FAXBOT_ and are no setting, each with the nearest setting's
+        name (empty where none is near)."""
+        known = [option.name for option in OPTIONS]
+        return {
+            name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), "")
+            for name in sorted(self.environ)
+            if name.startswith(PREFIX) and name not in known
+        }
+
+    def warn_of_strangers(self) -> None:
+        """One warning that names them, never their values: a misspelt setting has no other sign."""
+        words = [
+            f"{name} (is {near} meant?)" if near else name
+            for name, near in self.strangers().items()
+        ]
+        if words:
+            logger.warning("no such setting: %s", ", ".join(words))
 
     @property
     def production(self) -> bool:

@@ -38,6 +38,20 @@ AFTER_INTENT = (Status.SUBMITTING, Status.SENT, Status.UNCERTAIN)
 """The carrier may have it: a cancel is kept and passed on."""
 
 
+STATUS_MEANING: dict[Status, str] = {
+    Status.QUEUED: "accepted and recorded; it waits for a worker, or for its `send_at`",
+    Status.SUBMITTING: "being handed to the carrier",
+    Status.SENT: "the carrier has it and works on it",
+    Status.RETRYING: "a try is over, the next one is planned",
+    Status.HELD: "it waits for something outside, which `status_reason` names",
+    Status.UNCERTAIN: "whether the carrier has it is not known; it is looked up, never sent blindly",
+    Status.DELIVERED: "all pages are confirmed by the receiving machine; final",
+    Status.FAILED: "it will not be tried again; final",
+    Status.CANCELLED: "it was cancelled as asked; final",
+    Status.EXPIRED: "its `expires_at` passed before it could be sent; final",
+}
+
+
 class Event(StrEnum):
     """What happened to a fax; rows of the results table carry these names."""
 
@@ -72,13 +86,18 @@ EVENT_MEANING: dict[Event, str] = {
     Event.RECONCILED: "the look-up settled an uncertain outcome",
     Event.DECIDED: "a person settled an uncertain outcome, with a reason",
     Event.HELD: "the fax waits for something outside: see the reason",
-    Event.RELEASED: "the reason for holding is gone",
+    Event.RELEASED: "holding is over: it is tried again",
     Event.CANCEL_REQUESTED: "a cancel was asked for after the carrier was called",
     Event.CANCELLED: "cancelled as asked",
     Event.EXPIRED: "its deadline passed before it could be sent",
     Event.ANOMALY: "news that contradicts a final status: kept, never applied",
     Event.PURGED: "retention removed its document and numbers",
 }
+
+PLANNED = frozenset({Event.DECIDED, Event.PURGED})
+"""Part of the contract, so that the database knows them, and not written by anything yet."""
+PLANNED_CAUSES = frozenset({"poison", "expired", "doc_empty", "doc_fetch_failed"})
+"""Causes that nothing of ours says yet; a plugin may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +129,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         CLAIMABLE,
         Status.FAILED,
         Event.FAILED,
-        "the document cannot be rendered, or rendering it killed three workers: nothing was sent",
+        "the document cannot be rendered: nothing was sent",
     ),
     *_from(
         (Status.SUBMITTING, Status.SENT),
@@ -119,7 +138,10 @@ TRANSITIONS: tuple[Transition, ...] = (
         "the account was refused or is out of funds, and nothing was accepted or the attempt is final",
     ),
     Transition(
-        Status.HELD, Status.QUEUED, Event.RELEASED, "the reason is gone, or a person released it"
+        Status.HELD,
+        Status.QUEUED,
+        Event.RELEASED,
+        "the reason is gone, or enough time has passed to see whether it is",
     ),
     Transition(Status.SUBMITTING, Status.SENT, Event.SENT, "the carrier's id is known"),
     Transition(
@@ -200,11 +222,10 @@ class Retry(StrEnum):
     """What a cause says about trying again (the schedules are in retry.py)."""
 
     NEVER = "never"
-    LINE = "line"
-    LIMITED = "limited"
-    WAIT = "wait"
+    AGAIN = "again"
     HOLD = "hold"
     VERIFY = "verify"
+    """Not by faxbot: part of it may have gone out, or nobody knows why it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,41 +238,46 @@ class Cause:
 
     @property
     def retryable(self) -> bool:
+        """Whether the same fax may go through another time, whoever sends it then."""
         return self.retry is not Retry.NEVER
 
 
 CAUSES: dict[str, Cause] = {
     cause.code: cause
     for cause in (
-        Cause("busy", Retry.LINE, "The line was busy."),
-        Cause("no_answer", Retry.LINE, "Nobody answered."),
-        Cause("no_fax_tone", Retry.LIMITED, "No fax machine answered; check the number."),
-        Cause("dropped_early", Retry.LIMITED, "The call dropped before the first page."),
+        Cause("busy", Retry.AGAIN, "The line was busy."),
+        Cause("no_answer", Retry.AGAIN, "Nobody answered."),
+        Cause("no_fax_tone", Retry.AGAIN, "No fax machine answered; check the number."),
+        Cause("dropped_early", Retry.AGAIN, "The call dropped before the first page."),
         Cause("number_invalid", Retry.NEVER, "The number is not valid."),
         Cause("number_dead", Retry.NEVER, "The number is not in service."),
-        Cause("rejected", Retry.LIMITED, "The call was refused."),
-        Cause("unreachable", Retry.LIMITED, "The destination cannot be reached."),
-        Cause("no_route", Retry.WAIT, "There is no route to this destination."),
+        Cause("rejected", Retry.AGAIN, "The call was refused."),
+        Cause("unreachable", Retry.AGAIN, "The destination cannot be reached."),
+        Cause("no_route", Retry.AGAIN, "There is no route to this destination."),
         Cause(
             "trunk_denied", Retry.HOLD, "The carrier refused the account; an operator must look."
         ),
         Cause("funds", Retry.HOLD, "The carrier account is out of funds."),
-        Cause("congestion", Retry.WAIT, "The carrier is busy; waiting for a free line."),
-        Cause("trunk_down", Retry.WAIT, "The carrier could not be reached."),
-        Cause("network_error", Retry.LINE, "The network failed during the call."),
-        Cause("bearer", Retry.LIMITED, "The line cannot carry a fax this way."),
-        Cause("t38_failed", Retry.LIMITED, "Fax over IP failed on this line."),
-        Cause("handshake_failed", Retry.LIMITED, "The machines could not agree on a speed."),
-        Cause("page_failed", Retry.LIMITED, "A page failed in the middle of the call."),
+        Cause("congestion", Retry.AGAIN, "The carrier is busy; waiting for a free line."),
+        Cause("trunk_down", Retry.AGAIN, "The carrier could not be reached."),
+        Cause("network_error", Retry.AGAIN, "The network failed during the call."),
+        Cause("bearer", Retry.AGAIN, "The line cannot carry a fax this way."),
+        Cause("t38_failed", Retry.AGAIN, "Fax over IP failed on this line."),
+        Cause("handshake_failed", Retry.AGAIN, "The machines could not agree on a speed."),
+        Cause("page_failed", Retry.AGAIN, "A page failed in the middle of the call."),
         Cause(
             "incompatible_image",
-            Retry.LIMITED,
+            Retry.AGAIN,
             "The receiving machine cannot take this page format.",
         ),
         Cause("remote_refused", Retry.NEVER, "The receiving machine refused the fax."),
-        Cause("session_timeout", Retry.LIMITED, "The fax call took too long."),
-        Cause("doc_unreadable", Retry.NEVER, "The document could not be turned into fax pages."),
-        Cause("doc_fetch_failed", Retry.LIMITED, "The carrier could not fetch the document."),
+        Cause("session_timeout", Retry.AGAIN, "The fax call took too long."),
+        Cause(
+            "doc_unreadable",
+            Retry.NEVER,
+            "The document cannot be faxed: it has no readable pages, or the carrier refused it.",
+        ),
+        Cause("doc_fetch_failed", Retry.AGAIN, "The carrier could not fetch the document."),
         Cause("doc_too_large", Retry.NEVER, "The document is too large for the carrier."),
         Cause("doc_empty", Retry.NEVER, "The document has no pages."),
         Cause("config", Retry.HOLD, "A setting of the provider is wrong; an operator must look."),
@@ -271,4 +297,8 @@ HOLD_REASONS: dict[str, str] = {
     "disabled": "sending is switched off (FAX_DISABLED)",
     "account_refused": "the carrier refused the account: check credentials and funds",
     "document_gone": "the stored document cannot be read: check the storage",
+    "fault": "this server fails to prepare it: the worker's log says why; it is tried again every hour",
+    "said_delivered": (
+        "the carrier reported a failure and then that it was delivered: a second try might be a second fax"
+    ),
 }

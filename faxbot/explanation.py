@@ -35,13 +35,20 @@ def explain(job: Job, now: datetime) -> str:
         provider=job.provider_id or "the carrier",
         when=_when(job.next_at, now),
         why=cause.sentence if cause else "The last try did not go through.",
-        held=HOLD_REASONS.get(job.reason or "", "an operator must look"),
+        held=_held(job, now),
         so_far=confirmed and f"{confirmed}; ",
         in_the_end=confirmed and f"{confirmed}. ",
         all_pages="its page is" if job.pages == 1 else f"all {job.pages} pages are",
         cancelling=" (a cancel was asked for)" if job.cancel_requested_at else "",
     )
     return sentence[:1].upper() + sentence[1:]
+
+
+def _held(job: Job, now: datetime) -> str:
+    reason = HOLD_REASONS.get(job.reason or "", "an operator must look")
+    # The others end when somebody mends what they name; this one is tried again by itself.
+    rests = job.reason == "account_refused" and job.next_at is not None and job.next_at > now
+    return f"{reason}. Next try {_when(job.next_at, now)}" if rests else reason
 
 
 def _when(at: datetime | None, now: datetime) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import db
+from faxbot import breaker, db
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
-from faxbot.events import CLAIMABLE
+from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
 from faxbot.models import IS_OPEN, Job
 from faxbot.plugins.base import StoragePlugin, TransportPlugin
 from faxbot.runtime import Runtime
@@ -76,8 +76,16 @@ def _storage(runtime: Runtime) -> str:
 
 
 def _provider(runtime: Runtime) -> str:
-    runtime.plugins.get(runtime.config.provider_id, TransportPlugin)
-    return f"{runtime.config.provider_id} is loaded"
+    """A provider that rests is no fault: faxes are taken and wait for it."""
+    provider_id = runtime.config.provider_id
+    runtime.plugins.get(provider_id, TransportPlugin)
+    try:
+        rest = breaker.resting(runtime.database, DEFAULT_ACCOUNT, provider_id, runtime.now())
+    except (FaxbotError, sa.exc.SQLAlchemyError):
+        return f"{provider_id} is loaded"  # the part "database" says what is wrong
+    if rest is None:
+        return f"{provider_id} is loaded"
+    return f"{provider_id} rests until {rest.until:%Y-%m-%dT%H:%M:%SZ}: {rest.reason}"
 
 
 def _queue(runtime: Runtime) -> str:

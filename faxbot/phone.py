@@ -21,20 +21,20 @@ def parse(text: str, region: str = "") -> str:
     """
     if not _WRITTEN.fullmatch(text):
         raise Malformed(
-            "`to` is not a fax number: write it as +, country code and digits, like +15550100000"
+            "`to` is not a fax number: write it as +, country code and digits, like +15550100000."
         )
     if not text.startswith("+") and not region:
         raise Malformed(
-            "`to` needs the country code: write it as +, country code and digits, like +15550100000"
+            "`to` needs the country code: write it as +, country code and digits, like +15550100000."
         )
     try:
         number = phonenumbers.parse(text, region.upper() or None)
     except phonenumbers.NumberParseException:
         raise Malformed(
-            "`to` is not a fax number: the country code is unknown or digits are missing"
+            "`to` is not a fax number: the country code is unknown or digits are missing."
         ) from None
     if not phonenumbers.is_possible_number(number):
-        raise Malformed("`to` has too few or too many digits for its country")
+        raise Malformed("`to` has too few or too many digits for its country.")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 

@@ -85,14 +85,14 @@ def decide(cause: str, *, tries: int, now: datetime, luck: float) -> Decision:
     """What to do after an attempt that ended with `cause` and surely delivered nothing.
 
     `tries`: attempts of this fax that count, this one included (from 1). `luck`: a random number in
-    [0, 1). A cause that no list has is never tried again by itself: a person looks first.
+    [0, 1). A cause that no list has is not tried again: nobody knows what it means.
     """
     known = CAUSES.get(cause, CAUSES["unknown"])
     if known.retry is Retry.HOLD:
         return Hold("account_refused")
-    schedule = SCHEDULES.get(known.code)
-    if schedule is None or known.retry in (Retry.NEVER, Retry.VERIFY):
+    if known.retry is not Retry.AGAIN:
         return GiveUp(known.code)
+    schedule = SCHEDULES[known.code]
     if tries >= schedule.tries:
         return GiveUp("exhausted")
     delay = schedule.delays[min(tries, len(schedule.delays)) - 1]

@@ -1,59 +1,111 @@
-"""Writes the pages of docs/ that are made from the code: events.md and settings.md. `make check` compares them.
+"""Writes the pages of docs/ that are made from the code: events, settings, errors, traits. A test compares them.
 
-Run it after a change in faxbot/events.py or faxbot/config.py:  .venv/bin/python scripts/reference.py
+Run it after a change in events, retry, config, errors, web/problems or plugins/manifest:
+.venv/bin/python scripts/reference.py
 """
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
-from faxbot import events
+from faxbot import errors, events, retry
 from faxbot.claims import TASKS
+from faxbot.cli.connection import ServerSaid
 from faxbot.config import OPTIONS, Option
+from faxbot.crypto import Unsealable
+from faxbot.errors import FaxbotError
+from faxbot.plugins.manifest import TRAITS, Trait
+from faxbot.supervisor.processes import ChildFailed
+from faxbot.web.problems import PROBLEMS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOT_YET = " (not written yet)"
 
 EVENTS_HEAD = """# Events and statuses
 
-Made from `faxbot/events.py` by `scripts/reference.py`; do not edit by hand.
+Made from `faxbot/events.py` and `faxbot/retry.py` by `scripts/reference.py`; do not edit by hand.
 
 A fax's status is the fold of its events. Events are rows of the results table: they are appended,
 numbered without gaps per fax, and never changed; the database refuses a status change that the
 table below does not hold. An event carries ids, counts, causes and times, and never a number, a
-name, a file name or a carrier's free text.
+name, a file name or a carrier's free text. What is "not written yet" has its place in the contract
+and in the database, and nothing of this version records it.
 """
+
+CAUSES_HEAD = """
+## Causes
+
+Why a try ended, and when the next one follows. A wait is stretched by up to a fifth, so that faxes
+that failed together are not tried together; a cause that is not in this table counts as `unknown`.
+A try counts when the carrier took the fax, may have taken it, or refused it for good. Before that, a
+carrier that cannot be reached or asks to wait costs no try: the fax is sent again after the time the
+carrier asks for (Retry-After), else after a growing pause of up to ten minutes.
+
+| cause | tried again | sentence |
+|---|---|---|"""
 
 
 def events_page() -> str:
     """docs/events.md: statuses, events, transitions, causes and hold reasons."""
-    parts = [EVENTS_HEAD, "## Events\n\n| event | what happened |\n|---|---|"]
-    parts += [f"| `{event}` | {meaning} |" for event, meaning in events.EVENT_MEANING.items()]
+    parts = [EVENTS_HEAD, "## Statuses\n\n| status | where the fax stands |\n|---|---|"]
+    parts += [f"| `{status}` | {meaning} |" for status, meaning in events.STATUS_MEANING.items()]
+    parts.append("\n## Events\n\n| event | what happened |\n|---|---|")
+    parts += [
+        f"| `{event}` | {meaning}{_planned(event)} |"
+        for event, meaning in events.EVENT_MEANING.items()
+    ]
     parts.append(
         "\n## Which event moves which status\n\n| from | to | event | only if |\n|---|---|---|---|"
     )
     for change in events.TRANSITIONS:
         source = f"`{change.source}`" if change.source else "-"
-        parts.append(f"| {source} | `{change.target}` | `{change.event}` | {change.only_if} |")
+        only_if = f"{change.only_if}{_planned(change.event)}"
+        parts.append(f"| {source} | `{change.target}` | `{change.event}` | {only_if} |")
     kept = ", ".join(f"`{event}`" for event in events.Event if event in events.KEEPS_STATUS)
     final = ", ".join(f"`{status}`" for status in events.Status if status in events.TERMINAL)
     parts.append(f"\n{kept} may stand in a timeline without moving the status. {final} are final.")
     parts.append("\n## What watches an open status\n\n| status | task the sweep rings |\n|---|---|")
     parts += [f"| `{status}` | `{task}` |" for status, task in TASKS.items()]
-    parts.append("\n## Causes\n\n| cause | tried again | sentence |\n|---|---|---|")
-    parts += [f"| `{c.code}` | {_AGAIN[c.retry]} | {c.sentence} |" for c in events.CAUSES.values()]
+    parts.append(CAUSES_HEAD)
+    parts += [
+        f"| `{cause.code}` | {_again(cause)} | {cause.sentence}{_unsaid(cause)} |"
+        for cause in events.CAUSES.values()
+    ]
     parts.append("\n## Why a fax is on hold\n\n| reason | what mends it |\n|---|---|")
     parts += [f"| `{reason}` | {mend} |" for reason, mend in events.HOLD_REASONS.items()]
     return "\n".join(parts) + "\n"
 
 
-_AGAIN = {
+def _planned(event: events.Event) -> str:
+    return NOT_YET if event in events.PLANNED else ""
+
+
+def _unsaid(cause: events.Cause) -> str:
+    return NOT_YET if cause.code in events.PLANNED_CAUSES else ""
+
+
+_ENDS = {
     events.Retry.NEVER: "no",
-    events.Retry.LINE: "yes",
-    events.Retry.LIMITED: "a few times",
-    events.Retry.WAIT: "yes, and waiting uses up no try",
-    events.Retry.HOLD: "when an operator has mended it",
-    events.Retry.VERIFY: "not by itself: a person decides",
+    events.Retry.HOLD: "the fax is held until the account works",
+    events.Retry.VERIFY: "no: a fax that ends so has failed; whether to send it anew is for a person to say",
 }
+
+
+def _again(cause: events.Cause) -> str:
+    """The real schedule: how often at most, and the waits between."""
+    if cause.retry is not events.Retry.AGAIN:
+        return _ENDS[cause.retry]
+    schedule = retry.SCHEDULES[cause.code]
+    waits = [schedule.delays[min(n, len(schedule.delays) - 1)] for n in range(schedule.tries - 1)]
+    told = [(wait, len(list(same))) for wait, same in groupby(waits)]
+    words = ", ".join(_wait(wait) + (f" (x{count})" if count > 1 else "") for wait, count in told)
+    return f"{schedule.tries} tries in all, after {words}"
+
+
+def _wait(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
 
 SETTINGS_HEAD = """# Settings
 
@@ -62,7 +114,8 @@ Made from `faxbot/config.py` by `scripts/reference.py`; do not edit by hand.
 faxbot is told everything by environment variables. Nothing must be set to try it: without any it
 keeps its data in `./faxdata`, brings its own broker, uses SQLite and sends to the simulator. An
 empty variable counts as unset. Times are in seconds. Values of secrets are never logged or shown. A
-provider's own settings stand in its manifest (`faxbot plugins show ID`).
+provider's own settings stand in its manifest (`faxbot plugins show ID`). A variable that begins with
+FAXBOT_ and is not in this table is named in a warning at start, with the setting that looks like it.
 
 | variable | default | what it does |
 |---|---|---|
@@ -81,7 +134,109 @@ def _setting(option: Option) -> str:
     return f"| `{option.name}` | {shown} | {option.help}{secret} |\n"
 
 
-PAGES = {"events.md": events_page, "settings.md": settings_page}
+ERRORS_HEAD = """# Errors
+
+Made from `faxbot/errors.py` and `faxbot/web/problems.py` by `scripts/reference.py`; do not edit by hand.
+
+Every failed request has one body, `application/problem+json` (RFC 9457):
+
+```json
+{"type": "/docs#invalid-fields", "title": "Some fields are not valid.", "status": 422,
+ "detail": "Not valid: priority.", "errors": {"priority": ["Not a valid integer."]},
+ "request_id": "5f0c9a1be2d34c7788aa01ef"}
+```
+
+`type` ends in the error's code, which never changes its meaning. `title` is the kind of failure, `detail` is about
+this one, `errors` about single fields. `request_id` is the answer's `X-Request-Id` too and stands in the server's log.
+Nothing in the body repeats what was sent. 401 brings `WWW-Authenticate`, 405 `Allow`, 503 and
+`idempotency-key-in-flight` bring `Retry-After`.
+
+## Answers to requests
+
+| status | code | meaning | mend |
+|---|---|---|---|
+"""
+
+INSIDE_HEAD = """
+A request that is refused leaves nothing behind: no fax, no file, no used-up Idempotency-Key.
+
+## Inside
+
+These never answer a request by name; where one reaches a request after all, the answer is `internal`.
+
+| code | meaning | where it shows |
+|---|---|---|
+"""
+
+INSIDE: dict[type[FaxbotError], str] = {
+    errors.ConfigError: "Printed when a command ends with exit code 1; in `/health/ready`.",
+    errors.NotSent: "For a plugin that knows no more. The attempt's row; the fax is tried again.",
+    errors.Unreachable: "The attempt's row; the fax is tried again.",
+    errors.Refused: "The attempt's row; the fax is failed.",
+    errors.AccountRefused: "The attempt's row; the fax is held, and tried again from time to time.",
+    errors.DestinationBarred: "The attempt's row; the fax is held, and tried again from time to time.",
+    errors.Throttled: "The attempt's row; the fax waits as long as the carrier asks.",
+    errors.OutcomeUnknown: "The attempt's row; the fax is `uncertain` and is looked up.",
+    errors.PluginError: "`faxbot plugins list`, the log, `/health/ready`.",
+    errors.ArtifactNotFound: "The fax is held with the reason `document_gone`.",
+    errors.LeaseLost: "The worker that was too slow drops what it was about to write.",
+    errors.TransitionRefused: "The log: a bug, and nothing was written.",
+    ChildFailed: "Printed by `faxbot up`, which then ends with exit code 1.",
+    ServerSaid: "Printed by `faxbot send` and `faxbot status`: what the server answered.",
+    Unsealable: "The log: CONFIG_MASTER_KEY or the key file is not the one that sealed the database.",
+}
+
+
+def errors_page() -> str:
+    """docs/errors.md: how requests fail, and what is raised inside."""
+    answers = (f"| {p.status} | `{p.code}` | {p.title} | {p.mend} |\n" for p in PROBLEMS.values())
+    inside = (
+        f"| `{kind.code}` | {(kind.__doc__ or '').splitlines()[0]} | {place} |\n"
+        for kind, place in INSIDE.items()
+    )
+    return ERRORS_HEAD + "".join(answers) + INSIDE_HEAD + "".join(inside)
+
+
+TRAITS_HEAD = """# Traits
+
+Made from `faxbot/plugins/manifest.py` by `scripts/reference.py`; do not edit by hand.
+
+What a plugin can do, in the words of its `manifest.json` (`"traits": [...]`). Core never asks for a plugin's name; it
+asks for a trait. A trait with a value stands as `name:value`, and may stand several times. A word that is not in this
+table is refused.
+
+The set is fixed, so that a manifest written today holds later. Which module asks for a trait today is in the last
+column; declare also those that nothing reads yet, where they are true. Of every plugin the loader checks that it has
+the methods its traits name. The same goes for the rest of a manifest: `docs.learnMore` is linked from /docs,
+`categories` and `hipaa` are read by nothing yet.
+
+| trait | meaning | methods it must have | read by |
+|---|---|---|---|
+"""
+
+TRAITS_FOOT = """
+In code: `manifest.has("cancel")`, `manifest.values("accepts")`.
+"""
+
+
+def traits_page() -> str:
+    """docs/traits.md: every trait, what it means and who reads it."""
+    return TRAITS_HEAD + "".join(_trait(*item) for item in TRAITS.items()) + TRAITS_FOOT
+
+
+def _trait(name: str, trait: Trait) -> str:
+    shown = f"{name}:<{trait.value}>" if trait.value else name
+    methods = ", ".join(f"`{method}()`" for method in trait.methods)
+    readers = ", ".join(f"`{module}`" for module in trait.readers) or "nothing yet"
+    return f"| `{shown}` | {trait.meaning} | {methods} | {readers} |\n"
+
+
+PAGES = {
+    "events.md": events_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "traits.md": traits_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -86,7 +86,9 @@ class OutboundFax:
     """`fine` (204x196 dpi) or `standard` (204x98 dpi)."""
     callback_url: str = field(repr=False)
     """Where this attempt's callbacks go; it carries the tag as locator."""
-    header: Hidden[str] = Hidden("")  # noqa: RUF009 - it is immutable
+    header: Hidden[str] = Hidden("")
+    """A line for the top of each page, printed by the carrier or the fax machine; at most 50
+    printable ASCII characters, empty for none."""
     deadline: datetime | None = None
 
 
@@ -220,7 +222,7 @@ class StoragePlugin(FaxbotPlugin):
 
 
 class NotificationPlugin(FaxbotPlugin):
-    """Tells people what happened, without PHI."""
+    """Tells people what happened, without PHI. Nothing asks it yet."""
 
     @abstractmethod
     def notify(self, kind: str, facts: Mapping[str, Any]) -> None:
@@ -228,7 +230,7 @@ class NotificationPlugin(FaxbotPlugin):
 
 
 class IdentityPlugin(FaxbotPlugin):
-    """Knows people from another directory."""
+    """Knows people from another directory. Nothing asks it yet."""
 
     @abstractmethod
     def authenticate(self, credentials: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -236,7 +238,7 @@ class IdentityPlugin(FaxbotPlugin):
 
 
 class UIPlugin(FaxbotPlugin):
-    """Adds to the console."""
+    """Adds to the console. Nothing asks it yet."""
 
     @abstractmethod
     def pages(self) -> Mapping[str, str]:

@@ -36,28 +36,38 @@ MASK = "********"
 class Trait:
     """What a word in `traits` means. `value` describes what follows its colon (None: nothing does);
     `pattern` checks it; `methods` are those of the base class that a plugin with this trait must
-    write."""
+    write; `readers` are the modules that ask for it (none: declared, and read by nothing yet)."""
 
     meaning: str
     value: str | None = None
     pattern: str = ""
     methods: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
 
 
 TRAITS: Mapping[str, Trait] = MappingProxyType(
     {
         "send_fax": Trait("sends faxes", methods=("send",)),
         "status_callback": Trait(
-            "the carrier calls back with news", methods=("verify_callback", "read_callback")
+            "the carrier calls back with news",
+            methods=("verify_callback", "read_callback"),
+            readers=("callbacks",),
         ),
         "status_lookup": Trait(
-            "the carrier can be asked by tag and by its own id", methods=("look_up", "fetch")
+            "the carrier can be asked by tag and by its own id",
+            methods=("look_up", "fetch"),
+            readers=("followup",),
         ),
         "absence_is_proof": Trait(
             "what the look-up does not find was never accepted, so a new attempt is safe; "
-            "without this trait a person decides"
+            "without this trait the fax stays `uncertain`",
+            readers=("followup",),
         ),
-        "cancel": Trait("a fax can be stopped after the carrier took it", methods=("cancel",)),
+        "cancel": Trait(
+            "a fax can be stopped after the carrier took it",
+            methods=("cancel",),
+            readers=("followup",),
+        ),
         "listens": Trait("holds a connection on which news arrives", methods=("listen",)),
         "inbound_supported": Trait("receives faxes too"),
         "webhook_hmac": Trait("callbacks are proven by a signature"),
@@ -84,6 +94,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "where the first variable is unset, the second is read",
             "VARIABLE=OTHER",
             r"[A-Z][A-Z0-9_]*=[A-Z][A-Z0-9_]*",
+            readers=("plugins.manifest",),
         ),
         "basic_auth_env": Trait(
             "<value>_USER and <value>_PASS hold the Basic credentials of its callbacks",

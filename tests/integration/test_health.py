@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from faxbot import claims, health, schema
+from faxbot import breaker, claims, health, schema
+from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import Job
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
@@ -105,4 +106,26 @@ def test_due_faxes_that_nobody_takes_are_said_and_those_in_good_hands_are_not(fi
     assert faults(fit) == {}
     with fit.runtime.database.transaction() as session:
         session.execute(sa.update(Job).values(lease_until=None, status="held"))
+    assert faults(fit) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AccountRefused(), "rests until 2026-11-20T12:10:00Z: account_refused"),
+        (Throttled(retry_after=90), "rests until 2026-11-20T12:01:30Z: throttled"),
+    ],
+)
+def test_a_provider_that_rests_is_said_and_faxes_are_taken_all_the_same(
+    fit: Site, error: NotSent, words: str
+) -> None:
+    fit.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    with fit.runtime.database.transaction() as session:
+        breaker.note(session, "default", "simulator", error, fit.now)
+    provider = health.ready(fit.runtime)["parts"]["provider"]
+    fit.now += timedelta(minutes=11)
+    later = health.ready(fit.runtime)["parts"]["provider"]
+
+    assert (provider["ok"], provider["detail"]) == (True, f"simulator {words}")
+    assert later["detail"] == "simulator is loaded"
     assert faults(fit) == {}

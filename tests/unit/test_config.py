@@ -35,7 +35,9 @@ WRONG = [
     ("FAXBOT_DOCUMENT_MEMORY_MB", "64", "must be at least 256"),
     ("FAXBOT_DEFAULT_REGION", "USA", "two letters of a country"),
     ("FAXBOT_DEFAULT_REGION", "4\u0669", "two letters of a country"),
-    ("FAX_HEADER", "x" * 51, "longer than 50 characters"),
+    ("FAX_HEADER", "x" * 51, "at most 50 printable ASCII characters"),
+    ("FAX_HEADER", "caf\u00e9", "at most 50 printable ASCII characters"),
+    ("DOCS_BASE_URL", "docs.example.org", "must begin with https:// or http://"),
     ("FAXBOT_WEB_WORKERS", "0", "must be at least 1"),
     ("FAXBOT_LEASE_SECONDS", "nan", "is not a finite number"),
     ("FAXBOT_LEASE_SECONDS", "inf", "is not a finite number"),
@@ -180,3 +182,32 @@ def test_production_wants_keys_from_everybody_and_a_master_key_of_its_own(tmp_pa
     assert list(tmp_path.iterdir()) == [], "a key file was made all the same"
     wiring.build(Config.load({**production, "CONFIG_MASTER_KEY": KEY})).close()
     assert not (tmp_path / "master.key").exists()
+
+
+def test_a_misspelt_setting_is_named_once_with_the_nearest_and_without_its_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = Config.load(
+        {
+            "FAXBOT_LEASE_SECOND": "pass-word",
+            "FAXBOT_QQQ": "pass-word",
+            "FAXBOT_PORT": "8080",
+            "FAX_OTHER": "not ours to judge",
+        }
+    )
+    config.warn_of_strangers()
+
+    assert config.strangers() == {
+        "FAXBOT_LEASE_SECOND": "FAXBOT_LEASE_SECONDS",
+        "FAXBOT_QQQ": "",
+    }
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "no such setting: FAXBOT_LEASE_SECOND (is FAXBOT_LEASE_SECONDS meant?), FAXBOT_QQQ"
+    )
+
+
+def test_settings_that_exist_are_no_strangers(caplog: pytest.LogCaptureFixture) -> None:
+    Config.load({option.name: "" for option in OPTIONS}).warn_of_strangers()
+
+    assert caplog.records == []

@@ -9,8 +9,10 @@ import click
 import pytest
 
 from faxbot import events
+from faxbot.claims import TASKS
 from faxbot.cli import cli
 from faxbot.config import OPTIONS
+from faxbot.plugins.manifest import TRAITS
 from scripts.reference import DOCS, PAGES
 
 ROOT = DOCS.parent
@@ -24,15 +26,42 @@ def test_the_page_made_from_the_code_is_up_to_date(name: str) -> None:
     assert written == PAGES[name](), "run .venv/bin/python scripts/reference.py"
 
 
-def test_every_event_and_every_open_status_has_its_line() -> None:
-    page = (DOCS / "events.md").read_text(encoding="utf-8")
+def test_every_event_status_and_cause_has_its_line() -> None:
+    lines = re.findall(
+        r"^\| `([A-Za-z0-9_]+)` \|", (DOCS / "events.md").read_text(encoding="utf-8"), re.M
+    )
 
-    assert set(events.EVENT_MEANING) == set(events.Event)
-    assert [
-        event
-        for event in events.Event
-        if f"| `{event}` | {events.EVENT_MEANING[event]} |" not in page
-    ] == []
+    for words in (events.Event, events.Status, events.CAUSES, events.HOLD_REASONS):
+        assert [str(word) for word in words if str(word) not in lines] == []
+    page = PAGES["events.md"]()
+    for status in events.OPEN:
+        assert f"| `{status}` | `{TASKS[status]}` |" in page
+    for status, meaning in events.STATUS_MEANING.items():
+        assert f"| `{status}` | {meaning} |" in page
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `busy` | 12 tries in all, after 2 min, 3 min, 5 min (x2), 10 min (x2), 15 min, 30 min (x4) |",
+        "| `incompatible_image` | 2 tries in all, after 1 s |",
+        "| `doc_fetch_failed` | 3 tries in all, after 10 s, 1 min |",
+        "| `number_dead` | no |",
+    ],
+)
+def test_the_page_names_tries_and_waits_in_numbers(row: str) -> None:
+    assert row in PAGES["events.md"]()
+
+
+def test_a_trait_that_is_said_to_be_read_is_asked_for_by_that_module_and_by_no_other() -> None:
+    house = ROOT / "faxbot"
+    asked: dict[str, set[str]] = {}
+    for path in house.rglob("*.py"):
+        module = ".".join(path.relative_to(house).with_suffix("").parts)
+        for name in re.findall(r"\.(?:has|values)\(\"(\w+)\"\)", path.read_text(encoding="utf-8")):
+            asked.setdefault(name, set()).add(module)
+
+    assert {name: set(trait.readers) for name, trait in TRAITS.items() if trait.readers} == asked
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +19,9 @@ from faxbot.events import (
     HOLD_REASONS,
     KEEPS_STATUS,
     OPEN,
+    PLANNED,
+    PLANNED_CAUSES,
+    STATUS_MEANING,
     TERMINAL,
     TRANSITIONS,
     Event,
@@ -103,6 +110,7 @@ def test_every_word_is_explained() -> None:
     used = {move.event for move in TRANSITIONS} | KEEPS_STATUS
 
     assert used == set(Event) == set(EVENT_MEANING)
+    assert set(STATUS_MEANING) == set(Status)
     assert all(move.only_if for move in TRANSITIONS)
     assert all(
         code == cause.code and cause.sentence.endswith(".") for code, cause in CAUSES.items()
@@ -110,15 +118,35 @@ def test_every_word_is_explained() -> None:
 
 
 def test_every_cause_that_is_tried_again_has_a_schedule_and_no_other_has() -> None:
-    tried = {
-        cause.code
-        for cause in CAUSES.values()
-        if cause.retry in (Retry.LINE, Retry.LIMITED, Retry.WAIT)
-    }
+    tried = {cause.code for cause in CAUSES.values() if cause.retry is Retry.AGAIN}
 
     assert set(SCHEDULES) == tried
     assert not {cause for cause in CAUSES if len(cause) > 32}, "too long for its column"
     assert not {reason for reason in HOLD_REASONS if len(reason) > 32}
+
+
+def code() -> Iterator[ast.AST]:
+    """Every node of what may record something: all of the package but these words, and what only shows them."""
+    package = Path(events.__file__).parent
+    shown = {package / "events.py", package / "retry.py", *package.glob("cli/*.py")}
+    for path in set(package.rglob("*.py")) - shown:
+        yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_what_the_page_calls_not_written_yet_is_what_the_code_never_writes() -> None:
+    nodes = list(code())
+    named = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "Event"
+    }
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+
+    assert {event for event in Event if event.name not in named} == PLANNED
+    # "exhausted" is what retry.decide() says in the end.
+    assert {cause for cause in CAUSES if cause not in texts} == PLANNED_CAUSES
 
 
 @st.composite

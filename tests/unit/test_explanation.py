@@ -69,6 +69,16 @@ TOLD = [
     (Status.HELD, {"reason": "disabled"}, "On hold: sending is switched off (FAX_DISABLED)."),
     (Status.HELD, {"reason": "words nobody knows"}, "On hold: an operator must look."),
     (
+        Status.HELD,
+        {"reason": "account_refused", "next_at": NOW + timedelta(minutes=10)},
+        f"On hold: {HOLD_REASONS['account_refused']}. Next try in 10 min, at 12:10:00 UTC.",
+    ),
+    (
+        Status.HELD,
+        {"reason": "account_refused"},
+        "On hold: the carrier refused the account: check credentials and funds.",
+    ),
+    (
         Status.UNCERTAIN,
         {"next_at": NOW + timedelta(minutes=5)},
         LOOKED_UP,

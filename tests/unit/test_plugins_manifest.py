@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 import faxbot
 from faxbot.errors import ConfigError, PluginError
-from faxbot.plugins.manifest import MASK, TRAITS, Manifest, masked, parse, read, settings, validated
+from faxbot.plugins.manifest import MASK, Manifest, masked, parse, read, settings, validated
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted(Path(faxbot.__file__).parent.glob("*/*/manifest.json"))
@@ -329,13 +328,3 @@ def test_a_plugin_may_call_its_hosts_over_https_and_its_own_addresses(phaxio: Ma
         "http://127.0.0.1:9/v2",
     )
     assert phaxio.addresses({}) == ("https://api.phaxio.com",)
-
-
-def test_the_page_on_traits_lists_every_trait_with_its_meaning() -> None:
-    page = (ROOT / "docs/traits.md").read_text()
-    rows = re.findall(r"^\| `([a-z_]+)(?::<([^>]+)>)?` \| (.+?) \| (.*?) \|$", page, re.MULTILINE)
-    listed = {name: (meaning, value or None, methods) for name, value, meaning, methods in rows}
-    assert listed == {
-        name: (trait.meaning, trait.value, ", ".join(f"`{method}()`" for method in trait.methods))
-        for name, trait in TRAITS.items()
-    }
