@@ -4,7 +4,7 @@
     ├── ConfigError                 a setting is missing or wrong
     ├── DatabaseAway                the ledger cannot be reached
     ├── RequestError                what a client asked for cannot be done
-    │   ├── Malformed  Unauthenticated  Forbidden  NotFound  InvalidFields  KeyReused
+    │   ├── Malformed  Unauthenticated  Forbidden  NotFound  MediaTypeRefused  InvalidFields  KeyReused
     │   ├── Conflict
     │   │   └── KeyInFlight  NotPossibleNow
     │   └── DocumentError
@@ -18,6 +18,7 @@
     ├── LeaseLost                   another worker holds the job now: this one must write nothing more
     └── TransitionRefused           a status change that states.md does not allow
 
+RequestError, Conflict, DocumentError, ProviderError and FaxbotError itself are branches: only their kinds are raised.
 `code` is the stable word for programs: it ends the `type` of a problem document and has a line in docs/errors.md.
 No error carries PHI: no number, name, file name, document text or free text of a carrier.
 """
@@ -72,7 +73,7 @@ class Malformed(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """An API key is needed: send it as X-API-Key or as Authorization: Bearer."""
+    """It is not proven who asks."""
 
     code = "unauthenticated"
 
@@ -87,6 +88,12 @@ class NotFound(RequestError):
     """There is no such thing here."""
 
     code = "not-found"
+
+
+class MediaTypeRefused(RequestError):
+    """This address does not take that Content-Type."""
+
+    code = "media-type"
 
 
 class InvalidFields(RequestError):

@@ -20,7 +20,7 @@ import marshmallow as ma
 from flask import Flask, Response, g
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from faxbot.errors import (
@@ -30,6 +30,7 @@ from faxbot.errors import (
     InvalidFields,
     KeyInFlight,
     Malformed,
+    MediaTypeRefused,
     Unauthenticated,
 )
 from faxbot.web import auth, problems, schemas
@@ -51,17 +52,17 @@ class Arguments(FlaskParser):
     """Reads query strings and JSON bodies; what is wrong with them leaves as errors of our own tree."""
 
     def load_querystring(self, req: Any, schema: ma.Schema) -> dict[str, Any]:  # noqa: ARG002 - webargs asks so
-        """Single values by name; `tag[name]=value` is collected under `tag`."""
+        """Single values by name; `tag[name]=value` is collected under `tag`. Raises InvalidFields."""
         return _nested(req.args)
 
     def load_json(self, req: Any, schema: ma.Schema) -> Any:  # noqa: ARG002 - webargs asks so
-        """The JSON of the body; raises Malformed, UnsupportedMediaType."""
+        """The JSON of the body; raises Malformed, MediaTypeRefused."""
         if not req.is_json:
-            raise UnsupportedMediaType
+            raise MediaTypeRefused("This address takes application/json.")
         try:
             return json.loads(req.get_data())
         except (ValueError, RecursionError):  # not JSON, not UTF-8, 5,000 digits, 50,000 brackets
-            raise Malformed("the body is not JSON") from None
+            raise Malformed("The body is not JSON.") from None
 
     def handle_error(
         self,
@@ -78,11 +79,14 @@ def _nested(pairs: MultiDict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs.items(multi=True):
         if name == "tag":
-            raise InvalidFields(errors={"tag": ["is written tag[name]=value"]})
+            raise InvalidFields(errors={"tag": ["A tag is written tag[name]=value."]})
+        if name == "to":
+            sentence = "A number does not belong into an address: use POST /fax/search."
+            raise InvalidFields(errors={"to": [sentence]})
         match = _TAG.fullmatch(name)
         target, key = (values.setdefault("tag", {}), match[1]) if match else (values, name)
         if key in target:
-            raise InvalidFields(errors={"query": ["has a parameter more than once"]})
+            raise InvalidFields(errors={"query": ["A parameter is given more than once."]})
         target[key] = value
     return values
 
@@ -90,7 +94,7 @@ def _nested(pairs: MultiDict[str, str]) -> dict[str, Any]:
 # Routes -------------------------------------------------------------------------------------------
 
 
-class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # it has no types
+class Blueprint(flask_smorest.Blueprint):
     """A group of routes, each declared by one operation()."""
 
     ARGUMENTS_PARSER = Arguments(unknown=ma.RAISE)
@@ -111,6 +115,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # it has no type
         """
         failures = [*errors, *_always(access, query, body)]
         doc["responses"] = {**answers, **_failures(failures)}
+        if access == auth.SIGNATURE:
+            doc["responses"][401]["description"] = (
+                f"`{Unauthenticated.code}`: It is not proven that the carrier sent this."
+            )
         if access not in (auth.OPEN, auth.SIGNATURE):
             doc["security"] = [{"ApiKey": [access]}, {"Bearer": [access]}]
 
@@ -154,7 +162,7 @@ def _always(access: str, query: object, body: object) -> list[Failure]:
     if query or body:
         found += [InvalidFields]
     if body:
-        found += [Malformed, problems.REQUEST_TOO_LARGE, problems.MEDIA_TYPE_REFUSED]
+        found += [Malformed, problems.REQUEST_TOO_LARGE, MediaTypeRefused]
     return found
 
 
@@ -175,17 +183,12 @@ def _failures(failures: Iterable[Failure]) -> dict[int, dict[str, Any]]:
 # Answers ------------------------------------------------------------------------------------------
 
 
-def dumps(value: Any) -> bytes:
-    """Compact JSON in UTF-8, with a line end for those who read it in a terminal."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
 def reply(body: bytes, status: int = 200) -> Response:
     """An answer whose body is JSON already."""
     return Response(body, status, mimetype="application/json")
 
 
-class Api(flask_smorest.Api):  # type: ignore[misc] # it has no types
+class Api(flask_smorest.Api):
     """flask-smorest with our one error body."""
 
     ERROR_SCHEMA = schemas.Problem
@@ -202,7 +205,9 @@ class Api(flask_smorest.Api):  # type: ignore[misc] # it has no types
         """What Flask refuses by itself: unknown address, wrong method, too long a body, and what nobody caught."""
         if error.code is None or error.code < 400:
             return error.get_response()
-        answer = _failed(problems.of_status(error.code))
+        problem = problems.of_status(error.code)
+        detail = problems.UNREADABLE if problem.code == Malformed.code else None
+        answer = _failed(problem, detail=detail)
         for name, value in error.get_headers():
             if name == "Allow":
                 answer.headers[name] = value

@@ -56,7 +56,7 @@ def create_app(runtime: Runtime) -> Flask:
     frame = api.Api(app, spec_kwargs=docs.specification(runtime.config))
     for blueprint in BLUEPRINTS:
         frame.register_blueprint(blueprint)
-    docs.publish(app, frame)
+    docs.publish(app, frame, runtime)
     auth.access_of(app)
     spool.collect(runtime.config.spool_dir)
     return app

@@ -10,8 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gunicorn.http.errors import ParseException
+
 Environ = Mapping[str, Any]
 
+BROKEN = (OSError, ParseException)
+"""What reading a body raises when its client is gone, stalls or frames it wrongly; NoMoreData is an OSError."""
 STALL_SECONDS = 30.0
 """A client that sends nothing for so long is gone; its thread is needed."""
 DRAIN_SECONDS = 5.0
@@ -46,5 +50,5 @@ def drain(environ: Environ) -> None:
             if not data:
                 return
             limit -= len(data)
-    except Exception:  # noqa: BLE001 - whatever is wrong with the rest, nobody waits for it
-        return
+    except BROKEN:
+        return  # nobody waits for the rest

@@ -7,8 +7,7 @@ from flask import Response, request
 from faxbot import callbacks
 from faxbot.errors import Malformed, NotFound
 from faxbot.plugins.base import CallbackRequest
-from faxbot.web import api, auth, schemas
-from faxbot.web.problems import REQUEST_TOO_LARGE
+from faxbot.web import api, auth, problems, schemas
 
 CALLBACK_BYTES = 25 * 1024 * 1024
 """The largest callback; a received fax may come inside one."""
@@ -23,16 +22,35 @@ blueprint = api.Blueprint("callbacks", __name__, description="What carriers tell
     answers={
         200: api.answer(schemas.Received, "Kept, or known already. It is applied in a moment.")
     },
-    errors=(NotFound, Malformed, REQUEST_TOO_LARGE),
+    errors=(NotFound, Malformed, problems.REQUEST_TOO_LARGE),
+    parameters=[
+        {
+            "name": "provider_id",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": "whose carrier calls",
+            "example": "simulator",
+        },
+        {
+            "name": "X-Simulator-Signature",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "the proof, in the header that this carrier uses; here the simulator's",
+            "example": "t=1700000000,v1=6a26657cbf1ceefcfa4929e3c16d5059c32c1a65f07058081468544536f4ea94",
+        },
+    ],
     requestBody={
         "description": "Whatever this provider's carrier sends.",
-        "content": {"*/*": {"schema": {}}},
+        "content": {"*/*": {"schema": {}, "example": {"event": "fax.delivered"}}},
     },
 )
 def receive_callback(provider_id: str) -> Response:
     """Take a carrier's callback
 
-    The provider checks that it truly comes from its carrier. Repeats are welcome and change nothing.
+    The provider checks that it truly comes from its carrier; what is forged, or older than five minutes like the
+    example, is answered with 401. Repeats are welcome and change nothing.
     """
     request.max_content_length = CALLBACK_BYTES
     callbacks.receive(
@@ -45,7 +63,7 @@ def receive_callback(provider_id: str) -> Response:
             body=request.get_data(cache=False),
         ),
     )
-    return api.reply(api.dumps({"status": "ok"}))
+    return api.reply(problems.dumps({"status": "ok"}))
 
 
 def _address() -> str:

@@ -1,6 +1,7 @@
-"""/openapi.json and /docs: the API's description for programs and, made from it, for people. Needs no outside network.
+"""/openapi.json and /docs: the API's description for programs and, made from it, for people; / leads to the latter.
 
-Both are made once per process, on first use. The page is plain HTML with one style sheet and no script.
+Both are made once per process, on first use. The page is plain HTML with one style sheet and no script, and needs no
+outside network.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import flask
 from flask import Flask, Response
 from markupsafe import Markup, escape
 
-from faxbot import __version__, identity
+from faxbot import __version__, events, identity
 from faxbot.config import Config
+from faxbot.errors import PluginError
+from faxbot.runtime import Runtime
 from faxbot.web import auth
 from faxbot.web.api import Api
 from faxbot.web.problems import MEDIA_TYPE, PROBLEMS
@@ -27,6 +30,7 @@ _ABOUT = (
     "Send faxes over HTTP and follow them until they are delivered. "
     "A fax that was answered with 202 is never lost and never sent twice."
 )
+_SAMPLE = "hello.txt"
 _METHODS = ("get", "post", "put", "patch", "delete")
 Json = dict[str, Any]
 
@@ -42,8 +46,8 @@ def specification(config: Config) -> Json:
     }
 
 
-def publish(app: Flask, frame: Api) -> None:
-    """Serve /openapi.json, /docs and the page's style sheet."""
+def publish(app: Flask, frame: Api, runtime: Runtime) -> None:
+    """Serve /openapi.json, /docs and the page's style sheet, and lead from / to the page."""
     frame.spec.components.security_scheme(
         "ApiKey",
         {
@@ -65,11 +69,14 @@ def publish(app: Flask, frame: Api) -> None:
 
     @cache
     def page() -> bytes:
-        return flask.render_template("docs.html", **_view(json.loads(document()))).encode()
+        view = _view(json.loads(document()))
+        return flask.render_template("docs.html", **view, more=_learn_more(runtime)).encode()
 
     _serve(app, "/openapi.json", document, "application/json")
     _serve(app, "/docs", page, "text/html; charset=utf-8")
     _serve(app, "/static/docs.css", lambda: style, "text/css; charset=utf-8")
+    for path in ("/", "/docs/"):
+        _lead(app, path, "/docs")
     app.add_template_filter(_inline, "inline")
 
 
@@ -81,14 +88,38 @@ def _serve(app: Flask, path: str, content: Callable[[], bytes], media_type: str)
     app.add_url_rule(path, endpoint=path, view_func=show)
 
 
+def _lead(app: Flask, path: str, target: str) -> None:
+    @auth.needs(auth.OPEN)
+    def lead() -> Response:
+        return Response(status=302, headers={"Location": target})
+
+    app.add_url_rule(path, endpoint=path, view_func=lead)
+
+
 def _inline(text: str) -> Markup:
     """Escaped text, with `words` in backticks as code; the code of an error leads to its paragraph."""
+    pieces = re.split(r"`([^`]+)`", text)
+    return Markup().join(
+        _code(piece) if number % 2 else escape(piece) for number, piece in enumerate(pieces)
+    )
 
-    def code(match: re.Match[str]) -> str:
-        shown = f"<code>{match[1]}</code>"
-        return f'<a href="#{match[1]}">{shown}</a>' if match[1] in PROBLEMS else shown
 
-    return Markup(re.sub(r"`([^`]+)`", code, str(escape(text))))  # noqa: S704 - escaped just here
+def _code(word: str) -> Markup:
+    if word in PROBLEMS:
+        return Markup('<a href="#{0}"><code>{0}</code></a>').format(word)
+    return Markup("<code>{}</code>").format(word)
+
+
+def _learn_more(runtime: Runtime) -> str | None:
+    """Where the active provider's own page stands: its manifest's `docs.learnMore`, below DOCS_BASE_URL."""
+    try:
+        target = runtime.plugins.manifest(runtime.config.provider_id).docs.get("learnMore", "")
+    except PluginError:
+        return None
+    base = runtime.config.docs_base_url.rstrip("/")
+    if target.startswith("/") and base:
+        return base + target
+    return target if target.startswith(("https://", "http://")) else None
 
 
 # The page's contents ------------------------------------------------------------------------------
@@ -102,6 +133,8 @@ def _view(spec: Json) -> Json:
         "about": spec["info"]["description"],
         "version": spec["info"]["version"],
         "server": spec["servers"][0]["url"],
+        "sample": _SAMPLE,
+        "statuses": events.STATUS_MEANING,
         "scopes": {
             scope: meaning
             for scope, meaning in identity.SCOPES.items()
@@ -233,30 +266,49 @@ def _type(field: Json) -> str:
 
 
 def _limits(field: Json) -> str:
+    default = f", {field['default']} when not given" if "default" in field else ""
     if "minimum" in field and "maximum" in field:
-        return f", {field['minimum']} to {field['maximum']}"
+        return f", {field['minimum']} to {field['maximum']}{default}"
     if "maxLength" in field:
-        return f", at most {field['maxLength']} characters"
-    return ""
+        return f", at most {field['maxLength']} characters{default}"
+    return default
 
 
 def _curl(server: str, path: str, method: str, operation: Json, schema: Json) -> str:
-    """A command that works as it stands, once FAXBOT_KEY and FAX_ID are set."""
+    """A command that works as it stands, once FAXBOT_API_KEY and FAX_ID are set."""
     address = server + path.replace("{fax_id}", "$FAX_ID")
+    for parameter in operation.get("parameters", []):
+        if "example" in parameter:
+            address = address.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
     lines = ["curl"]
     if method != "get":
         lines[0] += f" -X {method.upper()}"
     if "security" in operation:
-        lines.append('-H "X-API-Key: $FAXBOT_KEY"')
-    content = operation.get("requestBody", {}).get("content", {})
-    if "multipart/form-data" in content:
-        lines += ['-H "Idempotency-Key: $(uuidgen)"', "-F to=+15550100000", "-F file=@document.pdf"]
-    elif "application/json" in content:
-        required = {
-            name: field.get("example")
-            for name, field in schema["properties"].items()
-            if name in schema.get("required", [])
-        }
-        lines += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(required))}"]
+        lines.append('-H "X-API-Key: $FAXBOT_API_KEY"')
+    lines += _curl_body(operation, schema)
     lines[:2] = [" ".join(lines[:2])]
     return " \\\n  ".join([*lines, f'"{address}"' if "$" in address else address])
+
+
+def _curl_body(operation: Json, schema: Json) -> list[str]:
+    content = operation.get("requestBody", {}).get("content", {})
+    if "multipart/form-data" in content:
+        key = '-H "Idempotency-Key: $(uuidgen)"'
+        return [key, "-F to=+15550100000", f"-F file=@{_SAMPLE}"]
+    if "application/json" in content:
+        return _curl_json(
+            {
+                name: field.get("example")
+                for name, field in schema["properties"].items()
+                if name in schema.get("required", [])
+            }
+        )
+    if "*/*" in content:
+        proofs = [one for one in operation["parameters"] if one["in"] == "header"]
+        headers = [f"-H {shlex.quote(one['name'] + ': ' + one['example'])}" for one in proofs]
+        return [*headers, *_curl_json(content["*/*"]["example"])]
+    return []
+
+
+def _curl_json(value: Json) -> list[str]:
+    return ["-H 'Content-Type: application/json'", f"-d {shlex.quote(json.dumps(value))}"]

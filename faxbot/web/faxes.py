@@ -8,7 +8,6 @@ from flask import Response, request
 
 from faxbot import artifacts, jobs, phone, results
 from faxbot.errors import (
-    DocumentError,
     DocumentTooLarge,
     DocumentUnreadable,
     DocumentUnsupported,
@@ -16,15 +15,15 @@ from faxbot.errors import (
     KeyInFlight,
     KeyReused,
     Malformed,
+    MediaTypeRefused,
     NotFound,
     NotPossibleNow,
 )
 from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
 from faxbot.models import Job
-from faxbot.web import api, idempotency, schemas, uploads
+from faxbot.web import api, idempotency, problems, schemas, uploads
 from faxbot.web.auth import actor, runtime
-from faxbot.web.problems import MEDIA_TYPE_REFUSED, REQUEST_TOO_LARGE
 
 blueprint = api.Blueprint("faxes", __name__, description="Send faxes and see what became of them.")
 
@@ -61,12 +60,11 @@ _FAX_ID = [
         KeyInFlight,
         KeyReused,
         InvalidFields,
-        DocumentError,
         DocumentTooLarge,
         DocumentUnsupported,
         DocumentUnreadable,
-        REQUEST_TOO_LARGE,
-        MEDIA_TYPE_REFUSED,
+        problems.REQUEST_TOO_LARGE,
+        MediaTypeRefused,
     ),
     parameters=[
         {
@@ -118,20 +116,29 @@ def send_fax() -> Response:
     key = idempotency.parse(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
     with uploads.received(request, runtime().config) as form:
         wish = schemas.load(FAX_REQUEST, form.values)
+        schemas.within_reach(wish, runtime().now())
         answer = jobs.submit(runtime(), actor(), _submission(wish), key=key, present=_present)
     return _recorded(answer)
 
 
 def _submission(wish: dict[str, Any]) -> Submission:
-    to = Hidden(phone.parse(wish.pop("to"), runtime().config.default_region))
+    to = _number(wish)
     header = Hidden(wish.pop("header", ""))
     spooled = [(file.path, file.sha256, file.size) for file in wish.pop("file")]
     uploaded = artifacts.accept(runtime(), spooled)
     return Submission(to=to, header=header, uploads=uploaded, **wish)
 
 
+def _number(wish: dict[str, Any]) -> Hidden[str]:
+    """The number asked for, taken out of `wish`; raises Malformed, under its field's name as well."""
+    try:
+        return Hidden(phone.parse(wish.pop("to"), runtime().config.default_region))
+    except Malformed as error:
+        raise Malformed(error.detail, errors={"to": [error.detail]}) from None
+
+
 def _present(job: Job) -> bytes:
-    return api.dumps(jobs.describe(runtime(), job))
+    return problems.dumps(jobs.describe(runtime(), job))
 
 
 def _recorded(answer: Answer) -> Response:
@@ -174,8 +181,8 @@ def search_faxes(query: dict[str, Any]) -> Response:
 
     A number is personal, so it is asked for in the body and never stands in an address.
     """
-    number = Hidden(phone.parse(query.pop("to"), runtime().config.default_region))
-    return _page(query, tags=query.pop("tags", {}), to_key=jobs.number_key(runtime(), number))
+    to_key = jobs.number_key(runtime(), _number(query))
+    return _page(query, tags=query.pop("tags", {}), to_key=to_key)
 
 
 def _page(query: dict[str, Any], **more: Any) -> Response:
@@ -185,7 +192,7 @@ def _page(query: dict[str, Any], **more: Any) -> Response:
             session, actor(), Filters(**query, **more), limit=limit, cursor=cursor
         )
     items = [jobs.describe(runtime(), job, masked=True) for job in found]
-    return api.reply(api.dumps({"items": items, "next": following}))
+    return api.reply(problems.dumps({"items": items, "next": following}))
 
 
 @blueprint.operation(
@@ -218,7 +225,7 @@ def read_timeline(fax_id: str) -> Response:
     """
     with runtime().database.reading() as session:
         timeline = results.timeline(session, jobs.find(session, actor(), fax_id))
-    return api.reply(api.dumps(timeline))
+    return api.reply(problems.dumps(timeline))
 
 
 @blueprint.operation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from faxbot import health
-from faxbot.web import api, auth, schemas
+from faxbot.web import api, auth, problems, schemas
 
 blueprint = api.Blueprint("health", __name__, description="Whether the service lives and works.")
 
@@ -21,7 +21,7 @@ def alive() -> Response:
 
     Says only that the process answers; it touches nothing else.
     """
-    return api.reply(api.dumps({"status": "ok"}))
+    return api.reply(problems.dumps({"status": "ok"}))
 
 
 @blueprint.operation(
@@ -36,7 +36,8 @@ def alive() -> Response:
 def ready() -> Response:
     """Readiness
 
-    Looks at the database, the queue, the storage and the provider.
+    Looks at the database, the broker, the storage, the provider and the queue. A provider that rests, because its
+    carrier refused the account or asked to wait, is no fault: faxes are taken and wait; its part says until when.
     """
     state = health.ready(auth.runtime())
-    return api.reply(api.dumps(state), 200 if state["ready"] else 503)
+    return api.reply(problems.dumps(state), 200 if state["ready"] else 503)

@@ -31,6 +31,6 @@ def parse(value: str | None) -> str | None:
         key = value if _BARE.fullmatch(value) else ""
     if not 1 <= len(key) <= MAX_LENGTH:
         raise Malformed(
-            f"Idempotency-Key must be 1 to {MAX_LENGTH} printable ASCII characters, bare or as one quoted string"
+            f"Idempotency-Key must be 1 to {MAX_LENGTH} printable ASCII characters, bare or as one quoted string."
         )
     return key

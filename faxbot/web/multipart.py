@@ -20,7 +20,7 @@ MAX_HEAD = 8 * 1024
 _BOUNDARY = re.compile(
     r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]"
 )  # RFC 2046 section 5.1.1
-_BROKEN = "the multipart body is broken"
+_BROKEN = "The multipart body is broken."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Part:
 def boundary(value: str | None) -> bytes:
     """The boundary of a Content-Type, ready for parts(); raises Malformed when it is missing or not one."""
     if value is None or not _BOUNDARY.fullmatch(value):
-        raise Malformed("the Content-Type has no usable multipart boundary")
+        raise Malformed("The Content-Type has no usable multipart boundary.")
     return value.encode("ascii")
 
 
@@ -87,7 +87,7 @@ def _content(
 def _more(read: Callable[[int], bytes]) -> bytes:
     data = read(PIECE)
     if not data:
-        raise Malformed("the multipart body ended too early")
+        raise Malformed("The multipart body ended too early.")
     return data
 
 
@@ -115,7 +115,7 @@ def _part(lines: bytes) -> Part:
         raise Malformed(_BROKEN)
     if fields.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise Malformed(
-            "a part has a Content-Transfer-Encoding: send it as it is (RFC 7578 section 4.7)"
+            "A part has a Content-Transfer-Encoding: send it as it is (RFC 7578 section 4.7)."
         )
     return Part(options["name"], "filename" in options or not _is_text(fields.get("content-type")))
 

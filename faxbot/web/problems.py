@@ -1,7 +1,7 @@
 """Every way a request can fail, in one table: error code -> HTTP status, meaning and mend; and the one body they have.
 
 The body is application/problem+json (RFC 9457); `type` leads to the error's paragraph on /docs. No body ever repeats
-what the client sent, shows a stack or holds PHI. docs/errors.md is compared with PROBLEMS by a test.
+what the client sent, shows a stack or holds PHI. docs/errors.md is made from PROBLEMS.
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ def _of(error: type[FaxbotError], status: int, mend: str) -> Problem:
 RAISED: dict[type[FaxbotError], Problem] = {
     error: _of(error, status, mend)
     for error, status, mend in (
-        (errors.RequestError, 400, "Read `detail`; it says what is in the way."),
         (
             errors.Malformed,
             400,
-            "Read `detail`: it names the header, field or body that could not be read, and the form it must have.",
+            "Mend the header, field or body that `detail` names, and send it again.",
         ),
         (
             errors.Unauthenticated,
             401,
-            "Send a key that is valid and not revoked. `faxbot keys create` makes one.",
+            "Send a valid API key (X-API-Key, or Authorization: Bearer); a callback needs its carrier's proof.",
         ),
         (
             errors.Forbidden,
@@ -56,7 +55,6 @@ RAISED: dict[type[FaxbotError], Problem] = {
             404,
             "Check the address and the id. A fax of another account looks like one that does not exist.",
         ),
-        (errors.Conflict, 409, "Ask for the fax again and look at its status."),
         (
             errors.KeyInFlight,
             409,
@@ -78,6 +76,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Send PDF, TIFF, PNG, JPEG or UTF-8 text. The content decides, not the file's name or declared type.",
         ),
         (
+            errors.MediaTypeRefused,
+            415,
+            "Send the Content-Type that `detail` names: multipart/form-data for a fax, else application/json.",
+        ),
+        (
             errors.InvalidFields,
             422,
             "`errors` says what is wrong with which field. Mend it and send again; the Idempotency-Key is free.",
@@ -87,7 +90,6 @@ RAISED: dict[type[FaxbotError], Problem] = {
             422,
             "Use a new Idempotency-Key for every new fax, and the old one only to repeat a request that had no answer.",
         ),
-        (errors.DocumentError, 422, "Read `detail`, and send another document."),
         (
             errors.DocumentUnreadable,
             422,
@@ -100,6 +102,9 @@ RAISED: dict[type[FaxbotError], Problem] = {
         ),
     )
 }
+
+UNREADABLE = "The request is no whole HTTP request: it ended too early or is framed wrongly."
+"""What the web server's own machinery says of a request that it cannot read."""
 
 # What the web server's own machinery refuses, by HTTP status.
 METHOD_NOT_ALLOWED = Problem(
@@ -114,12 +119,6 @@ REQUEST_TOO_LARGE = Problem(
     "The request, apart from its documents, is larger than this server takes.",
     "Send shorter fields, fewer of them, or a shorter body.",
 )
-MEDIA_TYPE_REFUSED = Problem(
-    "media-type",
-    415,
-    "This address does not take that Content-Type.",
-    "Send multipart/form-data to submit a fax and application/json everywhere else.",
-)
 INTERNAL = Problem(
     "internal",
     500,
@@ -133,7 +132,7 @@ REFUSED: dict[int, Problem] = {
     404: RAISED[errors.NotFound],
     405: METHOD_NOT_ALLOWED,
     413: REQUEST_TOO_LARGE,
-    415: MEDIA_TYPE_REFUSED,
+    415: RAISED[errors.MediaTypeRefused],
     500: INTERNAL,
 }
 
@@ -158,6 +157,11 @@ def of_status(status: int) -> Problem:
     return REFUSED.get(status) or (INTERNAL if status >= 500 else REFUSED[400])
 
 
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8, with a line end for those who read it in a terminal."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def body(
     problem: Problem,
     request_id: str,
@@ -165,13 +169,24 @@ def body(
     detail: str | None = None,
     fields: Mapping[str, Sequence[str]] | None = None,
 ) -> bytes:
-    """The JSON of one failure; `fields` maps a field to sentences about it."""
-    content: dict[str, Any] = {
-        "type": f"/docs#{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": detail or problem.title,
-        "errors": {name: list(sentences) for name, sentences in (fields or {}).items()},
-        "request_id": request_id,
-    }
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    """The JSON of one failure; `fields` maps a field to sentences about it. Where `detail` says no more than the
+    title, the fields are named instead, else what mends it."""
+    if detail in (None, problem.title):
+        detail = f"Not valid: {', '.join(fields)}." if fields else problem.mend
+    return dumps(
+        {
+            "type": f"/docs#{problem.code}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": _sentence(detail),
+            "errors": {
+                name: [_sentence(text) for text in texts] for name, texts in (fields or {}).items()
+            },
+            "request_id": request_id,
+        }
+    )
+
+
+def _sentence(text: str) -> str:
+    """As people read it. An error's own text begins small where a command prints it behind a colon."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -18,10 +18,10 @@ from marshmallow import fields, validate
 from faxbot.errors import InvalidFields
 from faxbot.events import Event, Status
 
-LATEST = timedelta(days=366)
-_EARLIEST = datetime(
-    2000, 1, 1, tzinfo=UTC
-)  # far enough from year 1 that no zone can push it out of the calendar
+REACH = timedelta(days=366)
+"""How far ahead a fax may be planned."""
+# Far enough from the ends of the calendar that no zone can push a time out of it.
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 _STATUS = validate.OneOf([str(status) for status in Status])
 MAX_TAGS = 10
 _EXAMPLE_ID = "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f"
@@ -46,10 +46,8 @@ class Whole(validate.Validator):
 _ASCII = Whole(r"^[\x20-\x7e]*$", error="Only printable ASCII characters.")
 _PROVIDER = Whole(r"^[a-z0-9][a-z0-9._-]{0,63}$", error="Not a provider's id.")
 _TO_KEY = Whole(r"^[0-9a-f]{64}$", error="Not a `to_key` of a fax.")
-_TAG_NAME = Whole(
-    r"^[A-Za-z0-9._-]{1,64}$",
-    error="A name is 1 to 64 letters, digits, dots, dashes or underscores.",
-)
+TAG_NAME = "A name is 1 to 64 letters, digits, dots, dashes or underscores."
+_TAG_NAME = Whole(r"^[A-Za-z0-9._-]{1,64}$", error=TAG_NAME)
 
 
 def load(schema: ma.Schema, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +56,13 @@ def load(schema: ma.Schema, data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(schema.load(data))
     except ma.ValidationError as error:
         raise InvalidFields(errors=field_errors(schema, error.messages_dict)) from None
+
+
+def within_reach(wish: Mapping[str, Any], now: datetime) -> None:
+    """Raise InvalidFields where a fax is planned for later than a year from `now`."""
+    far = [name for name in ("send_at", "expires_at") if name in wish and wish[name] > now + REACH]
+    if far:
+        raise InvalidFields(errors={name: ["This is more than a year from now."] for name in far})
 
 
 def field_errors(schema: ma.Schema, messages: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -91,12 +96,12 @@ class Instant(fields.AwareDateTime):
     default_error_messages = {  # noqa: RUF012 - marshmallow's way to name messages
         "invalid": "Not a time like 2026-11-20T12:00:00Z (ISO 8601, with its zone).",
         "invalid_awareness": "The time needs its zone: add Z or an offset like +02:00.",
-        "range": "Not between the year 2000 and a year from now.",
+        "range": "Not between the years 2000 and 3000.",
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         at = super()._deserialize(value, attr, data, **kwargs)
-        if not _EARLIEST <= at <= datetime.now(UTC) + LATEST:
+        if not _EARLIEST <= at < _LATEST:
             raise self.make_error("range")
         return at.astimezone(UTC)
 
@@ -156,7 +161,10 @@ class FaxRequest(ma.Schema):
     )
     header = fields.String(
         validate=[validate.Length(max=50), _ASCII],
-        metadata=_says("a line at the top of each page, printable ASCII"),
+        metadata=_says(
+            "a line that the carrier or the fax machine prints at the top of each page; printable ASCII; "
+            "FAX_HEADER when not given"
+        ),
     )
     tags = Tags("`tags[name]`=value, at most 10, to find the fax by")
     provider_id = fields.String(
@@ -207,7 +215,12 @@ class FaxError(ma.Schema):
 
     code = fields.String(required=True, metadata=_says("a canonical cause", "busy"))
     message = fields.String(required=True, metadata=_says("one sentence", "The line was busy."))
-    retryable = fields.Boolean(required=True)
+    retryable = fields.Boolean(
+        required=True,
+        metadata=_says(
+            "whether such a fax may go through another time; `status` says whether it is tried again"
+        ),
+    )
 
 
 class Fax(ma.Schema):

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 def serve(config: Config, listener: socket.socket) -> None:
     """Serve on `listener` until SIGTERM; requests under way are finished. Ends the process (SystemExit)."""
+    config.warn_of_strangers()
     lifeline.forks_die_with_me()
     wsgi.Response = _Response
     # What exists now is shared with the workers; a collector that touched it would copy page after page.
@@ -49,7 +50,7 @@ def serve(config: Config, listener: socket.socket) -> None:
     _Server(config, listener).run()
 
 
-class _Server(BaseApplication):  # type: ignore[misc]
+class _Server(BaseApplication):
     """gunicorn, told by our configuration and by nothing else: no file, no GUNICORN_CMD_ARGS, no control socket."""
 
     def __init__(self, config: Config, listener: socket.socket) -> None:
@@ -85,7 +86,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return create_app(runtime)
 
 
-class _Logger(glogging.Logger):  # type: ignore[misc]
+class _Logger(glogging.Logger):
     """gunicorn's messages go where all messages of this process go."""
 
     def setup(self, cfg: Any) -> None:
@@ -95,7 +96,7 @@ class _Logger(glogging.Logger):  # type: ignore[misc]
         self.error_log.propagate = True
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]
+class _Worker(ThreadWorker):
     def handle_error(
         self,
         req: object,  # noqa: ARG002 - gunicorn's signature
@@ -112,7 +113,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
                 "request failed", extra={"exception": type(exc).__name__, "request_id": request_id}
             )
         problem = problems.of_status(400 if malformed else 500)
-        body = problems.body(problem, request_id)
+        body = problems.body(problem, request_id, detail=problems.UNREADABLE if malformed else None)
         head = (
             f"HTTP/1.1 {problem.status} {'Bad Request' if malformed else 'Internal Server Error'}\r\n"
             f"Content-Type: {problems.MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -121,7 +122,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall(head.encode() + body)
 
 
-class _Response(wsgi.Response):  # type: ignore[misc]
+class _Response(wsgi.Response):
     """Without the Server header, which gunicorn has no setting for."""
 
     def default_headers(self) -> list[str]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from faxbot.config import Config
-from faxbot.errors import DocumentTooLarge, InvalidFields, Malformed
+from faxbot.errors import DocumentTooLarge, InvalidFields, Malformed, MediaTypeRefused
 from faxbot.spool import SpoolFile
-from faxbot.web import multipart
+from faxbot.web import bodies, multipart, schemas
 from faxbot.web.multipart import Part
 
 FIELDS = ("to", "file", "send_at", "expires_at", "priority", "resolution", "header", "provider_id")
@@ -43,12 +43,12 @@ class Form:
 def received(request: Request, config: Config) -> Iterator[Form]:
     """The form in the request's body; its spooled files are gone when the block ends, however it ends.
 
-    Raises Malformed, InvalidFields, DocumentTooLarge, and werkzeug's exceptions for 413 and 415.
+    Raises Malformed, MediaTypeRefused, InvalidFields, DocumentTooLarge, and werkzeug's exception for 413.
     """
     if request.mimetype != "multipart/form-data":
-        raise UnsupportedMediaType
+        raise MediaTypeRefused("This address takes multipart/form-data.")
     if (request.content_length or 0) > config.max_bytes + FORM_BYTES:
-        raise DocumentTooLarge
+        raise _too_large(config)
     request.max_content_length = config.max_bytes + FORM_BYTES
     form = Form()
     try:
@@ -64,18 +64,20 @@ def received(request: Request, config: Config) -> Iterator[Form]:
             file.remove()
 
 
+def _too_large(config: Config) -> DocumentTooLarge:
+    return DocumentTooLarge(
+        f"The documents have more than {config.max_file_size_mb} MB together (MAX_FILE_SIZE_MB)."
+    )
+
+
 def _reader(request: Request) -> Callable[[int], bytes]:
     stream = request.stream
 
     def read(size: int) -> bytes:
         try:
             return stream.read(size)
-        except HTTPException:
-            raise
-        except (
-            Exception
-        ) as error:  # lost connections, stalls, broken chunks: each server has its own classes
-            raise Malformed("the body ended too early or is framed wrongly") from error
+        except bodies.BROKEN as error:
+            raise Malformed("The body ended too early or is framed wrongly.") from error
 
     return read
 
@@ -94,7 +96,7 @@ def _read(read: Callable[[int], bytes], boundary: bytes, form: Form, config: Con
         elif part.is_file:
             room -= len(piece)
             if room < 0:
-                raise DocumentTooLarge
+                raise _too_large(config)
             form.files[-1].write(piece)
         else:
             field_room -= len(piece)
@@ -109,27 +111,29 @@ def _begin(form: Form, part: Part, config: Config) -> None:
     if part.name == "file":
         if not part.is_file:
             raise InvalidFields(
-                errors={"file": ["is text, not a file: with curl, write -F file=@NAME"]}
+                errors={"file": ["This is text, not a file: with curl, write -F file=@NAME."]}
             )
         if len(form.files) == config.max_documents:
             raise InvalidFields(
                 errors={
-                    "file": [f"at most {config.max_documents} documents (FAXBOT_MAX_DOCUMENTS)"]
+                    "file": [f"At most {config.max_documents} documents (FAXBOT_MAX_DOCUMENTS)."]
                 }
             )
         form.files.append(SpoolFile(config.spool_dir))
     elif part.name.startswith("tags["):
         match = _TAG.fullmatch(part.name)
         if match is None:
-            raise InvalidFields(
-                errors={"tags": ["a name is 1 to 64 letters, digits, dots, dashes or underscores"]}
-            )
+            raise InvalidFields(errors={"tags": [schemas.TAG_NAME]})
     elif part.name not in FIELDS:
         raise InvalidFields(
-            errors={"form": [f"has an unknown field; known are {', '.join(FIELDS)} and tags[name]"]}
+            errors={
+                "unknown": [
+                    f"There is an unknown field; known are {', '.join(FIELDS)} and tags[name]."
+                ]
+            }
         )
     elif part.is_file:
-        raise InvalidFields(errors={part.name: ["is a file, not text"]})
+        raise InvalidFields(errors={part.name: ["This is a file, not text."]})
 
 
 def _end(form: Form, part: Part, text: bytearray) -> None:
@@ -141,11 +145,13 @@ def _end(form: Form, part: Part, text: bytearray) -> None:
         try:
             value = text.decode()
         except UnicodeDecodeError:
-            raise Malformed("a field of the form is not UTF-8 text") from None
+            raise Malformed("A field of the form is not UTF-8 text.") from None
         match = _TAG.fullmatch(part.name)
         target, name = (
             (form.values.setdefault("tags", {}), match[1]) if match else (form.values, part.name)
         )
         if name in target:
-            raise InvalidFields(errors={"tags" if match else name: ["is given more than once"]})
+            raise InvalidFields(
+                errors={"tags" if match else name: ["This is given more than once."]}
+            )
         target[name] = value

@@ -9,11 +9,13 @@ import hashlib
 import io
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from faxbot.db import utcnow
 from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
@@ -81,7 +83,7 @@ ENDS = {
 
 def test_what_the_carrier_does_decides_the_end(site: Site) -> None:
     faxes = {ending: site.send(ending) for ending in ENDS}
-    busy, later = site.send("0017"), site.send(send_at="2027-11-01T00:00:00Z")
+    busy, later = site.send("0017"), site.send(send_at=(utcnow() + timedelta(days=300)).isoformat())
 
     ends = {}
     for ending, fax_id in faxes.items():

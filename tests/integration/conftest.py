@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from flask.testing import FlaskClient
 
+from faxbot.config import Config
+from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation
 from tests.integration.site import Site, open_site
+from tests.integration.web import SECRET, client_of, new_key
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,15 @@ def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site
     """The road over a database of its own."""
     with open_site(store, carrier_of_all) as site:
         yield site
+
+
+@pytest.fixture
+def config(store: Installation) -> Config:
+    """An installation whose provider has all it needs; nobody need listen there."""
+    return store.config(SIMULATOR_SECRET=SECRET)
+
+
+@pytest.fixture
+def client(runtime: Runtime) -> FlaskClient:
+    """A client of the HTTP API with a key that may send and read."""
+    return client_of(runtime, new_key(runtime))

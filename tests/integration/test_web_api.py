@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from faxbot import sending, wiring
 from faxbot.config import Config
 from faxbot.events import Event, Status
-from faxbot.models import Artifact, IdempotencyKey, Job
+from faxbot.models import Artifact, Job
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
+from faxbot.tasks.app import quick_bell
 from faxbot.web import schemas
+from tests.carrier import SimulatorProcess
 from tests.installation import Installation
+from tests.integration.site import open_site
 from tests.integration.web import (
     NUMBER,
-    SECRET,
+    TABLES,
     TEXT,
+    TODAY,
+    ahead,
     assert_problem,
     client_of,
     left_behind,
     new_key,
     send,
 )
-
-
-@pytest.fixture
-def config(store: Installation) -> Config:
-    return store.config(SIMULATOR_SECRET=SECRET)
-
-
-@pytest.fixture
-def client(runtime: Runtime) -> FlaskClient:
-    return client_of(runtime, new_key(runtime))
+from tests.servers import free_port
 
 
 def sent_in(client: FlaskClient, **fields: Any) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def test_a_repeated_request_has_the_first_answer_byte_for_byte(
         {"resolution": "standard"},
         {"header": "Practice"},
         {"tags[case]": "4711"},
-        {"expires_at": "2026-12-24T00:00:00Z"},
+        {"expires_at": ahead(20)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -126,8 +125,8 @@ def test_a_key_is_not_used_for_another_request(client: FlaskClient, change: dict
 
 
 def test_the_same_time_in_another_zone_is_the_same_request(client: FlaskClient) -> None:
-    first = send(client, key="k", send_at="2026-12-24T12:00:00+02:00")
-    again = send(client, key="k", send_at="2026-12-24T10:00:00Z")
+    first = send(client, key="k", send_at=ahead(20).replace("12:00:00Z", "14:00:00+02:00"))
+    again = send(client, key="k", send_at=ahead(20))
 
     assert again.data == first.data
 
@@ -141,13 +140,27 @@ def test_a_refused_request_leaves_its_key_free(client: FlaskClient) -> None:
 def test_a_repeat_has_its_first_answer_when_its_time_is_long_over(
     client: FlaskClient, runtime: Runtime
 ) -> None:
-    fields = {"send_at": "2026-12-24T00:00:00Z", "expires_at": "2026-12-25T00:00:00Z"}
+    fields = {"send_at": ahead(20), "expires_at": ahead(21)}
     first = send(client, key="k", **fields)
-    years_later = replace(runtime, now=lambda: datetime(2031, 1, 1, tzinfo=UTC))
+    years_later = replace(runtime, now=lambda: TODAY + timedelta(days=2000))
     client.application.extensions["faxbot"] = years_later
 
     assert send(client, key="k", **fields).data == first.data
     assert_problem(send(client, key="other", **fields), 422, "invalid-fields")
+
+
+def test_a_year_ahead_is_counted_from_the_clock_of_the_server(
+    client: FlaskClient, runtime: Runtime
+) -> None:
+    assert send(client, send_at=ahead(360)).status_code == 202
+    refused = assert_problem(send(client, send_at=ahead(2010)), 422, "invalid-fields")
+    client.application.extensions["faxbot"] = replace(
+        runtime, now=lambda: TODAY + timedelta(days=2000)
+    )
+
+    assert list(refused["errors"]) == ["send_at"]
+    assert send(client, send_at=ahead(2010)).status_code == 202
+    assert client.get("/fax", query_string={"until": ahead(9000)}).status_code == 200
 
 
 def test_two_accounts_may_use_the_same_key(client: FlaskClient, runtime: Runtime) -> None:
@@ -268,26 +281,63 @@ def test_a_foreign_fax_looks_like_one_that_does_not_exist(
 
 
 def test_times_given_are_times_kept(client: FlaskClient) -> None:
-    fax = sent_in(client, send_at="2026-12-24T12:00:00+02:00", expires_at="2026-12-25T00:00:00Z")
+    at = ahead(20).replace("12:00:00Z", "14:00:00+02:00")
+    fax = sent_in(client, send_at=at, expires_at=ahead(21))
 
-    assert datetime.fromisoformat(fax["send_at"]) == datetime(2026, 12, 24, 10, tzinfo=UTC)
+    assert datetime.fromisoformat(fax["send_at"]) == TODAY + timedelta(days=20)
     assert fax["next_at"] == fax["send_at"]
-    assert datetime.fromisoformat(fax["expires_at"]) == datetime(2026, 12, 25, tzinfo=UTC)
+    assert datetime.fromisoformat(fax["expires_at"]) == TODAY + timedelta(days=21)
 
 
 def test_what_is_stored_of_a_request_is_sealed(client: FlaskClient, runtime: Runtime) -> None:
-    sent_in(client, key="k", header="Dr. Who")
+    sent_in(client, key="a key of ours", header="Dr. Who")
     with runtime.database.reading() as session:
-        job = session.scalars(sa.select(Job)).one()
-        key = session.scalars(sa.select(IdempotencyKey)).one()
-    stored = [job.to_sealed, job.header_sealed or b"", key.response_sealed]
+        rows = [
+            str(value)
+            for table in TABLES
+            for row in session.execute(sa.select(table.__table__))
+            for value in row
+        ]
 
-    assert not any(NUMBER[1:].encode() in value or b"Dr. Who" in value for value in stored)
-    assert key.key_hash != "k"
+    assert len(rows) > 40
+    assert not [
+        value
+        for value in rows
+        if any(word in value for word in (NUMBER[1:], "Dr. Who", "a key of ours"))
+    ]
 
 
-def test_a_broker_that_is_away_changes_nothing(client: FlaskClient, runtime: Runtime) -> None:
-    assert runtime.ring("faxbot.send_fax", "0" * 32) is False  # nobody listens in this test
+def test_a_broker_that_is_away_changes_nothing(config: Config) -> None:
+    """Nobody listens at the port of the broker, and the bell that web processes have says so soon."""
+    away = replace(config, broker_url=f"redis://127.0.0.1:{free_port()}/0")
+    rung: list[bool] = []
+    quick = quick_bell(away)
 
-    assert sent_in(client)["status"] == "queued"
-    assert set(left_behind(runtime)) == {"jobs", "events", "artifacts", "files"}
+    def ring(task: str, row_id: str) -> bool:
+        rung.append(quick(task, row_id))
+        return rung[-1]
+
+    runtime = wiring.build(away, ring=ring)
+    try:
+        begun = time.monotonic()
+        fax = sent_in(client_of(runtime, new_key(runtime)))
+
+        assert time.monotonic() - begun < 5
+        assert (fax["status"], rung) == ("queued", [False])
+        assert set(left_behind(runtime)) == {"jobs", "events", "artifacts", "files"}
+    finally:
+        runtime.close()
+
+
+@pytest.mark.parametrize(("given", "expected"), [("Dr. Who", "Dr. Who"), ("", "The practice")])
+def test_a_header_goes_all_the_way_to_the_carrier(
+    store: Installation, carrier_of_all: SimulatorProcess, given: str, expected: str
+) -> None:
+    with open_site(store, carrier_of_all, FAX_HEADER="The practice") as site:
+        client = client_of(site.runtime, new_key(site.runtime))
+        fax = sent_in(client, **({"header": given} if given else {}))
+        sending.attempt(site.runtime, fax["id"])
+        (taken,) = carrier_of_all.faxes(site.attempt(fax["id"]).tag)
+
+    key = hmac.new(carrier_of_all.secret.encode(), expected.encode(), "sha256").hexdigest()[:32]
+    assert taken["header_key"] == key

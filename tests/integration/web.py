@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,11 +20,37 @@ from faxbot.models import Artifact, Attempt, Callback, FaxEvent, IdempotencyKey,
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from faxbot.web.app import create_app
+from faxbot.web.auth import OPEN, SIGNATURE
 
 TEXT = b"One page of text.\n"
 NUMBER = "+15550100000"
 SECRET = "the carrier's secret"
+TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 TABLES = (Job, FaxEvent, Attempt, Artifact, IdempotencyKey, JobTag, Callback)
+
+ACCESS = {
+    "POST /fax/send": "fax:send",
+    "POST /fax": "fax:send",
+    "GET /fax": "fax:read",
+    "POST /fax/search": "fax:read",
+    "GET /fax/<fax_id>": "fax:read",
+    "GET /fax/<fax_id>/events": "fax:read",
+    "POST /fax/<fax_id>/cancel": "fax:send",
+    "POST /callbacks/<provider_id>": SIGNATURE,
+    "GET /health": OPEN,
+    "GET /health/ready": OPEN,
+    "GET /openapi.json": OPEN,
+    "GET /docs": OPEN,
+    "GET /docs/": OPEN,
+    "GET /": OPEN,
+    "GET /static/docs.css": OPEN,
+}
+"""Who may use which route. A new route is a decision: it is made here too."""
+
+
+def ahead(days: float) -> str:
+    """A time so many days after noon of today, as clients write it: no test has a date that will pass."""
+    return (TODAY + timedelta(days=days)).isoformat().replace("+00:00", "Z")
 
 
 def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:
@@ -118,6 +145,10 @@ def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, 
     assert response.content_type == "application/problem+json"
     assert schemas.Problem().validate(body) == {}
     assert body["status"] == status
+    assert body["detail"] != body["title"]
+    about_fields = [sentence for sentences in body["errors"].values() for sentence in sentences]
+    for sentence in (body["title"], body["detail"], *about_fields):
+        assert re.fullmatch(r"[A-Z`].*\.", sentence), sentence
     assert body["request_id"] == response.headers["X-Request-Id"]
     return body
 
