@@ -187,7 +187,7 @@ def test_while_the_first_is_in_flight_the_second_is_told_so_at_once(site: Site) 
             begun = time.monotonic()
             with pytest.raises(KeyInFlight):
                 bare(site)
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 5, "it waited for the other, as SQLite does for ten"
         first, _ = other.communicate("x", timeout=20)
 
     answer = bare(site)

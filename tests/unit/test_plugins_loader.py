@@ -20,6 +20,7 @@ from faxbot.plugins.base import Context, FaxbotPlugin, StoragePlugin, TransportP
 from faxbot.plugins.loader import Plugins, discover
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
+from tests.threads import at_once
 
 BROKEN = Path(__file__).parents[1] / "plugins_broken"
 SECRET = "a-secret-that-no-message-may-hold"
@@ -208,18 +209,8 @@ def test_the_scope_an_installation_allows_decides() -> None:
 
 
 def test_threads_that_ask_at_once_share_one_instance(plugins: Plugins) -> None:
-    gate = threading.Barrier(8)
-    got: list[FaxbotPlugin] = []
+    got = at_once(8, lambda _: plugins.get("sound", FaxbotPlugin))
 
-    def ask() -> None:
-        gate.wait()
-        got.append(plugins.get("sound", FaxbotPlugin))
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
     assert len(set(map(id, got))) == 1
     assert sys.modules["sound"].Sound.started == 1
 
