@@ -28,7 +28,7 @@ from faxbot.web.problems import MEDIA_TYPE, PROBLEMS
 
 _ABOUT = (
     "Send faxes over HTTP and follow them until they are delivered. "
-    "A fax that was answered with 202 is never lost and never sent twice."
+    "A fax that was answered with 202 is not lost, and is not sent twice by guessing."
 )
 _SAMPLE = "hello.txt"
 _METHODS = ("get", "post", "put", "patch", "delete")

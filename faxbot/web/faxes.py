@@ -111,7 +111,7 @@ def send_fax() -> Response:
     """Send a fax
 
     Takes the documents and records the fax; a worker sends it. The answer comes at once and is a promise: the fax
-    will not be lost, and it will not be sent twice. Follow it at its address.
+    will not be lost, and it will not be sent twice by guessing. Follow it at its address.
     """
     key = idempotency.parse(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
     with uploads.received(request, runtime().config) as form:

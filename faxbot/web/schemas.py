@@ -364,9 +364,7 @@ class Problem(ma.Schema):
         required=True, metadata=_says("the kind of failure", "Some fields are not valid.")
     )
     status = fields.Integer(required=True, metadata=_says("the HTTP status", 422))
-    detail = fields.String(
-        required=True, metadata=_says("this failure", "Some fields are not valid.")
-    )
+    detail = fields.String(required=True, metadata=_says("this failure", "Not valid: priority."))
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
