@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot.db import new_id
+from faxbot import claims
+from faxbot.db import first_id, new_id
 from faxbot.errors import ArtifactNotFound, DocumentTooLarge
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import StoragePlugin
@@ -30,6 +33,11 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 FAX_PAGES = "image/tiff"
+ORPHAN_AGE = timedelta(hours=12)
+"""Nobody is still between storing and committing after this time."""
+NOTE = "documents-seen"
+_OWN_KEY = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2}/([0-9a-f]{32})")
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def store(
     them."""
     storage_id = runtime.config.storage_backend
     artifact_id = new_id(now)
-    # The day leads: folders stay small, and retention can walk them in order.
+    # The day leads and the id is ordered by time: folders stay small, and collect() walks in order.
     key = f"{now:%Y/%m/%d}/{artifact_id}"
     row = {
         "id": artifact_id,
@@ -190,7 +198,10 @@ def pages_of(runtime: Runtime, job: Job, workspace: Workspace) -> tuple[Path, st
 
 
 def _keep(runtime: Runtime, job: Job, target: Path, pages: int, workspace: Workspace) -> None:
-    """Store rendered pages beside the documents they were made of, in the place of earlier ones."""
+    """Store rendered pages beside the documents they were made of, in the place of earlier ones.
+
+    Raises LeaseLost when another worker has the fax now, and its pages count.
+    """
     digest, size = hash_file(target)
     kept = workspace.folder / "kept.tiff"
     os.link(target, kept)
@@ -206,14 +217,62 @@ def _keep(runtime: Runtime, job: Job, target: Path, pages: int, workspace: Works
     unwanted = True
     try:
         with runtime.database.transaction() as session:
-            session.execute(
-                sa.delete(Artifact).where(Artifact.job_id == job.id, Artifact.role == "pages")
-            )
+            claims.still_mine(session, job)
+            replaced = session.execute(
+                sa.delete(Artifact)
+                .where(Artifact.job_id == job.id, Artifact.role == "pages")
+                .returning(Artifact.storage_id, Artifact.key)
+            ).mappings()
+            earlier = [dict(known) for known in replaced]
             session.execute(sa.insert(Artifact), [row])
             unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:
             discard(runtime, [row])
+    discard(runtime, earlier)
+
+
+def collect(runtime: Runtime, *, limit: int = 50_000) -> int:
+    """Remove stored bytes whose row was never committed, because a process died between the two;
+    how many.
+
+    Looks at `limit` keys at most and goes on behind them the next time: the last one is noted in
+    the data folder. What is older than everything the database knows is left alone: it may be
+    another database's.
+    """
+    store, note = storage(runtime, runtime.config.storage_backend), runtime.config.data_dir / NOTE
+    with runtime.database.reading() as session:
+        oldest = session.scalar(sa.select(sa.func.min(Artifact.id)))
+    if oldest is None:
+        return 0
+    until = first_id(runtime.now() - ORPHAN_AGE)
+    ours = filter(None, map(_OWN_KEY.fullmatch, store.keys(_noted(note))))
+    old = takewhile(lambda key: key[1] < until, islice(ours, limit))
+    removed = 0
+    while keys := {key[1]: key[0] for key in islice(old, _AT_ONCE)}:
+        with runtime.database.reading() as session:
+            known = set(session.scalars(sa.select(Artifact.id).where(Artifact.id.in_(keys))))
+        orphans = [keys[id_] for id_ in keys if id_ > oldest and id_ not in known]
+        for key in orphans:
+            store.delete(key)
+        removed += len(orphans)
+        _note(note, keys[max(keys)])
+    return removed
+
+
+def _noted(note: Path) -> str:
+    try:
+        text = note.read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return text if _OWN_KEY.fullmatch(text) else ""
+
+
+def _note(note: Path, key: str) -> None:
+    """Written whole or not at all; when it is lost, the next walk begins at the beginning."""
+    new = note.with_name(f"{note.name}.{os.getpid()}")
+    new.write_text(key, encoding="ascii")
+    new.replace(note)
 
 
 def hash_file(path: Path) -> tuple[str, int]:

@@ -170,7 +170,7 @@ class Site:
     def interrupt(self, statement: str, deed: Callable[[], object]) -> None:
         """Do `deed` once, right after the transaction in which a statement beginning so is
         executed."""
-        engine, seen, done = self.runtime.database.engine, threading.Event(), threading.Event()
+        database, seen, done = self.runtime.database, threading.Event(), threading.Event()
 
         def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:
             if text.startswith(statement):
@@ -181,8 +181,9 @@ class Site:
                 done.set()
                 deed()
 
-        sa.event.listen(engine, "after_cursor_execute", executed)
-        sa.event.listen(engine, "checkin", returned)
+        for engine in (database.engine, database.reader):
+            sa.event.listen(engine, "after_cursor_execute", executed)
+            sa.event.listen(engine, "checkin", returned)
 
     # What became of it
 
