@@ -15,11 +15,13 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from faxbot import forms
 from faxbot.errors import ConfigError
 
 PREFIX = "FAXBOT_"
@@ -28,14 +30,8 @@ FALSE = frozenset({"0", "false", "no", "off"})
 _SOCKET_PATH_BYTES = (
     107  # the longest path a unix socket may have on Linux (unix(7): 108 with the final NUL)
 )
-_WEB_ADDRESS = (r"https?://.+", "must begin with https:// or http://")
-_BROKER = (
-    r"(rediss?|redis\+socket)://.+",
-    "must begin with redis://, rediss:// or redis+socket://",
-)
-_ONE_LINE = (r"[\x20-\x7e]{0,50}", "must be at most 50 printable ASCII characters")
-_COUNTRY = (r"[A-Za-z]{2}", "must be the two letters of a country, like US or DE")
-
+_DAY = 86_400.0
+"""The longest that anything is told to wait, in seconds; clocks and timers overflow far above."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +57,9 @@ def option(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
-    form: tuple[str, str] | None = None,
+    form: forms.Form | None = None,
 ) -> Any:
-    """A dataclass field that is read from the variable `name`; `form` is a pattern that the whole
-    text must match, and the words for one that does not."""
+    """A dataclass field that is read from the variable `name`."""
     return field(
         default=default,
         repr=not secret,
@@ -90,13 +85,15 @@ def _boolean(text: str) -> bool:
 
 
 def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("is not a whole number") from None
+    # int() takes digits of other scripts and 1_000, and refuses thousands of digits in words of its own.
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise ValueError("is not a whole number")
+    return int(text)
 
 
 def _number(text: str) -> float:
+    if not re.fullmatch(r"[-+.0-9a-zA-Z]+", text.strip()):
+        raise ValueError("is not a number")
     try:
         value = float(text)
     except ValueError:
@@ -144,24 +141,28 @@ class Config:
         "",
         "address under which carriers reach this server; "
         "unset: http://127.0.0.1 at FAXBOT_PORT, good for the simulator only",
-        form=_WEB_ADDRESS,
+        form=forms.WEB_ADDRESS,
     )
     database_url: str = option(
-        "DATABASE_URL", "", "postgresql://...; unset: SQLite under FAX_DATA_DIR", secret=True
+        "DATABASE_URL",
+        "",
+        "postgresql://...; unset: SQLite under FAX_DATA_DIR",
+        secret=True,
+        form=forms.DATABASE,
     )
     broker_url: str = option(
         "CELERY_BROKER_URL",
         "",
         "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
         secret=True,
-        form=_BROKER,
+        form=forms.BROKER,
     )
     redis_url: str = option(
         "REDIS_URL",
         "",
         "used as broker when CELERY_BROKER_URL is unset",
         secret=True,
-        form=_BROKER,
+        form=forms.BROKER,
     )
     redis_server: str = option(
         "FAXBOT_REDIS_SERVER",
@@ -178,7 +179,11 @@ class Config:
     )
 
     api_key: str = option(
-        "API_KEY", "", "a key with every scope, beside those in the database", secret=True
+        "API_KEY",
+        "",
+        "a key with every scope, beside those in the database",
+        secret=True,
+        form=forms.KEY,
     )
     require_api_key: bool = option(
         "REQUIRE_API_KEY",
@@ -186,33 +191,51 @@ class Config:
         "false: requests without a key may send and read faxes (never in production)",
     )
     max_file_size_mb: int = option(
-        "MAX_FILE_SIZE_MB", 50, "largest upload, all documents of a fax together", at_least=1
+        "MAX_FILE_SIZE_MB",
+        50,
+        "largest upload, all documents of a fax together",
+        at_least=1,
+        at_most=10_000,
     )
-    max_pages: int = option("FAXBOT_MAX_PAGES", 350, "most pages of one fax", at_least=1)
-    max_documents: int = option("FAXBOT_MAX_DOCUMENTS", 25, "most documents of one fax", at_least=1)
+    max_pages: int = option(
+        "FAXBOT_MAX_PAGES", 350, "most pages of one fax", at_least=1, at_most=10_000
+    )
+    max_documents: int = option(
+        "FAXBOT_MAX_DOCUMENTS", 25, "most documents of one fax", at_least=1, at_most=1000
+    )
     max_pixels: int = option(
         "FAXBOT_MAX_PIXELS",
         100_000_000,
         "most pixels of one image or page before it is scaled",
         at_least=1,
+        at_most=2_000_000_000,
     )
     check_seconds: float = option(
-        "FAXBOT_CHECK_SECONDS", 10.0, "time limit for checking one upload", at_least=0.1
+        "FAXBOT_CHECK_SECONDS",
+        10.0,
+        "time limit for checking one upload",
+        at_least=0.1,
+        at_most=_DAY,
     )
     render_seconds: float = option(
-        "FAXBOT_RENDER_SECONDS", 300.0, "time limit for rendering one fax", at_least=0.1
+        "FAXBOT_RENDER_SECONDS",
+        300.0,
+        "time limit for rendering one fax",
+        at_least=0.1,
+        at_most=_DAY,
     )
     document_memory_mb: int = option(
         "FAXBOT_DOCUMENT_MEMORY_MB",
         1024,
         "memory limit of a process that opens documents",
         at_least=256,
+        at_most=1_000_000,
     )
     default_region: str = option(
         "FAXBOT_DEFAULT_REGION",
         "",
         "two-letter country for numbers without +; unset: + is required",
-        form=_COUNTRY,
+        form=forms.COUNTRY,
     )
 
     fax_backend: str = option(
@@ -227,35 +250,54 @@ class Config:
         "",
         "the `header` of a fax that brings none: a line that the carrier or the fax machine prints "
         "at the top of each page; at most 50 printable ASCII characters",
-        form=_ONE_LINE,
+        form=forms.ONE_LINE,
     )
 
-    web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1)
-    web_threads: int = option("FAXBOT_WEB_THREADS", 4, "threads of each web process", at_least=1)
+    web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1, at_most=1000)
+    web_threads: int = option(
+        "FAXBOT_WEB_THREADS", 4, "threads of each web process", at_least=1, at_most=1000
+    )
     worker_processes: int = option(
-        "FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1
+        "FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1, at_most=1000
     )
     render_processes: int = option(
-        "FAXBOT_RENDER_PROCESSES", 2, "processes that render one long document together", at_least=1
+        "FAXBOT_RENDER_PROCESSES",
+        2,
+        "processes that render one long document together",
+        at_least=1,
+        at_most=1000,
     )
 
     lease_seconds: float = option(
-        "FAXBOT_LEASE_SECONDS", 60.0, "how long a claim holds without a heartbeat", at_least=0.5
+        "FAXBOT_LEASE_SECONDS",
+        60.0,
+        "how long a claim holds without a heartbeat",
+        at_least=0.5,
+        at_most=_DAY,
     )
     heartbeat_seconds: float = option(
-        "FAXBOT_HEARTBEAT_SECONDS", 15.0, "how often a working claim is prolonged", at_least=0.1
+        "FAXBOT_HEARTBEAT_SECONDS",
+        15.0,
+        "how often a working claim is prolonged",
+        at_least=0.1,
+        at_most=_DAY,
     )
     sweep_seconds: float = option(
-        "FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2
+        "FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2, at_most=_DAY
     )
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
         8.0,
         "a due fax nobody claimed is announced again after this",
         at_least=0.2,
+        at_most=_DAY,
     )
     held_check_seconds: float = option(
-        "FAXBOT_HELD_CHECK_SECONDS", 60.0, "how often a held fax is looked at", at_least=0.2
+        "FAXBOT_HELD_CHECK_SECONDS",
+        60.0,
+        "how often a held fax is looked at",
+        at_least=0.2,
+        at_most=_DAY,
     )
     poll_first_seconds: float = option(
         "FAXBOT_POLL_FIRST_SECONDS",
@@ -263,6 +305,7 @@ class Config:
         "a sent fax without news is asked after first at this age; "
         "then at three times that, then hourly",
         at_least=0.2,
+        at_most=_DAY,
     )
     look_up_seconds: float = option(
         "FAXBOT_LOOK_UP_SECONDS",
@@ -270,6 +313,7 @@ class Config:
         "an uncertain fax is looked up at once, after this, five and "
         "fifteen times this, then every sixty times this",
         at_least=0.1,
+        at_most=_DAY,
     )
     settle_seconds: float = option(
         "FAXBOT_SETTLE_SECONDS",
@@ -277,21 +321,28 @@ class Config:
         "how long after a call the carrier may not yet list its fax; a look-up that does not find "
         "an uncertain fax counts only then",
         at_least=0.0,
+        at_most=_DAY,
     )
     callback_wait_seconds: float = option(
         "FAXBOT_CALLBACK_WAIT_SECONDS",
         60.0,
         "how long a callback waits for the fax it belongs to",
         at_least=0.2,
+        at_most=_DAY,
     )
     provider_connect_seconds: float = option(
-        "FAXBOT_PROVIDER_CONNECT_SECONDS", 5.0, "time to connect to a carrier", at_least=0.1
+        "FAXBOT_PROVIDER_CONNECT_SECONDS",
+        5.0,
+        "time to connect to a carrier",
+        at_least=0.1,
+        at_most=_DAY,
     )
     provider_read_seconds: float = option(
         "FAXBOT_PROVIDER_READ_SECONDS",
         30.0,
         "longest silence of a carrier during a call",
         at_least=0.1,
+        at_most=_DAY,
     )
     provider_call_seconds: float = option(
         "FAXBOT_PROVIDER_CALL_SECONDS",
@@ -299,13 +350,14 @@ class Config:
         "time limit for one whole call to a carrier; one fax is asked about by one worker at a "
         "time, for twice this and ten seconds at most",
         at_least=0.1,
+        at_most=_DAY,
     )
 
     docs_base_url: str = option(
         "DOCS_BASE_URL",
         "",
         "where a copy of these pages stands; /docs then leads from the active provider to its page",
-        form=_WEB_ADDRESS,
+        form=forms.WEB_ADDRESS,
     )
     client_url: str = option(
         "FAXBOT_URL",
@@ -319,6 +371,7 @@ class Config:
         "key that `faxbot send` and `faxbot status` use; unset: API_KEY, "
         "else the first key under FAX_DATA_DIR",
         secret=True,
+        form=forms.KEY,
     )
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables as read, for what plugins declare in their manifests (`env`)."""
@@ -349,6 +402,29 @@ class Config:
             )
         if self.production and not self.require_api_key:
             raise ConfigError("REQUIRE_API_KEY=false is refused in production: remove it")
+
+    def make_data_dir(self) -> None:
+        """Make the data folder (0700) where there is none; raises ConfigError naming FAX_DATA_DIR."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise self._no_data_dir(error.strerror) from None
+        if not os.access(self.data_dir, os.W_OK | os.X_OK):
+            raise self._no_data_dir("Permission denied")
+
+    def _no_data_dir(self, why: str | None) -> ConfigError:
+        return ConfigError(
+            f"{why} ({self.data_dir}): set FAX_DATA_DIR to a folder where you may write"
+        )
+
+    def warn_of_open_folder(self) -> None:
+        """One warning where others than its owner may look into the data folder, or write there."""
+        with suppress(OSError):
+            if self.data_dir.stat().st_mode & 0o066:
+                logger.warning(
+                    "other users of this machine may look into the data folder: chmod 700 what "
+                    "FAX_DATA_DIR names"
+                )
 
     def strangers(self) -> dict[str, str]:
         """Variables that begin with FAXBOT_ and are no setting, each with the nearest setting's
@@ -449,8 +525,8 @@ def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> objec
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(f"{name} must be one of: {', '.join(rules['choices'])}")
     if rules["form"] is not None:
-        pattern, words = rules["form"]
-        if not re.fullmatch(pattern, text):
+        fits, words = rules["form"]
+        if not fits(text):
             raise ConfigError(f"{name} {words}")
     return cast(object, value)
 

@@ -263,7 +263,7 @@ def _engine(config: Config, pool_size: int, *, hurried: bool = True, **options: 
     # An exception's text must not quote what was to be written.
     options |= {"pool_size": pool_size, "max_overflow": 4, "hide_parameters": True}
     if url.get_backend_name() == "sqlite":
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.make_data_dir()
         engine = sa.create_engine(url, **options)
         event.listen(engine, "connect", _prepare_sqlite)
         if options.get("isolation_level") != "AUTOCOMMIT":

@@ -38,6 +38,11 @@ def parse(text: str, region: str = "") -> str:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
+def is_region(code: str) -> bool:
+    """Whether numbers can be read as written in the country `code` (two letters)."""
+    return code.upper() in phonenumbers.SUPPORTED_REGIONS
+
+
 def mask(number: str) -> str:
     """The number with all but its last two digits hidden: +•••••••••00."""
     return "+" + "•" * max(0, len(number) - 3) + number[-2:]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from faxbot import crypto
+from faxbot import crypto, phone
 from faxbot.config import Config
 from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Limits, Renderer
@@ -31,6 +31,8 @@ def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
         raise ConfigError(
             "production needs CONFIG_MASTER_KEY: make one with `openssl rand -base64 32`"
         )
+    if config.default_region and not phone.is_region(config.default_region):
+        raise ConfigError("FAXBOT_DEFAULT_REGION is the code of no country: write it like US or DE")
     limits = Limits.of(config)
     database = Database(config, pool_size=threads)
     return Runtime(

@@ -65,6 +65,8 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point of the `faxbot` command."""
+    # Whatever a command writes is for its own user, also where a library opens the file (SQLite's database).
+    os.umask(0o077)
     sys.exit(run(sys.argv[1:]))
 
 

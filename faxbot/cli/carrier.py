@@ -50,7 +50,7 @@ def simulator(
     digits of a number choose what happens (docs/simulator.md). Needs SIMULATOR_SECRET, the same as its client."""
     config = Config.load()
     if ledger is None:
-        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.make_data_dir()
         ledger = config.data_dir / "simulator.db"
     carriers_simulator.serve(
         host,

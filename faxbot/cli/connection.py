@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 import requests
 
+from faxbot import forms
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 from faxbot.supervisor import keyfile, listening
@@ -20,6 +22,8 @@ _PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0)
 _TIMES = (5.0, 120.0)
 """To connect, and the longest silence: an upload of many pages is checked before it is answered."""
 _LONGEST_WAIT = 60.0
+
+_OPTIONS = {"X-API-Key": "--key", "Idempotency-Key": "--idempotency-key"}
 
 Files = Sequence[tuple[str, tuple[str, bytes]]]
 
@@ -34,7 +38,11 @@ class Connection:
     """One server and one key; a request is tried again where that cannot do anything twice."""
 
     def __init__(self, config: Config, url: str | None, key: str | None) -> None:
-        self._url = _address(url or config.client_url or listening.url(config.host, config.port))
+        if url:
+            self._url = _address(url, "--url")
+        else:
+            here = listening.url(config.host, config.port)
+            self._url = _address(config.client_url or here, "FAXBOT_URL")
         self._session = requests.Session()
         # A proxy for the outside world has no way back to this machine.
         self._session.trust_env = urlsplit(self._url).hostname not in (
@@ -42,6 +50,8 @@ class Connection:
             "localhost",
             "::1",
         )
+        if key:
+            _check_header("X-API-Key", key)
         token = key or config.client_key or config.api_key or keyfile.read(config)
         self._key_hint = "--key, FAXBOT_API_KEY"
         if token:
@@ -70,20 +80,24 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The decoded answer; raises ServerSaid with one sentence. A POST that makes
-        something needs an Idempotency-Key among `headers`."""
+        something needs an Idempotency-Key among `headers`. Raises BadParameter where a value from the
+        command line cannot be sent."""
+        _check(headers or {}, data or {})
         for pause in (*_PAUSES, None):
             try:
                 reply = self._session.request(
                     method,
                     self._url + path,
                     data=data,
-                    files=files,
+                    files=_named(files or ()),
                     headers=headers,
                     timeout=_TIMES,
                     allow_redirects=False,
                 )
             except requests.RequestException as error:
                 fault = _unreachable(self._url, error)
+                if isinstance(error, ValueError):  # no address at all, says requests
+                    pause = None
             else:
                 if not _comes_again(reply):
                     return self._content(reply)
@@ -119,14 +133,40 @@ class Connection:
         return ServerSaid(text)
 
 
-def _address(url: str) -> str:
-    url = url if "://" in url else f"http://{url}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            "the server's address must look like http://127.0.0.1:8080: see --url and FAXBOT_URL"
-        )
-    return url.rstrip("/")
+def _address(url: str, source: str) -> str:
+    """`url` with its scheme; raises BadParameter or ConfigError naming `source`, where it came from."""
+    address = url if "://" in url else f"http://{url}"
+    if not forms.is_web_address(address):
+        words = "the server's address must look like http://127.0.0.1:8080"
+        if source.startswith("--"):
+            raise click.BadParameter(words, param_hint=source)
+        raise ConfigError(f"{source}: {words}")
+    return address.rstrip("/")
+
+
+def _check(headers: Mapping[str, str], data: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        _check_header(name, value)
+    for field, value in data.items():
+        # Bytes that are no UTF-8 come from a command line as lone surrogates (PEP 383).
+        if _text(field) != field or _text(value) != value:
+            option = "--tag" if field.startswith("tags[") else f"--{field.replace('_', '-')}"
+            raise click.BadParameter("it is no UTF-8 text", param_hint=option)
+
+
+def _check_header(name: str, value: str) -> None:
+    fits, words = forms.KEY
+    if not fits(value):
+        raise click.BadParameter(f"it {words}", param_hint=_OPTIONS.get(name, name))
+
+
+def _named(files: Files) -> Files:
+    """A file's name may be any bytes; those that are no text are worth nothing at the other end."""
+    return [(field, (_text(name), content)) for field, (name, content) in files]
+
+
+def _text(value: str) -> str:
+    return value.encode(errors="replace").decode()
 
 
 def _unreachable(url: str, error: requests.RequestException) -> ServerSaid:
@@ -134,7 +174,7 @@ def _unreachable(url: str, error: requests.RequestException) -> ServerSaid:
         return ServerSaid(f"{url} does not answer in time")
     if isinstance(error, requests.ConnectionError):
         return ServerSaid(f"{url} cannot be reached: is faxbot up there? (--url, FAXBOT_URL)")
-    return ServerSaid(f"{url} cannot be asked: {type(error).__name__}")
+    return ServerSaid(f"{url} cannot be asked: {type(error).__name__} (--url, FAXBOT_URL)")
 
 
 def _comes_again(reply: requests.Response) -> bool:
@@ -148,7 +188,7 @@ def _comes_again(reply: requests.Response) -> bool:
 
 def _asked_pause(reply: requests.Response, pause: float | None) -> float | None:
     asked = reply.headers.get("Retry-After", "")
-    if pause is None or not asked.isdigit():
+    if pause is None or not re.fullmatch(r"[0-9]{1,9}", asked):
         return pause
     return min(max(pause, float(asked)), _LONGEST_WAIT)
 

@@ -24,5 +24,6 @@ def web(fd: int | None, log_level: str, log_format: str) -> None:
     """Run the HTTP API at FAXBOT_HOST and FAXBOT_PORT, with FAXBOT_WEB_WORKERS processes."""
     config = Config.load()
     logs.configure("web", log_level, log_format)
+    config.warn_of_open_folder()
     listener = listening.listen(config) if fd is None else socket.socket(fileno=fd)
     server.serve(config, listener)

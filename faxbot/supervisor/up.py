@@ -1,7 +1,9 @@
 """`faxbot up`: the embedded broker, the simulator's carrier, web, worker and beat as children of one small process.
 
 One `up` per data folder (a lock), one listening socket that outlives every restart of web, and nothing left behind
-however it ends: asked to, crashed, or killed with -9. In production the same roles run singly under systemd or compose.
+however it ends: asked to, crashed, or killed with -9. (The user's own command shares our terminal and group: after a
+kill -9 it ends too, and what it started itself goes on.) In production the same roles run singly under systemd or
+compose.
 """
 
 from __future__ import annotations
@@ -214,7 +216,7 @@ class _Site:
 @contextmanager
 def _only_one(config: Config) -> Iterator[int]:
     """The lock of the data folder as an open file; raises ConfigError naming who holds it."""
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config.make_data_dir()
     lock = os.open(config.data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         until = time.monotonic() + _LOCK_WAIT

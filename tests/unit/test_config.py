@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from faxbot import db, wiring
-from faxbot.config import OPTIONS, Config
+from faxbot.config import OPTIONS, Config, Option
 from faxbot.errors import ConfigError
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -25,6 +25,26 @@ WRONG = [
     ("CELERY_BROKER_URL", "amqp://localhost", "must begin with redis://"),
     ("CELERY_BROKER_URL", "localhost:6379", "must begin with redis://"),
     ("REDIS_URL", "memory://", "must begin with redis://"),
+    ("REDIS_URL", "redis://h:port/0", "must begin with redis://"),
+    ("REDIS_URL", "redis://h:65536/0", "must begin with redis://"),
+    ("REDIS_URL", "redis://[h/0", "must begin with redis://"),
+    ("REDIS_URL", "redis://h/name", "must begin with redis://"),
+    ("REDIS_URL", "redis://:pass/word@h:6379/0", "in a password write / as %2F"),
+    ("CELERY_BROKER_URL", "redis+socket://", "must begin with redis://"),
+    ("PUBLIC_API_URL", "http://", "must begin with https:// or http://"),
+    ("PUBLIC_API_URL", "http://h:port", "must begin with https:// or http://"),
+    ("PUBLIC_API_URL", "http://[h", "must begin with https:// or http://"),
+    ("PUBLIC_API_URL", "http://h h", "must begin with https:// or http://"),
+    ("FAXBOT_PORT", "\u0663", "is not a whole number"),
+    ("FAXBOT_PORT", "8_080", "is not a whole number"),
+    ("FAXBOT_PORT", "9" * 5000, "is not a whole number"),
+    ("FAXBOT_WEB_THREADS", "1000000", "must be at most 1000"),
+    ("API_KEY", "\u0416", "must be printable ASCII"),
+    ("API_KEY", "key\n", "must be printable ASCII"),
+    ("FAXBOT_API_KEY", " key", "must be printable ASCII"),
+    ("FAX_HEADER", "two\nlines", "at most 50 printable ASCII characters"),
+    ("FAXBOT_LEASE_SECONDS", "6_0", "is not a number"),
+    ("FAXBOT_LEASE_SECONDS", "\u0666\u0660", "is not a number"),
     ("CONFIG_MASTER_KEY", "too short", "is not the base64 of 32 bytes"),
     ("CONFIG_MASTER_KEY", base64.b64encode(bytes(31)).decode(), "openssl rand -base64 32"),
     ("CONFIG_MASTER_KEY", KEY + "\n", "is not the base64 of 32 bytes"),
@@ -67,19 +87,95 @@ def test_a_wrong_variable_is_refused_by_name_and_with_its_mend(
         "postgresql+asyncpg://u:pass-word@h/db",
         "garbage pass-word",
         "postgresql://u:pass-word@h:port/db",
+        "postgresql://u:pass-word@h:65536/db",
+        "postgresql://u:pass-word@[bad/db",
+        "postgresql://u:pass-word@bad]/db",
+        "postgresql://u:pass-word@h h/db",
+        "postgresql://u:pass@word@h/db",
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite+pysqlcipher:///pass-word.db",
     ],
 )
 def test_a_database_that_cannot_be_is_refused_without_its_password(
-    url: str, tmp_path: Path
+    url: str,
 ) -> None:
-    config = Config.load({"FAX_DATA_DIR": str(tmp_path), "DATABASE_URL": url})
-
     with pytest.raises(ConfigError, match=r"^DATABASE_URL ") as refused:
-        db.Database(config)
+        Config.load({"DATABASE_URL": url})
     assert "pass-word" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p/w?#[:x@h:5432/fax",
+        "postgresql://u:@[::1]:5432/fax",
+        "postgresql://[fe80::1%eth0]/fax",
+        "postgresql:///fax?host=/run/postgresql",
+        "postgresql://h",
+        "sqlite:////tmp/fax.db",
+        "sqlite:///fax.db",
+    ],
+)
+def test_a_database_that_can_be_is_taken(url: str, tmp_path: Path) -> None:
+    db.Database(Config.load({"FAX_DATA_DIR": str(tmp_path), "DATABASE_URL": url})).close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "redis://h:6379/0",
+        "rediss://u:p%2Fw@[::1]:6379/15",
+        "redis://h/1?socket_timeout=5",
+        "redis+socket:///run/redis.sock?virtual_host=1",
+    ],
+)
+def test_a_broker_that_can_be_is_taken(url: str) -> None:
+    assert Config.load({"REDIS_URL": url}).broker == url
+
+
+@pytest.mark.parametrize(
+    "option",
+    [option for option in OPTIONS if option.kind in ("int", "float")],
+    ids=lambda o: o.name,
+)
+def test_a_number_beyond_all_reason_is_refused_before_a_timer_or_a_limit_overflows(
+    option: Option,
+) -> None:
+    enormous = "1e300" if option.kind == "float" else "9" * 18
+
+    with pytest.raises(ConfigError, match=rf"^{option.name} must be at most "):
+        Config.load({option.name: enormous})
+
+
+def test_a_country_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^FAXBOT_DEFAULT_REGION "):
+        wiring.build(Config.load({"FAXBOT_DEFAULT_REGION": "ZZ"}))
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "/proc/x", "{tmp}/file", "{tmp}/file/x"])
+def test_a_data_folder_that_cannot_be_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = Config.load({"FAX_DATA_DIR": place.format(tmp=tmp_path)})
+
+    with pytest.raises(ConfigError, match="set FAX_DATA_DIR to a folder"):
+        config.make_data_dir()
+    with pytest.raises(ConfigError, match="set FAX_DATA_DIR to a folder"):
+        db.Database(config)
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [(0o700, 0), (0o711, 0), (0o755, 1), (0o777, 1)])
+def test_a_data_folder_that_is_open_to_others_is_warned_of(
+    mode: int, warnings: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.chmod(mode)
+
+    Config.load({"FAX_DATA_DIR": str(tmp_path)}).warn_of_open_folder()
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+    assert all("FAX_DATA_DIR" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
@@ -162,6 +258,7 @@ def test_no_secret_shows_when_the_configuration_is_printed() -> None:
         "CONFIG_MASTER_KEY": KEY,
         "CELERY_BROKER_URL": "redis://:s3cret-value@h/0",
         "REDIS_URL": "redis://:s3cret-value@h/1",
+        "DATABASE_URL": "postgresql://u:s3cret-value@h/fax",
         "PHAXIO_API_SECRET": "s3cret-value",
     }
 
