@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
 
 from faxbot.events import CAUSES, HOLD_REASONS, Status
 from faxbot.models import Job
@@ -25,7 +28,7 @@ SENTENCES: dict[Status, str] = {
 }
 
 
-def explain(job: Job, now: datetime) -> str:
+def explain(job: Job | sa.Row[Any], now: datetime) -> str:
     """The sentence for this job at this moment."""
     status = Status(job.status)
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
@@ -44,11 +47,11 @@ def explain(job: Job, now: datetime) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _held(job: Job, now: datetime) -> str:
+def _held(job: Job | sa.Row[Any], now: datetime) -> str:
     reason = HOLD_REASONS.get(job.reason or "", "an operator must look")
     # The others end when somebody mends what they name; this one is tried again by itself.
     rests = job.reason == "account_refused" and job.next_at is not None and job.next_at > now
-    return f"{reason}. Next try {_when(job.next_at, now)}" if rests else reason
+    return f"{reason}; looked at again {_when(job.next_at, now)}" if rests else reason
 
 
 def _when(at: datetime | None, now: datetime) -> str:

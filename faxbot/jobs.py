@@ -6,7 +6,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,6 +37,10 @@ from faxbot.runtime import Runtime
 ROUTE = "POST /fax/send"
 KEY_LIFE = timedelta(days=31)
 PRIORITY = 128
+
+
+JobRow = sa.Row[Any]
+"""A job as it was read, for those who change nothing: the columns of models.Job by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +177,10 @@ def number_key(runtime: Runtime, number: Hidden[str]) -> str:
 
 _JOB_COLUMNS = [column.key for column in sa.inspect(Job).column_attrs]
 # Made once: building a statement costs more than running it.
-_INSERT_JOB = sa.insert(table(Job))
-_INSERT_EVENT = sa.insert(table(FaxEvent))
-_INSERT_ARTIFACT = sa.insert(table(Artifact))
-_INSERT_TAGS = sa.insert(table(JobTag))
+_INSERT_JOB = sa.insert(table(Job)).inline()
+_INSERT_EVENT = sa.insert(table(FaxEvent)).inline()
+_INSERT_ARTIFACT = sa.insert(table(Artifact)).inline()
+_INSERT_TAGS = sa.insert(table(JobTag)).inline()
 
 
 def _insert(
@@ -269,16 +273,16 @@ def _fingerprint(runtime: Runtime, submission: Submission) -> str:
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-def find(session: Session, actor: Actor, job_id: str) -> Job:
+def find(runtime: Runtime, actor: Actor, job_id: str) -> JobRow:
     """The actor's fax; raises NotFound, the same for a foreign id and an unknown one."""
-    job = session.scalar(_FIND, {"job_id": job_id}) if _ID.fullmatch(job_id) else None
-    if job is None or job.account_id != actor.account_id:
+    row = runtime.database.row(_FIND, {"job_id": job_id}) if _ID.fullmatch(job_id) else None
+    if row is None or row.account_id != actor.account_id:
         raise NotFound("there is no fax with this id")
-    return job
+    return row
 
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_FIND = sa.select(Job).where(Job.id == sa.bindparam("job_id"))
+_FIND = sa.select(table(Job)).where(Job.id == sa.bindparam("job_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,13 +299,13 @@ class Filters:
 
 def page(
     session: Session, actor: Actor, filters: Filters, *, limit: int, cursor: str | None
-) -> tuple[list[Job], str | None]:
+) -> tuple[Sequence[JobRow], str | None]:
     """Up to `limit` faxes, newest first, and the cursor of the next page (None at the end).
 
     Keyset over the time-ordered id: no OFFSET, no COUNT. Raises Malformed for a cursor that is not
     ours.
     """
-    query = sa.select(Job).where(Job.account_id == actor.account_id)
+    query = sa.select(table(Job)).where(Job.account_id == actor.account_id)
     if cursor is not None:
         if not _ID.fullmatch(cursor):
             raise Malformed("`cursor` is not one that this server gave")
@@ -322,11 +326,11 @@ def page(
             JobTag.account_id == actor.account_id, JobTag.name == name, JobTag.value == value
         )
         query = query.where(Job.id.in_(tagged))
-    found = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
+    found = session.execute(query.order_by(Job.id.desc()).limit(limit + 1)).all()
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-def number(runtime: Runtime, job: Job) -> Hidden[str]:
+def number(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
     """The destination; raises Unsealable."""
     place = f"jobs.to:{job.account_id}"
     return Hidden(runtime.keyring.open(job.to_sealed, place).decode())
@@ -340,7 +344,7 @@ def header(runtime: Runtime, job: Job) -> Hidden[str]:
     return Hidden(runtime.keyring.open(job.header_sealed, place).decode())
 
 
-def describe(runtime: Runtime, job: Job, *, masked: bool = False) -> dict[str, Any]:
+def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> dict[str, Any]:
     """The fax as the API shows it, in plain JSON types; `masked` hides the number."""
     to = number(runtime, job).reveal()
     return {
@@ -371,7 +375,7 @@ def describe(runtime: Runtime, job: Job, *, masked: bool = False) -> dict[str, A
     }
 
 
-def _error(job: Job) -> dict[str, Any] | None:
+def _error(job: Job | JobRow) -> dict[str, Any] | None:
     cause = CAUSES.get(job.reason or "")
     if cause is None or job.status == Status.DELIVERED:
         return None
@@ -387,9 +391,9 @@ def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
 
     Raises NotFound, and NotPossibleNow for a fax that is final.
     """
+    find(runtime, actor, job_id)
     now = runtime.now()
     with runtime.database.transaction() as session:
-        find(session, actor, job_id)
         job = locked(session, job_id)
         status = Status(job.status)
         if status in TERMINAL:

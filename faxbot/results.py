@@ -65,7 +65,7 @@ _LOCKED_WITH = (
     .with_for_update()
     .execution_options(populate_existing=True)
 )
-_APPEND = sa.insert(table(FaxEvent))
+_APPEND = sa.insert(table(FaxEvent)).inline()
 
 
 class Facts(TypedDict, total=False):
@@ -161,13 +161,13 @@ def history(session: Session, job_id: str) -> list[FaxEvent]:
     )
 
 
-def timeline(session: Session, job: Job) -> dict[str, list[dict[str, Any]]]:
+def timeline(session: Session, job_id: str) -> dict[str, list[dict[str, Any]]]:
     """{"events": [...], "attempts": [...]} as plain JSON types, oldest first; no PHI in it."""
     attempts = session.scalars(
-        sa.select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number)
+        sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
     )
     return {
-        "events": [_event_json(event) for event in history(session, job.id)],
+        "events": [_event_json(event) for event in history(session, job_id)],
         "attempts": [_attempt_json(attempt) for attempt in attempts],
     }
 

@@ -20,7 +20,7 @@ from faxbot.errors import (
     NotPossibleNow,
 )
 from faxbot.hidden import Hidden
-from faxbot.jobs import Answer, Filters, Submission
+from faxbot.jobs import Answer, Filters, JobRow, Submission
 from faxbot.models import Job
 from faxbot.web import api, idempotency, problems, schemas, uploads
 from faxbot.web.auth import actor, runtime
@@ -137,7 +137,7 @@ def _number(wish: dict[str, Any]) -> Hidden[str]:
         raise Malformed(error.detail, errors={"to": [error.detail]}) from None
 
 
-def _present(job: Job) -> bytes:
+def _present(job: Job | JobRow) -> bytes:
     return problems.dumps(jobs.describe(runtime(), job))
 
 
@@ -205,9 +205,7 @@ def _page(query: dict[str, Any], **more: Any) -> Response:
 )
 def read_fax(fax_id: str) -> Response:
     """Read a fax"""
-    with runtime().database.reading() as session:
-        job = jobs.find(session, actor(), fax_id)
-    return api.reply(_present(job))
+    return api.reply(_present(jobs.find(runtime(), actor(), fax_id)))
 
 
 @blueprint.operation(
@@ -223,8 +221,9 @@ def read_timeline(fax_id: str) -> Response:
 
     Everything that happened to the fax, and every call to a provider.
     """
+    job = jobs.find(runtime(), actor(), fax_id)
     with runtime().database.reading() as session:
-        timeline = results.timeline(session, jobs.find(session, actor(), fax_id))
+        timeline = results.timeline(session, job.id)
     return api.reply(problems.dumps(timeline))
 
 

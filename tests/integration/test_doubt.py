@@ -68,8 +68,7 @@ def test_a_fax_held_back_says_why_and_can_be_cancelled(site: Site) -> None:
 
     assert site.story(job_id) == "QUEUED SUBMITTING SENT RETRYING ANOMALY HELD"
     assert site.job(job_id).reason == site.events(job_id)[-1].reason == "said_delivered"
-    with site.runtime.database.reading() as session:
-        shown = jobs.describe(site.runtime, jobs.find(session, ACTOR, job_id))
+    shown = jobs.describe(site.runtime, jobs.find(site.runtime, ACTOR, job_id))
     assert "a second try might be a second fax" in shown["explanation"]
     assert jobs.cancel(site.runtime, ACTOR, job_id)[1] is True
 
