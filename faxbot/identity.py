@@ -80,7 +80,9 @@ def authenticate(runtime: Runtime, presented: str | None) -> Actor:
     config = runtime.config
     if presented is None:
         if config.require_api_key or config.api_key:
-            raise Unauthenticated
+            raise Unauthenticated(
+                "An API key is needed: send it as X-API-Key or as Authorization: Bearer."
+            )
         return Actor(DEFAULT_ACCOUNT, "anonymous", ANONYMOUS)
     if config.api_key and hmac.compare_digest(presented.encode(), config.api_key.encode()):
         return Actor(DEFAULT_ACCOUNT, "env", frozenset({"*"}))

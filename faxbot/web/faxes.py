@@ -130,11 +130,11 @@ def _submission(wish: dict[str, Any]) -> Submission:
 
 
 def _number(wish: dict[str, Any]) -> Hidden[str]:
-    """The number asked for, taken out of `wish`; raises Malformed, under its field's name as well."""
+    """The number asked for, taken out of `wish`; raises Malformed under its field's name."""
     try:
         return Hidden(phone.parse(wish.pop("to"), runtime().config.default_region))
     except Malformed as error:
-        raise Malformed(error.detail, errors={"to": [error.detail]}) from None
+        raise Malformed(errors={"to": [error.detail]}) from None
 
 
 def _present(job: Job | JobRow) -> bytes:

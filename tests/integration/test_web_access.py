@@ -55,8 +55,9 @@ def test_a_route_that_states_nothing_is_found(runtime: Runtime) -> None:
 def test_a_guarded_route_asks_for_a_key(runtime: Runtime, route: str) -> None:
     method, path = route.split()
     response = client_of(runtime).open(path.replace("<fax_id>", "0" * 32), method=method)
+    problem = assert_problem(response, 401, "unauthenticated")
 
-    assert_problem(response, 401, "unauthenticated")
+    assert problem["detail"].startswith("An API key is needed: ")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
