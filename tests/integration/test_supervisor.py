@@ -22,6 +22,12 @@ import json, os, signal, socket, subprocess, sys, time
 def note(*words):
     with open("journal", "a") as file:
         file.write(json.dumps([*words, time.monotonic()]) + chr(10))
+def wait_for(*words):
+    while not any(json.loads(line)[:-1] == list(words) for line in open("journal")):
+        time.sleep(0.01)
+def stay():
+    while True:
+        signal.pause()
 """
 # What a family's script begins with; role(name) runs the child's script of that name.
 PREAMBLE = (
@@ -105,7 +111,7 @@ def start(ground: Ground) -> Iterator[StartFamily]:
         eventually(lambda family=family: not family.members(), 5)  # type: ignore[misc]
 
 
-SLEEPER = "note('up', os.getpid()); time.sleep(600)\n"
+SLEEPER = "note('up', os.getpid()); stay()\n"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
 ONE = """
 with family() as processes:
@@ -202,7 +208,7 @@ def test_a_program_that_is_not_there_is_a_clear_error(start: StartFamily) -> Non
 
 POLITE = """
 def end(*_):
-    note("asked", {0!r}); time.sleep({1}); note("ended", {0!r}); sys.exit()
+    note("asked", {0!r}); wait_for("asked", {1!r}); note("ended", {0!r}); sys.exit()
 signal.signal(signal.SIGTERM, end)
 """ + SLEEPER  # fmt: skip
 
@@ -217,9 +223,10 @@ def test_children_are_stopped_in_reverse_order_those_of_one_call_together(
             processes.add(role("second"), role("third"))
             serve(processes)
         """,
-        first=POLITE.format("first", 0),
-        second=POLITE.format("second", 0.5),
-        third=POLITE.format("third", 0),
+        first=POLITE.format("first", "first"),
+        # It ends only when its companion was asked to end, too.
+        second=POLITE.format("second", "third"),
+        third=POLITE.format("third", "third"),
     )
     family.wait_for("up", 3)
 
@@ -276,7 +283,7 @@ def test_nothing_survives_a_kill_of_the_supervisor(start: StartFamily) -> None:
         from faxbot import lifeline
         lifeline.forks_die_with_me()
         note("forked") if os.fork() == 0 else note("parent")
-        time.sleep(600)
+        stay()
         """,
         stubborn=STUBBORN,
     )
@@ -305,8 +312,8 @@ def test_a_forked_child_of_a_forked_child_is_left_to_itself(start: StartFamily) 
         if os.fork() == 0:
             if os.fork() == 0:
                 note("grandchild")
-            time.sleep(600)
-        time.sleep(600)
+            stay()
+        stay()
         """,
     )
 
@@ -323,7 +330,7 @@ def test_a_kill_of_one_child_takes_its_own_children_along_and_brings_it_back(
             processes.add(role("one"))
             serve(processes)
         """,
-        one="subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n" + SLEEPER,
+        one="subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])\n" + SLEEPER,
     )
     ((pid, _),) = family.wait_for("up")
     parent = psutil.Process(pid)
@@ -350,7 +357,7 @@ def test_orphans_that_left_every_session_are_collected_and_end_with_the_rest(
                     time.sleep(seconds)
                 os._exit(0)
             os.wait()
-        time.sleep(600)
+        stay()
         """,
     )
     (brief, _), (lasting, _) = family.wait_for("orphan", 2)
