@@ -6,6 +6,7 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 
@@ -28,6 +29,8 @@ TASKS: dict[Status, str] = {
     Status.HELD: "faxbot.review_fax",
 }
 """Which bell the sweep rings for a due fax of each open status."""
+RING_AGAIN_AT_LAST = 300.0
+"""Seconds between the rings for a fax that has waited for long."""
 
 
 _CLAIMABLE = [status.value for status in CLAIMABLE]
@@ -95,33 +98,60 @@ def by_deadline(job: Job, at: datetime) -> datetime:
 
 
 def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
-    """Ring the bell for faxes of one open status that are due and were not announced lately; how
-    many.
+    """Ring the bell for faxes of one open status that are due and were not announced lately, higher
+    priorities first; how many.
 
     "Older than", never "between": what a long outage left behind is found as well.
     """
     now = runtime.now()
-    stale = now - timedelta(seconds=runtime.config.ring_again_seconds)
     waiting: list[sa.ColumnExpressionArgument[bool]] = [
         sa.text(IS_OPEN),
         Job.status == status.value,
         Job.next_at <= now,
-        sa.or_(Job.rung_at.is_(None), Job.rung_at < Job.next_at, Job.rung_at <= stale),
+        sa.or_(
+            Job.rung_at.is_(None),
+            Job.rung_at < Job.next_at,
+            *_rung_long_ago(now, runtime.config.ring_again_seconds),
+        ),
         sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
     ]
     with runtime.database.transaction() as session:
         due = session.scalars(
             sa.select(Job.id)
             .where(*waiting)
-            .order_by(Job.next_at)
+            .order_by(Job.priority.desc(), Job.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         ).all()
         if due:
             session.execute(sa.update(Job).where(Job.id.in_(due)).values(rung_at=now))
-    for job_id in due:
-        runtime.ring(TASKS[status], job_id)
+    for count, job_id in enumerate(due):
+        if not runtime.ring(TASKS[status], job_id):
+            _not_rung(runtime, due[count:], now)
+            return count
     return len(due)
+
+
+def _rung_long_ago(now: datetime, pause: float) -> Iterator[sa.ColumnElement[bool]]:
+    """That the last ring lies back so far that another is due: `pause` seconds at first, and never
+    more than a quarter of the time that the fax has waited. A fax that has waited for long may wait
+    for workers, and each ring is one more message in the broker."""
+    longest = max(pause, RING_AGAIN_AT_LAST)
+    while pause < longest:
+        yield sa.and_(
+            Job.next_at > now - timedelta(seconds=8 * pause),
+            Job.rung_at <= now - timedelta(seconds=pause),
+        )
+        pause *= 2
+    yield Job.rung_at <= now - timedelta(seconds=longest)
+
+
+def _not_rung(runtime: Runtime, job_ids: Sequence[str], noted: datetime) -> None:
+    """Take the note of a ring back that the broker did not take: the next sweep tries again."""
+    with runtime.database.transaction() as session:
+        session.execute(
+            sa.update(Job).where(Job.id.in_(job_ids), Job.rung_at == noted).values(rung_at=None)
+        )
 
 
 def still_mine(session: Session, job: Job) -> Job:

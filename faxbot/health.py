@@ -20,6 +20,10 @@ from faxbot.runtime import Runtime
 BROKER_SECONDS = 0.5
 WAITING_TOO_LONG = timedelta(seconds=90)
 """A due fax that nobody took for this long means that no worker is at work."""
+FAULTS = 3
+"""Claims in a row that failed before the call: no accident any more."""
+FAILS_WITHIN = timedelta(minutes=15)
+"""A fax that fails so is tried again within this time, until it is held."""
 
 Part = dict[str, Any]
 
@@ -90,19 +94,24 @@ def _provider(runtime: Runtime) -> str:
 
 def _queue(runtime: Runtime) -> str:
     now = runtime.now()
+    waiting: list[sa.ColumnExpressionArgument[bool]] = [
+        sa.text(IS_OPEN),
+        Job.status.in_([status.value for status in CLAIMABLE]),
+        # One whose pages are being made is in good hands, however long that takes.
+        sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
+    ]
+    overdue = sa.exists().where(*waiting, Job.next_at < now - WAITING_TOO_LONG)
+    failing = sa.exists().where(*waiting, Job.next_at < now + FAILS_WITHIN, Job.faults >= FAULTS)
     with runtime.database.reading() as session:
-        oldest = session.scalar(
-            sa.select(sa.func.min(Job.next_at)).where(
-                sa.text(IS_OPEN),
-                Job.status.in_([status.value for status in CLAIMABLE]),
-                # One whose pages are being made is in good hands, however long that takes.
-                sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
+        if session.scalar(sa.select(overdue)):
+            raise ConfigError(
+                "due faxes wait and nobody takes them: start a worker (`faxbot worker`) and beat"
             )
-        )
-    if oldest is not None and now - oldest > WAITING_TOO_LONG:
-        raise ConfigError(
-            "due faxes wait and nobody takes them: start a worker (`faxbot worker`) and beat"
-        )
+        if session.scalar(sa.select(failing)):
+            raise ConfigError(
+                "faxes are taken and cannot be prepared, time and again: "
+                "the worker's log says why (a full disk, another CONFIG_MASTER_KEY)"
+            )
     return "nothing overdue"
 
 

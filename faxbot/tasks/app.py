@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from kombu.utils.uuid import uuid
 
-from faxbot import events
 from faxbot.config import Config
 from faxbot.tasks import broker
 
@@ -33,8 +32,8 @@ QUEUES: dict[str, str] = {
     "faxbot.review_fax": "sweep",
     "faxbot.apply_callback": "callbacks",
     "faxbot.sweep": "sweep",
-    "faxbot.sweep_callbacks": "sweep",
     "faxbot.sweep_spool": "sweep",
+    "faxbot.sweep_documents": "sweep",
 }
 """Which queue a task waits in; a worker serves all of them unless told otherwise."""
 
@@ -42,6 +41,7 @@ SILENCE_AFTER_FAILURE = 5.0
 """Seconds for which the bell is not tried after the broker did not answer: a dead broker must not
 slow every request."""
 SPOOL_EVERY = 600.0
+DOCUMENTS_EVERY = 3600.0
 
 
 def celery_app(config: Config) -> Celery:
@@ -110,37 +110,34 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def beat_table(config: Config) -> dict[str, dict[str, Any]]:
-    """What beat rings and how often: one sweep per open status, one for callbacks, one for the
-    spool."""
+    """What beat rings and how often. One message for all that may be due: while no worker lives,
+    beat's messages are all that comes into the broker."""
     every = config.sweep_seconds
-    table: dict[str, dict[str, Any]] = {
-        f"sweep-{status.value}": {
+    return {
+        "sweep": {
             "task": "faxbot.sweep",
             "schedule": every,
-            "args": [status.value],
             # An old ring is worth nothing once the next one is out.
             "options": {"expires": max(every * 2, 10.0)},
-        }
-        for status in events.OPEN
+        },
+        "sweep-spool": {
+            "task": "faxbot.sweep_spool",
+            "schedule": SPOOL_EVERY,
+            "options": {"expires": SPOOL_EVERY},
+        },
+        "sweep-documents": {
+            "task": "faxbot.sweep_documents",
+            "schedule": DOCUMENTS_EVERY,
+            "options": {"expires": DOCUMENTS_EVERY},
+        },
     }
-    table["sweep-callbacks"] = {
-        "task": "faxbot.sweep_callbacks",
-        "schedule": every,
-        "options": {"expires": max(every * 2, 10.0)},
-    }
-    table["sweep-spool"] = {
-        "task": "faxbot.sweep_spool",
-        "schedule": SPOOL_EVERY,
-        "options": {"expires": SPOOL_EVERY},
-    }
-    return table
 
 
 # The bell -----------------------------------------------------------------------------------------------------------
 
 
-def bell(app: Celery) -> Ring:
-    """A worker's bell: rings through the worker's own connection pool."""
+def _bell(app: Celery) -> Ring:
+    """Rings through the app's own connection pool, as the app is told."""
 
     def ring(task: str, row_id: str) -> bool:
         try:
@@ -170,17 +167,19 @@ def _publish(app: Celery, task: str, row_id: str) -> None:
         )
 
 
-def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -> Ring:
-    """A web process's bell: gives up after 0.2 s and then stays silent for 5 s. The sweep finds
-    what it did not announce."""
+def quick_bell(
+    config: Config, *, patience: float = 0.2, clock: Callable[[], float] = time.monotonic
+) -> Ring:
+    """A process's bell: gives up after `patience` seconds and then stays silent for 5 s. The sweep
+    finds what it did not announce."""
     app = _bare(config)
     app.conf.task_publish_retry = False
-    app.conf.broker_connection_timeout = 0.2
+    app.conf.broker_connection_timeout = patience
     app.conf.broker_pool_limit = config.web_threads
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
-        "socket_timeout": 0.2,
-        "socket_connect_timeout": 0.2,
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
         "retry_on_timeout": False,
         "health_check_interval": 0,
         "max_retries": 0,
@@ -188,7 +187,7 @@ def quick_bell(config: Config, *, clock: Callable[[], float] = time.monotonic) -
         "interval_step": 0,
         "interval_max": 0,
     }
-    loud, silent_until = bell(app), 0.0
+    loud, silent_until = _bell(app), 0.0
 
     def ring(task: str, row_id: str) -> bool:
         nonlocal silent_until

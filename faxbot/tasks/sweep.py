@@ -5,20 +5,15 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from faxbot import callbacks, claims, spool
-from faxbot.events import Status
+from faxbot import artifacts, callbacks, claims, spool
 from faxbot.tasks.worker import runtime
 
 
 @shared_task(name="faxbot.sweep")
-def sweep(status: str) -> None:
-    """Announce the due faxes of one status."""
-    claims.announce_due(runtime(), Status(status))
-
-
-@shared_task(name="faxbot.sweep_callbacks")
-def sweep_callbacks() -> None:
-    """Announce stored callbacks that wait."""
+def sweep() -> None:
+    """Announce the due faxes of each open status, and stored callbacks that wait."""
+    for status in claims.TASKS:
+        claims.announce_due(runtime(), status)
     callbacks.announce_waiting(runtime())
 
 
@@ -26,3 +21,9 @@ def sweep_callbacks() -> None:
 def sweep_spool() -> None:
     """Remove what crashed processes left in the spool."""
     spool.collect(runtime().config.spool_dir)
+
+
+@shared_task(name="faxbot.sweep_documents")
+def sweep_documents() -> None:
+    """Remove stored bytes whose fax was never recorded."""
+    artifacts.collect(runtime())

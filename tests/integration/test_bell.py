@@ -1,4 +1,5 @@
-"""The bell only saves time: whatever the broker does, it is over soon, nothing breaks, and the sweep finds the rest."""
+"""The bell only saves time: whatever the broker does, it is over soon, nothing breaks, and the
+sweep finds the rest."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ import pytest
 from faxbot import callbacks, claims, jobs, sending
 from faxbot.claims import TASKS
 from faxbot.config import Config
+from faxbot.events import Status
 from faxbot.runtime import Ring
-from faxbot.tasks.app import QUEUES, bell, celery_app, quick_bell
+from faxbot.tasks.app import QUEUES, quick_bell
 from tests.ground import Ground
 from tests.integration.site import ACTOR, Site
 from tests.misbehaving import Server, answering, hanging_up, silent
@@ -141,7 +143,6 @@ def test_a_full_broker_is_an_answer_like_any_other(redis: RedisServer, config: C
         client.config_set("maxmemory", 1)
     try:
         assert quick_bell(config)(SEND, ID) is False
-        assert bell(celery_app(config))(SEND, ID) is False
     finally:
         with redis.client() as client:
             client.config_set("maxmemory", 0)
@@ -163,13 +164,28 @@ def test_whoever_listens_there_the_bell_is_over_soon(behave: Callable[..., None]
         server.close()
 
 
-def test_a_workers_bell_gives_up_too(redis: RedisServer, config: Config) -> None:
-    ring = bell(celery_app(config))
-    assert ring(SEND, ID) is True
-    redis.kill9()
+@pytest.mark.parametrize("how", ["frozen", "stopped"])
+def test_a_sweep_that_meets_a_dead_broker_is_over_soon_and_the_next_one_rings_for_all(
+    site: Site, redis: RedisServer, how: str
+) -> None:
+    clock = Clock()
+    ring = quick_bell(Config.load({"CELERY_BROKER_URL": redis.url}), patience=1.0, clock=clock)
+    site.runtime = replace(site.runtime, ring=ring)
+    for _ in range(4):
+        site.fax()
+    redis.freeze() if how == "frozen" else redis.kill9()
+    site.now += timedelta(seconds=20)
+    clock.at += 20
 
-    assert seconds_for(lambda: ring(SEND, ID)) < 10
-    assert ring(SEND, ID) is False
+    def sweep() -> int:
+        return claims.announce_due(site.runtime, Status.QUEUED)
+
+    assert seconds_for(sweep) < SOON
+    redis.thaw() if how == "frozen" else redis.start()
+    clock.at += 5
+    site.now += timedelta(seconds=5)
+    assert sweep() == 4
+    assert sweep() == 0
 
 
 def announced(site: Site) -> list[tuple[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from faxbot import breaker, claims, health, schema
+from faxbot import breaker, claims, health, schema, sending
 from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import Job
 from tests.carrier import SimulatorProcess
@@ -92,6 +93,22 @@ def test_a_storage_that_cannot_be_written_and_a_provider_that_does_not_load(
     (store.data_dir / "documents").write_text("in the way")
     with open_site(store, carrier_of_all) as site:
         assert "FAX_DATA_DIR" in faults(site)["storage"]
+
+
+def test_faxes_that_cannot_be_prepared_time_and_again_are_said(fit: Site) -> None:
+    job_id = fit.submit(number()).job_id
+    fit.rung.clear()
+    shutil.rmtree(fit.runtime.config.spool_dir)
+    fit.runtime.config.spool_dir.write_text("in the way of its workspace")
+    said = []
+    for _ in range(4):
+        said.append(set(faults(fit)))
+        fit.now += timedelta(seconds=fit.wait_of(job_id))
+        with pytest.raises(OSError, match="File exists"):
+            sending.attempt(fit.runtime, job_id)
+
+    assert said == [set(), set(), set(), {"queue"}]
+    assert "log" in faults(fit)["queue"]
 
 
 def test_due_faxes_that_nobody_takes_are_said_and_those_in_good_hands_are_not(fit: Site) -> None:
