@@ -6,6 +6,7 @@ Counting pages needs no graphics library; `lettering` draws what `lay_out` retur
 
 from __future__ import annotations
 
+import re
 import struct
 import unicodedata
 from bisect import bisect_right
@@ -17,8 +18,13 @@ from faxbot.errors import DocumentTooLarge, DocumentUnreadable, DocumentUnsuppor
 FONT = Path(__file__).with_name("DejaVuSansMono.ttf")
 COLUMNS, LINES = 89, 59
 TAB = 8
+MARKS = 30  # on one letter; no language needs more (Unicode Standard Annex 15, section 13)
 
 NO_TEXT = "This file is none of PDF, TIFF, PNG, JPEG and UTF-8 text; save it as PDF and send that."
+UNPRINTABLE = (
+    "The text has characters that this server cannot print (it prints Latin, Greek and Cyrillic); "
+    "save it as PDF and send that."
+)
 # Line ends of all systems, and of Unicode.
 _LINE_ENDS = dict.fromkeys(map(ord, "\r\v\x85\u2028\u2029"), "\n")
 # What has no width and no ink: joiners, soft hyphens, variation selectors, marks of direction.
@@ -38,12 +44,12 @@ def lay_out(path: str, *, max_pages: int) -> list[list[str]]:
         raise _too_long(max_pages)
     pages: list[list[str]] = []
     for part in _parts(_decoded(data)):
-        lines = [
-            piece for line in part.split("\n") for piece in _wrapped(line.expandtabs(TAB).rstrip())
-        ]
+        lines: list[str] = []
+        for line in part.split("\n"):
+            lines += _wrapped(line.expandtabs(TAB).rstrip())
+            if len(lines) > (max_pages - len(pages)) * LINES:
+                raise _too_long(max_pages)
         pages += [lines[at : at + LINES] for at in range(0, len(lines), LINES)]
-        if len(pages) > max_pages:
-            raise _too_long(max_pages)
     return pages
 
 
@@ -58,6 +64,10 @@ def _decoded(data: bytes) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DocumentUnsupported(NO_TEXT) from None
+    marks = "".join(filter(unicodedata.combining, set(text)))
+    # Putting them in order takes time by the square of their number.
+    if marks and re.search(f"[{re.escape(marks)}]{{{MARKS + 1}}}", text):
+        raise DocumentUnsupported(UNPRINTABLE)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").translate(_LINE_ENDS))
     used = set(text) - {"\n", "\t", "\f"}
     if any(character < " " or character == "\x7f" for character in used):
@@ -72,10 +82,7 @@ def _decoded(data: bytes) -> str:
     if not text.strip():
         raise DocumentUnreadable("The file holds no text.")
     if not all(map(_printable, used - invisible)):
-        raise DocumentUnsupported(
-            "The text has characters that this server cannot print "
-            "(it prints Latin, Greek and Cyrillic); save it as PDF and send that."
-        )
+        raise DocumentUnsupported(UNPRINTABLE)
     return text
 
 
@@ -86,16 +93,15 @@ def _parts(text: str) -> list[str]:
 
 def _wrapped(line: str) -> list[str]:
     """The line in pieces of at most COLUMNS, broken at spaces where there are any."""
-    pieces = []
-    while len(line) > COLUMNS:
-        at = line.rfind(" ", 0, COLUMNS + 1)
-        if at <= 0 or not line[:at].strip():
-            pieces.append(line[:COLUMNS])
-            line = line[COLUMNS:]
-        else:
-            pieces.append(line[:at])
-            line = line[at + 1 :]
-    return [*pieces, line]
+    pieces, start = [], 0
+    while len(line) - start > COLUMNS:
+        end = line.rfind(" ", start, start + COLUMNS + 1)
+        following = end + 1
+        if end <= start or not line[start:end].strip():
+            end = following = start + COLUMNS
+        pieces.append(line[start:end])
+        start = following
+    return [*pieces, line[start:]]
 
 
 def _printable(character: str) -> bool:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from faxbot.documents import Limits, Renderer
+from faxbot.documents import Checker, Limits, Renderer
 from faxbot.documents.lettering import CELL, LEFT, LINE, MARGIN, SIZE
 from faxbot.documents.plaintext import COLUMNS, FONT, LINES, _parts, _wrapped
+from faxbot.errors import DocumentError, DocumentTooLarge, DocumentUnsupported
 from tests.documents import look, make
 
 LIMITS = Limits(max_pages=50, max_pixels=100_000_000, seconds=60, memory_mb=1024)
@@ -45,6 +46,49 @@ def test_wrapping_keeps_every_letter_in_its_order(line: str) -> None:
     assert " ".join(pieces).split() == line.split() or any(
         len(word) > COLUMNS for word in line.split()
     )
+
+
+def before(line: str) -> list[str]:
+    """The same by cutting the line down piece by piece, which is plain but slow."""
+    pieces = []
+    while len(line) > COLUMNS:
+        at = line.rfind(" ", 0, COLUMNS + 1)
+        if at <= 0 or not line[:at].strip():
+            at, after = COLUMNS, COLUMNS
+        else:
+            after = at + 1
+        pieces.append(line[:at])
+        line = line[after:]
+    return [*pieces, line]
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab    "), max_size=1000))
+def test_wrapping_is_cutting_down_piece_by_piece(line: str) -> None:
+    assert _wrapped(line) == before(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("\t" * 3_000_000 + "x", DocumentTooLarge),
+        (" " * 5_000_000 + "x", DocumentTooLarge),
+        ("x" * 7_000_000, DocumentTooLarge),
+        ("\n" * 7_000_000 + "x", DocumentTooLarge),
+        ("a" + "\u0301\u0316" * 1_000_000, DocumentUnsupported),
+    ],
+    ids=["tabs", "spaces", "one word", "line ends", "accents"],
+)
+def test_no_text_takes_long(tmp_path: Path, text: str, error: type[DocumentError]) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(text.encode())
+    checker = Checker(Limits(max_pages=350, max_pixels=10**8, seconds=5, memory_mb=1024))
+
+    with pytest.raises(error) as caught:
+        checker.check(path)
+
+    assert type(caught.value) is error
+    checker.close()
 
 
 @settings(deadline=None)
