@@ -2,9 +2,11 @@
 
 `python -I -S -B child.py ...` reads requests from standard input and answers on standard output,
 both as a length of four bytes and JSON, and keeps within the limits it is started with. It ends
-when its standard input does, in the middle of work too, so it never outlives the process that
-started it. It gets no environment, no network use and no log: an unexpected error is answered by
-its kind alone, since its words might quote the document.
+when its standard input does, in the middle of work too, so it does not outlive the process that
+started it; stopped by SIGSTOP, it ends when it goes on. (The kernel's signal for a parent's death
+would come when the thread that started it ends, and web threads do.) It gets no environment, no
+network use and no log: an unexpected error is answered by its kind alone, since its words might
+quote the document.
 """
 
 from __future__ import annotations
@@ -132,59 +134,51 @@ class _Source(NamedTuple):
     ready: str = ""  # the resolution in which it is a fax TIFF already
 
 
-def _counted(path: str, request: Request) -> _Source:
+def _counted(path: str, request: Request, *, look: bool) -> _Source:
+    """The document and its pages; with `look`, damage in it is looked for as well."""
     media_type = _part("kinds").kind(path)
-    limits = {"max_pages": request["max_pages"], "max_pixels": request["max_pixels"]}
+    max_pages, limits = request["max_pages"], {"max_pixels": request["max_pixels"], "look": look}
     if media_type == "application/pdf":
-        return _Source(path, media_type, _part("pdfium").count(path, **limits))
+        pages = _part("pdfium").count(path, max_pages=max_pages, **limits)
+        return _Source(path, media_type, pages)
     if media_type == "text/plain":
-        return _Source(
-            path, media_type, _part("plaintext").count(path, max_pages=limits["max_pages"])
-        )
+        return _Source(path, media_type, _part("plaintext").count(path, max_pages=max_pages))
     if media_type == "image/tiff":
-        pages, resolution = _part("tiff").ready_pages(
-            path, request["resolutions"], request["max_pages"]
-        )
+        pages, ready = _part("tiff").ready_pages(path, request["resolutions"], max_pages)
         if pages:
-            return _Source(path, media_type, pages, resolution)
-    return _Source(path, media_type, _part("pictures").count(path, media_type, **limits))
+            if look:
+                _part("pictures").ask_for_rows(path, 0, pages, max_pages)
+            return _Source(path, media_type, pages, ready)
+    pages = _part("pictures").count(path, media_type, max_pages=max_pages, **limits)
+    return _Source(path, media_type, pages)
 
 
 def _check(request: Request) -> dict[str, object]:
     """{path, resolutions, max_pages, max_pixels} -> {media_type, pages, ready}"""
-    source = _counted(request["path"], request)
-    return {"media_type": source.media_type, "pages": source.pages, "ready": source.ready}
+    path, media_type, pages, ready = _counted(request["path"], request, look=True)
+    # A ready file goes to the carrier as it is, so it must hold nothing else.
+    if ready and not _part("tiff").nothing_else(path, request["max_pages"]):
+        ready = ""
+    return {"media_type": media_type, "pages": pages, "ready": ready}
 
 
 def _start(request: Request) -> dict[str, object]:
     """{paths, target, resolutions (one), alone, max_pages, max_pixels} -> {pages, sources, done}
 
-    Count the pages of all documents, and draw them at once where they are few (`alone`) or are a
-    fax already.
+    Count the pages of all documents, and draw them at once where they are few (`alone`) or are fax
+    pages already, which are only copied.
     """
-    sources = [_counted(path, request) for path in request["paths"]]
+    sources = [_counted(path, request, look=False) for path in request["paths"]]
     pages = sum(source.pages for source in sources)
     if pages > request["max_pages"]:
         raise import_module("faxbot.errors").DocumentTooLarge(
             f"The documents have {pages} pages together, more than {request['max_pages']} "
             "(FAXBOT_MAX_PAGES); send them in parts."
         )
-    done = True
-    if len(sources) == 1 and sources[0].ready:
-        _same_file(sources[0].path, request["target"])
-    elif pages <= request["alone"]:
+    done = pages <= request["alone"] or all(source.ready for source in sources)
+    if done:
         _draw({**request, "sources": sources, "first": 0, "last": pages})
-    else:
-        done = False
     return {"pages": pages, "sources": sources, "done": done}
-
-
-def _same_file(path: str, target: str) -> None:
-    """Stored documents never change, so a second name for one is as good as a copy, and free."""
-    try:
-        os.link(path, target)
-    except OSError:  # another file system, or one without links
-        Path(target).write_bytes(Path(path).read_bytes())
 
 
 def _draw(request: Request) -> dict[str, object]:

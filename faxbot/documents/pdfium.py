@@ -8,14 +8,18 @@ thread-safe: one thread, one child.
 from __future__ import annotations
 
 import ctypes
+import math
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_uint, c_ulong, c_void_p
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
+from faxbot.documents import whole
 from faxbot.documents.page import DPI_X, ROWS_PER_INCH, WIDTH, Placement, place
 from faxbot.errors import ConfigError, DocumentTooLarge, DocumentUnreadable
 
@@ -31,9 +35,9 @@ NO_FORM = 0
 # The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
 END, END_WITHIN = b"%%EOF", 2048
 
-# Pages that a check parses; all are counted and measured, and rendering asks the rest.
-LOOKED_INTO = 10
-MOST_OBJECTS, NESTING = 10_000, 3  # of a page that are looked at for pictures
+# Pages that a check parses, and pixels of their pictures that it looks at for damage; all pages are
+# counted and measured, and rendering asks the rest.
+LOOKED_INTO, DECODED = 10, 16_000_000
 # Of all memory a child may have: a colour picture takes 4, and the work on it about as much.
 BYTES_PER_PIXEL = 7
 
@@ -49,6 +53,15 @@ class _FormInfo(ctypes.Structure):
     bytes on 64 bit)."""
 
     _fields_ = (("version", c_int), ("callbacks", c_void_p * 40))
+
+
+class _Metadata(ctypes.Structure):
+    """FPDF_IMAGEOBJ_METADATA; without bits PDFium cannot decode the picture and leaves it out."""
+
+    _fields_ = (
+        ("width", c_uint), ("height", c_uint), ("horizontal", c_float), ("vertical", c_float),
+        ("bits", c_uint), ("colours", c_int), ("marked", c_int),
+    )  # fmt: skip
 
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -67,6 +80,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "FPDFFormObj_GetObject": (c_void_p, c_void_p, c_ulong),
     "FPDFPageObj_GetType": (c_int, c_void_p),
     "FPDFImageObj_GetImagePixelSize": (c_int, c_void_p, POINTER(c_uint), POINTER(c_uint)),
+    "FPDFImageObj_GetImageMetadata": (c_int, c_void_p, c_void_p, POINTER(_Metadata)),
+    "FPDFImageObj_GetImageFilterCount": (c_int, c_void_p),
+    "FPDFImageObj_GetImageFilter": (c_ulong, c_void_p, c_int, c_char_p, c_ulong),
+    "FPDFImageObj_GetImageDataRaw": (c_ulong, c_void_p, c_char_p, c_ulong),
+    "FPDFImageObj_GetImageDataDecoded": (c_ulong, c_void_p, c_char_p, c_ulong),
+    "FPDFImageObj_GetBitmap": (c_void_p, c_void_p),
     "FPDFBitmap_CreateEx": (c_void_p, c_int, c_int, c_int, c_void_p, c_int),
     "FPDFBitmap_Destroy": (None, c_void_p),
     "FPDF_RenderPageBitmap": (None, c_void_p, c_void_p, *(c_int,) * 6),
@@ -132,8 +151,9 @@ def _why_closed(error: int) -> str:
     return BROKEN
 
 
-def count(path: str, *, max_pages: int, max_pixels: int) -> int:
-    """Pages of the PDF; raises DocumentUnreadable or DocumentTooLarge. Draws nothing."""
+def count(path: str, *, max_pages: int, max_pixels: int, look: bool) -> int:
+    """Pages of the PDF; raises DocumentUnreadable or DocumentTooLarge. Draws nothing; with `look`
+    it parses the first pages and looks at their pictures, as `draw` does for each page."""
     _ask_for_end(path)
     with _opened(path) as (document, pages):
         if pages > max_pages:
@@ -141,11 +161,12 @@ def count(path: str, *, max_pages: int, max_pixels: int) -> int:
                 f"The PDF has {pages} pages, more than {max_pages} (FAXBOT_MAX_PAGES); "
                 "send it in parts."
             )
+        left = DECODED
         for index in range(pages):
             _fitting_size(document, index, max_pixels)
-            if index < LOOKED_INTO:
+            if look and index < LOOKED_INTO:
                 with _loaded(document, index) as page:
-                    _ask_for_pictures(page, index, max_pixels)
+                    left -= _ask_for_pictures(page, index, max_pixels, left)
         return pages
 
 
@@ -216,34 +237,96 @@ def _loaded(document: int, index: int) -> Iterator[int]:
         _pdf["FPDF_ClosePage"](page)
 
 
-def _ask_for_pictures(page: int, index: int, max_pixels: int) -> None:
-    """Refuse a picture for which memory would not do: PDFium leaves such a one out without a
-    word."""
+def _ask_for_pictures(page: int, index: int, max_pixels: int, decoded: float) -> int:
+    """Refuse pictures that PDFium would leave out or cut short without a word: those for which
+    memory would not do, and, as far as `decoded` pixels go, damaged ones. Returns their pixels."""
     memory = resource.getrlimit(resource.RLIMIT_AS)[0]
     if memory != resource.RLIM_INFINITY:
         max_pixels = min(max_pixels, memory // BYTES_PER_PIXEL)
+    pixels = 0
     across, down = c_uint(), c_uint()
-    for picture in _pictures(page, "FPDFPage_CountObjects", "FPDFPage_GetObject", NESTING):
+    for picture in _pictures(page, "FPDFPage_CountObjects", "FPDFPage_GetObject"):
         _pdf["FPDFImageObj_GetImagePixelSize"](picture, byref(across), byref(down))
         if across.value * down.value > max_pixels:
             raise DocumentTooLarge(
                 f"A picture on page {index + 1} of the PDF has {across.value} x {down.value} "
-                "pixels, more than this server takes (FAXBOT_MAX_PIXELS); "
-                "make it smaller and send that."
+                "pixels, more than this server takes (FAXBOT_MAX_PIXELS); make it smaller and "
+                "send that."
             )
+        if pixels < decoded and not _decodable(picture, page, across.value, down.value):
+            raise DocumentUnreadable(
+                f"A picture on page {index + 1} of the PDF is damaged; scan it again, or print "
+                "it to a new PDF."
+            )
+        pixels += across.value * down.value
+    return pixels
 
 
-def _pictures(holder: int, count: str, get: str, nesting: int) -> Iterator[int]:
+def _pictures(holder: int, count: str, get: str) -> Iterator[int]:
+    """The pictures of a page or form and of the forms in it, all of them: as deep and as many as
+    PDFium itself reads."""
     kind_of, get_object = _pdf["FPDFPageObj_GetType"], _pdf[get]
-    for number in range(min(_pdf[count](holder), MOST_OBJECTS)):
+    for number in range(_pdf[count](holder)):
         part = get_object(holder, number)
         kind = kind_of(part)
         if kind == IMAGE:
             yield part
-        elif kind == FORM and nesting:
-            yield from _pictures(
-                part, "FPDFFormObj_CountObjects", "FPDFFormObj_GetObject", nesting - 1
-            )
+        elif kind == FORM:
+            yield from _pictures(part, "FPDFFormObj_CountObjects", "FPDFFormObj_GetObject")
+
+
+def _decodable(picture: int, page: int, across: int, down: int) -> bool:
+    """Whether PDFium can decode the picture, and all of its data is there."""
+    metadata = _Metadata()
+    _pdf["FPDFImageObj_GetImageMetadata"](picture, page, byref(metadata))
+    if not metadata.bits:
+        return across * down == 0
+    filters = _filters(picture)
+    last = filters[-1] if filters else b""
+    if last in (b"DCTDecode", b"DCT"):
+        data = _data("FPDFImageObj_GetImageDataDecoded", picture)
+        return whole.jpeg_ended(data) or bool(_strict().jpeg(data))
+    if last in (b"CCITTFaxDecode", b"CCF"):
+        data = _data("FPDFImageObj_GetImageDataDecoded", picture)
+        return not _strict().cut_group4(data, across, down)
+    if last == b"JBIG2Decode":
+        data = _data("FPDFImageObj_GetImageDataDecoded", picture)
+        return whole.jbig2(data) and _bitmap(picture)
+    if filters in ([b"FlateDecode"], [b"Fl"]):
+        return whole.flate(_data("FPDFImageObj_GetImageDataRaw", picture), down)
+    if last == b"JPXDecode":
+        return True  # PDFium has decoded it to tell its bits
+    # What is left cannot be shorter than one bit for each pixel.
+    return _pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0) >= (across + 7) // 8 * down
+
+
+def _filters(picture: int) -> list[bytes]:
+    name = ctypes.create_string_buffer(32)
+    filters = []
+    for number in range(_pdf["FPDFImageObj_GetImageFilterCount"](picture)):
+        _pdf["FPDFImageObj_GetImageFilter"](picture, number, name, len(name))
+        filters.append(name.value)
+    return filters
+
+
+def _data(get: str, picture: int) -> bytes:
+    """The picture's data as it is in the file, or with all codes but a picture's own undone."""
+    length = _pdf[get](picture, None, 0)
+    data = ctypes.create_string_buffer(length)
+    _pdf[get](picture, data, length)
+    return data.raw
+
+
+def _bitmap(picture: int) -> bool:
+    bitmap = _pdf["FPDFImageObj_GetBitmap"](picture)
+    if bitmap:
+        _pdf["FPDFBitmap_Destroy"](bitmap)
+    return bool(bitmap)
+
+
+def _strict() -> ModuleType:
+    """It brings Pillow, which a child that checks PDFs hardly ever needs."""
+    return import_module("faxbot.documents.strict")
 
 
 def _page(document: int, form: int | None, index: int, at: Placement, max_pixels: int) -> Drawn:
@@ -253,7 +336,7 @@ def _page(document: int, form: int | None, index: int, at: Placement, max_pixels
     turn = COUNTER_CLOCKWISE if at.turned else 0
     try:
         with _loaded(document, index) as page:
-            _ask_for_pictures(page, index, max_pixels)
+            _ask_for_pictures(page, index, max_pixels, math.inf)
             where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)
             if form:
                 _pdf["FORM_OnAfterLoadPage"](page, form)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from faxbot.documents import tiff
-from faxbot.documents.kinds import JPEG, PNG
+from faxbot.documents import strict, tiff, whole
+from faxbot.documents.kinds import JPEG, PNG, TIFF
 from faxbot.documents.page import WIDTH, Placement, place
-from faxbot.errors import DocumentTooLarge
+from faxbot.errors import DocumentTooLarge, DocumentUnreadable
 
 # Our own limit is stricter, is a setting, and is asked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -38,24 +38,29 @@ TURNS = {  # EXIF orientation: what puts the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 SWAPPING = frozenset({5, 6, 7, 8})  # those that exchange width and height
+LOWEST_FIRST = 2  # TIFF's FillOrder with the first pixel in the lowest bit
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 CHECK_DECODES = 16_000_000  # pixels of a TIFF that its check decodes; it looks at the rest
 
 
-def count(path: str, media_type: str, *, max_pages: int, max_pixels: int) -> int:
+def count(path: str, media_type: str, *, max_pages: int, max_pixels: int, look: bool) -> int:
     """Pages of the picture; raises DocumentTooLarge, DocumentUnreadable, or what Pillow does on
     damage."""
-    if media_type == PNG:
-        with PngImageFile(path) as image:
-            _within(image.size, max_pixels)
+    if media_type == TIFF:
+        pages = tiff_pages(path, max_pages, max_pixels)
+        if look:
+            _look_into_tiff(path, pages)
+        return len(pages)
+    with (PngImageFile if media_type == PNG else JpegImageFile)(path) as image:
+        _within(image.size, max_pixels)
+        if look and media_type == PNG:
             image.verify()
-    elif media_type == JPEG:
-        with JpegImageFile(path) as image:
-            _within(image.size, max_pixels)
+        elif look:
             # An eighth of the size: still reads the whole file, and takes next to no memory.
             image.draft(None, (image.width // 8, image.height // 8))
             image.load()
-    else:
-        return _count_tiff(path, max_pages, max_pixels)
+    if look and media_type == PNG and not whole.png(path):
+        raise DocumentUnreadable("The PNG is cut off or damaged; make it again, or send a PDF.")
     return 1
 
 
@@ -67,17 +72,47 @@ def _within(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _count_tiff(path: str, max_pages: int, max_pixels: int) -> int:
-    pages = tiff_pages(path, max_pages, max_pixels)
+def _look_into_tiff(path: str, pages: list[tiff.Page]) -> None:
     left = CHECK_DECODES
     with Path(path).open("rb") as file, TiffImageFile(file) as image:
         for page in pages:
             left -= page.columns * page.rows
             if left < 0 and page is not pages[0]:
                 break
-            image.seek(page.place)
-            image.load()
-    return len(pages)
+            if not _rows_known(file, page):
+                image.seek(page.place)
+                image.load()
+
+
+def ask_for_rows(path: str, first: int, last: int, max_pages: int) -> None:
+    """Raise DocumentUnreadable when Group 4 pages `first` to before `last` (from 0) of the TIFF
+    lack rows."""
+    with Path(path).open("rb") as file:
+        for page in tiff.read(file, max_pages)[first:last]:
+            _rows_known(file, page)
+
+
+def _rows_known(file: BinaryIO, page: tiff.Page) -> bool:
+    """Whether this is a Group 4 page with all its rows, which Pillow would not miss; raises
+    DocumentUnreadable when some are missing."""
+    each = min(page.one(tiff.ROWS_PER_STRIP, page.rows), page.rows)
+    if (
+        page.one(tiff.COMPRESSION, 1) != tiff.GROUP4
+        or page.one(tiff.T6_OPTIONS, 0)
+        or tiff.TILE_OFFSETS in page.tags
+        or not each
+        or len(page.pieces) != -(-page.rows // each)
+    ):
+        return False
+    strips = []
+    for offset, length in page.pieces:
+        file.seek(offset)
+        strips.append(file.read(length))
+    if page.one(tiff.FILL_ORDER, 1) == LOWEST_FIRST:
+        strips = [strip.translate(REVERSED) for strip in strips]
+    if not strict.group4(strips, page.columns, page.rows, each):
+        raise DocumentUnreadable(tiff.CUT_OFF)
+    return True
 
 
 def tiff_pages(path: str, max_pages: int, max_pixels: int) -> list[tiff.Page]:
@@ -110,6 +145,7 @@ def draw(
     # Given a path, Pillow 13 maps the file and forgets to turn an uncompressed picture.
     with Path(path).open("rb") as file, TiffImageFile(file) as image:
         for page in pages[first:last]:
+            _rows_known(file, page)
             image.seek(page.place)
             image.load()
             # Pillow has turned it by its orientation already.

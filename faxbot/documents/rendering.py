@@ -55,6 +55,7 @@ def render(
 
 
 def _ready_strips(path: str, pages: range, limits: Limits) -> Iterator[tiff.Strip]:
+    pictures.ask_for_rows(path, pages.start, pages.stop, limits["max_pages"])
     with Path(path).open("rb") as file:
         yield from tiff.strips(file, tiff.read(file, limits["max_pages"])[pages.start : pages.stop])
 

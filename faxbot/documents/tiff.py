@@ -27,7 +27,7 @@ NEW_SUBFILE, COLUMNS, ROWS, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = (
 )
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, T6_OPTIONS, RESOLUTION_UNIT, PAGE_NUMBER = 282, 283, 293, 296, 297
-SOFTWARE, TILE_OFFSETS, TILE_BYTES = 305, 324, 325
+PLANAR, SOFTWARE, TILE_OFFSETS, TILE_BYTES = 284, 305, 324, 325
 KEPT = frozenset(
     {
         NEW_SUBFILE,
@@ -52,8 +52,12 @@ KEPT = frozenset(
 )
 BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
 FORMATS = {BYTE: "B", SHORT: "H", LONG: "I", RATIONAL: "II"}
+SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8}
+TELLING_NOTHING = frozenset({PLANAR, PAGE_NUMBER, SOFTWARE})
+ALIGNED = 24  # bytes of a header and padding that Pillow leaves before each page
 GROUP4 = 4
 INCH, CENTIMETRE = 2, 3
+HEADER = 8
 # A reduced image (bit 0) or a mask (bit 2) belongs to another page and is none itself.
 NO_PAGE = 0b101
 
@@ -65,6 +69,9 @@ class Page(NamedTuple):
 
     place: int
     tags: dict[int, tuple[int, ...]]
+    size: int = 0
+    """Bytes of the file that its directory, values and pieces take; 0 when it has tags that tell
+    more than a fax page needs."""
 
     def one(self, tag: int, default: int) -> int:
         return self.tags.get(tag, (default,))[0]
@@ -108,9 +115,11 @@ def read(file: BinaryIO, max_pages: int) -> list[Page]:
         if offset in seen:
             raise DocumentUnreadable(CUT_OFF)
         seen.add(offset)
-        tags, offset = _directory(file, order, offset, size)
+        tags, used, offset = _directory(file, order, offset, size)
         if not tags.get(NEW_SUBFILE, (0,))[0] & NO_PAGE:
-            pages.append(_sound(Page(len(seen) - 1, tags), size))
+            page = _sound(Page(len(seen) - 1, tags), size)
+            taken = used and used + sum(length for _, length in page.pieces)
+            pages.append(page._replace(size=taken))
         if len(pages) > max_pages or len(seen) > 4 * max_pages:
             raise DocumentTooLarge(
                 f"The TIFF has more than {max_pages} pages (FAXBOT_MAX_PAGES); send it in parts."
@@ -132,13 +141,17 @@ def _header(head: bytes) -> tuple[str, int]:
 
 def _directory(
     file: BinaryIO, order: str, offset: int, size: int
-) -> tuple[dict[int, tuple[int, ...]], int]:
-    """The kept tags of the image at `offset`, and where the next one begins (0: nowhere)."""
+) -> tuple[dict[int, tuple[int, ...]], int, int]:
+    """The kept tags of the image at `offset`, the bytes that they take (0: there are others), and
+    where the next one begins (0: nowhere)."""
     (count,) = struct.unpack(order + "H", _bytes(file, offset, 2, size))
     block = _bytes(file, offset + 2, count * 12 + 4, size)
     tags: dict[int, tuple[int, ...]] = {}
+    used, others = 2 + len(block), False
     for at in range(0, count * 12, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", block, at)
+        others = others or tag not in KEPT | TELLING_NOTHING
+        used += number * SIZES.get(kind, 0) if number * SIZES.get(kind, 0) > 4 else 0
         if tag not in KEPT or kind not in FORMATS:
             continue
         form = order + FORMATS[kind] * number if number <= 1 << 20 else ""
@@ -150,7 +163,7 @@ def _directory(
             value = _bytes(file, where, length, size)
         if value:
             tags[tag] = struct.unpack(form, value)
-    return tags, struct.unpack_from(order + "I", block, count * 12)[0]
+    return tags, 0 if others else used, struct.unpack_from(order + "I", block, count * 12)[0]
 
 
 def _bytes(file: BinaryIO, offset: int, length: int, size: int) -> bytes:
@@ -185,6 +198,17 @@ def fax_ready(file: BinaryIO, pages: list[Page], resolution: str) -> bool:
     """Whether these pages can go on the line as they are; looks at the structure and never
     decodes."""
     return all(_page_ready(file, page, resolution) for page in pages)
+
+
+def nothing_else(path: str, max_pages: int) -> bool:
+    """Whether the file holds its pages and no more: no preview, no description, no page that was
+    taken out of the list alone. Raises as `read`."""
+    with Path(path).open("rb") as file:
+        pages = read(file, max_pages)
+        size = file.seek(0, 2)
+    return all(page.size for page in pages) and size <= HEADER + sum(
+        page.size + ALIGNED for page in pages
+    )
 
 
 def _page_ready(file: BinaryIO, page: Page, resolution: str) -> bool:

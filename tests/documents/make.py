@@ -141,6 +141,30 @@ def picture_pdf(pictures: Sequence[Image.Image], size: tuple[float, float] = (61
     return file.getvalue()
 
 
+def data_pdf(data: bytes, size: tuple[int, int], entries: bytes, *, forms: int = 0) -> bytes:
+    """A page that is one picture of these bytes; `entries` say how they are coded. It lies in so
+    many forms, one in the other."""
+    names = [b"<< /XObject << /I %d 0 R >> >>" % (5 + inner) for inner in range(forms + 1)]
+    whole = b"q 612 0 0 792 0 0 cm /I Do Q"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources %s >>"
+        % names[0],
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(whole), whole),
+    ]
+    objects += [
+        b"<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources %s /Length 5 >>"
+        b"\nstream\n/I Do\nendstream" % inner
+        for inner in names[1:]
+    ]
+    objects.append(
+        b"<< /Type /XObject /Subtype /Image /Width %d /Height %d %s /Length %d >>\nstream\n%s\nendstream"
+        % (*size, entries, len(data), data)
+    )
+    return assemble(objects)
+
+
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     """The image as a file of that format."""
     file = io.BytesIO()

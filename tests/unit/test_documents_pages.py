@@ -104,17 +104,15 @@ def test_the_file_is_what_fax_machines_and_gateways_expect(
 
 
 @pytest.mark.parametrize("resolution", ["fine", "standard"])
-def test_a_fax_that_is_ready_passes_through_bit_by_bit_and_is_known_as_one(
+def test_pages_of_a_fax_that_is_ready_pass_through_bit_by_bit_and_are_known_as_such(
     renderer: Renderer, checker: Checker, tmp_path: Path, resolution: str
 ) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
-    source.write_bytes(
-        fax(11, 14, 11, 11, 11, resolution=resolution) + b"\n%what a program left at the end"
-    )
+    source.write_bytes(fax(11, 14, 11, 11, 11, resolution=resolution))
 
     assert renderer.render([(source, "")], target, resolution=resolution) == 5
 
-    assert target.read_bytes() == source.read_bytes()
+    assert strips(target) == strips(source)
     assert checker.check(source) == Checked("image/tiff", 5, resolution)
 
 
@@ -126,6 +124,11 @@ def test_what_was_rendered_once_is_ready(renderer: Renderer, tmp_path: Path) -> 
     renderer.render([(once, "")], twice, resolution="fine")
 
     assert once.read_bytes() == twice.read_bytes()
+
+
+def strips(path: Path) -> list[tiff.Strip]:
+    with path.open("rb") as file:
+        return list(tiff.strips(file, tiff.read(file, 9)))
 
 
 NOT_READY = {

@@ -1,0 +1,132 @@
+"""Decodes pictures to see whether they are all there, where that cannot be told otherwise."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+END_OF_IMAGE, FILLING = b"\xff\xd9", b"\x55" * 64
+# T.6's end-of-facsimile-block, and its code for an extension, at which libtiff complains.
+END_OF_BLOCK, BLOCK_BITS = 0x001001, 24
+EXTENSION, EXTENSION_BITS = 0b0000001111, 10
+EXTENSIONS = 48  # that many, so that one is met from the middle of a row and of a code too
+PROBE = 16
+
+
+def jpeg(data: bytes) -> bool:
+    """Whether a JPEG that lacks its end holds all rows nevertheless: then it makes no difference
+    what follows its data."""
+    data = data.rstrip(b"\xff")
+    return _reduced(data + END_OF_IMAGE) == _reduced(data + FILLING + END_OF_IMAGE) is not None
+
+
+def _reduced(data: bytes) -> bytes | None:
+    """The picture at an eighth of its size, which reads all data and takes next to no memory; None
+    when it is damaged, or comes in several scans, of which the last may be missing."""
+    try:
+        with JpegImageFile(io.BytesIO(data)) as image:
+            image.draft(None, (image.width // 8, image.height // 8))
+            return None if "progressive" in image.info else image.tobytes()
+    except (OSError, SyntaxError):
+        return None
+
+
+def group4(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int) -> bool:
+    """Whether the Group 4 data of a picture, most significant bit first, makes all its rows
+    without an error. No code has sixteen zeros in a row; libtiff takes them for the end.
+
+    libtiff neither says how many rows it found nor fails for want of them: so each strip gets
+    another end, at which it complains if it ever comes there.
+    """
+    if any(b"\0\0" in strip.rstrip(b"\0") for strip in strips):
+        return False
+    return _decodes([_with_trap(strip) for strip in strips], columns, rows, rows_per_strip)
+
+
+def cut_group4(data: bytes, columns: int, rows: int) -> bool:
+    """Whether this is Group 4 data that lacks rows, and not one of the other codes of fax machines.
+
+    A quarter of the rows must decode: other codes rarely look like Group 4 for longer than a few.
+    """
+    if group4([data], columns, rows, rows):
+        return False
+    some = max(PROBE, rows // 4)
+    return _decodes([data], columns, some, some)
+
+
+def _with_trap(strip: bytes) -> bytes:
+    """The strip with extension codes where its last row ends."""
+    tail, bits = int.from_bytes(strip[-8:], "big"), 8 * min(8, len(strip))
+    for shift in range(bits - BLOCK_BITS + 1):
+        if tail >> shift & (1 << BLOCK_BITS) - 1 == END_OF_BLOCK:
+            tail, bits = tail >> shift + BLOCK_BITS, bits - shift - BLOCK_BITS
+            break
+    else:  # after the last bit that is set comes padding, or up to four bits of a code
+        padding = (tail & -tail).bit_length() - 1 if tail else 0
+        tail, bits = tail >> padding, bits - padding
+    for _ in range(EXTENSIONS):
+        tail, bits = tail << EXTENSION_BITS | EXTENSION, bits + EXTENSION_BITS
+    padding = -bits % 8
+    return strip[:-8] + (tail << padding).to_bytes((bits + padding) // 8, "big")
+
+
+def _decodes(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int) -> bool:
+    file = io.BytesIO(_tiff(strips, columns, rows, rows_per_strip))
+    with _complaints() as complained:
+        try:
+            with TiffImageFile(file) as image:
+                image.load()
+        except OSError:
+            return False
+        return not complained()
+
+
+@contextmanager
+def _complaints() -> Iterator[Callable[[], bool]]:
+    """Whether libtiff wrote to standard error: only there it tells of damage that it drew over."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    kept = os.dup(2)
+    os.dup2(writing, 2)
+
+    def complained() -> bool:
+        try:
+            return bool(os.read(reading, 1))
+        except BlockingIOError:
+            return False
+
+    try:
+        yield complained
+    finally:
+        os.dup2(kept, 2)
+        for number in (reading, writing, kept):
+            os.close(number)
+
+
+def _tiff(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int) -> bytes:
+    """A TIFF of one Group 4 picture, with no more than Pillow asks for (TIFF 6.0, section 11)."""
+    offsets, at = [], 8
+    for strip in strips:
+        offsets.append(at)
+        at += len(strip)
+    listed = at
+    at += 8 * len(strips) if len(strips) > 1 else 0
+    at += at % 2
+    first, lengths = (listed, listed + 4 * len(strips)) if len(strips) > 1 else (8, len(strips[0]))
+    entries = (
+        (256, 4, 1, columns), (257, 4, 1, rows), (258, 3, 1, 1), (259, 3, 1, 4), (262, 3, 1, 0),
+        (273, 4, len(strips), first), (277, 3, 1, 1), (278, 4, 1, rows_per_strip),
+        (279, 4, len(strips), lengths),
+    )  # fmt: skip
+    body = b"".join(strips)
+    if len(strips) > 1:
+        body += struct.pack(f"<{2 * len(strips)}I", *offsets, *map(len, strips))
+    body += b"\0" * (at - 8 - len(body))
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = struct.pack("<2sHI", b"II", 42, at)
+    return head + body + struct.pack("<H", len(entries)) + directory + b"\0\0\0\0"

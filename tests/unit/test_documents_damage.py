@@ -1,0 +1,352 @@
+"""A damaged picture is refused: it is never drawn white, grey or black in part and sent as a fax."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from faxbot.documents import Checker, Limits, Renderer, strict, tiff, whole
+from faxbot.errors import DocumentTooLarge, DocumentUnreadable
+from tests.documents import hostile, make
+
+LIMITS = Limits(max_pages=50, max_pixels=50_000_000, seconds=60, memory_mb=1024)
+SIZE = WIDTH, HEIGHT = 1200, 1600
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    checker = Checker(LIMITS)
+    yield checker
+    checker.close()
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    renderer = Renderer(LIMITS, 1)
+    yield renderer
+    renderer.close()
+
+
+def page(mode: str = "L") -> Image.Image:
+    image = Image.new("L", SIZE, 255)
+    pen = ImageDraw.Draw(image)
+    for row in range(60, HEIGHT - 60, 60):
+        pen.text((80, row), f"line {row}: 5 mg twice a day", fill=0, font_size=36)
+    return image.convert(mode)
+
+
+def group4(image: Image.Image, rows_per_strip: int = 10_000) -> list[bytes]:
+    """The Group 4 strips of the picture, by libtiff."""
+    file = io.BytesIO(
+        make.encoded(image, "TIFF", compression="group4", tiffinfo={278: rows_per_strip})
+    )
+    return [file.getvalue()[at : at + length] for at, length in tiff.read(file, 1)[0].pieces]
+
+
+def fax_file(strip: bytes) -> bytes:
+    file = io.BytesIO()
+    tiff.write(file, [tiff.Strip(2156, strip)], total=1, resolution="fine")
+    return file.getvalue()
+
+
+def jbig2(strip: bytes) -> bytes:
+    """A page of one region in JBIG2, coded as Group 4 (T.88, 6.2.6)."""
+
+    def segment(number: int, kind: int, data: bytes) -> bytes:
+        return struct.pack(">IBBBI", number, kind, 0, 1, len(data)) + data
+
+    return segment(0, 48, struct.pack(">IIIIBH", *SIZE, 0, 0, 0, 0)) + segment(
+        1, 38, struct.pack(">IIIIBB", *SIZE, 0, 0, 0, 1) + strip
+    )
+
+
+JPEG = make.encoded(page(), "JPEG")
+SLOW_JPEG = make.encoded(page(), "JPEG", progressive=True)
+THUMBED = JPEG[:2] + b"\xff\xe1\x02\x00" + (b"\xff\xd8\xff\xda\xff\xd9" * 99)[:510] + JPEG[2:]
+JPX = make.encoded(page(), "JPEG2000")
+FLATE = zlib.compress(page().tobytes())
+(STRIP,) = group4(page("1"))
+JBIG2 = jbig2(*group4(page().point([255 - tone for tone in range(256)], "1")))
+FLUSHED = zlib.compressobj()
+SYNCHRONISED = FLUSHED.compress(page().tobytes()) + FLUSHED.flush(zlib.Z_SYNC_FLUSH)
+
+GREY = b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter "
+LINES = b"/ColorSpace /DeviceGray /BitsPerComponent 1 /Filter "
+FAX = LINES + b"/CCITTFaxDecode /DecodeParms << /K -1 /Columns 1200 /Rows 1600 /BlackIs1 true >>"
+
+
+def middle(data: bytes, other: bytes) -> bytes:
+    at = len(data) // 2
+    return data[:at] + other + data[at + len(other) :]
+
+
+WHOLE = {
+    "jpeg": (JPEG, GREY + b"/DCTDecode"),
+    "progressive jpeg": (SLOW_JPEG, GREY + b"/DCTDecode"),
+    "jpeg without its end": (JPEG[:-2], GREY + b"/DCTDecode"),
+    "jpeg with a preview": (THUMBED, GREY + b"/DCTDecode"),
+    "jpeg in zlib": (zlib.compress(JPEG), GREY + b"[/FlateDecode /DCTDecode]"),
+    "jpeg 2000": (JPX, GREY + b"/JPXDecode"),
+    "zlib": (FLATE, GREY + b"/FlateDecode"),
+    "zlib without its checksum": (FLATE[:-4], GREY + b"/FlateDecode"),
+    "zlib with a wrong checksum": (FLATE[:-4] + b"abcd", GREY + b"/FlateDecode"),
+    "zlib that was never finished": (SYNCHRONISED, GREY + b"/FlateDecode"),
+    "zlib with more behind it": (FLATE + b"\r\n", GREY + b"/FlateDecode"),
+    "zlib of lines": (zlib.compress(page("1").tobytes()), LINES + b"/FlateDecode"),
+    "group 4": (STRIP, FAX),
+    "group 4 without its end": (STRIP[:-3], FAX),
+    "jbig2": (JBIG2, LINES + b"/JBIG2Decode"),
+    "not packed": (page().tobytes(), GREY + b"[]"),
+}
+DAMAGED = {
+    "jpeg with a zeroed head": (bytes(64) + JPEG[64:], GREY + b"/DCTDecode"),
+    "jpeg with a broken frame": (JPEG.replace(b"\xff\xc0", b"\xff\x00", 1), GREY + b"/DCTDecode"),
+    "jpeg of 200 bytes": (JPEG[:200], GREY + b"/DCTDecode"),
+    "half a jpeg": (hostile.cut(JPEG, 0.5), GREY + b"/DCTDecode"),
+    "nearly all of a jpeg": (JPEG[:-400], GREY + b"/DCTDecode"),
+    "half a progressive jpeg": (hostile.cut(SLOW_JPEG, 0.5), GREY + b"/DCTDecode"),
+    "half a jpeg with a preview": (hostile.cut(THUMBED, 0.5), GREY + b"/DCTDecode"),
+    "half a jpeg in zlib": (zlib.compress(JPEG[:9000]), GREY + b"[/FlateDecode /DCTDecode]"),
+    "no jpeg": (b"garbage", GREY + b"/DCTDecode"),
+    "nothing": (b"", GREY + b"/DCTDecode"),
+    "no jpeg 2000": (b"garbage", GREY + b"/JPXDecode"),
+    "half a jpeg 2000": (hostile.cut(JPX, 0.5), GREY + b"/JPXDecode"),
+    "no zlib": (b"garbage", GREY + b"/FlateDecode"),
+    "half a zlib": (hostile.cut(FLATE, 0.5), GREY + b"/FlateDecode"),
+    "zlib with a zeroed middle": (middle(FLATE, bytes(400)), GREY + b"/FlateDecode"),
+    "half a group 4": (hostile.cut(STRIP, 0.5), FAX),
+    "half a group 4 with an end": (hostile.cut(STRIP, 0.5) + b"\0\x10\x01", FAX),
+    "group 4 with a zeroed middle": (middle(STRIP, bytes(200)), FAX),
+    "half a jbig2": (hostile.cut(JBIG2, 0.5), LINES + b"/JBIG2Decode"),
+    "jbig2 with a zeroed head": (bytes(20) + JBIG2[20:], LINES + b"/JBIG2Decode"),
+    "no jbig2": (b"garbage", LINES + b"/JBIG2Decode"),
+    "no lzw": (b"garbage", GREY + b"/LZWDecode"),
+    "a code that nobody knows": (b"garbage", GREY + b"/FooDecode"),
+}
+
+
+@pytest.mark.parametrize(("data", "entries"), WHOLE.values(), ids=list(WHOLE))
+@pytest.mark.parametrize("forms", [0, 6])
+def test_a_picture_that_is_whole_is_sent(
+    checker: Checker, renderer: Renderer, tmp_path: Path, data: bytes, entries: bytes, forms: int
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(make.data_pdf(data, SIZE, entries, forms=forms))
+
+    assert checker.check(path).pages == 1
+    assert renderer.render([(path, "")], tmp_path / "b", resolution="fine") == 1
+
+    with Image.open(tmp_path / "b") as image:
+        ink = image.convert("L").histogram()[0]
+    assert 0.005 < ink / (1728 * 2156) < 0.2
+
+
+@pytest.mark.parametrize(("data", "entries"), DAMAGED.values(), ids=list(DAMAGED))
+@pytest.mark.parametrize("forms", [0, 6])
+def test_a_damaged_picture_is_refused_at_once_and_never_drawn(
+    checker: Checker, renderer: Renderer, tmp_path: Path, data: bytes, entries: bytes, forms: int
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(make.data_pdf(data, SIZE, entries, forms=forms))
+
+    with pytest.raises(DocumentUnreadable, match="picture on page 1 of the PDF is damaged"):
+        checker.check(path)
+    with pytest.raises(DocumentUnreadable, match="picture on page 1 of the PDF is damaged"):
+        renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+
+
+def test_a_picture_on_a_late_page_is_looked_at_when_it_is_drawn(
+    checker: Checker, renderer: Renderer, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    bad = make.data_pdf(JPEG[:200], SIZE, GREY + b"/DCTDecode")
+    kids = b"/Kids [%s] /X [3 0 R]" % (b"6 0 R " * 11 + b"3 0 R")
+    path.write_bytes(
+        bad.replace(b"/Count 1 /Kids [3 0 R]", b"/Count 12 " + kids).replace(
+            b"xref\n",
+            b"6 0 obj\n<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>\nendobj\nxref\n",
+            1,
+        )
+    )
+    assert checker.check(path).pages == 12
+
+    with pytest.raises(DocumentUnreadable, match="picture on page 12"):
+        renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+
+
+@pytest.mark.parametrize("forms", [4, 12])
+def test_a_vast_picture_is_found_however_deep_it_lies(
+    checker: Checker, tmp_path: Path, forms: int
+) -> None:
+    path = tmp_path / "a"
+    data = zlib.compress(bytes(60_000))
+    path.write_bytes(make.data_pdf(data, (20_000, 20_000), GREY + b"/FlateDecode", forms=forms))
+
+    with pytest.raises(DocumentTooLarge, match="20000 x 20000"):
+        checker.check(path)
+
+
+def test_a_vast_picture_is_found_behind_many_objects(checker: Checker, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    bomb = hostile.image_bomb_pdf()
+    many = b"q " + b"0 0 1 1 re f " * 10_001 + b"q 612 0 0 792 0 0 cm /I Do Q Q"
+    stream = b"<< /Length 28 >>\nstream\nq 612 0 0 792 0 0 cm /I Do Q\nendstream"
+    assert stream in bomb
+    path.write_bytes(
+        bomb.replace(stream, b"<< /Length %d >>\nstream\n%s\nendstream" % (len(many), many))
+    )
+
+    with pytest.raises(DocumentTooLarge, match="30000 x 30000"):
+        checker.check(path)
+
+
+def sheet() -> Image.Image:
+    image = Image.new("1", (1728, 2156), 1)
+    image.paste(page("1"), (200, 200))
+    return image
+
+
+(FAX_STRIP,) = group4(sheet())
+BAD_FAXES: dict[str, Callable[[], bytes]] = {
+    "cut off": lambda: fax_file(FAX_STRIP[: len(FAX_STRIP) // 2]),
+    "cut off, with an end": lambda: fax_file(FAX_STRIP[: len(FAX_STRIP) // 2] + b"\0\x10\x01"),
+    "one row too few": lambda: fax_file(group4(sheet().crop((0, 0, 1728, 2155)))[0]),
+    "damaged": lambda: fax_file(middle(FAX_STRIP, random.Random(1).randbytes(300))),
+    "zeroed": lambda: fax_file(middle(FAX_STRIP, bytes(300))),
+}
+
+
+@pytest.mark.parametrize("build", BAD_FAXES.values(), ids=list(BAD_FAXES))
+def test_fax_pages_that_lack_rows_are_refused(
+    checker: Checker, renderer: Renderer, tmp_path: Path, build: Callable[[], bytes]
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(build())
+
+    with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
+        checker.check(path)
+    with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
+        renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+    with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
+        renderer.render([(path, "")], tmp_path / "b", resolution="standard")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 2000), st.integers(1, 200), st.integers(1, 200), st.integers(0, 999))
+def test_whole_group4_data_is_known_as_whole_and_less_is_not(
+    columns: int, rows: int, each: int, seed: int
+) -> None:
+    chance, each = random.Random(seed), min(each, rows)
+    noise = Image.frombytes("L", (columns, rows), chance.randbytes(columns * rows))
+    image = noise.point([255 if tone > chance.randrange(256) else 0 for tone in range(256)], "1")
+
+    strips = group4(image, each)
+
+    assert strict.group4(strips, columns, rows, each)
+    (strip,) = group4(image)
+    assert not strict.group4([strip], columns, rows + 1, rows + 1)
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=1, max_size=5000), st.data())
+def test_no_part_of_zlib_data_passes_for_all_of_it(content: bytes, data: st.DataObject) -> None:
+    packed = zlib.compress(content)
+    cut = data.draw(st.integers(0, len(packed) - 5))
+
+    assert whole.flate(packed, 1)
+    assert not whole.flate(packed[:cut], 1)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000, 1999])
+def test_a_png_with_too_few_pixels_is_refused_at_once(
+    checker: Checker, tmp_path: Path, rows: int
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(hostile.png(2000, 2000, rows=rows))
+
+    with pytest.raises(DocumentUnreadable, match="damaged"):
+        checker.check(path)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (3, 4), (4, 8), (6, 16)]),
+    st.booleans(),
+)
+def test_a_png_is_whole_with_all_its_rows_and_no_byte_less(
+    tmp_path_factory: pytest.TempPathFactory,
+    width: int,
+    height: int,
+    kind: tuple[int, int],
+    laced: bool,
+) -> None:
+    colour, depth = kind
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    # The passes of an interlaced picture, by counting its pixels (PNG, section 8.2).
+    order = ("16462646", "77777777", "56565656", "77777777") * 2
+    passes: dict[tuple[str, int], int] = {}
+    for x in range(width):
+        for y in range(height):
+            name = order[y % 8][x % 8] if laced else "1"
+            if laced and y % 8 == 4 and x % 4 == 0:
+                name = "3"
+            passes[name, y] = passes.get((name, y), 0) + 1
+    size = sum(1 + (across * bits + 7) // 8 for across in passes.values())
+    path = tmp_path_factory.mktemp("png") / "a"
+
+    for missing in (0, 1):
+        head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, laced)
+        data = zlib.compress(bytes(size - missing))
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(
+                struct.pack(">I", len(body))
+                + name
+                + body
+                + struct.pack(">I", zlib.crc32(name + body))
+                for name, body in (
+                    (b"IHDR", head),
+                    (b"IDAT", data[:9]),
+                    (b"IDAT", data[9:]),
+                    (b"IEND", b""),
+                )
+            )
+        )
+        assert whole.png(str(path)) is not bool(missing)
+
+
+def test_what_a_fax_tiff_holds_beside_its_pages_does_not_leave_the_house(
+    checker: Checker, renderer: Renderer, tmp_path: Path
+) -> None:
+    page, preview = sheet(), make.marked((100, 120), "1")
+    preview.encoderinfo = {"tiffinfo": {254: 1}}
+    options = {"compression": "group4", "dpi": (204, 196)}
+    plain = {262: 0, 278: 10_000}
+    files = {
+        "pages alone": make.encoded(page, "TIFF", tiffinfo=plain, **options),
+        "a description": make.encoded(page, "TIFF", tiffinfo={**plain, 270: "Mary"}, **options),
+        "a preview": make.encoded(
+            page, "TIFF", tiffinfo=plain, save_all=True, append_images=[preview], **options),
+        "a page that was taken out": make.encoded(page, "TIFF", tiffinfo=plain, **options) + FAX_STRIP,
+    }  # fmt: skip
+    ready, drawn = {}, set()
+    for name, data in files.items():
+        (tmp_path / "a").write_bytes(data)
+        ready[name] = checker.check(tmp_path / "a").ready
+        renderer.render([(tmp_path / "a", "")], tmp_path / "b", resolution="fine")
+        drawn.add((tmp_path / "b").read_bytes())
+
+    assert ready == {name: "fine" if name == "pages alone" else "" for name in files}
+    assert len(drawn) == 1
+    assert b"Mary" not in drawn.pop()
