@@ -14,6 +14,7 @@ from faxbot.claims import TASKS
 from faxbot.cli.connection import ServerSaid
 from faxbot.config import OPTIONS, Option
 from faxbot.crypto import Unsealable
+from faxbot.documents import RenderingFailed
 from faxbot.errors import FaxbotError
 from faxbot.plugins.manifest import TRAITS, Trait
 from faxbot.supervisor.processes import ChildFailed
@@ -178,6 +179,7 @@ INSIDE: dict[type[FaxbotError], str] = {
     errors.Throttled: "The attempt's row; the fax waits as long as the carrier asks.",
     errors.OutcomeUnknown: "The attempt's row; the fax is `uncertain` and is looked up.",
     errors.PluginError: "`faxbot plugins list`, the log, `/health/ready`.",
+    RenderingFailed: "The log; the fax is tried again later and later, and held when that does not help.",
     errors.ArtifactNotFound: "The fax is held with the reason `document_gone`.",
     errors.LeaseLost: "The worker that was too slow drops what it was about to write.",
     errors.TransitionRefused: "The log: a bug, and nothing was written.",

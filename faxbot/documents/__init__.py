@@ -8,6 +8,7 @@ process, `Renderer` for a worker.
 from __future__ import annotations
 
 from faxbot.documents.checker import Checked, Checker, Limits
+from faxbot.documents.process import RenderingFailed
 from faxbot.documents.renderer import Renderer
 
-__all__ = ["Checked", "Checker", "Limits", "Renderer"]
+__all__ = ["Checked", "Checker", "Limits", "Renderer", "RenderingFailed"]

@@ -48,8 +48,14 @@ class Crashed(DocumentUnreadable):
     """The document stopped the program that reads it; print it to a new PDF and send that."""
 
 
-class TooSlow(DocumentTooLarge):
+class TooSlow(DocumentUnreadable):
     """The document takes too long to read; send it in parts, or as a scan."""
+
+
+class RenderingFailed(FaxbotError):
+    """The fax pages could not be drawn now: the process that draws died, or the time was over."""
+
+    code = "rendering-failed"
 
 
 class Child:

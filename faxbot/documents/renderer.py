@@ -9,7 +9,14 @@ from pathlib import Path
 
 from faxbot.documents.checker import Limits
 from faxbot.documents.page import ROWS_PER_INCH
-from faxbot.documents.process import Child, Crashed, Reply, first_answer
+from faxbot.documents.process import (
+    Child,
+    Crashed,
+    RenderingFailed,
+    Reply,
+    TooSlow,
+    first_answer,
+)
 
 ALONE = 3  # pages up to which starting another process costs more than it saves
 WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
@@ -30,12 +37,14 @@ class Renderer:
         """Make one fax TIFF at `target` of the documents in `sources` (path, media type); returns
         its pages.
 
-        `resolution` is `fine` (204 x 196) or `standard` (204 x 98). A single document that is such
-        a TIFF already becomes `target` as it is, as another name of the same file where the file
-        system can. Content tells what a document is; the media type is not relied on.
+        `resolution` is `fine` (204 x 196) or `standard` (204 x 98). Pages of such a TIFF are taken
+        over bit by bit, and nothing else of it. Content tells what a document is; the media type
+        is not relied on.
 
-        Raises as `Checker.check`; OSError when the disk is full. Nothing is left at `target` or
-        beside it then.
+        Raises DocumentUnsupported, DocumentUnreadable or DocumentTooLarge for what the documents
+        themselves cause; RenderingFailed when the children died twice or the time is over, which
+        this machine may have caused; OSError when the disk is full. Nothing is left at `target`
+        or beside it then.
         """
         if resolution not in ROWS_PER_INCH:
             raise ValueError(f"resolution must be one of: {', '.join(ROWS_PER_INCH)}")
@@ -45,11 +54,16 @@ class Renderer:
         paths = [str(path.absolute()) for path, _ in sources]
         with self._children[0].lock:
             try:
-                return rendering.run(paths, target.absolute())
-            except Crashed:
-                # A child that the system killed for want of memory proves nothing against the
-                # document: once more.
-                return rendering.run(paths, target.absolute())
+                return self._run(rendering, paths, target.absolute())
+            except (Crashed, TooSlow) as error:
+                raise RenderingFailed from error
+
+    def _run(self, rendering: _Rendering, paths: list[str], target: Path) -> int:
+        try:
+            return rendering.run(paths, target)
+        except Crashed:
+            # A child that the system killed for want of memory proves nothing: once more.
+            return rendering.run(paths, target)
 
     def close(self) -> None:
         """End the child processes; the next rendering would start others."""

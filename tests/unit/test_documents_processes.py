@@ -20,7 +20,7 @@ import billiard
 import psutil
 import pytest
 
-from faxbot.documents import Checked, Checker, Limits, Renderer
+from faxbot.documents import Checked, Checker, Limits, Renderer, RenderingFailed
 from faxbot.documents.process import Child
 from faxbot.errors import DocumentError, DocumentTooLarge, DocumentUnreadable
 from tests.documents import hostile, look, make
@@ -141,6 +141,44 @@ def test_a_crash_during_a_check_is_told_at_once_and_the_next_check_works(
     assert the_child().pid != child.pid
 
 
+def test_a_long_check_keeps_no_other_document_waiting(
+    checker: Checker, letter: Path, tmp_path: Path
+) -> None:
+    others = tmp_path / "others"
+    others.write_bytes(make.letter_pdf(2))
+    checker.check(letter)
+    child = the_child()
+    child.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            long = pool.submit(checker.check, letter)
+            eventually(lambda: not checker._idle.qsize())
+
+            assert [checker.check(others).pages for _ in range(3)] == [2, 2, 2]
+
+            assert not long.done()
+            assert len(look.children()) == 2
+        finally:
+            child.resume()
+        assert long.result().pages == 1
+
+
+def test_no_number_of_long_checks_starts_more_than_two_processes(
+    checker: Checker, letter: Path
+) -> None:
+    checker.check(letter)
+    first = the_child()
+    first.suspend()
+    with ThreadPoolExecutor(4) as pool:
+        checks = [pool.submit(checker.check, letter) for _ in range(4)]
+        try:
+            eventually(lambda: sum(check.done() for check in checks) == 3)
+            assert len(look.children()) == 2
+        finally:
+            first.resume()
+        assert [check.result().pages for check in checks] == [1, 1, 1, 1]
+
+
 def _waits_in_poll(thread: threading.Thread) -> bool:
     return "poll" in Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()
 
@@ -163,7 +201,7 @@ def test_a_hanging_check_ends_at_the_time_limit_and_its_process_with_it(letter: 
     child.suspend()
     begun = time.monotonic()
 
-    with pytest.raises(DocumentTooLarge, match="too long"):
+    with pytest.raises(DocumentUnreadable, match="too long"):
         checker.check(letter)
 
     assert 0.6 < time.monotonic() - begun < 5
@@ -179,7 +217,7 @@ def test_a_page_that_draws_for_minutes_is_stopped(tmp_path: Path, letter: Path) 
     slow.write_bytes(hostile.slow_pdf())
     begun = time.monotonic()
 
-    with pytest.raises(DocumentTooLarge, match="too long"):
+    with pytest.raises(RenderingFailed):
         renderer.render([(slow, ""), (letter, "")], target, resolution="fine")
 
     assert time.monotonic() - begun < 10
@@ -291,13 +329,16 @@ def test_a_fork_has_a_process_of_its_own_and_leaves_ours_alone(
 ) -> None:
     checker.check(letter)
     ours = the_child()
-    with checker._child.lock:  # as if another thread were in the middle of a check
+    child = checker._idle.get()  # as if another thread were in the middle of a check
+    try:
         pid = os.fork()
         if pid == 0:
             good = checker.check(letter).pages == 1 and len(look.children()) == 1
             checker.close()
             os._exit(0 if good else 1)
-    _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        checker._idle.put(child)
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert checker.check(letter) == Checked("application/pdf", 1)
@@ -346,6 +387,35 @@ def test_a_rendering_that_lost_its_process_to_the_system_is_tried_once_more(tmp_
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "target"]
     renderer.close()
     assert not look.children()
+
+
+def test_a_rendering_that_loses_its_processes_again_is_no_fault_of_the_document(
+    tmp_path: Path, letter: Path
+) -> None:
+    slow, target = tmp_path / "slow", tmp_path / "target"
+    slow.write_bytes(hostile.slow_pdf())
+    renderer = Renderer(LIMITS, 1)
+
+    def kill_one() -> None:
+        child = eventually(look.children)[0]
+        eventually(lambda: cpu_seconds(child) > 0.3)
+        child.kill()
+        eventually(lambda: gone(child.pid))
+
+    def kill_two() -> None:
+        kill_one()
+        kill_one()
+
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_two)
+        with pytest.raises(RenderingFailed) as caught:
+            renderer.render([(slow, "")], target, resolution="fine")
+        killing.result()
+
+    assert not isinstance(caught.value, DocumentError)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["letter", "slow"]
+    assert renderer.render([(letter, "")], target, resolution="fine") == 1
+    renderer.close()
 
 
 def test_an_interrupted_rendering_leaves_neither_process_nor_file(tmp_path: Path) -> None:
