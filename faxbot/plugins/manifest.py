@@ -15,18 +15,32 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 from referencing import Registry
 
 from faxbot.errors import ConfigError, PluginError
+from faxbot.plugins import patterns
 from faxbot.plugins.base import BASES
 
 SCOPES = ("sandboxed", "trusted", "full_access")
 """From the least trust to the most."""
+
+CORE_SECRETS = frozenset(
+    {
+        "API_KEY",
+        "CELERY_BROKER_URL",
+        "CONFIG_MASTER_KEY",
+        "DATABASE_URL",
+        "FAXBOT_API_KEY",
+        "REDIS_URL",
+    }
+)
+"""Variables that no plugin is given (a test compares them with the secret options of faxbot.config)."""
 
 MASK = "********"
 """Stands where a secret is set, whenever settings are shown."""
@@ -262,9 +276,21 @@ def _is_address(value: object) -> bool:
     return named and parts.username is None and not re.search(r"[\s?#\x00-\x20]", value)
 
 
+def _whole(_: object, pattern: str, value: object, _schema: object) -> Iterator[ValidationError]:
+    """The keyword `pattern`, asked of the whole text: Python's $ alone would let a line end pass."""
+    if isinstance(value, str) and not patterns.match(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Validator = cast(
+    type[Draft202012Validator],
+    extend(Draft202012Validator, {"pattern": _whole}),  # type: ignore[no-untyped-call]
+)
+
+
 def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:
     # An empty registry: a schema that points elsewhere is never fetched.
-    return Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+    return _Validator(schema, registry=Registry(), format_checker=_FORMATS)
 
 
 _SCHEMA = _validator(
@@ -302,7 +328,14 @@ def _check_settings(manifest: Manifest) -> None:
         raise PluginError(
             f"its configSchema requires {_cut(unknown[0])!r}, which is no property of it"
         )
+    for key, names in manifest.variables.items():
+        if taken := CORE_SECRETS.intersection(names):
+            raise PluginError(f"its setting {key!r} asks for {min(taken)}, which is faxbot's own")
     for key, rule in rules.items():
+        if "pattern" in rule and not patterns.is_quick(rule["pattern"]):
+            raise PluginError(
+                f"the pattern of its setting {key!r} may take too long: {patterns.RULE}"
+            )
         if "default" in rule and not _validator(rule).is_valid(rule["default"]):
             raise PluginError(f"the default of its setting {key!r} breaks the setting's own rules")
         if "default" in rule and rule.get("secret"):
@@ -356,7 +389,7 @@ def _demand(validator: str, value: Any) -> str:
         "maximum": f"must be at most {value}",
         "minLength": f"must have at least {value} characters",
         "maxLength": f"must have at most {value} characters",
-        "pattern": f"must match {value}",
+        "pattern": f"must match {value} and have at most {patterns.LONGEST} characters",
     }
     if validator == "enum":
         return f"must be one of: {', '.join(str(choice) for choice in value)}"
