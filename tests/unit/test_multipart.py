@@ -123,20 +123,42 @@ def one_part(head: str) -> bytes:
     return f"--{BOUNDARY}\r\n{head}\r\n\r\ncontent\r\n--{BOUNDARY}--\r\n".encode()
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        "Content-Type: text/plain",
-        "Content-Disposition: form-data",
-        'Content-Disposition: attachment; name="to"',
-        'Content-Disposition: form-data; name="to"\r\nnonsense',
-        'Content-Disposition: form-data; name="file"\r\nContent-Transfer-Encoding: base64',
-        'Content-Disposition: form-data; name="to"\r\nX-Long: ' + "x" * multipart.MAX_HEAD,
-    ],
-)
-def test_a_head_that_does_not_say_what_it_is_is_refused(head: str) -> None:
-    with pytest.raises(Malformed):
+NAME = 'Content-Disposition: form-data; name="to"'
+REFUSED = {
+    "Content-Type: text/plain": "Missing Content-Disposition",
+    "Content-Disposition: form-data": "Missing name",
+    'Content-Disposition: attachment; name="to"': "Wrong type",
+    'Content-Disposition: form-data; name="to': "cannot be read",
+    'Content-Disposition: form-data; name="x"; name="to"': "a parameter twice",
+    'Content-Disposition: form-data; name="to"; Name=to': "a parameter twice",
+    "Content-Disposition: form-data; name*=UTF-8''to": "Missing name",
+    NAME + "; name*=UTF-8''x": "no plain name",
+    NAME + '; filename*="; name=x': "cannot be read",
+    'Content-Disposition: form-data; filename*="; name=to"': "no plain name",
+    NAME + "\r\n" + NAME: "a header twice",
+    NAME + "\r\ncontent-disposition: form-data; name=x": "a header twice",
+    NAME + "\r\nnonsense": "Malformed segment header",
+    NAME + "\r\nX Y: z": "Invalid segment header name",
+    NAME + ";\r\n filename=folded.pdf": "header continuation",
+    NAME + "\nX: y": "control character",
+    NAME + "\r\nX: a\0b": "control character",
+    NAME + "\r\nX: a\rb": "control character",
+    NAME + "\r\nContent-Transfer-Encoding: base64": "Content-Transfer-Encoding",
+    NAME + "\r\nContent-Length: 3": "Content-Length exceeded",
+    NAME + "\r\nX-Long: " + "x" * multipart.MAX_HEADER: "header length exceeded",
+    NAME + "".join(f"\r\nX-{number}: y" for number in range(8)): "header count exceeded",
+}
+
+
+@pytest.mark.parametrize(("head", "said"), REFUSED.items(), ids=REFUSED.values())
+def test_a_head_that_can_be_understood_in_two_ways_or_none_is_refused_by_name(
+    head: str, said: str
+) -> None:
+    with pytest.raises(Malformed) as refused:
         parsed(io.BytesIO(one_part(head)).read)
+
+    assert said in refused.value.detail
+    assert "to" not in refused.value.detail.split()  # nothing of what was sent
 
 
 @pytest.mark.parametrize(
@@ -150,7 +172,9 @@ def test_a_head_that_does_not_say_what_it_is_is_refused(head: str) -> None:
             'Content-Disposition: form-data; name="file"\r\nContent-Type: text/plain; charset=utf-8',
             False,
         ),
-        ('Content-Disposition: form-data; name="file";\r\n filename="folded.pdf"', True),
+        ('Content-Disposition: form-data; name="file"\r\nContent-Type: Text/Plain', False),
+        ('Content-Disposition: form-data; name="file"\r\nContent-Type: text/plainfoo', True),
+        ('Content-Disposition: form-data; name="file"; filename="a; name=b.pdf"', True),
         ('Content-Disposition: form-data; name="file"; filename="M\u00fcller \\"x\\".pdf"', True),
     ],
 )
@@ -161,7 +185,7 @@ def test_a_file_is_what_has_a_file_name_or_a_type_of_its_own(head: str, is_file:
 
 
 @pytest.mark.parametrize(
-    "boundary", [None, "", "x" * 71, "ends in space ", 'quo"te', "new\nline", "\u00fc"]
+    "boundary", [None, "", "x" * 1025, "ends in space ", 'quo"te', "new\nline", "\u00fc"]
 )
 def test_a_content_type_without_a_boundary_is_refused(boundary: str | None) -> None:
     with pytest.raises(Malformed):
@@ -180,6 +204,16 @@ def test_an_empty_line_before_the_first_boundary_is_forgiven() -> None:
     body = b"\r\n" + one_part('Content-Disposition: form-data; name="to"')
 
     assert parsed(io.BytesIO(body).read) == [(Part("to", is_file=False), b"content")]
+
+
+@pytest.mark.parametrize("sizes", [[1], [17], [multipart.PIECE]])
+@pytest.mark.parametrize("after", ["\r\n", "", "anything\r\n--9f3c\r\nat all"])
+def test_what_follows_the_last_boundary_means_nothing(after: str, sizes: list[int]) -> None:
+    body = one_part('Content-Disposition: form-data; name="to"').removesuffix(b"\r\n")
+
+    assert parsed(Trickle(body + after.encode(), sizes).read) == [
+        (Part("to", is_file=False), b"content")
+    ]
 
 
 def test_no_piece_of_a_large_file_is_larger_than_what_was_read_at_once() -> None:
