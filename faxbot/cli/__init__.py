@@ -102,6 +102,6 @@ def _refusal(error: OSError) -> str:
 
 def _failed(error: FaxbotError) -> int:
     faults = error.errors if isinstance(error, RequestError) else {}
-    details = "".join(f" {field}: {' '.join(sentences)}" for field, sentences in faults.items())
-    click.echo(f"faxbot: {pasteable(error.detail)}{details}", err=True)
+    fields = " ".join(f"{field}: {' '.join(sentences)}" for field, sentences in faults.items())
+    click.echo(f"faxbot: {fields or pasteable(error.detail)}", err=True)
     return 1

@@ -127,7 +127,8 @@ class Connection:
         sentences = [
             f"{field}: {' '.join(texts)}" for field, texts in (problem.get("errors") or {}).items()
         ]
-        text = " ".join([str(problem.get("detail") or problem.get("title")), *sentences])
+        # Where fields have sentences of their own, the detail only names those fields.
+        text = " ".join(sentences) or str(problem.get("detail") or problem.get("title"))
         if reply.status_code in (401, 403):
             text += f" ({self._key_hint})"
         return ServerSaid(text)

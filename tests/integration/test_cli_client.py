@@ -209,7 +209,7 @@ def test_all_options_reach_the_server_and_no_other(
                 detail="Some fields are not valid.",
                 errors={"to": ["Not a number."]},
             ),
-            "faxbot: Some fields are not valid. to: Not a number.",
+            "faxbot: to: Not a number.",
         ),
         (
             problem("forbidden", 403, detail="This key may not do that."),
