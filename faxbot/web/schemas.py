@@ -106,6 +106,16 @@ class Instant(fields.AwareDateTime):
         return at.astimezone(UTC)
 
 
+class Count(fields.Integer):
+    """A whole number in ASCII digits; int() would take 1_0, 1.9 and digits of other scripts."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        written = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value)
+        if not written and type(value) is not int:
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class Tags(fields.Dict):
     """Names and values that a client hangs on a fax, to find it by."""
 
@@ -151,7 +161,7 @@ class FaxRequest(ma.Schema):
     expires_at = Instant(
         metadata=_says("not after this time: then the fax ends as `expired`", _EXAMPLE_TIME)
     )
-    priority = fields.Integer(
+    priority = Count(
         validate=validate.Range(0, 255),
         metadata=_says("0 to 255, higher goes first; 128 when not given", 128),
     )
@@ -178,7 +188,7 @@ class FaxRequest(ma.Schema):
 
 
 class _Page(ma.Schema):
-    limit = fields.Integer(
+    limit = Count(
         load_default=50, validate=validate.Range(1, 100), metadata=_says("faxes per page, 1 to 100")
     )
     cursor = fields.String(
