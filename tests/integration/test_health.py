@@ -41,23 +41,22 @@ def test_all_is_well(fit: Site) -> None:
     assert faults(fit) == {}
 
 
-@pytest.mark.parametrize("how", ["stopped", "frozen", "nonsense"])
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_a_broker_that_does_not_answer_is_said_within_a_second(
     store: Installation, carrier_of_all: SimulatorProcess, ground: Ground, how: str
 ) -> None:
     server = RedisServer(ground)
     server.start()
-    url = "redis://127.0.0.1:port/x" if how == "nonsense" else server.url
-    with open_site(store, carrier_of_all, CELERY_BROKER_URL=url) as site:
+    with open_site(store, carrier_of_all, CELERY_BROKER_URL=server.url) as site:
         if how == "stopped":
             server.kill9()
-        elif how == "frozen":
+        else:
             server.freeze()
         begun = time.monotonic()
         bad = faults(site)
 
         assert set(bad) == {"broker"}
-        assert how == "nonsense" or "CELERY_BROKER_URL" in bad["broker"]
+        assert "CELERY_BROKER_URL" in bad["broker"]
         assert time.monotonic() - begun < 2
     if server.process is not None:
         server.stop()
