@@ -288,7 +288,8 @@ class Config:
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
         8.0,
-        "a due fax nobody claimed is announced again after this",
+        "a due fax nobody claimed is announced again after this, and the longer it waits the more "
+        "seldom, down to every 5 minutes",
         at_least=0.2,
         at_most=_DAY,
     )

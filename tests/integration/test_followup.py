@@ -55,6 +55,19 @@ def test_absence_is_proof_only_twice_and_after_the_settle_time(site: Site) -> No
     assert site.story(job_id) == "QUEUED SUBMITTING UNCERTAIN RECONCILED SUBMITTING SENT"
 
 
+def test_a_look_up_that_finds_nothing_counts_only_after_the_settle_time(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_SETTLE_SECONDS="299") as site:
+        job_id = site.sent("0500")
+        absences = []
+        for wait in (0, 60, 240):
+            site.after(wait)
+            absences.append(site.attempt(job_id).absences)
+
+    assert absences == [0, 0, 1]
+
+
 def test_look_ups_come_at_once_then_at_1_5_and_15_minutes_then_hourly(
     store: Installation, carrier_of_all: SimulatorProcess
 ) -> None:
