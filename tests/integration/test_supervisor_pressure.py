@@ -21,7 +21,7 @@ import os, sys
 from faxbot.supervisor.console import Console
 from faxbot.supervisor.processes import ChildFailed, Processes, Role, Stopped, Timing
 
-timing = Timing(first_delay=0.05, steady=0.05, ask_every=0.01, tries=3)
+timing = Timing(first_delay=0.05, steady=float(sys.argv[2]), ask_every=0.01, tries=3)
 def role(code):
     return Role("one", [sys.executable, "-c", code], dict(os.environ), grace=1)
 try:
@@ -42,12 +42,15 @@ SLEEPER = "import time; time.sleep(600)"
 
 
 @contextmanager
-def family(ground: Ground, child: str, says: int) -> Iterator[tuple[Path, psutil.Popen]]:
-    """A supervisor of one child, saying what it says into the descriptor `says`, and the folder it works in."""
+def family(
+    ground: Ground, child: str, says: int, *, steady: float = 0.05
+) -> Iterator[tuple[Path, psutil.Popen]]:
+    """A supervisor of one child, which has come up after `steady` seconds, saying what it says into the descriptor
+    `says`; and the folder it works in."""
     folder = ground.new_folder("pressure")
     env = {name: ENVIRONMENT[name] for name in ("PATH", "HOME") if name in ENVIRONMENT}
     supervisor = psutil.Popen(
-        [sys.executable, "-P", "-c", SCRIPT, child],
+        [sys.executable, "-P", "-c", SCRIPT, child, str(steady)],
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -87,7 +90,7 @@ def test_what_it_could_not_say_to_the_end_keeps_it_from_nothing(ground: Ground) 
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.write(writing, b"x" * 4096)
-    with family(ground, "raise SystemExit(7)", writing) as (folder, supervisor):
+    with family(ground, "raise SystemExit(7)", writing, steady=60) as (folder, supervisor):
         eventually((folder / "failed").exists)
 
         supervisor.send_signal(signal.SIGTERM)
