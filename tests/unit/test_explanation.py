@@ -71,7 +71,7 @@ TOLD = [
     (
         Status.HELD,
         {"reason": "account_refused", "next_at": NOW + timedelta(minutes=10)},
-        f"On hold: {HOLD_REASONS['account_refused']}. Next try in 10 min, at 12:10:00 UTC.",
+        f"On hold: {HOLD_REASONS['account_refused']}; looked at again in 10 min, at 12:10:00 UTC.",
     ),
     (
         Status.HELD,
