@@ -26,8 +26,10 @@ SECURITY_HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Content-Security-Policy", _POLICY),
 )
-# Longer than any telephone number, so that none gets into a log this way.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+# It is logged: a UUID or a longer hexadecimal number, with a letter in it, is neither a name nor a telephone number.
+_REQUEST_ID = re.compile(
+    r"(?=.*[a-f])([0-9a-f]{16,64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE
+)
 
 
 class Application(Flask):

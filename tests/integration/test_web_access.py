@@ -133,17 +133,21 @@ def test_every_answer_is_guarded_against_curious_browsers(client: FlaskClient, p
     )
 
 
-def test_a_request_id_is_given_and_a_sane_one_is_kept(client: FlaskClient) -> None:
+@pytest.mark.parametrize("kept", ["0193f2c4-a1b2-7c3d-8e4f-5a6b7c8d9e0f", "4BF92F3577B34DA6"])
+def test_a_request_id_is_given_and_a_sane_one_is_kept(client: FlaskClient, kept: str) -> None:
     given_ids = [client.get("/health").headers["X-Request-Id"] for _ in range(2)]
-    kept = "0193f2c4-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
 
     assert given_ids[0] != given_ids[1]
     assert client.get("/health", headers={"X-Request-Id": kept}).headers["X-Request-Id"] == kept
 
 
 @pytest.mark.parametrize(
-    "foreign", ["+15550100000", "15550100000", "short", "x" * 65, "Jane Doe was here again"]
-)
+    "foreign",
+    [
+        "+15550100000", "15550100000", "0000015550100000", "a1b2c3d4", "a1" * 33, "Jane Doe was here again",
+        "Wolfgang-Amadeus-Mozart", "deadbeef-dead-beef",
+    ],
+)  # fmt: skip
 def test_a_request_id_that_could_be_a_number_or_a_name_is_replaced(
     client: FlaskClient, foreign: str
 ) -> None:
