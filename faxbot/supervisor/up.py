@@ -224,7 +224,7 @@ def _only_one(config: Config) -> Iterator[int]:
             holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
             if _alive(holder) or time.monotonic() > until:
                 raise ConfigError(
-                    f"another `faxbot up` (process {holder or 'unknown'}) works in {config.data_dir}: "
+                    f"another faxbot up (process {holder or 'unknown'}) works in {config.data_dir}: "
                     "stop it, or set FAX_DATA_DIR to another folder"
                 )
             time.sleep(0.05)
