@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from functools import partial
 from types import TracebackType
 
 from flask import Flask, Response, g, request
@@ -12,7 +11,7 @@ from flask import Flask, Response, g, request
 from faxbot import spool
 from faxbot.errors import FaxbotError
 from faxbot.runtime import Runtime
-from faxbot.web import api, auth, bodies, callbacks, docs, faxes, health
+from faxbot.web import api, auth, callbacks, docs, faxes, health, patience
 
 BLUEPRINTS = (faxes.blueprint, callbacks.blueprint, health.blueprint)
 JSON_BYTES = 64 * 1024
@@ -67,9 +66,9 @@ def create_app(runtime: Runtime) -> Flask:
 def _begin() -> None:
     given = request.environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-    if bodies.has_body(request.environ):
-        bodies.limit_stall(request.environ)
     auth.authorize()
+    if "actor" in g:
+        patience.trust(request.environ)
 
 
 def _finish(response: Response) -> Response:
@@ -79,6 +78,4 @@ def _finish(response: Response) -> Response:
         headers[name] = value
     if "Cache-Control" not in headers:
         headers["Cache-Control"] = "no-store"
-    if response.status_code >= 400 and bodies.has_body(request.environ):
-        response.call_on_close(partial(bodies.drain, request.environ))
     return response

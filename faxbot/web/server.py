@@ -14,20 +14,27 @@ import socket
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import wsgi
-from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.http.errors import (
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 
 from faxbot import lifeline, wiring
 from faxbot.config import Config
+from faxbot.errors import ConfigError
 from faxbot.tasks.app import quick_bell
 from faxbot.web import problems
-from faxbot.web.app import create_app
+from faxbot.web.app import SECURITY_HEADERS, create_app
+from faxbot.web.patience import PatientWorker
 
 GRACEFUL_SECONDS = 20
 """How long a request under way may take when the server stops."""
@@ -36,18 +43,49 @@ _WEDGED_SECONDS = 60
 """A worker whose main loop stood still for so long is replaced."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the workers' heartbeats are files; here they cost no disk write
 
+_NOT_STARTED = (3, 4)
+"""What gunicorn ends with when a worker does not start."""
+_UNREADABLE = ("400 Bad Request", problems.REFUSED[400], problems.UNREADABLE)
+_REFUSALS: dict[type[BaseException], tuple[str, problems.Problem, str]] = {
+    LimitRequestLine: (
+        "414 URI Too Long",
+        replace(problems.REQUEST_TOO_LARGE, status=414),
+        "The request's address is too long.",
+    ),
+    LimitRequestHeaders: (
+        "431 Request Header Fields Too Large",
+        replace(problems.REQUEST_TOO_LARGE, status=431),
+        "The request's headers are too long or too many.",
+    ),
+    UnsupportedTransferCoding: (
+        "400 Bad Request",
+        problems.REFUSED[400],
+        "The Transfer-Encoding can be nothing but chunked.",
+    ),
+}
+"""Status line, problem and detail of what gunicorn refuses by itself; _UNREADABLE is all the rest."""
+
 log = logging.getLogger(__name__)
 
 
 def serve(config: Config, listener: socket.socket) -> None:
-    """Serve on `listener` until SIGTERM; requests under way are finished. Ends the process (SystemExit)."""
+    """Serve on `listener` until SIGTERM; requests under way are finished. Ends the process (SystemExit).
+
+    Raises ConfigError for a setting that no worker could start with, and when the workers do not start.
+    """
     config.warn_of_strangers()
+    wiring.build(config).close()  # a wrong setting shows here, in one line, and not in each worker
     lifeline.forks_die_with_me()
     wsgi.Response = _Response
     # What exists now is shared with the workers; a collector that touched it would copy page after page.
     gc.collect()
     gc.freeze()
-    _Server(config, listener).run()
+    try:
+        _Server(config, listener).run()
+    except SystemExit as end:
+        if end.code in _NOT_STARTED:
+            raise ConfigError("the web workers do not start: the log says why") from None
+        raise
 
 
 class _Server(BaseApplication):
@@ -96,7 +134,7 @@ class _Logger(glogging.Logger):
         self.error_log.propagate = True
 
 
-class _Worker(ThreadWorker):
+class _Worker(PatientWorker):
     def handle_error(
         self,
         req: object,  # noqa: ARG002 - gunicorn's signature
@@ -106,20 +144,24 @@ class _Worker(ThreadWorker):
     ) -> None:
         """What never reached the application, e.g. a request that is not HTTP: our one error body, and nothing of the
         request in the log (gunicorn's own method writes its first line or address)."""
-        malformed = isinstance(exc, ParseException)
         request_id = uuid.uuid4().hex
-        if not malformed:
+        if isinstance(exc, ParseException):
+            status, problem, detail = _REFUSALS.get(type(exc), _UNREADABLE)
+        else:
+            status, problem, detail = "500 Internal Server Error", problems.INTERNAL, None
             log.error(
                 "request failed", extra={"exception": type(exc).__name__, "request_id": request_id}
             )
-        problem = problems.of_status(400 if malformed else 500)
-        body = problems.body(problem, request_id, detail=problems.UNREADABLE if malformed else None)
-        head = (
-            f"HTTP/1.1 {problem.status} {'Bad Request' if malformed else 'Internal Server Error'}\r\n"
-            f"Content-Type: {problems.MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        body = problems.body(problem, request_id, detail=detail)
+        headers = (
+            *(("Content-Type", problems.MEDIA_TYPE), ("Content-Length", len(body))),
+            *(("X-Request-Id", request_id), ("Cache-Control", "no-store")),
+            *SECURITY_HEADERS,
+            ("Connection", "close"),
         )
+        lines = (f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers), "", "")
         with suppress(OSError):
-            client.sendall(head.encode() + body)
+            client.sendall("\r\n".join(lines).encode() + body)
 
 
 class _Response(wsgi.Response):

@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from faxbot.config import Config
 from faxbot.errors import DocumentTooLarge, InvalidFields, Malformed, MediaTypeRefused
 from faxbot.spool import SpoolFile
-from faxbot.web import bodies, multipart, schemas
+from faxbot.web import multipart, patience, schemas
 from faxbot.web.multipart import Part
 
 FIELDS = ("to", "file", "send_at", "expires_at", "priority", "resolution", "header", "provider_id")
@@ -76,7 +76,7 @@ def _reader(request: Request) -> Callable[[int], bytes]:
     def read(size: int) -> bytes:
         try:
             return stream.read(size)
-        except bodies.BROKEN as error:
+        except patience.BROKEN as error:
             raise Malformed("The body ended too early or is framed wrongly.") from error
 
     return read

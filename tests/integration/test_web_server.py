@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from http.client import parse_headers
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 import requests
 
 from tests.ground import eventually
-from tests.installation import Service, Stores
+from tests.installation import FAXBOT, Service, Stores
 from tests.integration.web import NUMBER, TEXT
 
 MEGABYTE = 1024 * 1024
@@ -175,6 +178,95 @@ def test_a_missing_body_is_malformed(service: Service) -> None:
         connection.begin("Content-Length: 0")
 
         assert connection.answer()[0] == 400
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_body_packed_in_another_way_than_in_chunks_is_refused(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.begin("Transfer-Encoding: gzip, chunked")
+        connection.chunk(HEAD + TEXT + TAIL)
+
+        status, problem = connection.answer()
+
+    assert (status, problem["type"]) == (400, "/docs#malformed")
+    assert "Transfer-Encoding" in problem["detail"]
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+def test_only_who_has_a_key_is_asked_to_send_the_body(service: Service, key: str | None) -> None:
+    body = HEAD + TEXT + TAIL
+    with Connection(service, key=key) as connection:
+        connection.begin(f"Content-Length: {len(body)}", "Expect: 100-continue")
+        if key is None:
+            assert connection.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.socket.sendall(body)
+
+        assert connection.answer()[0] == (202 if key is None else 401)
+
+
+LONG = b"x" * 9000
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"nonsense\r\n\r\n", 400, "malformed"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400, "malformed"),
+        (b"GET /fax HTTP/1.1\r\nHost x\r\n\r\n", 400, "malformed"),
+        (b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "request-too-large"),
+        (b"GET / HTTP/1.1\r\nX: " + LONG + b"\r\n\r\n", 431, "request-too-large"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 9000, 431, "request-too-large"),
+    ],
+)
+def test_what_is_no_request_has_the_one_error_body_too(
+    service: Service, request_: bytes, status: int, code: str
+) -> None:
+    with Connection(service) as connection:
+        connection.socket.sendall(request_)
+        reader = connection.socket.makefile("rb")
+        head = reader.readline()
+        headers = parse_headers(reader)
+        problem = json.loads(reader.read())  # and the connection is closed
+
+    assert int(head.split()[1]) == problem["status"] == status
+    assert problem["type"] == f"/docs#{code}"
+    assert problem["detail"] != problem["title"]
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers["X-Request-Id"] == problem["request_id"]
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_requests_in_one_go_are_answered_in_their_order(service: Service) -> None:
+    many = b"".join(
+        f"GET /fax/{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(9)
+    )
+    with Connection(service) as connection:
+        connection.socket.sendall(many + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader = connection.socket.makefile("rb")
+        statuses = []
+        for _ in range(10):
+            statuses.append(int(reader.readline().split()[1]))
+            reader.read(int(parse_headers(reader)["Content-Length"]))
+
+    assert statuses == [401] * 9 + [200]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "mysql://faxbot@localhost/faxbot"])
+def test_a_bad_database_address_is_one_line_before_anything_is_served(
+    stores: Stores, address: str
+) -> None:
+    done = subprocess.run(
+        [FAXBOT, "web"],
+        env={**stores.embedded().env, "DATABASE_URL": address, "FAXBOT_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == 1
+    assert re.fullmatch(r"faxbot: DATABASE_URL .*\n", done.stderr), done.stderr
 
 
 @pytest.mark.usefixtures("unchanged")

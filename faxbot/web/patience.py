@@ -1,0 +1,299 @@
+"""What a connection may cost: no thread while a head is coming in, and a bounded wait while a body is.
+
+A thread of gunicorn waits for whatever a client sends, as long as it goes on sending: a few sockets with a byte a
+second each would be the end of the service. Here gunicorn's main loop, which waits for all connections at once,
+collects the heads, sends what a client is slow to take, and reads away what nobody wants. A thread gets a request with
+a whole head and waits for nothing but its body, within an allowance of time. One thread is kept for requests without a
+body: /health answers whatever uploads do.
+"""
+
+from __future__ import annotations
+
+import io
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import LimitRequestHeaders, ParseException, UnsupportedTransferCoding
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
+
+
+class Allowance(NamedTuple):
+    """How long a body may let us wait: `seconds` altogether; what arrives earns more, `rate` bytes a second."""
+
+    seconds: float
+    rate: float
+
+
+STRANGER = Allowance(10, 64 * 1024)
+"""For a request that has shown no key: a carrier's callback, from one computing centre to another."""
+KNOWN = Allowance(30, 8 * 1024)
+"""For a request with a good key. A slow DSL line sends 12 KB a second (128 kbit/s): 20 MB take half an hour."""
+_NOTHING = Allowance(0, 1)
+HEAD_SECONDS = 10.0
+"""A connection has so long to send a request's whole head."""
+HEAD_BYTES = 32 * 1024
+ANSWER_SECONDS = 30.0
+"""A client has so long to take an answer."""
+LINGER_SECONDS = 30.0
+"""A client that sends first and reads later must not lose its answer (RFC 9112 section 9.6): what comes behind a
+refusal is read away for so long."""
+BROKEN = (OSError, ParseException)
+"""What reading a body raises when its client is gone, too slow or frames it wrongly; NoMoreData is an OSError."""
+_PIECE = 64 * 1024
+
+
+def trust(environ: Mapping[str, Any]) -> None:
+    """Let a client who showed a good key take longer with its body."""
+    allow = getattr(environ["wsgi.input"], "allow", None)  # the test client's body has none
+    if allow is not None:
+        allow(KNOWN)
+
+
+class Reader(SocketUnreader):
+    """What a connection sends. take_in() collects a head and never waits; a body is waited for within allow()."""
+
+    ended = False
+    has_body = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._allowance: Allowance | None = None
+        self._left = 0.0
+
+    def take_in(self) -> bool:
+        """Whether the head is whole, or longer than heads may be, with what has arrived by now."""
+        self._allowance = None
+        if self._is_whole():
+            return True
+        if not self.ended:
+            try:
+                data = self.sock.recv(_PIECE)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
+            self.ended = not data
+            self.buf.seek(0, io.SEEK_END)
+            self.buf.write(data)
+        return self._is_whole()
+
+    def _is_whole(self) -> bool:
+        data = self.buf.getvalue()
+        end = data.find(b"\r\n\r\n")
+        if end < 0:  # with line ends that are none gunicorn refuses it
+            return b"\n\n" in data or len(data) > HEAD_BYTES
+        head = data[:end].lower()
+        self.has_body = b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head
+        return True
+
+    def allow(self, allowance: Allowance) -> None:
+        """Begin to wait for a body."""
+        self._allowance, self._left = allowance, allowance.seconds
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """One read from the socket, for gunicorn's parsers; raises OSError when the allowance is used up."""
+        if self._allowance is None:
+            raise LimitRequestHeaders("no end of the head")
+        self.sock.settimeout(max(self._left, 0))
+        began = time.monotonic()
+        try:
+            data: bytes = super().chunk(size_hint)
+        finally:
+            self._left -= time.monotonic() - began
+            self.sock.setblocking(True)
+        earned = self._left + len(data) / self._allowance.rate
+        self._left = min(earned, self._allowance.seconds)
+        return data
+
+
+class Sender(socket.socket):
+    """A connection whose sendall() keeps for flush() what cannot be sent at once."""
+
+    unsent = b""
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:  # noqa: ARG002 - socket's signature
+        self.unsent += data
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what can be sent without waiting; whether that was all. Raises OSError."""
+        with suppress(BlockingIOError):
+            self.unsent = self.unsent[self.send(self.unsent, socket.MSG_DONTWAIT) :]
+        return not self.unsent
+
+
+class Invited:
+    """A body that its client sends when it is asked to (Expect: 100-continue): the first read asks."""
+
+    def __init__(self, reader: Any, sock: socket.socket) -> None:
+        self._reader, self._sock = reader, sock
+        self.is_asked = False
+
+    def read(self, size: int) -> bytes:
+        if not self.is_asked:
+            self.is_asked = True
+            self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data: bytes = self._reader.read(size)
+        return data
+
+
+class PatientWorker(ThreadWorker):
+    """gunicorn's threaded worker; the methods are its own, called from its main loop or, where it says so, a thread."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._room = max(1, self.cfg.threads - 1)
+        self._queued: deque[Any] = deque()
+        self._sending: deque[Any] = deque()
+        self._lingering: deque[Any] = deque()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Something may have arrived: a whole head goes to a thread, for the rest of one the main loop waits."""
+        if not conn.initialized:
+            raw = conn.sock
+            conn.sock = Sender(raw.family, raw.type, raw.proto, fileno=raw.detach())
+            conn.init()
+            conn.parser.unreader = Reader(conn.sock)
+            conn.sock.setblocking(False)
+        reader: Reader = conn.parser.unreader
+        if reader.take_in():
+            self._start(conn)
+        elif reader.ended:
+            self.nr_conns -= 1
+            conn.close()
+        else:
+            conn.timeout = self._in(HEAD_SECONDS)
+            self._await(conn, self.pending_conns, self.on_pending_socket_readable)
+
+    def on_pending_socket_readable(self, conn: Any, client: socket.socket) -> None:
+        if conn.parser.unreader.take_in() or conn.parser.unreader.ended:
+            super().on_pending_socket_readable(conn, client)
+
+    def _start(self, conn: Any) -> None:
+        conn.has_body = conn.parser.unreader.has_body
+        if conn.has_body and not self._room:
+            self._queued.append(conn)
+            return
+        self._room -= conn.has_body
+        super().enqueue_req(conn)
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """A thread is done: the next one may use it, and the connection is served on."""
+        self._room += conn.has_body
+        if self._queued and self._room:
+            self._start(self._queued.popleft())
+        if conn.sock.unsent and conn.sock.fileno() >= 0:
+            conn.sock.setblocking(False)
+            conn.timeout = time.monotonic() + ANSWER_SECONDS
+            self._await(conn, self._sending, partial(self._send, fs), selectors.EVENT_WRITE)
+        else:
+            self._go_on(conn, fs)
+
+    def _send(self, fs: Future[Any], conn: Any, client: Sender) -> None:
+        try:
+            if not client.flush():
+                return
+        except OSError:
+            self._end(conn, self._sending)
+            return
+        self._sending.remove(conn)
+        self.poller.unregister(client)
+        self._go_on(conn, fs)
+
+    def _go_on(self, conn: Any, fs: Future[Any]) -> None:
+        """After the answer: gunicorn keeps the connection, or it is closed."""
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._linger(conn)
+
+    def _linger(self, conn: Any) -> None:
+        """Say that nothing more comes, and read away what still does; gunicorn would stop its main loop for it."""
+        conn.timeout = self._in(LINGER_SECONDS)
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+            self._await(conn, self._lingering, self._discard)
+        except OSError:
+            self.nr_conns -= 1
+            conn.close()
+
+    def _discard(self, conn: Any, client: socket.socket) -> None:
+        try:
+            if client.recv(_PIECE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._end(conn, self._lingering)
+
+    def _in(self, seconds: float) -> float:
+        """When so long is over; a worker that stops has less time."""
+        return time.monotonic() + (seconds if self.alive else STOP_KEEPALIVE_LINGER)
+
+    def _await(
+        self,
+        conn: Any,
+        among: deque[Any],
+        ready: Callable[[Any, Any], None],
+        event: int = selectors.EVENT_READ,
+    ) -> None:
+        """Have the main loop call `ready` when the connection is, or close it after its timeout."""
+        self.poller.register(conn.sock, event, partial(ready, conn))
+        among.append(conn)
+
+    def _end(self, conn: Any, among: deque[Any]) -> None:
+        among.remove(conn)
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        """Each second or more often: close what took too long."""
+        super().murder_pending()
+        for among in (self._sending, self._lingering):
+            while among and among[0].timeout < time.monotonic():
+                self._end(among[0], among)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """At the worker's end nobody without a request under way is waited for."""
+        super()._cap_keepalive(deadline)
+        for conn in (*self.pending_conns, *self._lingering):
+            conn.timeout = min(conn.timeout, deadline)
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """In a thread. Raises UnsupportedTransferCoding for a body that is packed in another way than in chunks."""
+        body = req.body
+        if isinstance(body.reader, ChunkedReader) and any(
+            name == "TRANSFER-ENCODING" and value.lower() != "chunked"
+            for name, value in req.headers
+        ):
+            raise UnsupportedTransferCoding("only chunked")
+        body.allow = conn.parser.unreader.allow
+        body.allow(STRANGER)
+        if req._expected_100_continue:  # noqa: SLF001 - else gunicorn asks for the body before anybody is known
+            req._expected_100_continue = False  # noqa: SLF001
+            body.reader = Invited(body.reader, conn.sock)
+        return bool(super().handle_request(req, conn))
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """In a thread: whether the connection can be used again. Of a body that nobody read, what has arrived is
+        taken away; for the rest nobody waits."""
+        body = conn.parser.mesg.body
+        if not keepalive or (isinstance(body.reader, Invited) and not body.reader.is_asked):
+            return False
+        body.allow(_NOTHING)
+        try:
+            return bool(conn.parser.finish_body(max_bytes=_PIECE))
+        except BROKEN:
+            return False

@@ -1,0 +1,160 @@
+"""A server with four threads, and clients that take their time: hostile ones stop nobody, honest slow ones arrive."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import count
+
+import pytest
+
+from faxbot.web import patience
+from tests.ground import eventually
+from tests.installation import Service, Stores
+from tests.integration.web import NUMBER, TEXT
+
+EACH = 12
+"""Connections of each kind: three times the server's threads."""
+CALLBACK = b"POST /callbacks/simulator HTTP/1.1\r\nHost: x\r\n"
+FORM = b"POST /fax/send HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+GET = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n"
+ROADS = {
+    "says nothing": (b"", b""),
+    "drips its head": (b"GET /health HTTP/1.1\r\nX: ", b"a"),
+    "stops in its head": (b"GET /health HTTP/1.1\r\nX: ", b""),
+    "has a head without end": (GET + b"X: a\r\n" * 3000, b"X: a\r\n" * 3000),
+    "drips a callback": (CALLBACK + b"Content-Length: 20000000\r\n\r\n", b"a"),
+    "stops in a callback": (CALLBACK + b"Content-Length: 20000000\r\n\r\n", b""),
+    "drips a callback in chunks": (
+        CALLBACK + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"1\r\na\r\n",
+    ),
+    "drips a form without a key": (FORM + b"Content-Length: 5000000\r\n\r\n", b"a"),
+    "drips a body nobody asked for": (GET + b"Content-Length: 5000000\r\n\r\n", b"a"),
+    "does not close": (GET + b"Connection: close\r\n\r\n", b""),
+    "reads no answer": ((GET + b"\r\n") * 200, b""),
+}
+
+
+@pytest.fixture(scope="module")
+def service(stores: Stores) -> Iterator[Service]:
+    service = Service(
+        stores.embedded(),
+        "up",
+        FAXBOT_WEB_WORKERS="1",
+        FAXBOT_WEB_THREADS="4",
+        FAX_DISABLED="true",
+    )
+    service.start()
+    yield service
+    service.stop()
+
+
+def connect(service: Service) -> socket.socket:
+    """A connection whose client side keeps next to nothing of an answer."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    connection.connect(("127.0.0.1", service.port))
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed it; reads what it said until then."""
+    with suppress(BlockingIOError):
+        try:
+            while connection.recv(65536, socket.MSG_DONTWAIT):
+                pass
+        except ConnectionError:
+            pass
+        return True
+    return False
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_health_answers_while_clients_hold_their_connections(service: Service, road: str) -> None:
+    first, drip = ROADS[road]
+    web = {process.pid for process in service.tree()}
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(service)) for _ in range(EACH)]
+        for connection in connections:
+            with suppress(OSError):
+                connection.send(first, socket.MSG_DONTWAIT)
+        slowest = 0.0
+        for _ in range(10):
+            for connection in connections:
+                with suppress(OSError):
+                    connection.send(drip, socket.MSG_DONTWAIT)
+            began = time.monotonic()
+            assert service.request("GET", "/health").status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+            select.select([], [], [], 0.1)
+
+    assert slowest < 2
+    assert {process.pid for process in service.tree()} == web
+
+
+def test_who_is_too_slow_is_not_served(service: Service) -> None:
+    """All roads at once: every connection is closed by the server, and a fax is taken then."""
+    with ExitStack() as stack:
+        roads = [road for name, road in ROADS.items() if name != "reads no answer"]
+        connections = {stack.enter_context(connect(service)): drip for _, drip in roads}
+        for connection, (first, _) in zip(connections, roads, strict=True):
+            connection.sendall(first)
+
+        def all_closed() -> bool:
+            for connection in [one for one in connections if is_closed(one)]:
+                del connections[connection]
+            for connection, drip in connections.items():
+                with suppress(OSError):
+                    connection.send(drip, socket.MSG_DONTWAIT)
+            return not connections
+
+        eventually(
+            all_closed, patience.LINGER_SECONDS + 3 * patience.STRANGER.seconds + 10, every=1.0
+        )
+    answer = service.request("POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT})
+
+    assert answer.status_code == 202
+
+
+def test_a_slow_upload_with_a_key_arrives(service: Service) -> None:
+    """The head in pieces, then 16 kB a second, while others drip."""
+    body = (
+        (
+            f'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n{NUMBER}\r\n'
+            '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        ).encode()
+        + b"word " * 10_000
+        + b"\r\n--b--\r\n"
+    )
+    head = FORM + f"X-API-Key: {service.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    data = head + body
+    with connect(service) as connection:
+        for start in count(0, 1600):
+            if start >= len(data):
+                break
+            step = 20 if start < len(head) else 1600
+            for piece in range(start, start + 1600, step):
+                connection.sendall(data[piece : min(piece + step, start + 1600)])
+            select.select([], [], [], 0.1)
+        connection.settimeout(20)
+
+        assert connection.recv(12) == b"HTTP/1.1 202"
+
+
+def test_a_stop_waits_for_nobody_who_is_silent(stores: Stores) -> None:
+    service = Service(stores.embedded(), "up", FAXBOT_WEB_WORKERS="1", FAX_DISABLED="true").start()
+    with ExitStack() as stack:
+        for first in (
+            *(b"", GET, GET + b"\r\n", GET + b"Connection: close\r\n\r\n"),
+            FORM + b"Content-Length: 5000000\r\n\r\n",
+        ):
+            stack.enter_context(connect(service)).sendall(first)
+        assert service.request("GET", "/health").status_code == 200
+        began = time.monotonic()
+        service.stop()
+
+        assert time.monotonic() - began < 10  # a request under way would have twenty seconds
