@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -104,3 +106,27 @@ def test_bytes_that_are_no_text_are_misuse(
     ended = run(embedded, "send", letter, *to, "--url", NOBODY, option, value)
 
     assert misuse(ended) == f"Error: Invalid value for {option}: it is no UTF-8 text"
+
+
+def test_a_file_whose_name_is_no_text_is_sent_all_the_same(embedded: Installation) -> None:
+    letter = embedded.folder / f"{BYTES}.txt"
+    letter.write_text("Dear Sir")
+    asked: list[bytes] = []
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            while b"Dear Sir" not in b"".join(asked):
+                asked.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        answering = Thread(target=answer, args=(server,))
+        answering.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        ended = run(embedded, "send", letter, "--to", "+15550100000", "--url", url)
+        answering.join(10)
+
+    assert "the server answered 404" in ended.err
+    assert b'filename="a?.txt"' in b"".join(asked)
