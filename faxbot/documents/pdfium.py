@@ -296,8 +296,8 @@ def _decodable(picture: int, page: int, across: int, down: int) -> bool:
         return whole.flate(_data("FPDFImageObj_GetImageDataRaw", picture), down)
     if last == b"JPXDecode":
         return True  # PDFium has decoded it to tell its bits
-    # What is left cannot be shorter than one bit for each pixel.
-    return _pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0) >= (across + 7) // 8 * down
+    length = _pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0)
+    return whole.rows(length, across, down, metadata.bits)
 
 
 def _filters(picture: int) -> list[bytes]:

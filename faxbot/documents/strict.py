@@ -39,13 +39,11 @@ def _reduced(data: bytes) -> bytes | None:
 
 def group4(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int) -> bool:
     """Whether the Group 4 data of a picture, most significant bit first, makes all its rows
-    without an error. No code has sixteen zeros in a row; libtiff takes them for the end.
+    without an error; what comes after them does not matter.
 
     libtiff neither says how many rows it found nor fails for want of them: so each strip gets
     another end, at which it complains if it ever comes there.
     """
-    if any(b"\0\0" in strip.rstrip(b"\0") for strip in strips):
-        return False
     return _decodes([_with_trap(strip) for strip in strips], columns, rows, rows_per_strip)
 
 
@@ -61,7 +59,9 @@ def cut_group4(data: bytes, columns: int, rows: int) -> bool:
 
 
 def _with_trap(strip: bytes) -> bytes:
-    """The strip with extension codes where its last row ends."""
+    """The strip with extension codes where its last row ends, or the first sixteen zeros are: no
+    code has so many, and libtiff takes them for an end."""
+    strip = strip.partition(b"\0\0")[0]
     tail, bits = int.from_bytes(strip[-8:], "big"), 8 * min(8, len(strip))
     for shift in range(bits - BLOCK_BITS + 1):
         if tail >> shift & (1 << BLOCK_BITS) - 1 == END_OF_BLOCK:

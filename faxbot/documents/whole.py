@@ -22,6 +22,9 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
+# Bits of a pixel in the file by those it has once decoded, and for three and more colours.
+BITS, MORE_BITS = {1: (1,), 8: range(2, 9)}, range(10, 65, 2)
+SLACK = 2  # bytes
 PAGE_INFORMATION, UNKNOWN_LENGTH = 48, 0xFFFFFFFF  # ITU-T T.88, 7.3 and 7.2.7
 
 
@@ -50,6 +53,19 @@ def flate(data: bytes, rows: int) -> bool:
         return True
     ended = reader.eof or data.rstrip(b"\r\n").endswith(SYNCHRONISED)
     return ended and total > 0 and total % rows == 0
+
+
+def rows(length: int, across: int, down: int, bits: int) -> bool:
+    """Whether unpacked data of that many bytes makes `down` rows of `across` pixels, or more.
+
+    `bits` are those of a pixel once decoded: 1, 8 or more. How many it has in the file is not
+    known, so the rows must come out even, give or take a line end.
+    """
+    for each in BITS.get(bits, MORE_BITS):
+        row = (across * each + 7) // 8
+        if length + SLACK >= row * down and (length + SLACK) % row <= 2 * SLACK:
+            return True
+    return False
 
 
 def png(path: str) -> bool:

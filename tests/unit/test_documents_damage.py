@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import struct
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen.canvas import Canvas
 
 from faxbot.documents import Checker, Limits, Renderer, strict, tiff, whole
 from faxbot.errors import DocumentTooLarge, DocumentUnreadable
@@ -80,6 +83,8 @@ FLUSHED = zlib.compressobj()
 SYNCHRONISED = FLUSHED.compress(page().tobytes()) + FLUSHED.flush(zlib.Z_SYNC_FLUSH)
 
 GREY = b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter "
+COLOURS = b"/ColorSpace /DeviceRGB /BitsPerComponent 8 /Filter "
+INKS = b"/ColorSpace /DeviceCMYK /BitsPerComponent 8 /Filter "
 LINES = b"/ColorSpace /DeviceGray /BitsPerComponent 1 /Filter "
 FAX = LINES + b"/CCITTFaxDecode /DecodeParms << /K -1 /Columns 1200 /Rows 1600 /BlackIs1 true >>"
 
@@ -104,8 +109,15 @@ WHOLE = {
     "zlib of lines": (zlib.compress(page("1").tobytes()), LINES + b"/FlateDecode"),
     "group 4": (STRIP, FAX),
     "group 4 without its end": (STRIP[:-3], FAX),
+    "group 4 with zeros behind it": (STRIP + bytes(9), FAX),
+    "group 4 with other things behind it": (STRIP + bytes(range(256)) + bytes(9), FAX),
     "jbig2": (JBIG2, LINES + b"/JBIG2Decode"),
     "not packed": (page().tobytes(), GREY + b"[]"),
+    "not packed, in colours": (page("RGB").tobytes(), COLOURS + b"[]"),
+    "not packed, in inks": (page("CMYK").tobytes(), INKS + b"[]"),
+    "not packed, with a line end": (page().tobytes() + b"\r\n", GREY + b"[]"),
+    "not packed, with more rows": (page().tobytes() + bytes(12_000), GREY + b"[]"),
+    "text of zlib": (base64.a85encode(FLATE) + b"~>", GREY + b"[/ASCII85Decode /FlateDecode]"),
 }
 DAMAGED = {
     "jpeg with a zeroed head": (bytes(64) + JPEG[64:], GREY + b"/DCTDecode"),
@@ -129,6 +141,12 @@ DAMAGED = {
     "half a jbig2": (hostile.cut(JBIG2, 0.5), LINES + b"/JBIG2Decode"),
     "jbig2 with a zeroed head": (bytes(20) + JBIG2[20:], LINES + b"/JBIG2Decode"),
     "no jbig2": (b"garbage", LINES + b"/JBIG2Decode"),
+    "cut off, not packed": (page().tobytes()[:-5000], GREY + b"[]"),
+    "cut off, not packed, in colours": (page("RGB").tobytes()[:-5000], COLOURS + b"[]"),
+    "half a text of zlib": (
+        base64.a85encode(hostile.cut(FLATE, 0.5)) + b"~>",
+        GREY + b"[/ASCII85Decode /FlateDecode]",
+    ),
     "no lzw": (b"garbage", GREY + b"/LZWDecode"),
     "a code that nobody knows": (b"garbage", GREY + b"/FooDecode"),
 }
@@ -254,6 +272,50 @@ def test_whole_group4_data_is_known_as_whole_and_less_is_not(
     assert strict.group4(strips, columns, rows, each)
     (strip,) = group4(image)
     assert not strict.group4([strip], columns, rows + 1, rows + 1)
+
+
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [
+        (b"/DeviceGray", 1),
+        (b"/DeviceRGB", 3),
+        (b"/DeviceCMYK", 4),
+        (b"[/Lab << /WhitePoint [1 1 1] >>]", 3),
+    ],
+)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("size", [(1, 1), (17, 9), (333, 77), (1000, 31)])
+def test_pictures_of_any_colours_are_long_enough_when_they_are_whole(
+    checker: Checker, tmp_path: Path, space: bytes, values: int, bits: int, size: tuple[int, int]
+) -> None:
+    path, row = tmp_path / "a", (size[0] * values * bits + 7) // 8
+    data = random.Random(1).randbytes(row * size[1])
+    for coded, code in (
+        (data, b"[]"), (zlib.compress(data), b"/FlateDecode"), (data.hex().encode() + b">", b"/ASCIIHexDecode"),
+    ):  # fmt: skip
+        entries = b"/ColorSpace %s /BitsPerComponent %d /Filter %s" % (space, bits, code)
+        path.write_bytes(make.data_pdf(coded, size, entries))
+
+        assert checker.check(path).pages == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "RGBA"])
+def test_pdfs_of_usual_programs_are_whole(checker: Checker, tmp_path: Path, mode: str) -> None:
+    """Pillow leaves the rest of a TIFF behind Group 4 data, and reportlab writes zlib as text."""
+    path, image = tmp_path / "a", make.marked((200, 150), "L").convert("RGB")
+    image = image.quantize(8) if mode == "P" else image.convert(mode)
+    drawn = io.BytesIO()
+    canvas = Canvas(drawn)
+    canvas.drawImage(ImageReader(image), 0, 0, mask="auto")
+    canvas.drawInlineImage(image.convert("RGB"), 0, 200)
+    canvas.save()
+
+    for data in (
+        make.encoded(image if mode != "RGBA" else image.convert("RGB"), "PDF"),
+        drawn.getvalue(),
+    ):
+        path.write_bytes(data)
+        assert checker.check(path).pages == 1
 
 
 @settings(deadline=None)
