@@ -140,10 +140,10 @@ class Database:
         self._write = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
         # Reading needs no transaction: two round trips less on PostgreSQL, no write lock on SQLite.
         # It has connections of its own: switching one to and fro costs more than the SELECT.
-        self._reader = _engine(
+        self.reader = _engine(
             config, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
         )
-        self._read = sessionmaker(self._reader, expire_on_commit=False, autoflush=False)
+        self._read = sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -185,7 +185,7 @@ class Database:
 
     def row(self, statement: sa.Executable, values: dict[str, Any]) -> sa.Row[Any] | None:
         """The first row a statement gives, outside of any transaction; raises DatabaseAway."""
-        with faults(), self._reader.connect() as connection:
+        with faults(), self.reader.connect() as connection:
             return connection.execute(statement, values).first()
 
     def try_lock(self, held: Session | Connection, name: str) -> bool:
@@ -215,12 +215,12 @@ class Database:
     @property
     def held(self) -> int:
         """How many connections somebody works with just now."""
-        pools = [cast(sa.QueuePool, engine.pool) for engine in (self.engine, self._reader)]
+        pools = [cast(sa.QueuePool, engine.pool) for engine in (self.engine, self.reader)]
         return sum(pool.checkedout() for pool in pools)
 
     def close(self) -> None:
         self.engine.dispose()
-        self._reader.dispose()
+        self.reader.dispose()
 
 
 @contextmanager
@@ -234,6 +234,24 @@ def faults() -> Iterator[None]:
         if error.connection_invalidated:
             raise DatabaseAway from error
         raise
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """Says of a column its name and type: SQLAlchemy asks for no more, and the driver's own answer
+    looks both up in registries (measured: an eighth of the time of all statements for a fax)."""
+
+    @property
+    def description(self) -> Any:
+        result = self.pgresult
+        if result is None or not result.nfields:
+            return None
+        return [
+            ((result.fname(column) or b"").decode(), result.ftype(column), *_UNTOLD)
+            for column in range(result.nfields)
+        ]
+
+
+_UNTOLD = (None,) * 5  # PEP 249: a column is described in seven words, five of them optional
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -255,7 +273,12 @@ def _connect(
     _dialect: sa.Dialect, _record: ConnectionPoolEntry, words: Any, options: dict[str, Any]
 ) -> _Connection:
     asked = options.pop("options", "")
-    return _Connection.connect(*words, **options, options=f"{_SERVER_LIMITS} {asked}".strip())
+    return _Connection.connect(
+        *words,
+        **options,
+        cursor_factory=_Cursor,
+        options=f"{_SERVER_LIMITS} {asked}".strip(),
+    )
 
 
 def _engine(config: Config, pool_size: int, *, hurried: bool = True, **options: Any) -> Engine:

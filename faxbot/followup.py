@@ -248,10 +248,23 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
         case "account_refused":
             now = runtime.now()
             rest = breaker.resting(runtime.database, job.account_id, provider_id, now)
-            return rest is not None or now < job.updated_at + breaker.ACCOUNT_REST
+            return rest is not None or now < _own_rest(runtime, session, job)
+        case "fault":
+            return False
         case "document_gone":
             return not _documents_are_there(runtime, session, job)
     return True
+
+
+def _own_rest(runtime: Runtime, session: Session, job: Job) -> datetime:
+    """A fax that was refused itself comes behind those that only waited for the same account: one
+    of them finds out whether it is mended."""
+    if job.attempts == 0:
+        return job.updated_at
+    ended_at = _newest(session, job).ended_at or job.updated_at
+    return (
+        ended_at + breaker.ACCOUNT_REST + 2 * timedelta(seconds=runtime.config.held_check_seconds)
+    )
 
 
 def _loads(runtime: Runtime, provider_id: str) -> bool:
