@@ -119,7 +119,7 @@ def test_nobody_asks_a_carrier_about_a_fax_that_somebody_asks_about(
     assert asked.acquire(timeout=10)
     for _ in range(40):
         site.after(5)
-    assert (len(calls), site.attempt(job_id).looks) == (1, 0)
+        assert (len(calls), site.attempt(job_id).looks) == (1, 0)
 
     site.now += timedelta(seconds=60)  # whoever asked is gone
     second.start()
