@@ -101,9 +101,15 @@ def poll(runtime: Runtime, job_id: str) -> None:
     turn = _take_turn(runtime, job_id, Status.SENT)
     if turn is None:
         return
-    heard = turn.cancel_asked_at is None or _pass_cancel_on(runtime, turn.attempt)
-    name = turn.attempt.external_id or ""
-    update = _ask(runtime, turn.attempt, lambda provider: provider.fetch(name))
+    this = turn.attempt
+    heard = turn.cancel_asked_at is None or _pass_cancel_on(runtime, this)
+
+    def question(provider: TransportPlugin) -> Update:
+        # A callback may have told of it by our tag alone.
+        known = this.external_id
+        return provider.look_up(this.tag) if known is None else provider.fetch(known)
+
+    update = _ask(runtime, this, question)
     with runtime.database.transaction() as session:
         entry = _entry(runtime, session, turn, "poll")
         if entry is None:
@@ -186,8 +192,11 @@ def _ask(
 def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
     """Whether the carrier has heard of the wish, or never will; a refusal is its answer to it."""
     try:
-        if this.external_id and runtime.plugins.manifest(this.provider_id).has("cancel"):
-            runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
+        if not runtime.plugins.manifest(this.provider_id).has("cancel"):
+            return True
+        if this.external_id is None:
+            return False
+        runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
     except Exception as error:  # noqa: BLE001 - the wish is kept; the carrier's word ends it
         _log_failure("cancel not passed on", this, error)
         return isinstance(error, Refused)
