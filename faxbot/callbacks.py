@@ -138,7 +138,8 @@ def _put_off(runtime: Runtime, callback_id: str) -> None:
 
 
 def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
-    """Ring for stored callbacks that are due and not applied; how many."""
+    """Ring for stored callbacks that are due and not applied, as long as the broker takes it; how
+    many."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         due = session.scalars(
@@ -151,8 +152,9 @@ def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
         if due:
             again = now + timedelta(seconds=runtime.config.ring_again_seconds)
             session.execute(sa.update(Callback).where(Callback.id.in_(due)).values(next_at=again))
-    for callback_id in due:
-        runtime.ring(TASK, callback_id)
+    for count, callback_id in enumerate(due):
+        if not runtime.ring(TASK, callback_id):
+            return count
     return len(due)
 
 

@@ -196,10 +196,7 @@ def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt | None:
     now = runtime.now()
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
-        if current.expires_at is not None and current.expires_at <= now:
-            record_event(
-                session, current, Event.EXPIRED, status=Status.EXPIRED, now=now, source="worker"
-            )
+        if claims.expire(session, current, now, "worker"):
             return None
         current.attempts += 1
         current.provider_id, current.external_id = prepared.provider_id, None
