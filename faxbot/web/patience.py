@@ -4,7 +4,8 @@ A thread of gunicorn waits for whatever a client sends, as long as it goes on se
 second each would be the end of the service. Here gunicorn's main loop, which waits for all connections at once,
 collects the heads, sends what a client is slow to take, and reads away what nobody wants. A thread gets a request with
 a whole head and waits for nothing but its body, within an allowance of time. One thread is kept for requests without a
-body: /health answers whatever uploads do.
+body, so that /health answers whatever uploads do, and one more for bodies that come with a key, so that faxes are taken
+whatever strangers do; who shows a wrong key is refused before a byte of the body is waited for.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Reader(SocketUnreader):
 
     ended = False
     has_body = False
+    shows_key = False
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -93,6 +95,7 @@ class Reader(SocketUnreader):
             return b"\n\n" in data or len(data) > HEAD_BYTES
         head = data[:end].lower()
         self.has_body = b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head
+        self.shows_key = b"\nx-api-key:" in head or b"\nauthorization:" in head
         return True
 
     def allow(self, allowance: Allowance) -> None:
@@ -151,8 +154,11 @@ class PatientWorker(ThreadWorker):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._room = max(1, self.cfg.threads - 1)
-        self._queued: deque[Any] = deque()
+        # By whether they show a key: how many bodies may have a thread, and who waits for one.
+        self._most = {True: max(1, self.cfg.threads - 1), False: max(1, self.cfg.threads - 2)}
+        self._queued: dict[bool, deque[Any]] = {True: deque(), False: deque()}
+        self._bodies = 0
+        self._strangers = 0
         self._sending: deque[Any] = deque()
         self._lingering: deque[Any] = deque()
 
@@ -179,18 +185,28 @@ class PatientWorker(ThreadWorker):
             super().on_pending_socket_readable(conn, client)
 
     def _start(self, conn: Any) -> None:
-        conn.has_body = conn.parser.unreader.has_body
-        if conn.has_body and not self._room:
-            self._queued.append(conn)
+        reader: Reader = conn.parser.unreader
+        conn.has_body, conn.is_stranger = reader.has_body, reader.has_body and not reader.shows_key
+        if conn.has_body and not self._has_room(reader.shows_key):
+            self._queued[reader.shows_key].append(conn)
             return
-        self._room -= conn.has_body
+        self._bodies += conn.has_body
+        self._strangers += conn.is_stranger
         super().enqueue_req(conn)
+
+    def _has_room(self, shows_key: bool) -> bool:
+        """For one more body; strangers leave room for those with a key, and both for requests without a body."""
+        return self._bodies < self._most[True] and (
+            shows_key or self._strangers < self._most[False]
+        )
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """A thread is done: the next one may use it, and the connection is served on."""
-        self._room += conn.has_body
-        if self._queued and self._room:
-            self._start(self._queued.popleft())
+        self._bodies -= conn.has_body
+        self._strangers -= conn.is_stranger
+        for shows_key, queued in self._queued.items():
+            if queued and self._has_room(shows_key):
+                self._start(queued.popleft())
         if conn.sock.unsent and conn.sock.fileno() >= 0:
             conn.sock.setblocking(False)
             conn.timeout = time.monotonic() + ANSWER_SECONDS

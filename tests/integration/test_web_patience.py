@@ -96,6 +96,21 @@ def test_health_answers_while_clients_hold_their_connections(service: Service, r
     assert {process.pid for process in service.tree()} == web
 
 
+@pytest.mark.parametrize("road", [road for road in ROADS if "callback" in road or "form" in road])
+def test_a_fax_is_taken_while_strangers_hold_their_connections(service: Service, road: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(EACH):
+            stack.enter_context(connect(service)).sendall(ROADS[road][0])
+        answers = [
+            service.request(
+                "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+            )
+            for _ in range(4)
+        ]
+
+    assert [answer.status_code for answer in answers] == [202] * 4
+
+
 def test_who_is_too_slow_is_not_served(service: Service) -> None:
     """All roads at once: every connection is closed by the server, and a fax is taken then."""
     with ExitStack() as stack:
