@@ -14,7 +14,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
@@ -187,6 +187,11 @@ class Database:
         """The first row a statement gives, outside of any transaction; raises DatabaseAway."""
         with faults(), self.reader.connect() as connection:
             return connection.execute(statement, values).first()
+
+    def rows(self, statement: sa.Executable, values: dict[str, Any]) -> Sequence[sa.Row[Any]]:
+        """All rows a statement gives, likewise."""
+        with faults(), self.reader.connect() as connection:
+            return connection.execute(statement, values).all()
 
     def try_lock(self, held: Session | Connection, name: str) -> bool:
         """Take the lock `name` until the transaction ends, or say at once that somebody holds it.

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import events
-from faxbot.db import table
+from faxbot.db import Database, table
 from faxbot.errors import LeaseLost, NotFound, TransitionRefused
 from faxbot.events import Event, Status
 from faxbot.models import Attempt, FaxEvent, Job
@@ -152,27 +152,28 @@ def _known(session: Session, job_id: str, key: str) -> bool:
     )
 
 
-def history(session: Session, job_id: str) -> list[FaxEvent]:
-    """All events of a fax, in order."""
-    return list(
-        session.scalars(
-            sa.select(FaxEvent).where(FaxEvent.job_id == job_id).order_by(FaxEvent.sequence)
-        )
-    )
-
-
-def timeline(session: Session, job_id: str) -> dict[str, list[dict[str, Any]]]:
+def timeline(database: Database, job_id: str) -> dict[str, list[dict[str, Any]]]:
     """{"events": [...], "attempts": [...]} as plain JSON types, oldest first; no PHI in it."""
-    attempts = session.scalars(
-        sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
-    )
+    of_job = {"job_id": job_id}
     return {
-        "events": [_event_json(event) for event in history(session, job_id)],
-        "attempts": [_attempt_json(attempt) for attempt in attempts],
+        "events": [_event_json(event) for event in database.rows(_EVENTS, of_job)],
+        "attempts": [_attempt_json(attempt) for attempt in database.rows(_ATTEMPTS, of_job)],
     }
 
 
-def _event_json(event: FaxEvent) -> dict[str, Any]:
+_EVENTS = (
+    sa.select(table(FaxEvent))
+    .where(FaxEvent.job_id == sa.bindparam("job_id"))
+    .order_by(FaxEvent.sequence)
+)
+_ATTEMPTS = (
+    sa.select(table(Attempt))
+    .where(Attempt.job_id == sa.bindparam("job_id"))
+    .order_by(Attempt.number)
+)
+
+
+def _event_json(event: sa.Row[Any]) -> dict[str, Any]:
     return {
         "sequence": event.sequence,
         "type": event.type,
@@ -189,7 +190,7 @@ def _event_json(event: FaxEvent) -> dict[str, Any]:
     }
 
 
-def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+def _attempt_json(attempt: sa.Row[Any]) -> dict[str, Any]:
     return {
         "number": attempt.number,
         "provider_id": attempt.provider_id,

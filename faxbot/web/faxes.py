@@ -222,9 +222,7 @@ def read_timeline(fax_id: str) -> Response:
     Everything that happened to the fax, and every call to a provider.
     """
     job = jobs.find(runtime(), actor(), fax_id)
-    with runtime().database.reading() as session:
-        timeline = results.timeline(session, job.id)
-    return api.reply(problems.dumps(timeline))
+    return api.reply(problems.dumps(results.timeline(runtime().database, job.id)))
 
 
 @blueprint.operation(

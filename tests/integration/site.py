@@ -32,7 +32,6 @@ from faxbot.identity import Actor
 from faxbot.jobs import Answer, Submission
 from faxbot.models import Artifact, Attempt, FaxEvent, Job
 from faxbot.plugins.base import CallbackRequest
-from faxbot.results import history
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
@@ -201,7 +200,8 @@ class Site:
 
     def events(self, job_id: str) -> list[FaxEvent]:
         with self.runtime.database.reading() as session:
-            return history(session, job_id)
+            query = sa.select(FaxEvent).where(FaxEvent.job_id == job_id).order_by(FaxEvent.sequence)
+            return list(session.scalars(query))
 
     def story(self, job_id: str) -> str:
         """The events in a line, without FAX_."""

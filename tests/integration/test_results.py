@@ -210,8 +210,7 @@ def test_a_lock_needs_a_fax_and_the_fence_of_the_last_claim(site: Site) -> None:
 
 def test_a_timeline_holds_ids_counts_and_times_and_nothing_else(site: Site) -> None:
     job_id = site.sent("0044", pages=2, header="Jane Doe's surgery")
-    with site.runtime.database.reading() as session:
-        told = timeline(session, job_id)
+    told = timeline(site.runtime.database, job_id)
 
     assert [event["type"] for event in told["events"]] == [
         "FAX_QUEUED",
