@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from faxbot import claims
-from faxbot.db import first_id, new_id
+from faxbot.db import Database, first_id, new_id, table
 from faxbot.errors import ArtifactNotFound, DocumentTooLarge
-from faxbot.models import Artifact, Job
+from faxbot.models import Artifact, JobRow
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
 
@@ -124,13 +123,17 @@ def discard(runtime: Runtime, rows: Sequence[dict[str, Any]]) -> None:
 
 
 _OF_JOB = (
-    sa.select(Artifact).where(Artifact.job_id == sa.bindparam("job_id")).order_by(Artifact.position)
+    sa.select(table(Artifact))
+    .where(Artifact.job_id == sa.bindparam("job_id"))
+    .order_by(Artifact.position)
 )
+ArtifactRow = sa.Row[Any]
+"""The columns of models.Artifact by name."""
 
 
-def of_job(session: Session, job_id: str) -> tuple[list[Artifact], list[Artifact]]:
+def of_job(database: Database, job_id: str) -> tuple[list[ArtifactRow], list[ArtifactRow]]:
     """The job's documents in order, and the fax pages made of them, if they were made."""
-    found = session.scalars(_OF_JOB, {"job_id": job_id}).all()
+    found = database.rows(_OF_JOB, {"job_id": job_id})
     return (
         [artifact for artifact in found if artifact.role == "document"],
         [artifact for artifact in found if artifact.role == "pages"],
@@ -159,15 +162,15 @@ class Workspace:
         return Path(self._made.name)
 
 
-def fetch(runtime: Runtime, artifact: Artifact, workspace: Workspace) -> Path:
+def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path:
     """The stored bytes as a file to be read: where they lie, or a copy; raises ArtifactNotFound."""
     stored = storage(runtime, artifact.storage_id)
-    here = stored.path(artifact.key)
+    here: Path | None = stored.path(artifact.key)
     if here is not None:
         if not here.is_file():
             raise ArtifactNotFound
         return here
-    target = workspace.folder / artifact.id
+    target = workspace.folder / str(artifact.id)
     with stored.open(artifact.key) as source:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -175,14 +178,13 @@ def fetch(runtime: Runtime, artifact: Artifact, workspace: Workspace) -> Path:
     return target
 
 
-def pages_of(runtime: Runtime, job: Job, workspace: Workspace) -> tuple[Path, str, int]:
+def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path, str, int]:
     """The job's fax pages as a TIFF to be read: (path, media type, pages); rendered once and kept.
 
     Raises DocumentError's kin when the documents cannot be rendered, ArtifactNotFound when they
     are gone.
     """
-    with runtime.database.reading() as session:
-        documents, rendered = of_job(session, job.id)
+    documents, rendered = of_job(runtime.database, job.id)
     if len(documents) == 1 and documents[0].ready == job.resolution:
         rendered = documents  # it came as fax pages
     if rendered:
@@ -197,7 +199,7 @@ def pages_of(runtime: Runtime, job: Job, workspace: Workspace) -> tuple[Path, st
     return target, FAX_PAGES, pages
 
 
-def _keep(runtime: Runtime, job: Job, target: Path, pages: int, workspace: Workspace) -> None:
+def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Workspace) -> None:
     """Store rendered pages beside the documents they were made of, in the place of earlier ones.
 
     Raises LeaseLost when another worker has the fax now, and its pages count.

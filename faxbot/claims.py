@@ -7,16 +7,16 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot.db import UtcDateTime
+from faxbot.db import UtcDateTime, table
 from faxbot.errors import LeaseLost
 from faxbot.events import CLAIMABLE, Event, Status
-from faxbot.models import IS_OPEN, Job
+from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
 
@@ -37,7 +37,7 @@ _CLAIMABLE = [status.value for status in CLAIMABLE]
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 # Made once: building a statement costs more than running it.
 _CLAIM = (
-    sa.update(Job)
+    sa.update(table(Job))
     .where(
         Job.id == sa.bindparam("job_id"),
         Job.status.in_(_CLAIMABLE),
@@ -45,24 +45,26 @@ _CLAIM = (
         sa.or_(Job.lease_until.is_(None), Job.lease_until < _NOW),
     )
     .values(fence=Job.fence + 1, lease_until=sa.bindparam("until", type_=UtcDateTime))
-    .returning(Job)
-    .execution_options(synchronize_session=False)
+    .returning(table(Job))
 )
 
 
-def claim(runtime: Runtime, job_id: str) -> Job | None:
-    """Take a due fax for this worker: lease and raised fence committed, status unchanged. None:
-    nothing to do (any more).
+def claim(runtime: Runtime, job_id: str) -> JobRow | None:
+    """Take a due fax for this worker: lease and raised fence committed, status unchanged; the job
+    as it is then. None: nothing to do (any more).
 
     A fax past its deadline ends here as expired.
     """
     now = runtime.now()
-    with runtime.database.transaction() as session:
-        until = now + timedelta(seconds=runtime.config.lease_seconds)
-        job: Job | None = session.scalar(_CLAIM, {"job_id": job_id, "now": now, "until": until})
-        if job is None:
-            return None
-        return None if expire(session, job, now, "worker") else job
+    until = now + timedelta(seconds=runtime.config.lease_seconds)
+    with runtime.database.writing() as connection:
+        values = {"job_id": job_id, "now": now, "until": until}
+        job = connection.execute(_CLAIM, values).first()
+    if job is None or job.expires_at is None or job.expires_at > now:
+        return job
+    with suppress(LeaseLost), runtime.database.transaction() as session:
+        expire(session, still_mine(session, job), now, "worker")
+    return None
 
 
 def expire(session: Session, job: Job, now: datetime, source: str) -> bool:
@@ -73,13 +75,13 @@ def expire(session: Session, job: Job, now: datetime, source: str) -> bool:
     return True
 
 
-def keeping(runtime: Runtime, job: Job) -> AbstractContextManager[None]:
+def keeping(runtime: Runtime, job: JobRow) -> AbstractContextManager[None]:
     """Prolong the claim's lease in the background while the body runs."""
     return runtime.leases.keep(job.id, job.fence, runtime.now)
 
 
 def release(
-    runtime: Runtime, job: Job, *, wait: float = 0.0, until: datetime | None = None
+    runtime: Runtime, job: JobRow, *, wait: float = 0.0, until: datetime | None = None
 ) -> None:
     """Give a claim back before the intent, to be taken again after `wait` seconds or at `until`;
     costs no attempt. Nothing when the lease is lost already."""
@@ -92,7 +94,7 @@ def release(
         )
 
 
-def by_deadline(job: Job, at: datetime) -> datetime:
+def by_deadline(job: Job | JobRow, at: datetime) -> datetime:
     """`at`, or the fax's deadline when that comes first: it is looked at no later, and ends."""
     return at if job.expires_at is None else min(at, job.expires_at)
 
@@ -154,7 +156,7 @@ def _not_rung(runtime: Runtime, job_ids: Sequence[str], noted: datetime) -> None
         )
 
 
-def still_mine(session: Session, job: Job) -> Job:
+def still_mine(session: Session, job: JobRow) -> Job:
     """The claimed job under its lock; raises LeaseLost when the claim was lost or the fax was
     cancelled meanwhile."""
     current = locked(session, job.id, fence=job.fence)

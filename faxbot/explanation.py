@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-import sqlalchemy as sa
 
 from faxbot.events import CAUSES, HOLD_REASONS, Status
-from faxbot.models import Job
+from faxbot.models import Job, JobRow
 
 SCHEDULED = "Scheduled: it will be sent {when}."
 SENTENCES: dict[Status, str] = {
@@ -28,7 +25,7 @@ SENTENCES: dict[Status, str] = {
 }
 
 
-def explain(job: Job | sa.Row[Any], now: datetime) -> str:
+def explain(job: Job | JobRow, now: datetime) -> str:
     """The sentence for this job at this moment."""
     status = Status(job.status)
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
@@ -47,7 +44,7 @@ def explain(job: Job | sa.Row[Any], now: datetime) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _held(job: Job | sa.Row[Any], now: datetime) -> str:
+def _held(job: Job | JobRow, now: datetime) -> str:
     reason = HOLD_REASONS.get(job.reason or "", "an operator must look")
     # The others end when somebody mends what they name; this one is tried again by itself.
     rests = job.reason == "account_refused" and job.next_at is not None and job.next_at > now

@@ -261,7 +261,7 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
         case "fault":
             return False
         case "document_gone":
-            return not _documents_are_there(runtime, session, job)
+            return not _documents_are_there(runtime, job)
     return True
 
 
@@ -284,8 +284,8 @@ def _loads(runtime: Runtime, provider_id: str) -> bool:
     return True
 
 
-def _documents_are_there(runtime: Runtime, session: Session, job: Job) -> bool:
-    for artifact in artifacts.of_job(session, job.id)[0]:
+def _documents_are_there(runtime: Runtime, job: Job) -> bool:
+    for artifact in artifacts.of_job(runtime.database, job.id)[0]:
         try:
             artifacts.storage(runtime, artifact.storage_id).open(artifact.key).close()
         except FaxbotError:

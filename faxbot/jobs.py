@@ -30,17 +30,13 @@ from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
 from faxbot.hidden import Hidden
 from faxbot.identity import Actor
-from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
+from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobRow, JobTag
 from faxbot.results import event_row, locked, record_event, stamp
 from faxbot.runtime import Runtime
 
 ROUTE = "POST /fax/send"
 KEY_LIFE = timedelta(days=31)
 PRIORITY = 128
-
-
-JobRow = sa.Row[Any]
-"""A job as it was read, for those who change nothing: the columns of models.Job by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +332,7 @@ def number(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
     return Hidden(runtime.keyring.open(job.to_sealed, place).decode())
 
 
-def header(runtime: Runtime, job: Job) -> Hidden[str]:
+def header(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
     """The header text, empty when there is none; raises Unsealable."""
     if job.header_sealed is None:
         return Hidden("")

@@ -81,6 +81,10 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+JobRow = sa.Row[Any]
+"""A job as it was read: its columns by name, for those who change nothing through it."""
+
+
 class JobTag(Base):
     """An index over jobs.tags, for lists filtered by tag."""
 

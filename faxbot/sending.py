@@ -30,7 +30,7 @@ from faxbot.errors import (
 )
 from faxbot.events import Event, Status
 from faxbot.hidden import Hidden
-from faxbot.models import Attempt, Job
+from faxbot.models import Attempt, JobRow
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
 from faxbot.results import locked_with, record_event
@@ -82,7 +82,7 @@ def attempt(runtime: Runtime, job_id: str) -> None:
         log.info("claim lost", extra={"job_id": job_id})
 
 
-def _attempt(runtime: Runtime, job: Job, workspace: Workspace) -> None:
+def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
     try:
         prepared = _prepare(runtime, job, workspace)
     except NotNow as wait:
@@ -104,7 +104,7 @@ def _attempt(runtime: Runtime, job: Job, workspace: Workspace) -> None:
         _conclude(runtime, job, this, _call(runtime, job, this, prepared))
 
 
-def _prepare(runtime: Runtime, job: Job, workspace: Workspace) -> Prepared:
+def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     """Ask who can send it, and have its pages. No transaction is open; a crash here costs
     nothing."""
     if runtime.config.fax_disabled:
@@ -129,7 +129,7 @@ def _prepare(runtime: Runtime, job: Job, workspace: Workspace) -> Prepared:
     return Prepared(provider_id, provider, document, media_type, pages, to, header)
 
 
-def _put_off(runtime: Runtime, job: Job, wait: NotNow) -> None:
+def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
     now = runtime.now()
     if wait.reason is None:
         claims.release(runtime, job, until=wait.until)
@@ -150,7 +150,7 @@ def _put_off(runtime: Runtime, job: Job, wait: NotNow) -> None:
         )
 
 
-def _set_back(runtime: Runtime, job: Job) -> None:
+def _set_back(runtime: Runtime, job: JobRow) -> None:
     """Trouble of this server's own (a full disk, a wrong key, a renderer that died) before the
     intent: try again later and later; a fax that meets it each time is held, so that people see
     it, and tried again every hour."""
@@ -175,7 +175,7 @@ def _set_back(runtime: Runtime, job: Job) -> None:
         )
 
 
-def _unsendable(runtime: Runtime, job: Job) -> None:
+def _unsendable(runtime: Runtime, job: JobRow) -> None:
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
         current.reason = "doc_unreadable"
@@ -190,7 +190,7 @@ def _unsendable(runtime: Runtime, job: Job) -> None:
         )
 
 
-def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt | None:
+def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None:
     """Commit the intent: from here on this attempt may have reached the carrier. None when the
     fax's deadline passed while its pages were made."""
     now = runtime.now()
@@ -225,7 +225,7 @@ def _intend(runtime: Runtime, job: Job, prepared: Prepared) -> Attempt | None:
     return this
 
 
-def _call(runtime: Runtime, job: Job, this: Attempt, prepared: Prepared) -> str | ProviderError:
+def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> str | ProviderError:
     """The carrier's id for the fax, or what went wrong; raises for nothing the provider does."""
     lease = timedelta(seconds=runtime.config.lease_seconds)
     if runtime.now() - this.intended_at >= lease:
@@ -264,7 +264,7 @@ def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:
     )
 
 
-def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderError) -> None:
+def _conclude(runtime: Runtime, job: JobRow, this: Attempt, result: str | ProviderError) -> None:
     """Commit the outcome. What we hold in hand is not thrown away for a moment without database:
     some carriers can never be asked for it again."""
     given_up = time.monotonic() + runtime.config.lease_seconds
@@ -279,7 +279,9 @@ def _conclude(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderE
             return
 
 
-def _commit_outcome(runtime: Runtime, job: Job, this: Attempt, result: str | ProviderError) -> None:
+def _commit_outcome(
+    runtime: Runtime, job: JobRow, this: Attempt, result: str | ProviderError
+) -> None:
     """Refused by the fence when this claim was lost meanwhile; does nothing a second time."""
     now = runtime.now()
     with runtime.database.transaction() as session:

@@ -20,8 +20,8 @@ from faxbot.errors import (
     NotPossibleNow,
 )
 from faxbot.hidden import Hidden
-from faxbot.jobs import Answer, Filters, JobRow, Submission
-from faxbot.models import Job
+from faxbot.jobs import Answer, Filters, Submission
+from faxbot.models import Job, JobRow
 from faxbot.web import api, idempotency, problems, schemas, uploads
 from faxbot.web.auth import actor, runtime
 

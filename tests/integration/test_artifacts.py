@@ -10,7 +10,7 @@ from faxbot import artifacts, claims
 from faxbot.artifacts import Workspace
 from faxbot.db import new_id
 from faxbot.errors import LeaseLost
-from faxbot.models import Artifact, Job
+from faxbot.models import Artifact, JobRow
 from tests.integration.site import Site, number
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_removed_that_may_be_another_databases(site: Site) -> None:
     assert site.stored() == 2
 
 
-def pages(site: Site, job: Job) -> None:
+def pages(site: Site, job: JobRow) -> None:
     with Workspace(site.runtime) as workspace:
         artifacts.pages_of(site.runtime, job, workspace)
 
