@@ -30,7 +30,7 @@ from benchmarks.targets import TARGETS
 from benchmarks.worker import worker_alone
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-UPLOADS_IN_FLIGHT = 4
+UPLOADS_IN_FLIGHT = 3
 
 
 @dataclasses.dataclass(frozen=True)
