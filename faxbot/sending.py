@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from faxbot import artifacts, breaker, claims, jobs, outcomes
 from faxbot.artifacts import Workspace
 from faxbot.db import new_id
@@ -30,7 +32,7 @@ from faxbot.errors import (
 )
 from faxbot.events import Event, Status
 from faxbot.hidden import Hidden
-from faxbot.models import Attempt, JobRow
+from faxbot.models import Attempt, Job, JobRow
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
 from faxbot.results import locked_with, record_event
@@ -130,24 +132,13 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
 
 
 def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
-    now = runtime.now()
     if wait.reason is None:
         claims.release(runtime, job, until=wait.until)
         return
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
-        current.lease_until, current.reason = None, wait.reason
-        look_again = now + timedelta(seconds=runtime.config.held_check_seconds)
-        current.next_at = claims.by_deadline(current, look_again)
-        record_event(
-            session,
-            current,
-            Event.HELD,
-            status=Status.HELD,
-            reason=wait.reason,
-            now=now,
-            source="worker",
-        )
+        check = timedelta(seconds=runtime.config.held_check_seconds)
+        _hold(session, current, wait.reason, runtime.now(), check)
 
 
 def _set_back(runtime: Runtime, job: JobRow) -> None:
@@ -158,21 +149,21 @@ def _set_back(runtime: Runtime, job: JobRow) -> None:
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
         current.faults += 1
-        current.lease_until = current.rung_at = None
-        if current.faults < FAULTS_TILL_HELD:
-            wait = runtime.config.ring_again_seconds * 2 ** (current.faults - 1)
-            current.next_at = claims.by_deadline(current, now + timedelta(seconds=wait))
+        if current.faults >= FAULTS_TILL_HELD:
+            _hold(session, current, FAULT, now, HELD_FOR_FAULT)
             return
-        current.reason, current.next_at = FAULT, claims.by_deadline(current, now + HELD_FOR_FAULT)
-        record_event(
-            session,
-            current,
-            Event.HELD,
-            status=Status.HELD,
-            reason=FAULT,
-            now=now,
-            source="worker",
-        )
+        wait = runtime.config.ring_again_seconds * 2 ** (current.faults - 1)
+        current.next_at = claims.by_deadline(current, now + timedelta(seconds=wait))
+        current.lease_until = current.rung_at = None
+
+
+def _hold(session: Session, job: Job, reason: str, now: datetime, wait: timedelta) -> None:
+    """Put a claimed fax on hold, to be looked at again after `wait`."""
+    job.lease_until, job.reason = None, reason
+    job.next_at = claims.by_deadline(job, now + wait)
+    record_event(
+        session, job, Event.HELD, status=Status.HELD, reason=reason, now=now, source="worker"
+    )
 
 
 def _unsendable(runtime: Runtime, job: JobRow) -> None:

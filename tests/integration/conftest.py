@@ -11,9 +11,10 @@ from faxbot.config import Config
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
-from tests.installation import Installation
+from tests.installation import Installation, Stores
 from tests.integration.site import Site, open_site
 from tests.integration.web import SECRET, client_of, new_key
+from tests.servers import Postgres, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,21 @@ def carrier_of_all(ground: Ground) -> Iterator[SimulatorProcess]:
 def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
     """The road over a database of its own."""
     with open_site(store, carrier_of_all) as site:
+        yield site
+
+
+@pytest.fixture
+def on_postgresql(
+    stores: Stores,
+    postgres_server: Postgres,
+    redis_server: RedisServer,
+    carrier_of_all: SimulatorProcess,
+) -> Iterator[Site]:
+    """The same, for what PostgreSQL alone can do."""
+    with (
+        stores.postgresql(postgres_server, redis_server) as store,
+        open_site(store, carrier_of_all) as site,
+    ):
         yield site
 
 

@@ -19,7 +19,7 @@ from tests.carrier import SimulatorProcess
 from tests.ground import Ground, eventually
 from tests.installation import Installation, Stores
 from tests.integration.site import ACTOR, Site, number, open_site
-from tests.servers import Postgres, PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 FROZEN = """
 import os, signal, sys
@@ -31,20 +31,6 @@ with Database(Config.load()).transaction() as session:
     print("locked", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
 """
-
-
-@pytest.fixture
-def on_postgresql(
-    stores: Stores,
-    postgres_server: Postgres,
-    redis_server: RedisServer,
-    carrier_of_all: SimulatorProcess,
-) -> Iterator[Site]:
-    with (
-        stores.postgresql(postgres_server, redis_server) as store,
-        open_site(store, carrier_of_all) as site,
-    ):
-        yield site
 
 
 @contextmanager

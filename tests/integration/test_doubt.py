@@ -4,7 +4,6 @@ seen, costs no fax, and is tried again."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,11 +16,8 @@ from faxbot.crypto import Keyring, Unsealable
 from faxbot.errors import AccountRefused
 from faxbot.models import Callback
 from faxbot.plugins.base import OutboundFax, State, Update
-from tests.carrier import SimulatorProcess
-from tests.installation import Stores
 from tests.integration.odd import answers, raises
-from tests.integration.site import ACTOR, Site, open_site
-from tests.servers import PostgresServer, RedisServer
+from tests.integration.site import ACTOR, Site
 
 DAY = 86_400.0
 
@@ -264,28 +260,14 @@ def test_an_untried_fax_finds_out_whether_an_account_is_mended(site: Site) -> No
     assert site.story(refused) == "QUEUED SUBMITTING HELD"
 
 
-@pytest.fixture
-def on_postgres(
-    stores: Stores,
-    postgres_server: PostgresServer,
-    redis_server: RedisServer,
-    carrier_of_all: SimulatorProcess,
-) -> Iterator[Site]:
-    with (
-        stores.postgresql(postgres_server, redis_server) as installation,
-        open_site(installation, carrier_of_all) as site,
-    ):
-        yield site
-
-
 CUT = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
 
-def test_an_acceptance_in_hand_survives_connections_that_are_cut(on_postgres: Site) -> None:
-    site = on_postgres
+def test_an_acceptance_in_hand_survives_connections_that_are_cut(on_postgresql: Site) -> None:
+    site = on_postgresql
     job_id = site.fax("0044")
 
     def cut(usual: Any, fax: OutboundFax) -> object:
