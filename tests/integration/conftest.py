@@ -32,6 +32,13 @@ def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site
 
 
 @pytest.fixture
+def adds_up(site: Site) -> Iterator[None]:
+    """Whatever a test did, each status is the fold of the fax's events."""
+    yield
+    site.add_up()
+
+
+@pytest.fixture
 def on_postgresql(
     stores: Stores,
     postgres_server: Postgres,

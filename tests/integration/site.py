@@ -27,6 +27,7 @@ from faxbot import callbacks, claims, followup, jobs, sending, wiring
 from faxbot.artifacts import Upload
 from faxbot.breaker import Rest, resting
 from faxbot.db import new_id, utcnow
+from faxbot.events import Event, Status, fold
 from faxbot.hidden import Hidden
 from faxbot.identity import Actor
 from faxbot.jobs import Answer, Submission
@@ -219,6 +220,22 @@ class Site:
     def at_carrier(self, job_id: str) -> int:
         """How many faxes the carrier took for it."""
         return sum(len(self.carrier.faxes(attempt.tag)) for attempt in self.attempts(job_id))
+
+    def add_up(self) -> None:
+        """Each fax's events have no gap, and their fold is its status."""
+        with self.runtime.database.reading() as session:
+            timelines: dict[str, list[FaxEvent]] = {}
+            for event in session.scalars(
+                sa.select(FaxEvent).order_by(FaxEvent.job_id, FaxEvent.sequence)
+            ):
+                timelines.setdefault(event.job_id, []).append(event)
+            statuses = {
+                row.id: row.status for row in session.execute(sa.select(Job.id, Job.status))
+            }
+        for job_id, told in timelines.items():
+            assert [event.sequence for event in told] == list(range(1, len(told) + 1))
+            steps = [(Event(event.type), Status(event.status)) for event in told]
+            assert fold(steps) == statuses[job_id]
 
     def stored(self) -> int:
         """Files in the documents' folder and in the spool."""

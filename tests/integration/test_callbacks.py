@@ -24,6 +24,8 @@ from tests.integration.odd import Deed, Vanished, answers, news, raises, taken_a
 from tests.integration.site import Site, open_site
 from tests.threads import at_once
 
+pytestmark = pytest.mark.usefixtures("adds_up")
+
 
 def stored(site: Site) -> list[Callback]:
     with site.runtime.database.reading() as session:

@@ -19,6 +19,8 @@ from faxbot.plugins.base import OutboundFax, State, Update
 from tests.integration.odd import answers, raises
 from tests.integration.site import ACTOR, Site
 
+pytestmark = pytest.mark.usefixtures("adds_up")
+
 DAY = 86_400.0
 
 

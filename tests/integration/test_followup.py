@@ -17,6 +17,8 @@ from tests.integration.odd import Vanished, answers, news, raises
 from tests.integration.site import Site, open_site
 from tests.threads import at_once
 
+pytestmark = pytest.mark.usefixtures("adds_up")
+
 # Uncertain ----------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,8 @@ from tests.integration.site import ACTOR, Site, open_site
 from tests.servers import free_port
 from tests.threads import at_once
 
+pytestmark = pytest.mark.usefixtures("adds_up")
+
 # ending: status, cause of the attempt, its outcome, counted, the provider's rest in seconds, faxes
 # at the carrier
 CALLS: dict[str, tuple[str, str | None, str, bool, float | None, int]] = {
