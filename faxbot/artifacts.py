@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,11 +30,9 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 FAX_PAGES = "image/tiff"
-ORPHAN_AGE = timedelta(hours=12)
+UNSETTLED_AGE = timedelta(hours=1)
 """Nobody is still between storing and committing after this time."""
-NOTE = "documents-seen"
-_OWN_KEY = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2}/([0-9a-f]{32})")
-_AT_ONCE = 500
+_ID_GLOB = "[0-9a-f]" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ def store(
     them."""
     storage_id = runtime.config.storage_backend
     artifact_id = new_id(now)
-    # The day leads and the id is ordered by time: folders stay small, and collect() walks in order.
+    # The day leads: folders stay small, and retention can walk them in order.
     key = f"{now:%Y/%m/%d}/{artifact_id}"
     row = {
         "id": artifact_id,
@@ -101,6 +97,7 @@ def store(
         "ready": upload.ready or None,
         "created_at": now,
     }
+    _write_note(runtime, row)
     try:
         storage(runtime, storage_id).put(key, upload.path)
     except BaseException:
@@ -109,17 +106,28 @@ def store(
     return row
 
 
-def discard(runtime: Runtime, rows: Sequence[dict[str, Any]]) -> None:
-    """Remove stored bytes whose rows were never committed; what cannot be removed is left and
-    logged, so that the error that led here is the one that is seen."""
+def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The rows of stored bytes are committed."""
+    for row in rows:
+        (_notes(runtime) / row["id"]).unlink(missing_ok=True)
+
+
+def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Remove stored bytes that no row names (id, storage_id, key); whether all are gone. What
+    cannot be removed is logged and left to collect(), so that the error that led here is the one
+    that is seen."""
+    gone = True
     for row in rows:
         try:
             storage(runtime, row["storage_id"]).delete(row["key"])
+            settle(runtime, [row])
         except Exception as error:  # noqa: BLE001 - a store's client raises anything
+            gone = False
             log.warning(
                 "stored bytes not removed",
                 extra={"key": row["key"], "exception": type(error).__name__},
             )
+    return gone
 
 
 _OF_JOB = (
@@ -223,58 +231,70 @@ def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Wo
             replaced = session.execute(
                 sa.delete(Artifact)
                 .where(Artifact.job_id == job.id, Artifact.role == "pages")
-                .returning(Artifact.storage_id, Artifact.key)
+                .returning(Artifact.id, Artifact.storage_id, Artifact.key)
             ).mappings()
             earlier = [dict(known) for known in replaced]
+            for known in earlier:
+                _write_note(runtime, known)
             session.execute(sa.insert(Artifact), [row])
             unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:
             discard(runtime, [row])
+    settle(runtime, [row])
     discard(runtime, earlier)
 
 
-def collect(runtime: Runtime, *, limit: int = 50_000) -> int:
-    """Remove stored bytes whose row was never committed, because a process died between the two;
-    how many.
+def collect(runtime: Runtime) -> int:
+    """Remove stored bytes that a process left which died before their row was committed, or could
+    not remove; how many.
 
-    Looks at `limit` keys at most and goes on behind them the next time: the last one is noted in
-    the data folder. What is older than everything the database knows is left alone: it may be
-    another database's.
+    A note in the data folder names them, so nothing else is ever touched: not what another
+    database knows, nor what one that was restored from a backup does not know.
     """
-    store, note = storage(runtime, runtime.config.storage_backend), runtime.config.data_dir / NOTE
-    with runtime.database.reading() as session:
-        oldest = session.scalar(sa.select(sa.func.min(Artifact.id)))
-    if oldest is None:
-        return 0
-    until = first_id(runtime.now() - ORPHAN_AGE)
-    ours = filter(None, map(_OWN_KEY.fullmatch, store.keys(_noted(note))))
-    old = takewhile(lambda key: key[1] < until, islice(ours, limit))
+    until = first_id(runtime.now() - UNSETTLED_AGE)
     removed = 0
-    while keys := {key[1]: key[0] for key in islice(old, _AT_ONCE)}:
-        with runtime.database.reading() as session:
-            known = set(session.scalars(sa.select(Artifact.id).where(Artifact.id.in_(keys))))
-        orphans = [keys[id_] for id_ in keys if id_ > oldest and id_ not in known]
-        for key in orphans:
-            store.delete(key)
-        removed += len(orphans)
-        _note(note, keys[max(keys)])
+    for note in sorted(_notes(runtime).glob(_ID_GLOB)):
+        if note.name < until:
+            removed += _look_after(runtime, note)
     return removed
 
 
-def _noted(note: Path) -> str:
+def _look_after(runtime: Runtime, note: Path) -> bool:
+    """Whether the bytes of this note were removed."""
     try:
-        text = note.read_text(encoding="ascii", errors="replace")
+        storage_id, key, database = note.read_text(encoding="ascii").split("\n")
+    except ValueError:  # its writer died in the middle, before it stored anything
+        note.unlink(missing_ok=True)
+        return False
+    if database != _name_of_database(runtime):
+        return False
+    if runtime.database.row(_KNOWN, {"artifact_id": note.name}) is None:
+        return discard(runtime, [{"id": note.name, "storage_id": storage_id, "key": key}])
+    note.unlink(missing_ok=True)
+    return False
+
+
+_KNOWN = sa.select(Artifact.id).where(Artifact.id == sa.bindparam("artifact_id"))
+
+
+def _write_note(runtime: Runtime, row: Mapping[str, Any]) -> None:
+    """No fsync: what it guards against is a process that dies, not a machine."""
+    folder = _notes(runtime)
+    text = "\n".join((row["storage_id"], row["key"], _name_of_database(runtime)))
+    try:
+        (folder / row["id"]).write_text(text, encoding="ascii")
     except FileNotFoundError:
-        return ""
-    return text if _OWN_KEY.fullmatch(text) else ""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / row["id"]).write_text(text, encoding="ascii")
 
 
-def _note(note: Path, key: str) -> None:
-    """Written whole or not at all; when it is lost, the next walk begins at the beginning."""
-    new = note.with_name(f"{note.name}.{os.getpid()}")
-    new.write_text(key, encoding="ascii")
-    new.replace(note)
+def _notes(runtime: Runtime) -> Path:
+    return runtime.config.data_dir / "unsettled"
+
+
+def _name_of_database(runtime: Runtime) -> str:
+    return hashlib.sha256(runtime.config.database.encode()).hexdigest()[:16]
 
 
 def hash_file(path: Path) -> tuple[str, int]:

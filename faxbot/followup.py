@@ -217,30 +217,32 @@ def _log_failure(message: str, this: Attempt, error: Exception) -> None:
 
 
 def review(runtime: Runtime, job_id: str) -> None:
-    """Look at a held fax again: release it when its reason is gone, expire it past its deadline."""
+    """Look at a due held fax again: release it when its reason is gone, expire it past its
+    deadline."""
     now = runtime.now()
     with runtime.database.reading() as session:
         held = session.get(Job, job_id)
-        if held is None or held.status != Status.HELD:
+        if held is None or held.status != Status.HELD or held.next_at is None or held.next_at > now:
             return
-        stays = _still_held(runtime, session, held)
+        stays = claims.by_deadline(held, now) < now or _still_held(runtime, session, held)
     with runtime.database.transaction() as session:
         job = locked(session, job_id)
-        if job.status != Status.HELD:
-            return
+        if (job.status, job.reason, job.next_at) != (held.status, held.reason, held.next_at):
+            return  # it is held for another reason now, or somebody has looked meanwhile
         if claims.expire(session, job, now, "sweep"):
             return
         if stays:
-            job.next_at = now + timedelta(seconds=runtime.config.held_check_seconds)
+            check = timedelta(seconds=runtime.config.held_check_seconds)
+            job.next_at = claims.by_deadline(job, now + check)
             return
-        reason, job.reason = job.reason, None
+        job.reason = None
         job.next_at = job.rung_at = now
         record_event(
             session,
             job,
             Event.RELEASED,
             status=Status.QUEUED,
-            reason=reason,
+            reason=held.reason,
             now=now,
             source="sweep",
         )
@@ -288,7 +290,8 @@ def _documents_are_there(runtime: Runtime, job: Job) -> bool:
     for artifact in artifacts.of_job(runtime.database, job.id)[0]:
         try:
             artifacts.storage(runtime, artifact.storage_id).open(artifact.key).close()
-        except FaxbotError:
+        except Exception as error:  # noqa: BLE001 - a store's client raises anything
+            log.warning("document not there", extra={"exception": type(error).__name__})
             return False
     return True
 

@@ -112,6 +112,7 @@ def submit(
     finally:
         if unwanted:
             artifacts.discard(runtime, documents)
+    artifacts.settle(runtime, documents)
     if job.next_at is not None and job.next_at <= now:
         runtime.ring(claims.TASKS[Status.QUEUED], job.id)
     return Answer(202, body, False, job.id)

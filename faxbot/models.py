@@ -65,7 +65,7 @@ class Job(Base):
     """Attempt rows so far."""
     tries: Mapped[int] = mapped_column(default=0)
     """Attempts that use up the limits."""
-    faults: Mapped[int] = mapped_column(default=0)
+    faults: Mapped[int] = mapped_column(default=0, server_default="0")
     """Claims in a row that this server's own trouble ended before the intent."""
     resend_of: Mapped[str | None] = mapped_column(Id)
     send_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -235,7 +235,7 @@ def _progress(entry: Entry, update: Update) -> None:
 
 def _delivered(entry: Entry, update: Update) -> None:
     job, attempt = entry.job, entry.attempt
-    if update.pages_sent is not None and job.pages is not None and update.pages_sent < job.pages:
+    if _is_short(entry, update):
         # "Done" with fewer pages than we sent is not delivered.
         _failed(entry, Update(State.FAILED, cause="unconfirmed", occurred_at=update.occurred_at))
         return
@@ -249,13 +249,16 @@ def _delivered(entry: Entry, update: Update) -> None:
     )
 
 
+def _is_short(entry: Entry, update: Update) -> bool:
+    pages = entry.job.pages
+    return update.pages_sent is not None and pages is not None and update.pages_sent < pages
+
+
 def _failed(entry: Entry, update: Update) -> None:
     cause = canonical(update.cause)
     entry.end("cancelled" if cause == "cancelled" else "failed", cause)
     job = entry.job
     decision = retry.decide(cause, tries=job.tries, now=entry.now, luck=_luck())
-    if isinstance(decision, retry.Again) and _said_delivered(entry):
-        decision = retry.Hold(SAID_DELIVERED)
     _follow(entry, decision, cause, occurred_at=update.occurred_at)
 
 
@@ -266,6 +269,8 @@ def _follow(
     job = entry.job
     job.lease_until, job.reason = None, cause
     reason = None
+    if not isinstance(decision, retry.GiveUp) and _said_delivered(entry):
+        decision = retry.Hold(SAID_DELIVERED)
     if job.cancel_requested_at is not None:
         event, status = Event.CANCELLED, Status.CANCELLED
     elif isinstance(decision, retry.Again):
@@ -293,6 +298,8 @@ def _too_late(entry: Entry, update: Update) -> None:
     """News for a final fax or an attempt that is over: kept when it contradicts, else nothing. A
     fax that may have been delivered after all is not sent again by itself."""
     said = {State.DELIVERED: "delivered", State.FAILED: "failed"}.get(update.state)
+    if said == "delivered" and _is_short(entry, update):
+        said = "failed"
     outcome = entry.attempt.outcome
     agrees = said == outcome or (said == "failed" and outcome in ("cancelled", "absent", "refused"))
     if said is None or agrees:

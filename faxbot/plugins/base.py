@@ -220,11 +220,6 @@ class StoragePlugin(FaxbotPlugin):
     def delete(self, key: str) -> None:
         """Forget them; a key that is not there is no error."""
 
-    def keys(self, after: str = "") -> Iterator[str]:
-        """The keys that sort behind `after`, in order, by which core finds bytes that no fax has.
-        None where the store cannot list them: then such bytes stay."""
-        return iter(())
-
 
 class NotificationPlugin(FaxbotPlugin):
     """Tells people what happened, without PHI. Nothing asks it yet."""

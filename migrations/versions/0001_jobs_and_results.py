@@ -105,7 +105,6 @@ def jobs_and_attempts() -> None:
         sa.Column("pages_sent", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
-        sa.Column("faults", sa.Integer, nullable=False),
         sa.Column("resend_of", sa.String(32)),
         at("send_at", nullable=True),
         at("expires_at", nullable=True),

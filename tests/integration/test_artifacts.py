@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from faxbot import artifacts, claims
 from faxbot.artifacts import Workspace
 from faxbot.db import new_id
-from faxbot.errors import LeaseLost
+from faxbot.errors import InvalidFields, LeaseLost
 from faxbot.models import Artifact, JobRow
+from faxbot.storage.local import LocalStorage
+from tests.integration import odd
 from tests.integration.site import Site, number
 
 
@@ -32,61 +37,83 @@ def leave_bytes(site: Site) -> str:
 def test_bytes_whose_fax_was_never_recorded_are_removed_within_a_day(site: Site) -> None:
     before = site.fax()
     for _ in range(3):
-        site.now += timedelta(minutes=1)
         leave_bytes(site)
     after = site.fax()
 
-    site.now += timedelta(hours=11)
+    site.now += timedelta(minutes=50)
     assert artifacts.collect(site.runtime) == 0
-    site.now += timedelta(hours=2)
+    site.now += timedelta(minutes=20)
     assert artifacts.collect(site.runtime) == 3
     assert artifacts.collect(site.runtime) == 0
 
     assert site.stored() == 2
+    assert unsettled(site) == 0
     site.work()
     assert {site.job(job_id).status for job_id in (before, after)} == {"sent"}
 
 
-def test_a_walk_is_bounded_and_goes_on_where_the_last_one_ended(site: Site) -> None:
+def unsettled(site: Site) -> int:
+    return len(list((site.runtime.config.data_dir / "unsettled").iterdir()))
+
+
+def test_a_recorded_fax_leaves_no_note_and_a_refused_one_none_either(site: Site) -> None:
     site.fax()
-    for _ in range(5):
-        site.now += timedelta(hours=5)
-        leave_bytes(site)
-        site.fax()
-    site.now += timedelta(hours=13)
-    before = site.stored()
-
-    removed = [artifacts.collect(site.runtime, limit=4) for _ in range(4)]
-
-    assert sum(removed) == 5
-    assert removed[-1] == 0
-    assert max(removed) <= 3
-    assert site.stored() == before - 5
-    leave_bytes(site)
-    site.now += timedelta(hours=13)
-    assert artifacts.collect(site.runtime) == 1
+    with pytest.raises(InvalidFields):
+        site.submit(number(), provider_id="none")
+    assert unsettled(site) == 0
+    assert site.stored() == 1
 
 
-@pytest.mark.parametrize("note", ["", "zzzz", "2999/01/01", "2999/01/01/../../x", "\0ä"])
-def test_a_note_that_says_nothing_is_a_walk_from_the_beginning(site: Site, note: str) -> None:
+def test_a_fax_whose_process_died_behind_the_commit_keeps_its_document(site: Site) -> None:
+    job_id = site.fax()
+    with site.runtime.database.reading() as session:
+        (document,) = session.scalars(sa.select(Artifact).filter_by(job_id=job_id, role="document"))
+    artifacts._write_note(site.runtime, vars(document))  # it had no time to remove it
+
+    site.now += timedelta(days=1)
+    assert artifacts.collect(site.runtime) == 0
+    assert (site.stored(), unsettled(site)) == (1, 0)
+
+
+def test_what_another_database_or_one_from_a_backup_holds_is_never_touched(site: Site) -> None:
     site.fax()
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.delete(Artifact))  # as if restored from before
     leave_bytes(site)
-    (site.runtime.config.data_dir / artifacts.NOTE).write_text(note)
-    site.now += timedelta(hours=13)
-
-    assert artifacts.collect(site.runtime) == 1
-
-
-def test_nothing_is_removed_that_may_be_another_databases(site: Site) -> None:
-    """The folder of a database that somebody left out of the settings for a while."""
-    leave_bytes(site)
+    other = replace(site.runtime.config, database_url="sqlite:////elsewhere.db")
     site.now += timedelta(days=30)
-    assert artifacts.collect(site.runtime) == 0
 
-    site.submit(number())
-    site.now += timedelta(days=30)
-    assert artifacts.collect(site.runtime) == 0
+    assert artifacts.collect(replace(site.runtime, config=other)) == 0
     assert site.stored() == 2
+    assert artifacts.collect(site.runtime) == 1
+    assert site.stored() == 1
+
+
+def test_a_note_that_was_cut_off_is_removed_and_harms_nothing(site: Site) -> None:
+    site.fax()
+    note = site.runtime.config.data_dir / "unsettled" / new_id()
+    note.write_text("loc")
+    site.now += timedelta(days=1)
+    assert artifacts.collect(site.runtime) == 0
+    assert unsettled(site) == 0
+
+
+def test_bytes_that_could_not_be_removed_are_tried_again(site: Site) -> None:
+    leave_bytes(site)
+    site.now += timedelta(hours=2)
+    gone = odd.plugins(site.runtime, storage=Undying)
+    assert artifacts.collect(replace(site.runtime, plugins=gone)) == 0
+    assert (site.stored(), unsettled(site)) == (1, 1)
+
+    assert artifacts.collect(site.runtime) == 1
+    assert (site.stored(), unsettled(site)) == (0, 0)
+
+
+class Undying(LocalStorage):
+    """A store that is away when something is to be removed."""
+
+    def delete(self, key: str) -> None:
+        raise OSError(errno.EIO, "the store says no", key)
 
 
 def pages(site: Site, job: JobRow) -> None:

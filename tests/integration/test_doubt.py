@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from faxbot import followup, jobs, sending
 from faxbot.crypto import Keyring, Unsealable
-from faxbot.errors import AccountRefused
+from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Throttled
 from faxbot.models import Callback
 from faxbot.plugins.base import OutboundFax, State, Update
 from tests.integration.odd import answers, raises
@@ -93,6 +93,90 @@ def test_what_is_said_of_the_first_attempt_ends_the_tries_after_the_second(site:
 
     assert (site.job(job_id).status, site.job(job_id).reason) == ("held", "said_delivered")
     assert site.job(job_id).attempts == 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Throttled(), NotSent(cause="trunk_down"), AccountRefused(cause="funds"), DestinationBarred()],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_said_of_the_first_attempt_while_the_second_is_refused_ends_the_tries(
+    site: Site, refusal: NotSent
+) -> None:
+    job_id = site.sent("0017")
+    first = site.final_at_carrier(job_id)
+    hear(site, first)
+
+    def delivered_meanwhile(_usual: object, _fax: object) -> object:
+        hear(site, first, **DONE)
+        raise refusal
+
+    site.odd.does["send"] = delivered_meanwhile
+    site.after(site.wait_of(job_id))
+    del site.odd.does["send"]
+    let_days_pass(site)
+
+    assert (site.job(job_id).status, site.job(job_id).reason) == ("held", "said_delivered")
+    assert site.job(job_id).attempts == 2
+
+
+def test_what_is_said_of_the_first_attempt_ends_the_tries_also_when_funds_end_the_second(
+    site: Site,
+) -> None:
+    job_id = site.sent("0017")
+    first = site.final_at_carrier(job_id)
+    hear(site, first)
+    site.after(site.wait_of(job_id))
+    hear(site, first, **DONE)
+    hear(site, site.final_at_carrier(job_id), **NO_FUNDS)
+    let_days_pass(site)
+
+    assert (site.job(job_id).reason, site.job(job_id).attempts) == ("said_delivered", 2)
+
+
+def test_a_review_under_way_does_not_release_what_is_held_for_another_reason_now(
+    site: Site,
+) -> None:
+    job_id = site.sent("0044")
+    fax = site.final_at_carrier(job_id)
+    hear(site, fax, **NO_FUNDS)
+    assert site.job(job_id).reason == "account_refused"
+    site.now += timedelta(hours=1)
+    real = site.runtime.now
+    asked: list[None] = []
+
+    def clock() -> datetime:
+        if len(asked) == 1:  # behind the reading of the row, before its lock
+            asked.append(None)
+            hear(site, fax, **DONE)
+        asked.append(None)
+        return real()
+
+    followup.review(replace(site.runtime, now=clock), job_id)
+
+    assert (site.job(job_id).status, site.job(job_id).reason) == ("held", "said_delivered")
+
+
+def test_a_ring_that_comes_twice_releases_nothing_before_its_time(site: Site) -> None:
+    job_id = site.fax()
+    site.runtime = replace(site.runtime, keyring=Keyring({"other": bytes(32)}, "other"))
+    while site.job(job_id).status == "queued":
+        with pytest.raises(Unsealable):
+            sending.attempt(site.runtime, job_id)
+        site.now = site.job(job_id).next_at or site.now
+    site.now -= timedelta(seconds=1)
+
+    followup.review(site.runtime, job_id)
+    assert site.job(job_id).status == "held"
+
+
+def test_done_with_too_few_pages_contradicts_itself_no_second_time(site: Site) -> None:
+    job_id = site.sent("0044", pages=3)
+    fax = site.final_at_carrier(job_id)
+    for number in range(2):
+        hear(site, fax, **{**DONE, "pages_sent": 2}, n=number)
+
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT FAILED"
 
 
 def test_absence_that_a_callback_contradicts_is_no_reason_to_send_again(site: Site) -> None:

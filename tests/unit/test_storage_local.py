@@ -9,9 +9,7 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -164,34 +162,6 @@ def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_return(
         f"rename {day / 'one'}",
         f"fsync {day}",
     ]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(
-    keys=st.sets(st.text("a-./0", min_size=1, max_size=5), max_size=12),
-    after=st.text("a-./0", max_size=5),
-)
-def test_keys_are_listed_in_order_from_where_one_left_off(
-    tmp_path: Path, make: Make, keys: set[str], after: str
-) -> None:
-    storage = storage_in(Path(tempfile.mkdtemp(dir=tmp_path)))
-    kept = set()
-    for key in keys:
-        with suppress(PluginError, FileExistsError, NotADirectoryError, IsADirectoryError):
-            storage.put(key, make(b"pages"))
-            kept.add(key)
-
-    assert list(storage.keys(after)) == sorted(key for key in kept if key > after)
-
-
-def test_what_no_key_names_is_not_listed(storage: LocalStorage, make: Make, root: Path) -> None:
-    assert list(storage.keys()) == []
-    storage.put(KEY, make(b"pages"))
-    (root / ".part").write_bytes(b"")
-    (root / "2026" / "Thumbs.db").write_bytes(b"")
-    (root / "link").symlink_to(root / "2026")
-
-    assert list(storage.keys()) == [KEY, "link"]
 
 
 def test_putting_again_replaces_the_whole(storage: LocalStorage, make: Make) -> None:

@@ -71,9 +71,6 @@ class LocalStorage(StoragePlugin):
         with suppress(FileNotFoundError, NotADirectoryError):
             self._path(key).unlink()
 
-    def keys(self, after: str = "") -> Iterator[str]:
-        yield from _keys_below(self._root, "", after)
-
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise PluginError(
@@ -81,23 +78,6 @@ class LocalStorage(StoragePlugin):
                 "parts of [a-z0-9._-] joined by /, none beginning with a dot."
             )
         return self._root / key
-
-
-def _keys_below(folder: Path, prefix: str, after: str) -> Iterator[str]:
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        # A folder's keys sort as its name with the slash does.
-        names = sorted(
-            entry.name + "/" * entry.is_dir(follow_symlinks=False)
-            for entry in entries
-            if _PART_ONLY.fullmatch(entry.name)
-        )
-        for name in names:
-            key = prefix + name
-            if not name.endswith("/"):
-                if key > after:
-                    yield key
-            elif key > after or after.startswith(key):
-                yield from _keys_below(folder / name, key, after)
 
 
 def _make_folder(folder: Path) -> None:
