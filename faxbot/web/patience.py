@@ -169,7 +169,9 @@ class PatientWorker(ThreadWorker):
             conn.sock = Sender(raw.family, raw.type, raw.proto, fileno=raw.detach())
             conn.init()
             conn.parser.unreader = Reader(conn.sock)
-            conn.sock.setblocking(False)
+        conn.sock.setblocking(
+            False
+        )  # also where a thread has just answered, and the next head has begun already
         reader: Reader = conn.parser.unreader
         if reader.take_in():
             self._start(conn)

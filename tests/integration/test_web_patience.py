@@ -25,6 +25,7 @@ ROADS = {
     "says nothing": (b"", b""),
     "drips its head": (b"GET /health HTTP/1.1\r\nX: ", b"a"),
     "stops in its head": (b"GET /health HTTP/1.1\r\nX: ", b""),
+    "stops in its second head": (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea", b""),
     "has a head without end": (GET + b"X: a\r\n" * 3000, b"X: a\r\n" * 3000),
     "drips a callback": (CALLBACK + b"Content-Length: 20000000\r\n\r\n", b"a"),
     "stops in a callback": (CALLBACK + b"Content-Length: 20000000\r\n\r\n", b""),
