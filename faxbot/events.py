@@ -77,7 +77,7 @@ class Event(StrEnum):
 EVENT_MEANING: dict[Event, str] = {
     Event.QUEUED: "the fax is accepted and recorded",
     Event.SUBMITTING: "the intent to call the provider is recorded; the call follows",
-    Event.SENT: "the carrier has the fax and has given it an id",
+    Event.SENT: "the carrier has the fax",
     Event.PROGRESS: "the carrier reported pages or a new stage",
     Event.DELIVERED: "all pages are confirmed by the receiving machine",
     Event.RETRYING: "this attempt is over, another one is planned",
@@ -90,7 +90,7 @@ EVENT_MEANING: dict[Event, str] = {
     Event.CANCEL_REQUESTED: "a cancel was asked for after the carrier was called",
     Event.CANCELLED: "cancelled as asked",
     Event.EXPIRED: "its deadline passed before it could be sent",
-    Event.ANOMALY: "news that contradicts a final status: kept, never applied",
+    Event.ANOMALY: "news that contradicts what is known: kept, never applied; an open fax is held for it",
     Event.PURGED: "retention removed its document and numbers",
 }
 
@@ -124,7 +124,12 @@ TRANSITIONS: tuple[Transition, ...] = (
         Event.SUBMITTING,
         "claimed, due, not expired, document rendered, attempt row with tag committed",
     ),
-    *_from(CLAIMABLE, Status.HELD, Event.HELD, "nothing usable to send with"),
+    *_from(
+        CLAIMABLE,
+        Status.HELD,
+        Event.HELD,
+        "nothing usable to send with, this server cannot prepare it, or it may have been delivered",
+    ),
     *_from(
         CLAIMABLE,
         Status.FAILED,
@@ -135,7 +140,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         (Status.SUBMITTING, Status.SENT),
         Status.HELD,
         Event.HELD,
-        "the account was refused or is out of funds, and nothing was accepted or the attempt is final",
+        "the account was refused or has no funds, or an earlier attempt may have been delivered",
     ),
     Transition(
         Status.HELD,
@@ -143,7 +148,12 @@ TRANSITIONS: tuple[Transition, ...] = (
         Event.RELEASED,
         "the reason is gone, or enough time has passed to see whether it is",
     ),
-    Transition(Status.SUBMITTING, Status.SENT, Event.SENT, "the carrier's id is known"),
+    Transition(
+        Status.SUBMITTING,
+        Status.SENT,
+        Event.SENT,
+        "the carrier has it: its id is known, or it has called back under our tag",
+    ),
     Transition(
         Status.SUBMITTING, Status.RETRYING, Event.RETRYING, "a refusal that proves nothing was sent"
     ),
