@@ -4,8 +4,9 @@ A thread of gunicorn waits for whatever a client sends, as long as it goes on se
 second each would be the end of the service. Here gunicorn's main loop, which waits for all connections at once,
 collects the heads, sends what a client is slow to take, and reads away what nobody wants. A thread gets a request with
 a whole head and waits for nothing but its body, within an allowance of time. One thread is kept for requests without a
-body, so that /health answers whatever uploads do, and one more for bodies that come with a key, so that faxes are taken
-whatever strangers do; who shows a wrong key is refused before a byte of the body is waited for.
+body, so that /health answers whatever uploads do, and one more for bodies that come with a key to where one is asked
+for: a wrong key is refused there before a byte of the body is waited for. Requests that must wait for a thread are few
+and wait briefly; the others are told to come again. Uploads with good keys can still fill all threads for bodies.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import LimitRequestHeaders, ParseException, UnsupportedTransferCoding
@@ -50,6 +52,14 @@ refusal is read away for so long."""
 BROKEN = (OSError, ParseException)
 """What reading a body raises when its client is gone, too slow or frames it wrongly; NoMoreData is an OSError."""
 _PIECE = 64 * 1024
+_OPEN = b"callbacks"
+"""Where bodies are read from anybody. Anywhere in an address, since there is more than one way to write a path."""
+_QUEUE_PART = 8
+"""Of a worker's connections this part may wait for a thread with a body, for each of the two kinds."""
+
+
+class Crowded(ParseException):
+    """Too many requests wait for a thread, or one did for too long."""
 
 
 def trust(environ: Mapping[str, Any]) -> None:
@@ -65,6 +75,7 @@ class Reader(SocketUnreader):
     ended = False
     has_body = False
     shows_key = False
+    """Whether a key comes with it, to where one is asked for; whether it is a good one shows later."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -95,7 +106,10 @@ class Reader(SocketUnreader):
             return b"\n\n" in data or len(data) > HEAD_BYTES
         head = data[:end].lower()
         self.has_body = b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head
-        self.shows_key = b"\nx-api-key:" in head or b"\nauthorization:" in head
+        address = unquote_to_bytes(head.lstrip().partition(b"\r\n")[0]).lower()
+        self.shows_key = _OPEN not in address and (
+            b"\nx-api-key:" in head or b"\nauthorization:" in head
+        )
         return True
 
     def allow(self, allowance: Allowance) -> None:
@@ -154,9 +168,10 @@ class PatientWorker(ThreadWorker):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # By whether they show a key: how many bodies may have a thread, and who waits for one.
+        # By whether they show a key: how many bodies may have a thread, and who waits for one, the oldest first.
         self._most = {True: max(1, self.cfg.threads - 1), False: max(1, self.cfg.threads - 2)}
         self._queued: dict[bool, deque[Any]] = {True: deque(), False: deque()}
+        self._longest_queue = max(1, self.cfg.worker_connections // _QUEUE_PART)
         self._bodies = 0
         self._strangers = 0
         self._sending: deque[Any] = deque()
@@ -190,11 +205,28 @@ class PatientWorker(ThreadWorker):
         reader: Reader = conn.parser.unreader
         conn.has_body, conn.is_stranger = reader.has_body, reader.has_body and not reader.shows_key
         if conn.has_body and not self._has_room(reader.shows_key):
-            self._queued[reader.shows_key].append(conn)
+            self._queue(conn, shows_key=reader.shows_key)
             return
         self._bodies += conn.has_body
         self._strangers += conn.is_stranger
         super().enqueue_req(conn)
+
+    def _queue(self, conn: Any, *, shows_key: bool) -> None:
+        queue = self._queued[shows_key]
+        if len(queue) >= self._longest_queue:
+            self._turn_away(conn)
+        else:
+            conn.timeout = self._in((KNOWN if shows_key else STRANGER).seconds)
+            queue.append(conn)
+
+    def _turn_away(self, conn: Any) -> None:
+        """Answer without a thread that it is too much just now. Of those who send on, only so many are listened to."""
+        self.handle_error(None, conn.sock, conn.client, Crowded())
+        if len(self._lingering) < self._longest_queue:
+            self._linger(conn)
+        else:
+            self.nr_conns -= 1
+            conn.close()
 
     def _has_room(self, shows_key: bool) -> bool:
         """For one more body; strangers leave room for those with a key, and both for requests without a body."""
@@ -279,14 +311,17 @@ class PatientWorker(ThreadWorker):
     def murder_pending(self) -> None:
         """Each second or more often: close what took too long."""
         super().murder_pending()
+        for queue in self._queued.values():
+            while queue and queue[0].timeout < time.monotonic():
+                self._turn_away(queue.popleft())
         for among in (self._sending, self._lingering):
             while among and among[0].timeout < time.monotonic():
                 self._end(among[0], among)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """At the worker's end nobody without a request under way is waited for."""
+        """At the worker's end nobody without a request under way is waited for, nor strangers without a thread."""
         super()._cap_keepalive(deadline)
-        for conn in (*self.pending_conns, *self._lingering):
+        for conn in (*self.pending_conns, *self._lingering, *self._queued[False]):
             conn.timeout = min(conn.timeout, deadline)
 
     def handle_request(self, req: Any, conn: Any) -> bool:

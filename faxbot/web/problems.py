@@ -125,6 +125,12 @@ INTERNAL = Problem(
     "Something in this server failed.",
     "Send it again with the same Idempotency-Key. If it stays, tell the operator the `request_id`: it is in the log.",
 )
+BUSY = Problem(
+    "busy",
+    503,
+    "Too many requests wait for their turn.",
+    "Send the same request again after Retry-After; with the same Idempotency-Key it cannot become two faxes.",
+)
 REFUSED: dict[int, Problem] = {
     400: RAISED[errors.Malformed],
     401: RAISED[errors.Unauthenticated],
@@ -134,6 +140,7 @@ REFUSED: dict[int, Problem] = {
     413: REQUEST_TOO_LARGE,
     415: RAISED[errors.MediaTypeRefused],
     500: INTERNAL,
+    503: BUSY,
 }
 
 PROBLEMS: dict[str, Problem] = {

@@ -34,13 +34,14 @@ from faxbot.errors import ConfigError
 from faxbot.tasks.app import quick_bell
 from faxbot.web import problems
 from faxbot.web.app import SECURITY_HEADERS, create_app
-from faxbot.web.patience import PatientWorker
+from faxbot.web.patience import Crowded, PatientWorker
 
 GRACEFUL_SECONDS = 20
 """How long a request under way may take when the server stops."""
 _KEEP_ALIVE_SECONDS = 30
 _WEDGED_SECONDS = 60
 """A worker whose main loop stood still for so long is replaced."""
+_BUSY_SECONDS = 5
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the workers' heartbeats are files; here they cost no disk write
 
 _NOT_STARTED = (3, 4)
@@ -62,6 +63,7 @@ _REFUSALS: dict[type[BaseException], tuple[str, problems.Problem, str]] = {
         problems.REFUSED[400],
         "The Transfer-Encoding can be nothing but chunked.",
     ),
+    Crowded: ("503 Service Unavailable", problems.BUSY, problems.BUSY.mend),
 }
 """Status line, problem and detail of what gunicorn refuses by itself; _UNREADABLE is all the rest."""
 
@@ -157,6 +159,7 @@ class _Worker(PatientWorker):
             *(("Content-Type", problems.MEDIA_TYPE), ("Content-Length", len(body))),
             *(("X-Request-Id", request_id), ("Cache-Control", "no-store")),
             *SECURITY_HEADERS,
+            *((("Retry-After", _BUSY_SECONDS),) if problem is problems.BUSY else ()),
             ("Connection", "close"),
         )
         lines = (f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers), "", "")

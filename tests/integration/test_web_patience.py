@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from http.client import parse_headers
 from itertools import count
 
 import pytest
@@ -18,6 +20,8 @@ from tests.integration.web import NUMBER, TEXT
 
 EACH = 12
 """Connections of each kind: three times the server's threads."""
+CROWD = 600
+"""More than a server lets wait for its threads."""
 CALLBACK = b"POST /callbacks/simulator HTTP/1.1\r\nHost: x\r\n"
 FORM = b"POST /fax/send HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 GET = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n"
@@ -112,6 +116,58 @@ def test_a_fax_is_taken_while_strangers_hold_their_connections(service: Service,
     assert [answer.status_code for answer in answers] == [202] * 4
 
 
+def test_a_header_that_looks_like_a_key_gives_a_callback_no_better_place(service: Service) -> None:
+    """Whatever way the address is written."""
+    with ExitStack() as stack:
+        for path in (b"/callbacks/simulator", b"//callbacks/simulator", b"/%63allbacks/simulator"):
+            head = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nX-API-Key: x\r\n"
+            for _ in range(EACH):
+                stack.enter_context(connect(service)).sendall(
+                    head + b"Content-Length: 20000000\r\n\r\nx"
+                )
+        answer = service.request(
+            "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+        )
+
+    assert answer.status_code == 202
+
+
+@pytest.fixture
+def crowd(service: Service) -> Iterator[list[socket.socket]]:
+    """Callbacks that announce a body and send none."""
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(CROWD):
+            connections.append(stack.enter_context(connect(service)))
+            connections[-1].sendall(CALLBACK + b"Content-Length: 100\r\n\r\n")
+        yield connections
+
+
+def test_a_crowd_that_waits_for_threads_is_turned_away(
+    service: Service, crowd: list[socket.socket]
+) -> None:
+    """Most of it at once, the rest soon; others are served meanwhile."""
+    assert service.request("GET", "/health", timeout=5).status_code == 200
+    answer = service.request(
+        "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+    )
+    assert answer.status_code == 202
+
+    last = crowd[-1].makefile("rb")
+    crowd[-1].settimeout(20)
+    assert last.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+    headers = parse_headers(last)
+    problem = json.loads(last.read(int(headers["Content-Length"])))
+    assert (problem["type"], problem["status"]) == ("/docs#busy", 503)
+    assert int(headers["Retry-After"]) > 0
+
+    def answered() -> int:
+        return len(select.select(crowd, [], [], 0)[0])
+
+    # All but the last few, who have a thread by then.
+    eventually(lambda: answered() >= CROWD - 5, 3 * patience.STRANGER.seconds, every=0.5)
+
+
 def test_who_is_too_slow_is_not_served(service: Service) -> None:
     """All roads at once: every connection is closed by the server, and a fax is taken then."""
     with ExitStack() as stack:
@@ -167,10 +223,12 @@ def test_a_stop_waits_for_nobody_who_is_silent(stores: Stores) -> None:
         for first in (
             *(b"", GET, GET + b"\r\n", GET + b"Connection: close\r\n\r\n"),
             FORM + b"Content-Length: 5000000\r\n\r\n",
+            *[CALLBACK + b"Content-Length: 5000000\r\n\r\n"] * EACH,
         ):
             stack.enter_context(connect(service)).sendall(first)
         assert service.request("GET", "/health").status_code == 200
         began = time.monotonic()
         service.stop()
 
-        assert time.monotonic() - began < 10  # a request under way would have twenty seconds
+        # Whose callback has a thread is waited for as ever, who waits for one is not; a good request has 20 seconds.
+        assert time.monotonic() - began < patience.STRANGER.seconds + 6

@@ -64,6 +64,31 @@ def test_a_body_is_announced_or_there_is_none(pair: Pair, header: str, expected:
     assert reader.has_body is expected
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("POST /fax/send", True),
+        ("\r\nPOST /fax/send", True),
+        ("POST /callbacks/phaxio", False),
+        ("\r\nPOST /callbacks/phaxio", False),
+        ("POST //Callbacks/phaxio", False),
+        ("POST http://x/callbacks/phaxio", False),
+        ("POST /%63allback%73/phaxio", False),
+    ],
+)
+@pytest.mark.parametrize("header", ["X-API-Key: k", "authorization: Bearer k"])
+def test_a_key_counts_where_one_is_asked_for(
+    pair: Pair, line: str, header: str, expected: bool
+) -> None:
+    ours, theirs = pair
+    theirs.sendall(f"{line} HTTP/1.1\r\n{header}\r\nContent-Length: 5\r\n\r\n".encode())
+    reader = Reader(ours)
+
+    assert reader.take_in()
+    assert reader.has_body
+    assert reader.shows_key is expected
+
+
 def test_a_head_without_end_is_not_waited_for(pair: Pair) -> None:
     ours, theirs = pair
     theirs.sendall(b"x" * (patience.HEAD_BYTES + 1))
