@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import socket
 import uuid
 from collections.abc import Callable
@@ -42,6 +43,11 @@ _KEEP_ALIVE_SECONDS = 30
 _WEDGED_SECONDS = 60
 """A worker whose main loop stood still for so long is replaced."""
 _BUSY_SECONDS = 5
+_CONNECTIONS = 1000
+"""At most so many for each worker."""
+_OTHER_FILES = 64
+_FILES_OF_A_THREAD = 8
+"""What is open beside the connections: modules, logs, pipes; and for each thread its database and what it spools."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the workers' heartbeats are files; here they cost no disk write
 
 _NOT_STARTED = (3, 4)
@@ -90,19 +96,37 @@ def serve(config: Config, listener: socket.socket) -> None:
         raise
 
 
+def connections(threads: int) -> int:
+    """How many connections a worker may have, so that it never runs out of files, which ends gunicorn's workers.
+
+    Raises this process's soft limit of open files (RLIMIT_NOFILE, inherited by workers) when it is too small.
+    """
+    others = _OTHER_FILES + _FILES_OF_A_THREAD * threads
+    wanted = _CONNECTIONS + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    files = wanted if soft == resource.RLIM_INFINITY else soft
+    return max(threads + 1, min(_CONNECTIONS, files - others))
+
+
 class _Server(BaseApplication):
     """gunicorn, told by our configuration and by nothing else: no file, no GUNICORN_CMD_ARGS, no control socket."""
 
     def __init__(self, config: Config, listener: socket.socket) -> None:
-        self._config, self._listener = config, listener
+        self._config = config
+        # Once: load_config() runs again when gunicorn is told to start its workers anew (SIGHUP).
+        self._listener = listener.detach()
         self._close: Callable[[], None] = lambda: None
         super().__init__()
 
     def load_config(self) -> None:
         settings: dict[str, Any] = {
-            "bind": [f"fd://{self._listener.detach()}"],
+            "bind": [f"fd://{self._listener}"],
             "workers": self._config.web_workers,
             "threads": self._config.web_threads,
+            "worker_connections": connections(self._config.web_threads),
             "worker_class": _Worker,
             "logger_class": _Logger,
             "accesslog": None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,6 +15,7 @@ from http.client import parse_headers
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -251,6 +254,52 @@ def test_requests_in_one_go_are_answered_in_their_order(service: Service) -> Non
             reader.read(int(parse_headers(reader)["Content-Length"]))
 
     assert statuses == [401] * 9 + [200]
+
+
+def web_processes(service: Service) -> list[psutil.Process]:
+    """The web server's master, then its workers."""
+    (master,) = [
+        process for process in psutil.Process(service.pid).children() if "web" in process.cmdline()
+    ]
+    return [master, *master.children()]
+
+
+def test_a_hangup_gives_new_workers_and_the_service_goes_on(service: Service) -> None:
+    master, *workers = web_processes(service)
+    master.send_signal(signal.SIGHUP)
+    eventually(
+        lambda: len(web_processes(service)) > 1 and not {*workers} & {*web_processes(service)}
+    )
+
+    assert web_processes(service)[0] == master
+    assert service.request("GET", "/health").status_code == 200
+    assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected", "raised"),
+    [
+        (256, 256, 256 - 64 - 32, 256),
+        (256, 1024, 1024 - 64 - 32, 1024),
+        (256, 4096, 1000, 1096),
+        (2048, 4096, 1000, 2048),
+        (64, 64, 5, 64),
+    ],
+)
+def test_a_worker_takes_no_more_connections_than_it_may_open_files(
+    soft: int, hard: int, expected: int, raised: int
+) -> None:
+    """Measured in a process of its own, whose limits are its own."""
+    program = (
+        "import resource; from faxbot.web.server import connections\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "print(connections(4), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    assert said.stdout.split() == [str(expected), str(raised)]
 
 
 @pytest.mark.parametrize("address", ["nonsense", "mysql://faxbot@localhost/faxbot"])
