@@ -213,7 +213,7 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
     expired or cancelled stays as it is; exit code 1.
     """
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("POST", f"/fax/{fax_id}/cancel")
+        job = connection.cancel(fax_id)
     if as_json:
         click.echo(json.dumps(job))
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import requests
 from faxbot import forms
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
+from faxbot.events import Status
 from faxbot.supervisor import keyfile, listening
 
 _PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0)
@@ -32,6 +34,11 @@ class ServerSaid(FaxbotError):
     """The server did not do what was asked of it."""
 
     code = "server-said"
+
+    def __init__(self, detail: str, *, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        """HTTP status of a refusal."""
 
 
 class Connection:
@@ -110,6 +117,22 @@ class Connection:
             time.sleep(pause)
         raise AssertionError("the last try either returns or raises")
 
+    def cancel(self, fax_id: str) -> Any:
+        """Ask for a cancel; the decoded answer. Raises ServerSaid.
+
+        Where the answer to a cancel that worked is lost, the next try finds a fax that is cancelled already, and is
+        told 409: that is what was wanted.
+        """
+        try:
+            return self.request("POST", f"/fax/{fax_id}/cancel")
+        except ServerSaid as refusal:
+            if refusal.status == 409:
+                with suppress(ServerSaid):
+                    job = self.request("GET", f"/fax/{fax_id}")
+                    if job.get("status") == Status.CANCELLED:
+                        return job
+            raise
+
     def _content(self, reply: requests.Response) -> Any:
         if reply.status_code >= 300:
             raise self._fault(reply)
@@ -131,7 +154,7 @@ class Connection:
         text = " ".join(sentences) or str(problem.get("detail") or problem.get("title"))
         if reply.status_code in (401, 403):
             text += f" ({self._key_hint})"
-        return ServerSaid(text)
+        return ServerSaid(text, status=reply.status_code)
 
 
 def _address(url: str, source: str) -> str:

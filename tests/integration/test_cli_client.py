@@ -509,7 +509,25 @@ def test_a_cancel_says_what_came_of_it(
     server.answers = [(202, {"id": ID, "status": "sent", "explanation": "A cancel was asked for."})]
     assert f"faxbot status {ID}" in run(embedded, "cancel", ID, "--url", server.url).err
     server.answers = [
-        problem("not-possible-in-this-state", 409, detail="the fax is failed already")
+        problem("not-possible-in-this-state", 409, detail="the fax is failed already"),
+        (200, {"id": ID, "status": "failed", "explanation": "The line was busy."}),
     ]
     ended = run(embedded, "cancel", ID, "--url", server.url)
     assert (ended.code, one_line(ended.err)) == (1, "faxbot: the fax is failed already")
+
+
+def test_a_cancel_whose_first_answer_was_lost_has_worked(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    server = answering(
+        None,
+        problem("not-possible-in-this-state", 409, detail="the fax is cancelled already"),
+        (200, {"id": ID, "status": "cancelled", "explanation": "Cancelled as asked."}),
+    )
+    ended = run(embedded, "cancel", ID, "--url", server.url)
+
+    assert (ended.code, ended.out) == (0, "cancelled: Cancelled as asked.\n")
+    assert [asked[:2] for asked in server.asked] == [
+        *[("POST", f"/fax/{ID}/cancel")] * 2,
+        ("GET", f"/fax/{ID}"),
+    ]
