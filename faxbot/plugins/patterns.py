@@ -20,13 +20,17 @@ _PIECE = (
 
 
 def is_quick(pattern: str) -> bool:
-    """Whether a pattern keeps to RULE.
+    """Whether a pattern keeps to RULE, and is one.
 
     >>> is_quick("^[a-z]+:[0-9]{1,5}$"), is_quick("(a+)+$")
     (True, False)
     """
     inner = re.fullmatch(rf"\^((?:{_PIECE})*)\$", pattern)
     if inner is None:
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:  # [z-a], a{3,2}
         return False
     return sum(bool(count) for count in re.findall(_PIECE, inner[1])) <= _OPEN_COUNTS
 

@@ -75,6 +75,13 @@ def test_a_pattern_that_may_take_too_long_is_refused_before_it_is_tried(pattern:
     assert "and no groups" in said.stdout
 
 
+@pytest.mark.parametrize("pattern", ["^[z-a]$", "^a{3,2}$", "^[\\d-a]$", r"^[\z]$"])
+def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+    assert not is_quick(pattern)
+    with pytest.raises(PluginError, match=r"note.pattern: .* is not a 'regex'"):
+        parse(changed(f"{NOTE}.pattern", pattern))
+
+
 _PIECES = st.sampled_from(["a", ".", "[ab]", r"\w", "[^c]"])
 _COUNTS = st.sampled_from(["", "*", "+", "?", "{2}", "{0,200}", "{1,}"])
 
