@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import click
 
-from faxbot.cli.connection import Connection
+from faxbot.cli.connection import FAX, PAGE, STORY, Connection
 from faxbot.cli.timeline import Timeline
 from faxbot.config import Config
 from faxbot.events import TERMINAL, Status
@@ -114,6 +114,7 @@ def send(
         job = connection.request(
             "POST",
             "/fax/send",
+            FAX,
             data={
                 "to": to,
                 **{name: str(value) for name, value in fields.items() if value is not None},
@@ -127,7 +128,7 @@ def send(
         if wait:
             status = _follow(connection, job["id"], timeout, quiet=as_json)
             if as_json:
-                job = connection.request("GET", f"/fax/{job['id']}")
+                job = connection.request("GET", f"/fax/{job['id']}", FAX)
         else:
             status = Status.DELIVERED  # being accepted is all that was asked for
     if as_json:
@@ -146,15 +147,17 @@ def send(
 def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_json: bool) -> None:
     """Show where a fax stands, what happens next, and why."""
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("GET", f"/fax/{fax_id}")
-        story = connection.request("GET", f"/fax/{fax_id}/events") if with_events else None
+        job = connection.request("GET", f"/fax/{fax_id}", FAX)
+        story = connection.request("GET", f"/fax/{fax_id}/events", STORY) if with_events else None
     if as_json:
         click.echo(json.dumps(job if story is None else {**job, "events": story["events"]}))
         return
     click.echo(f"{click.style(job['status'], bold=True)}: {job['explanation']}")
     error = job.get("error") or {}
     facts = {
-        "pages": f"{job['pages_sent'] or 0} of {job['pages']} sent" if job.get("pages") else None,
+        "pages": f"{job.get('pages_sent') or 0} of {job['pages']} sent"
+        if job.get("pages")
+        else None,
         "attempts": job.get("attempts"),
         "provider": job.get("provider_id"),
         "carrier's id": job.get("external_id"),
@@ -187,17 +190,17 @@ def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_j
     """List faxes, newest first: id, status, when it was accepted, pages, and the number, masked."""
     query = {"limit": str(limit), **({"status": wanted} if wanted else {})}
     with Connection(Config.load(), url, key) as connection:
-        page = connection.request("GET", f"/fax?{urlencode(query)}")
+        page = connection.request("GET", f"/fax?{urlencode(query)}", PAGE)
     if as_json:
         click.echo(json.dumps(page))
         return
     for job in page["items"]:
         accepted = f"{datetime.fromisoformat(job['created_at']):%Y-%m-%d %H:%M:%SZ}"
-        pages = "" if job["pages"] is None else str(job["pages"])
+        pages = "" if job.get("pages") is None else str(job["pages"])
         click.echo(f"{job['id']}  {job['status']:<{_WIDTH}}  {accepted}  {pages:>3}  {job['to']}")
     if not page["items"]:
         click.echo("no faxes" + (" in this status" if wanted else " yet"), err=True)
-    elif page["next"]:
+    elif page.get("next"):
         click.echo("there are more: see --limit and --status", err=True)
 
 
@@ -232,7 +235,7 @@ def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet
     timeline, pause, said = Timeline(), _FIRST_PAUSE, ""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
-        events = connection.request("GET", f"/fax/{fax_id}/events")["events"]
+        events = connection.request("GET", f"/fax/{fax_id}/events", STORY)["events"]
         if timeline.show(events, quiet=quiet):
             pause = _FIRST_PAUSE
         reached = Status(events[-1]["status"]) if events else Status.QUEUED
@@ -245,7 +248,7 @@ def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet
             )
             return reached
         if pause >= _SILENT_PAUSE and not quiet:
-            said = _say_why(connection.request("GET", f"/fax/{fax_id}"), said)
+            said = _say_why(connection.request("GET", f"/fax/{fax_id}", FAX), said)
         time.sleep(pause)
         pause = min(pause * 1.3, _LONGEST_PAUSE)
 
@@ -253,7 +256,7 @@ def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet
 def _say_why(job: dict[str, Any], said: str) -> str:
     """Print what the fax waits for, and how to leave, unless that was `said` already; what was said."""
     # A held fax is looked at again and again and stays as it is: that is no news.
-    says = f"{job['status']} {'' if job['status'] == Status.HELD else job['next_at']}"
+    says = f"{job['status']} {'' if job['status'] == Status.HELD else job.get('next_at')}"
     if job["status"] not in TERMINAL and says != said:
         leave = f"Ctrl-C leaves it to itself, `{program()} cancel {job['id']}` gives it up."
         click.echo(f"{'...':>10}  {job['explanation']} {leave}")

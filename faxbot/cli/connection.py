@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,7 +28,53 @@ _LONGEST_WAIT = 60.0
 
 _OPTIONS = {"X-API-Key": "--key", "Idempotency-Key": "--idempotency-key"}
 
+Shape = dict[str, Any] | list[Any] | Callable[[Any], bool]
+"""What an answer must be to be faxbot's: a shape by key, [the shape of each], or a test."""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def _is_status(value: object) -> bool:
+    return value in list(Status)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_fault(value: object) -> bool:
+    return value is None or _has_shape(value, {"code": _is_text, "message": _is_text})
+
+
+FAX: Shape = {"id": _is_text, "status": _is_status, "explanation": _is_text, "error": _is_fault}
+PAGE: Shape = {
+    "items": [{"id": _is_text, "status": _is_status, "created_at": _is_time, "to": _is_text}]
+}
+STORY: Shape = {
+    "events": [
+        {
+            "sequence": _is_number,
+            "type": _is_text,
+            "status": _is_status,
+            "occurred_at": _is_time,
+            "recorded_at": _is_time,
+        }
+    ]
+}
+
 Files = Sequence[tuple[str, tuple[str, bytes]]]
+
+
+_STRANGE = "what answers there is not faxbot: see --url and FAXBOT_URL"
 
 
 class ServerSaid(FaxbotError):
@@ -81,12 +128,13 @@ class Connection:
         self,
         method: str,
         path: str,
+        shape: Shape,
         *,
         data: Mapping[str, str] | None = None,
         files: Files | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The decoded answer; raises ServerSaid with one sentence. A POST that makes
+        """The decoded answer, which has the `shape`; raises ServerSaid with one sentence. A POST that makes
         something needs an Idempotency-Key among `headers`. Raises BadParameter where a value from the
         command line cannot be sent."""
         _check(headers or {}, data or {})
@@ -107,7 +155,7 @@ class Connection:
                     pause = None
             else:
                 if not _comes_again(reply):
-                    return self._content(reply)
+                    return self._content(reply, shape)
                 fault = self._fault(reply)
                 pause = _asked_pause(reply, pause)
             if pause is None:
@@ -124,22 +172,25 @@ class Connection:
         told 409: that is what was wanted.
         """
         try:
-            return self.request("POST", f"/fax/{fax_id}/cancel")
+            return self.request("POST", f"/fax/{fax_id}/cancel", FAX)
         except ServerSaid as refusal:
             if refusal.status == 409:
                 with suppress(ServerSaid):
-                    job = self.request("GET", f"/fax/{fax_id}")
-                    if job.get("status") == Status.CANCELLED:
+                    job = self.request("GET", f"/fax/{fax_id}", FAX)
+                    if job["status"] == Status.CANCELLED:
                         return job
             raise
 
-    def _content(self, reply: requests.Response) -> Any:
+    def _content(self, reply: requests.Response, shape: Shape) -> Any:
         if reply.status_code >= 300:
             raise self._fault(reply)
         try:
-            return reply.json()
+            body = reply.json()
         except ValueError:
-            raise ServerSaid("what answers there is not faxbot: see --url and FAXBOT_URL") from None
+            raise ServerSaid(_STRANGE) from None
+        if not _has_shape(body, shape):
+            raise ServerSaid(_STRANGE)
+        return body
 
     def _fault(self, reply: requests.Response) -> ServerSaid:
         problem = _problem(reply)
@@ -147,14 +198,27 @@ class Connection:
             return ServerSaid(
                 f"the server answered {reply.status_code}, and not as faxbot does: see --url and FAXBOT_URL"
             )
+        errors = problem.get("errors")
         sentences = [
-            f"{field}: {' '.join(texts)}" for field, texts in (problem.get("errors") or {}).items()
+            f"{field}: {' '.join(map(str, texts))}"
+            for field, texts in (errors if isinstance(errors, dict) else {}).items()
+            if isinstance(texts, list)
         ]
         # Where fields have sentences of their own, the detail only names those fields.
         text = " ".join(sentences) or str(problem.get("detail") or problem.get("title"))
         if reply.status_code in (401, 403):
             text += f" ({self._key_hint})"
         return ServerSaid(text, status=reply.status_code)
+
+
+def _has_shape(value: object, shape: Shape) -> bool:
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            _has_shape(value.get(key), inner) for key, inner in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_has_shape(one, shape[0]) for one in value)
+    return shape(value)
 
 
 def _address(url: str, source: str) -> str:
@@ -205,7 +269,7 @@ def _comes_again(reply: requests.Response) -> bool:
     """Whether to ask again: the server is busy or away, or is still at the first try of this very request."""
     if reply.status_code in (429, 502, 503, 504):
         return True
-    return reply.status_code == 409 and _problem(reply).get("type", "").endswith(
+    return reply.status_code == 409 and str(_problem(reply).get("type")).endswith(
         "idempotency-key-in-flight"
     )
 

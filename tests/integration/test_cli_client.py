@@ -243,6 +243,52 @@ def test_a_refusal_is_one_line_and_final(
     assert len(server.asked) == 1
 
 
+STRANGE = "faxbot: what answers there is not faxbot: see --url and FAXBOT_URL"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *([], None, {}, 1, "text", {"items": [{"id": 1}]}, {"items": None}, {"events": [None]}),
+        {"id": ID, "status": "unheard", "explanation": "e"},
+        {"id": ID, "status": "failed", "explanation": "e", "error": "text"},
+        {"items": [{"id": ID, "status": "sent", "created_at": "today", "to": "+1"}]},
+    ],
+)
+@pytest.mark.parametrize("words", [["send", *TO], ["status", ID], ["list"], ["cancel", ID]])
+def test_json_of_something_else_is_not_faxbot(
+    embedded: Installation,
+    document: Path,
+    answering: Callable[..., Server],
+    words: list[str],
+    answer: object,
+) -> None:
+    files = [document] if words[0] == "send" else []
+    ended = run(embedded, *words, *files, "--url", answering((200, answer)).url)
+
+    assert (ended.code, ended.out, one_line(ended.err)) == (1, "", STRANGE)
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"events": [{"sequence": "1"}]}])
+def test_events_of_something_else_are_not_faxbot(
+    embedded: Installation, answering: Callable[..., Server], answer: object
+) -> None:
+    server = answering(accepted(), (200, answer))
+    ended = run(embedded, "status", ID, "--events", "--url", server.url)
+
+    assert (ended.code, one_line(ended.err)) == (1, STRANGE)
+
+
+@pytest.mark.parametrize("errors", [{"to": "text"}, ["x"], "text", None])
+def test_a_refusal_in_another_shape_is_told_by_its_detail(
+    embedded: Installation, answering: Callable[..., Server], errors: object
+) -> None:
+    server = answering((400, {"type": 1, "errors": errors, "detail": "It is refused."}))
+    ended = run(embedded, "status", ID, "--url", server.url)
+
+    assert (ended.code, one_line(ended.err)) == (1, "faxbot: It is refused.")
+
+
 def test_without_a_key_it_says_where_one_was_looked_for(
     embedded: Installation, document: Path, answering: Callable[..., Server]
 ) -> None:
@@ -381,7 +427,7 @@ def test_any_other_end_is_exit_code_1(
 def test_waiting_for_json_prints_the_final_fax_alone(
     embedded: Installation, document: Path, answering: Callable[..., Server]
 ) -> None:
-    server = answering(accepted(), told(*STORY), (200, {"id": ID, "status": "delivered"}))
+    server = answering(accepted(), told(*STORY), accepted(status="delivered"))
     ended = run(embedded, "send", document, *TO, "--wait", "--json", "--url", server.url)
 
     assert (ended.code, ended.json["status"]) == (0, "delivered")
