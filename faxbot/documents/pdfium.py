@@ -8,7 +8,6 @@ thread-safe: one thread, one child.
 from __future__ import annotations
 
 import ctypes
-import math
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,12 +31,17 @@ ANNOTATIONS, PRINTING = 0x01, 0x800
 COUNTER_CLOCKWISE = 3
 IMAGE, FORM = 3, 5
 NO_FORM = 0
+INKS = 3  # fpdf_edit.h: FPDF_COLORSPACE_DEVICECMYK
 # The end of a PDF (ISO 32000-1, 7.5.5, with Adobe's tolerance for what follows it).
 END, END_WITHIN = b"%%EOF", 2048
 
-# Pages that a check parses, and pixels of their pictures that it looks at for damage; all pages are
-# counted and measured, and rendering asks the rest.
-LOOKED_INTO, DECODED = 10, 16_000_000
+# Pages that a check parses, and the trouble that it takes to look for damage in their pictures, in
+# pixels; all pages are counted and measured, and rendering asks the rest.
+LOOKED_INTO, CHECK_TROUBLE = 10, 16_000_000
+# The same for one page that is drawn: beyond it PDFium is trusted, or small files would keep us busy
+# for hours. A picture is as much trouble as its pixels, or more when it is tiny; one that was looked
+# at before, as much as reading it again (measured).
+PAGE_TROUBLE, LEAST_TROUBLE, BYTES_READ_PER_PIXEL = 100_000_000, 10_000, 16
 # Of all memory a child may have: a colour picture takes 4, and the work on it about as much.
 BYTES_PER_PIXEL = 7
 
@@ -56,7 +60,8 @@ class _FormInfo(ctypes.Structure):
 
 
 class _Metadata(ctypes.Structure):
-    """FPDF_IMAGEOBJ_METADATA; without bits PDFium cannot decode the picture and leaves it out."""
+    """FPDF_IMAGEOBJ_METADATA; without bits PDFium cannot decode the picture and leaves it out, or
+    has not found its colours, which it looks for in the page alone."""
 
     _fields_ = (
         ("width", c_uint), ("height", c_uint), ("horizontal", c_float), ("vertical", c_float),
@@ -161,12 +166,12 @@ def count(path: str, *, max_pages: int, max_pixels: int, look: bool) -> int:
                 f"The PDF has {pages} pages, more than {max_pages} (FAXBOT_MAX_PAGES); "
                 "send it in parts."
             )
-        left = DECODED
+        left, sound = CHECK_TROUBLE, _Sound()
         for index in range(pages):
             _fitting_size(document, index, max_pixels)
             if look and index < LOOKED_INTO:
                 with _loaded(document, index) as page:
-                    left -= _ask_for_pictures(page, index, max_pixels, left)
+                    left -= _ask_for_pictures(page, index, max_pixels, left, sound)
         return pages
 
 
@@ -203,10 +208,12 @@ def _fitting_size(document: int, index: int, max_pixels: int) -> tuple[float, fl
 
 def draw(path: str, first: int, last: int, *, resolution: str, max_pixels: int) -> Iterator[Drawn]:
     """Pages `first` to before `last` (from 0), in order; raises as `count`."""
+    sound = _Sound()
     with _opened(path) as (document, _), _form(document) as form:
         for index in range(first, last):
             width, height = _fitting_size(document, index, max_pixels)
-            yield _page(document, form, index, place(width, height, resolution), max_pixels)
+            at = place(width, height, resolution)
+            yield _page(document, form, index, at, max_pixels, sound)
 
 
 @contextmanager
@@ -237,55 +244,74 @@ def _loaded(document: int, index: int) -> Iterator[int]:
         _pdf["FPDF_ClosePage"](page)
 
 
-def _ask_for_pictures(page: int, index: int, max_pixels: int, decoded: float) -> int:
+# The pictures of a document that were looked at and are sound: pages use one a thousand times.
+_Sound = set[tuple[int, int, int]]
+
+
+def _ask_for_pictures(page: int, index: int, max_pixels: int, left: int, sound: _Sound) -> int:
     """Refuse pictures that PDFium would leave out or cut short without a word: those for which
-    memory would not do, and, as far as `decoded` pixels go, damaged ones. Returns their pixels."""
+    memory would not do, and, as far as the trouble `left` goes, damaged ones. Returns the trouble
+    it took."""
     memory = resource.getrlimit(resource.RLIMIT_AS)[0]
     if memory != resource.RLIM_INFINITY:
         max_pixels = min(max_pixels, memory // BYTES_PER_PIXEL)
-    pixels = 0
+    trouble = 0
     across, down = c_uint(), c_uint()
-    for picture in _pictures(page, "FPDFPage_CountObjects", "FPDFPage_GetObject"):
+    for picture, nested in _pictures(page, "FPDFPage_CountObjects", "FPDFPage_GetObject"):
         _pdf["FPDFImageObj_GetImagePixelSize"](picture, byref(across), byref(down))
-        if across.value * down.value > max_pixels:
+        pixels = across.value * down.value
+        if pixels > max_pixels:
             raise DocumentTooLarge(
                 f"A picture on page {index + 1} of the PDF has {across.value} x {down.value} "
                 "pixels, more than this server takes (FAXBOT_MAX_PIXELS); make it smaller and "
                 "send that."
             )
-        if pixels < decoded and not _decodable(picture, page, across.value, down.value):
+        if trouble >= left or not pixels:
+            continue
+        raw = _data("FPDFImageObj_GetImageDataRaw", picture)
+        trouble += len(raw) // BYTES_READ_PER_PIXEL
+        if (known := (across.value, down.value, hash(raw))) in sound:
+            continue
+        trouble += max(pixels, LEAST_TROUBLE)
+        if not _decodable(picture, page, across.value, down.value, raw, nested=nested):
             raise DocumentUnreadable(
                 f"A picture on page {index + 1} of the PDF is damaged; scan it again, or print "
                 "it to a new PDF."
             )
-        pixels += across.value * down.value
-    return pixels
+        sound.add(known)
+    return trouble
 
 
-def _pictures(holder: int, count: str, get: str) -> Iterator[int]:
+def _pictures(
+    holder: int, count: str, get: str, *, nested: bool = False
+) -> Iterator[tuple[int, bool]]:
     """The pictures of a page or form and of the forms in it, all of them: as deep and as many as
-    PDFium itself reads."""
+    PDFium itself reads; and whether each lies in a form."""
     kind_of, get_object = _pdf["FPDFPageObj_GetType"], _pdf[get]
     for number in range(_pdf[count](holder)):
         part = get_object(holder, number)
         kind = kind_of(part)
         if kind == IMAGE:
-            yield part
+            yield part, nested
         elif kind == FORM:
-            yield from _pictures(part, "FPDFFormObj_CountObjects", "FPDFFormObj_GetObject")
+            yield from _pictures(
+                part, "FPDFFormObj_CountObjects", "FPDFFormObj_GetObject", nested=True
+            )
 
 
-def _decodable(picture: int, page: int, across: int, down: int) -> bool:
+def _decodable(
+    picture: int, page: int, across: int, down: int, raw: bytes, *, nested: bool
+) -> bool:
     """Whether PDFium can decode the picture, and all of its data is there."""
     metadata = _Metadata()
     _pdf["FPDFImageObj_GetImageMetadata"](picture, page, byref(metadata))
-    if not metadata.bits:
-        return across * down == 0
     filters = _filters(picture)
     last = filters[-1] if filters else b""
+    if last == b"JPXDecode" or not (metadata.bits or nested):
+        return bool(metadata.bits)  # to tell them, PDFium decodes JPEG 2000
     if last in (b"DCTDecode", b"DCT"):
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
-        return whole.jpeg_ended(data) or bool(_strict().jpeg(data))
+        return bool(metadata.bits and whole.jpeg_ended(data)) or bool(_strict().jpeg(data))
     if last in (b"CCITTFaxDecode", b"CCF"):
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
         return not _strict().cut_group4(data, across, down)
@@ -293,11 +319,13 @@ def _decodable(picture: int, page: int, across: int, down: int) -> bool:
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
         return whole.jbig2(data) and _bitmap(picture)
     if filters in ([b"FlateDecode"], [b"Fl"]):
-        return whole.flate(_data("FPDFImageObj_GetImageDataRaw", picture), down)
-    if last == b"JPXDecode":
-        return True  # PDFium has decoded it to tell its bits
+        return whole.flate(raw, down)
     length = _pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0)
-    return whole.rows(length, across, down, metadata.bits)
+    inks = metadata.colours == INKS
+    if metadata.bits and whole.rows(length, across, down, metadata.bits, inks=inks):
+        return True
+    # The colours of an inline picture may be named in its form, and PDFium answers by the page's.
+    return nested and whole.rows(length, across, down, whole.UNKNOWN_BITS)
 
 
 def _filters(picture: int) -> list[bytes]:
@@ -329,14 +357,16 @@ def _strict() -> ModuleType:
     return import_module("faxbot.documents.strict")
 
 
-def _page(document: int, form: int | None, index: int, at: Placement, max_pixels: int) -> Drawn:
+def _page(
+    document: int, form: int | None, index: int, at: Placement, max_pixels: int, sound: _Sound
+) -> Drawn:
     pixels = bytearray(b"\xff") * (WIDTH * at.length)
     buffer = (ctypes.c_char * len(pixels)).from_buffer(pixels)
     bitmap = _pdf["FPDFBitmap_CreateEx"](WIDTH, at.length, GRAY, ctypes.addressof(buffer), WIDTH)
     turn = COUNTER_CLOCKWISE if at.turned else 0
     try:
         with _loaded(document, index) as page:
-            _ask_for_pictures(page, index, max_pixels, math.inf)
+            _ask_for_pictures(page, index, max_pixels, PAGE_TROUBLE, sound)
             where = (bitmap, page, at.left, 0, at.width, at.rows, turn, ANNOTATIONS | PRINTING)
             if form:
                 _pdf["FORM_OnAfterLoadPage"](page, form)

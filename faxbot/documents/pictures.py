@@ -6,6 +6,7 @@ forty formats is ever loaded or tried.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -51,7 +52,7 @@ def count(path: str, media_type: str, *, max_pages: int, max_pixels: int, look: 
         if look:
             _look_into_tiff(path, pages)
         return len(pages)
-    with (PngImageFile if media_type == PNG else JpegImageFile)(path) as image:
+    with _opened(path, media_type) as image:
         _within(image.size, max_pixels)
         if look and media_type == PNG:
             image.verify()
@@ -62,6 +63,16 @@ def count(path: str, media_type: str, *, max_pages: int, max_pixels: int, look: 
     if look and media_type == PNG and not whole.png(path):
         raise DocumentUnreadable("The PNG is cut off or damaged; make it again, or send a PDF.")
     return 1
+
+
+def _opened(path: str, media_type: str) -> PngImageFile | JpegImageFile:
+    """The PNG or JPEG, and a JPEG whose end alone is missing, with one: Pillow insists on it."""
+    if media_type == PNG:
+        return PngImageFile(path)
+    data = Path(path).read_bytes()
+    if not whole.jpeg_ended(data) and strict.jpeg(data):
+        data = data.rstrip(b"\xff") + whole.END_OF_IMAGE
+    return JpegImageFile(io.BytesIO(data))
 
 
 def _within(size: tuple[int, int], max_pixels: int) -> None:
@@ -137,7 +148,7 @@ def draw(
     """Pages `first` to before `last` (from 0) as grey images of a fax page's size; raises as
     `count`."""
     if media_type in (PNG, JPEG):
-        with (PngImageFile if media_type == PNG else JpegImageFile)(path) as image:
+        with _opened(path, media_type) as image:
             _within(image.size, max_pixels)
             yield _photograph(image, resolution)
         return

@@ -23,8 +23,10 @@ ADAM7 = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
 # Bits of a pixel in the file by those it has once decoded, and for three and more colours.
-BITS, MORE_BITS = {1: (1,), 8: range(2, 9)}, range(10, 65, 2)
-SLACK = 2  # bytes
+# It has 32 when one colour is see-through, whatever it had before.
+UNKNOWN_BITS = 32
+BITS, MORE_BITS = {1: (1,), 8: range(2, 9), UNKNOWN_BITS: range(1, 65)}, range(10, 65, 2)
+SLACK, SPARE = 2, 256  # bytes: of a line end, and what some programs leave behind a picture
 PAGE_INFORMATION, UNKNOWN_LENGTH = 48, 0xFFFFFFFF  # ITU-T T.88, 7.3 and 7.2.7
 
 
@@ -52,18 +54,26 @@ def flate(data: bytes, rows: int) -> bool:
     if reader.eof and reader.unused_data[:4] == struct.pack(">I", checksum):
         return True
     ended = reader.eof or data.rstrip(b"\r\n").endswith(SYNCHRONISED)
-    return ended and total > 0 and total % rows == 0
+    return ended and total > 0 and (total + SLACK) % rows <= 2 * SLACK
 
 
-def rows(length: int, across: int, down: int, bits: int) -> bool:
+def rows(length: int, across: int, down: int, bits: int, *, inks: bool = False) -> bool:
     """Whether unpacked data of that many bytes makes `down` rows of `across` pixels, or more.
 
-    `bits` are those of a pixel once decoded: 1, 8 or more. How many it has in the file is not
-    known, so the rows must come out even, give or take a line end.
+    `bits` are those of a pixel once decoded: 1, 8 or more; `inks` says that the file has four
+    values for it. How many bits the file has is not known: where they may be fewer than a byte for
+    each value, nearly as much or whole rows more must be there.
     """
+    length += SLACK
+    if (
+        bits != UNKNOWN_BITS
+        and length >= (across * (32 if inks else min(bits, 24)) + 7) // 8 * down
+    ):
+        return True
     for each in BITS.get(bits, MORE_BITS):
         row = (across * each + 7) // 8
-        if length + SLACK >= row * down and (length + SLACK) % row <= 2 * SLACK:
+        spare = length - row * down
+        if spare >= 0 and (spare <= SPARE or spare % row <= 2 * SLACK):
             return True
     return False
 

@@ -6,6 +6,7 @@ import base64
 import io
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,11 +82,14 @@ FLATE = zlib.compress(page().tobytes())
 JBIG2 = jbig2(*group4(page().point([255 - tone for tone in range(256)], "1")))
 FLUSHED = zlib.compressobj()
 SYNCHRONISED = FLUSHED.compress(page().tobytes()) + FLUSHED.flush(zlib.Z_SYNC_FLUSH)
+FLUSHED = zlib.compressobj()
+ONE_BYTE_MORE = FLUSHED.compress(page().tobytes() + b"\n") + FLUSHED.flush(zlib.Z_SYNC_FLUSH)
 
 GREY = b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter "
 COLOURS = b"/ColorSpace /DeviceRGB /BitsPerComponent 8 /Filter "
 INKS = b"/ColorSpace /DeviceCMYK /BitsPerComponent 8 /Filter "
 LINES = b"/ColorSpace /DeviceGray /BitsPerComponent 1 /Filter "
+SEEN_THROUGH = b"/Mask [0 0] " + GREY
 FAX = LINES + b"/CCITTFaxDecode /DecodeParms << /K -1 /Columns 1200 /Rows 1600 /BlackIs1 true >>"
 
 
@@ -117,6 +121,15 @@ WHOLE = {
     "not packed, in inks": (page("CMYK").tobytes(), INKS + b"[]"),
     "not packed, with a line end": (page().tobytes() + b"\r\n", GREY + b"[]"),
     "not packed, with more rows": (page().tobytes() + bytes(12_000), GREY + b"[]"),
+    "not packed, with bytes that make no row": (page().tobytes() + bytes(607), GREY + b"[]"),
+    "not packed, in colours, with such": (page("RGB").tobytes() + bytes(607), COLOURS + b"[]"),
+    "not packed, in inks, with such": (page("CMYK").tobytes() + bytes(607), INKS + b"[]"),
+    "not packed lines with such": (page("1").tobytes() + bytes(607), LINES + b"[]"),
+    "zlib with a line end inside, not finished": (ONE_BYTE_MORE, GREY + b"/FlateDecode"),
+    "zlib with a line end inside, no checksum": (
+        zlib.compress(page().tobytes() + b"\r\n")[:-4],
+        GREY + b"/FlateDecode",
+    ),
     "text of zlib": (base64.a85encode(FLATE) + b"~>", GREY + b"[/ASCII85Decode /FlateDecode]"),
 }
 DAMAGED = {
@@ -143,6 +156,8 @@ DAMAGED = {
     "no jbig2": (b"garbage", LINES + b"/JBIG2Decode"),
     "cut off, not packed": (page().tobytes()[:-5000], GREY + b"[]"),
     "cut off, not packed, in colours": (page("RGB").tobytes()[:-5000], COLOURS + b"[]"),
+    "cut off, not packed, in inks": (page("CMYK").tobytes()[:-5000], INKS + b"[]"),
+    "cut off, not packed, seen through": (page().tobytes()[:-5000], SEEN_THROUGH + b"[]"),
     "half a text of zlib": (
         base64.a85encode(hostile.cut(FLATE, 0.5)) + b"~>",
         GREY + b"[/ASCII85Decode /FlateDecode]",
@@ -179,6 +194,169 @@ def test_a_damaged_picture_is_refused_at_once_and_never_drawn(
     with pytest.raises(DocumentUnreadable, match="picture on page 1 of the PDF is damaged"):
         checker.check(path)
     with pytest.raises(DocumentUnreadable, match="picture on page 1 of the PDF is damaged"):
+        renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [False, True])
+@pytest.mark.parametrize("pack", ["none", "hex", "text of zlib", "zlib"])
+@pytest.mark.parametrize("size", [(200, 100), (17, 9), (1, 1)])
+def test_a_picture_with_a_colour_to_see_through_is_whole(
+    checker: Checker, tmp_path: Path, bits: int, palette: bool, pack: str, size: tuple[int, int]
+) -> None:
+    data = random.Random(1).randbytes((size[0] * bits + 7) // 8 * size[1])
+    coded, code = {
+        "none": (data, b"[]"),
+        "hex": (data.hex().encode() + b">", b"/ASCIIHexDecode"),
+        "text of zlib": (
+            base64.a85encode(zlib.compress(data)) + b"~>",
+            b"[/ASCII85Decode /FlateDecode]",
+        ),
+        "zlib": (zlib.compress(data), b"/FlateDecode"),
+    }[pack]
+    space = b"[/Indexed /DeviceRGB 1 <000000FFFFFF>]" if palette else b"/DeviceGray"
+    entries = b"/ColorSpace %s /BitsPerComponent %d /Mask [0 0] /Filter %s" % (space, bits, code)
+    path = tmp_path / "a"
+    path.write_bytes(make.data_pdf(coded, size, entries))
+
+    assert checker.check(path).pages == 1
+
+
+@pytest.mark.parametrize("there", [b"", b"/ColorSpace << /C /DeviceRGB >>"])
+@pytest.mark.parametrize("missing", [0, 5000])
+def test_an_inline_picture_has_the_colours_of_its_form(
+    checker: Checker, renderer: Renderer, tmp_path: Path, there: bytes, missing: int
+) -> None:
+    """Whatever the page calls by their name."""
+    path = tmp_path / "a"
+    data = page().tobytes()
+    picture = b"BI /W 1200 /H 1600 /BPC 8 /CS /C /F /AHx ID %s>\nEI" % (
+        data[: len(data) - missing].hex().encode()
+    )
+    draws = b"q 612 0 0 792 0 0 cm /I Do Q"
+    path.write_bytes(
+        make.assemble(
+            [
+                b"<< /Type /Catalog /Pages 2 0 R >>",
+                b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+                b" /Resources << /XObject << /I 5 0 R >> %s >> >>" % there,
+                b"<< /Length %d >>\nstream\n%s\nendstream" % (len(draws), draws),
+                b"<< /Type /XObject /Subtype /Form /BBox [0 0 1 1] /Resources"
+                b" << /ColorSpace << /C 6 0 R >> >> /Length %d >>\nstream\n%s\nendstream"
+                % (len(picture), picture),
+                b"[/Indexed /DeviceGray 255 <%s>]" % bytes(range(256)).hex().encode(),
+            ]
+        )
+    )
+
+    if missing:
+        with pytest.raises(DocumentUnreadable, match="picture on page 1 of the PDF is damaged"):
+            checker.check(path)
+        return
+    assert checker.check(path).pages == 1
+    renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+    with Image.open(tmp_path / "b") as image:
+        ink = image.convert("L").histogram()[0]
+    assert 0.005 < ink / (1728 * 2156) < 0.2
+
+
+def uses(data: bytes, size: tuple[int, int], entries: bytes, times: int) -> bytes:
+    """A page that draws the picture of `make.data_pdf` so many times, each time a slice of it."""
+    once = b"<< /Length 28 >>\nstream\nq 612 0 0 792 0 0 cm /I Do Q\nendstream"
+    slices = b"".join(
+        b"q 0 %.2f 612 %.2f re W n 612 0 0 792 0 0 cm /I Do Q\n" % (792 * at / times, 792 / times)
+        for at in range(times)
+    )
+    file = make.data_pdf(data, size, entries)
+    assert once in file
+    return file.replace(once, b"<< /Length %d >>\nstream\n%s\nendstream" % (len(slices), slices))
+
+
+@pytest.mark.parametrize("kind", ["jpeg 2000", "zlib"])
+def test_a_picture_used_many_times_is_looked_at_once(
+    renderer: Renderer, tmp_path: Path, kind: str
+) -> None:
+    """(PDFium itself decodes JPEG 2000 anew for each use when the page has more pixels.)"""
+    large = page().resize((2000, 2600))
+    data, entries = {
+        "jpeg 2000": (make.encoded(large, "JPEG2000"), GREY + b"/JPXDecode"),
+        "zlib": (zlib.compress(large.tobytes()), GREY + b"/FlateDecode"),
+    }[kind]
+    took = {}
+    for times in (1, 1000):
+        (tmp_path / "a").write_bytes(uses(data, large.size, entries, times))
+        renderer.render([(tmp_path / "a", "")], tmp_path / "b", resolution="fine")
+        started = time.monotonic()
+        renderer.render([(tmp_path / "a", "")], tmp_path / "b", resolution="fine")
+        took[times] = time.monotonic() - started
+
+    # Looking each time takes 14 s and more.
+    assert took[1000] - took[1] < 5
+
+
+def test_a_page_of_a_thousand_pictures_is_looked_at_within_measure(
+    renderer: Renderer, tmp_path: Path
+) -> None:
+    """Beyond that PDFium is trusted: each of these takes longer to look at than to draw."""
+    path, count = tmp_path / "a", 1000
+    size, many = (3000, 3000), range(5, 5 + count)
+    empty = zlib.compress(bytes(9_000_000), 9)
+    content = b"".join(b"q 1 0 0 1 -9 -9 cm /I%d Do Q\n" % number for number in many)
+    names = b"".join(b"/I%d %d 0 R " % (number, number) for number in many)
+    pictures = [
+        b"<< /Type /XObject /Subtype /Image /Width %d /Height %d %s/FlateDecode /Length %d >>\n"
+        b"stream\n%s%06d\nendstream" % (*size, GREY, len(empty) + 6, empty, number)
+        for number in many
+    ]
+    path.write_bytes(
+        make.assemble(
+            [
+                b"<< /Type /Catalog /Pages 2 0 R >>",
+                b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+                b" /Resources << /XObject << %s >> >> >>" % names,
+                b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+                *pictures,
+            ]
+        )
+    )
+
+    started = time.monotonic()
+    assert renderer.render([(path, "")], tmp_path / "b", resolution="fine") == 1
+
+    assert time.monotonic() - started < 6
+
+
+def test_the_same_picture_is_looked_at_again_in_the_next_document(
+    renderer: Renderer, tmp_path: Path
+) -> None:
+    for name, (data, entries) in (("whole", WHOLE["zlib"]), ("bad", DAMAGED["half a zlib"])):
+        (tmp_path / name).write_bytes(uses(data, SIZE, entries, 3))
+    assert renderer.render([(tmp_path / "whole", "")], tmp_path / "b", resolution="fine") == 1
+
+    with pytest.raises(DocumentUnreadable, match="picture on page 1"):
+        renderer.render([(tmp_path / "bad", "")], tmp_path / "b", resolution="fine")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_that_lacks_nothing_but_its_end_is_sent(
+    checker: Checker, renderer: Renderer, tmp_path: Path, mode: str
+) -> None:
+    path, image = tmp_path / "a", page(mode)
+    drawn = []
+    for data in (make.encoded(image, "JPEG"), make.encoded(image, "JPEG")[:-2]):
+        path.write_bytes(data)
+        assert checker.check(path).media_type == "image/jpeg"
+        renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+        drawn.append((tmp_path / "b").read_bytes())
+
+    assert drawn[0] == drawn[1]
+
+    path.write_bytes(data[:-400])
+    with pytest.raises(DocumentUnreadable):
+        checker.check(path)
+    with pytest.raises(DocumentUnreadable):
         renderer.render([(path, "")], tmp_path / "b", resolution="fine")
 
 
