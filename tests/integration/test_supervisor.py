@@ -353,14 +353,15 @@ def test_orphans_that_left_every_session_are_collected_and_end_with_the_rest(
             if os.fork() == 0:
                 os.setsid()
                 if os.fork() == 0:
-                    note("orphan", os.getpid())
+                    note("lasting" if seconds else "brief", os.getpid())
                     time.sleep(seconds)
                 os._exit(0)
             os.wait()
         stay()
         """,
     )
-    (brief, _), (lasting, _) = family.wait_for("orphan", 2)
+    ((brief, _),) = family.wait_for("brief", 1)
+    ((lasting, _),) = family.wait_for("lasting", 1)
     supervisor = psutil.Process(family.process.pid)
 
     eventually(lambda: not psutil.pid_exists(brief))
