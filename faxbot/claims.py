@@ -80,12 +80,10 @@ def keeping(runtime: Runtime, job: JobRow) -> AbstractContextManager[None]:
     return runtime.leases.keep(job.id, job.fence, runtime.now)
 
 
-def release(
-    runtime: Runtime, job: JobRow, *, wait: float = 0.0, until: datetime | None = None
-) -> None:
-    """Give a claim back before the intent, to be taken again after `wait` seconds or at `until`;
-    costs no attempt. Nothing when the lease is lost already."""
-    next_at = by_deadline(job, until or runtime.now() + timedelta(seconds=wait))
+def release(runtime: Runtime, job: JobRow, *, until: datetime | None = None) -> None:
+    """Give a claim back before the intent, to be taken again at once or at `until`; costs no
+    attempt. Nothing when the lease is lost already."""
+    next_at = by_deadline(job, until or runtime.now())
     with runtime.database.transaction() as session:
         session.execute(
             sa.update(Job)

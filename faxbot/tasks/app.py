@@ -136,20 +136,6 @@ def beat_table(config: Config) -> dict[str, dict[str, Any]]:
 # The bell -----------------------------------------------------------------------------------------------------------
 
 
-def _bell(app: Celery) -> Ring:
-    """Rings through the app's own connection pool, as the app is told."""
-
-    def ring(task: str, row_id: str) -> bool:
-        try:
-            _publish(app, task, row_id)
-        except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
-            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
-            return False
-        return True
-
-    return ring
-
-
 def _publish(app: Celery, task: str, row_id: str) -> None:
     """Celery's send_task() for a message that has one id and needs no more than to be put into its
     queue: the same message at half the cost (measured)."""
@@ -161,8 +147,7 @@ def _publish(app: Celery, task: str, row_id: str) -> None:
             routing_key=QUEUES[task],
             serializer="json",
             headers=message.headers,
-            retry=app.conf.task_publish_retry,
-            retry_policy=app.conf.task_publish_retry_policy,
+            retry=False,
             **message.properties,
         )
 
@@ -173,7 +158,6 @@ def quick_bell(
     """A process's bell: gives up after `patience` seconds and then stays silent for 5 s. The sweep
     finds what it did not announce."""
     app = _bare(config)
-    app.conf.task_publish_retry = False
     app.conf.broker_connection_timeout = patience
     app.conf.broker_pool_limit = config.web_threads
     app.conf.broker_transport_options = {
@@ -187,15 +171,18 @@ def quick_bell(
         "interval_step": 0,
         "interval_max": 0,
     }
-    loud, silent_until = _bell(app), 0.0
+    silent_until = 0.0
 
     def ring(task: str, row_id: str) -> bool:
         nonlocal silent_until
         if clock() < silent_until:
             return False
-        rung = loud(task, row_id)
-        if not rung:
+        try:
+            _publish(app, task, row_id)
+        except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
             silent_until = clock() + SILENCE_AFTER_FAILURE
-        return rung
+            log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
+            return False
+        return True
 
     return ring

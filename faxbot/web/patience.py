@@ -184,9 +184,8 @@ class PatientWorker(ThreadWorker):
             conn.sock = Sender(raw.family, raw.type, raw.proto, fileno=raw.detach())
             conn.init()
             conn.parser.unreader = Reader(conn.sock)
-        conn.sock.setblocking(
-            False
-        )  # also where a thread has just answered, and the next head has begun already
+        # Also where a thread has just answered, and the next head has begun already.
+        conn.sock.setblocking(False)
         reader: Reader = conn.parser.unreader
         if reader.take_in():
             self._start(conn)

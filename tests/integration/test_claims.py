@@ -208,7 +208,7 @@ def test_a_claim_given_back_never_lies_behind_the_deadline(site: Site) -> None:
     job = claims.claim(site.runtime, site.submit(number(), expires_at=deadline).job_id)
     assert job is not None
 
-    claims.release(site.runtime, job, wait=60)
+    claims.release(site.runtime, job, until=site.now + timedelta(seconds=60))
 
     assert site.job(job.id).next_at == deadline
 
