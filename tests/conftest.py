@@ -62,6 +62,15 @@ def postgres_server(ground: Ground) -> Iterator[Postgres]:
     server.stop()
 
 
+@pytest.fixture
+def own_postgres(ground: Ground) -> Iterator[PostgresServer]:
+    """One that the test may kill or freeze."""
+    server = PostgresServer(ground)
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def stores(ground: Ground) -> Iterator[Stores]:
     """Migrates one template of each kind, when first asked for it."""

@@ -25,24 +25,21 @@ def redis(ground: Ground) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def postgres(ground: Ground) -> Iterator[PostgresServer]:
-    server = PostgresServer(ground)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def site(
-    ground: Ground, postgres: PostgresServer, redis: RedisServer, start_service: StartService
+    ground: Ground, own_postgres: PostgresServer, redis: RedisServer, start_service: StartService
 ) -> Iterator[Site]:
     """On a PostgreSQL and a Redis that this test may break."""
-    with Stores(ground).postgresql(postgres, redis) as store, SimulatorProcess(store.folder) as it:
+    with (
+        Stores(ground).postgresql(own_postgres, redis) as store,
+        SimulatorProcess(store.folder) as it,
+    ):
         service = start_service(store, "up", **SHORT, **it.environ)
         yield Site(service, it)
         service.stop()
-        if postgres.process is None:  # the test failed in the middle; its database is dropped below
-            postgres.start()
+        if (
+            own_postgres.process is None
+        ):  # the test failed in the middle; its database is dropped below
+            own_postgres.start()
 
 
 def is_delivered_once(site: Site, fax_id: str) -> bool:
@@ -68,14 +65,14 @@ def test_a_broker_that_is_stopped_or_frozen_costs_time_and_no_fax(
 
 
 def test_a_database_that_is_away_is_a_503_and_the_same_request_goes_through_later(
-    site: Site, postgres: PostgresServer
+    site: Site, own_postgres: PostgresServer
 ) -> None:
     before = site.send()
     request = {
         "data": {"to": "+15550100000"},
         "headers": {"Idempotency-Key": "the-same"},
     }
-    postgres.kill9()
+    own_postgres.kill9()
 
     away = site.service.request("POST", "/fax/send", files={"file": PDF.read_bytes()}, **request)
 
@@ -85,7 +82,7 @@ def test_a_database_that_is_away_is_a_503_and_the_same_request_goes_through_late
     ready = site.service.request("GET", "/health/ready")
     assert (ready.status_code, ready.json()["parts"]["database"]["ok"]) == (503, False)
 
-    postgres.start()
+    own_postgres.start()
     answer = eventually(lambda: submitted(site, request), 30, every=0.2)
     assert is_delivered_once(site, answer)
     assert is_delivered_once(site, before)

@@ -117,15 +117,6 @@ def test_migrations_may_take_their_time_and_an_operators_own_limits_count(
     ]
 
 
-@pytest.fixture
-def own_postgres(ground: Ground) -> Iterator[PostgresServer]:
-    """One that the test may freeze."""
-    server = PostgresServer(ground)
-    server.start()
-    yield server
-    server.stop()
-
-
 def test_a_frozen_server_is_said_to_be_away_and_all_goes_on_when_it_is_back(
     ground: Ground,
     own_postgres: PostgresServer,

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from gunicorn.http.errors import InvalidChunkSize
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.test import TestResponse
 
 from faxbot import wiring
 from faxbot.runtime import Runtime
@@ -248,34 +249,27 @@ def test_any_form_is_taken_or_refused_by_name_and_never_a_fault(
     assert TEXT not in response.data
 
 
-def test_a_fault_of_ours_while_a_body_is_read_is_not_put_on_the_client(
-    client: FlaskClient,
-) -> None:
-    class Faulty:
-        def read(self, _size: int = -1) -> bytes:
-            raise KeyError("a bug")
+def post_what_raises(client: FlaskClient, fault: Exception) -> TestResponse:
+    """Submit a form whose body, when it is read, raises `fault`."""
 
-    response = client.post(
+    class Body:
+        def read(self, _size: int = -1) -> bytes:
+            raise fault
+
+    return client.post(
         "/fax/send",
         content_type="multipart/form-data; boundary=b",
         content_length=500,
-        environ_overrides={"wsgi.input": Faulty(), "wsgi.input_terminated": True},
+        environ_overrides={"wsgi.input": Body(), "wsgi.input_terminated": True},
     )
 
-    assert_problem(response, 500, "internal")
+
+def test_a_fault_of_ours_while_a_body_is_read_is_not_put_on_the_client(
+    client: FlaskClient,
+) -> None:
+    assert_problem(post_what_raises(client, KeyError("a bug")), 500, "internal")
 
 
 @pytest.mark.parametrize("fault", [ConnectionResetError(), TimeoutError(), InvalidChunkSize("x")])
 def test_a_body_that_breaks_off_is_malformed(client: FlaskClient, fault: Exception) -> None:
-    class Gone:
-        def read(self, _size: int = -1) -> bytes:
-            raise fault
-
-    response = client.post(
-        "/fax/send",
-        content_type="multipart/form-data; boundary=b",
-        content_length=500,
-        environ_overrides={"wsgi.input": Gone(), "wsgi.input_terminated": True},
-    )
-
-    assert_problem(response, 400, "malformed")
+    assert_problem(post_what_raises(client, fault), 400, "malformed")
