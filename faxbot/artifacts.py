@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from faxbot import claims
-from faxbot.db import Database, first_id, new_id, table
+from faxbot.db import Database, first_id, made_at, new_id, table
 from faxbot.errors import ArtifactNotFound, DocumentTooLarge
 from faxbot.models import Artifact, JobRow
 from faxbot.plugins.base import StoragePlugin
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 FAX_PAGES = "image/tiff"
 UNSETTLED_AGE = timedelta(hours=1)
 """Nobody is still between storing and committing after this time."""
-_ID_GLOB = "[0-9a-f]" * 32
+_NOTE = re.compile(r"([0-9a-f]{32})\.([a-z0-9][a-z0-9._-]*)\.([0-9a-f]{16})")
+"""A note's name: artifact, storage, and which database is to know of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,7 @@ def store(
     them."""
     storage_id = runtime.config.storage_backend
     artifact_id = new_id(now)
-    # The day leads: folders stay small, and retention can walk them in order.
-    key = f"{now:%Y/%m/%d}/{artifact_id}"
+    key = _key(artifact_id)
     row = {
         "id": artifact_id,
         "account_id": account_id,
@@ -97,7 +98,7 @@ def store(
         "ready": upload.ready or None,
         "created_at": now,
     }
-    _write_note(runtime, row)
+    _note(runtime, row, upload.path)
     try:
         storage(runtime, storage_id).put(key, upload.path)
     except BaseException:
@@ -109,7 +110,7 @@ def store(
 def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
     """The rows of stored bytes are committed."""
     for row in rows:
-        (_notes(runtime) / row["id"]).unlink(missing_ok=True)
+        _note_of(runtime, row).unlink(missing_ok=True)
 
 
 def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
@@ -235,7 +236,7 @@ def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Wo
             ).mappings()
             earlier = [dict(known) for known in replaced]
             for known in earlier:
-                _write_note(runtime, known)
+                _note(runtime, known)
             session.execute(sa.insert(Artifact), [row])
             unwanted = False  # now the commit decides, and its answer may be lost
     finally:
@@ -253,40 +254,59 @@ def collect(runtime: Runtime) -> int:
     database knows, nor what one that was restored from a backup does not know.
     """
     until = first_id(runtime.now() - UNSETTLED_AGE)
-    removed = 0
-    for note in sorted(_notes(runtime).glob(_ID_GLOB)):
-        if note.name < until:
-            removed += _look_after(runtime, note)
-    return removed
-
-
-def _look_after(runtime: Runtime, note: Path) -> bool:
-    """Whether the bytes of this note were removed."""
     try:
-        storage_id, key, database = note.read_text(encoding="ascii").split("\n")
-    except ValueError:  # its writer died in the middle, before it stored anything
-        note.unlink(missing_ok=True)
-        return False
-    if database != _name_of_database(runtime):
-        return False
-    if runtime.database.row(_KNOWN, {"artifact_id": note.name}) is None:
-        return discard(runtime, [{"id": note.name, "storage_id": storage_id, "key": key}])
-    note.unlink(missing_ok=True)
+        names = sorted(note.name for note in _notes(runtime).iterdir())
+    except FileNotFoundError:
+        return 0
+    notes = [note for name in names if name < until and (note := _NOTE.fullmatch(name))]
+    ours = [note for note in notes if note[3] == _name_of_database(runtime)]
+    return sum(_look_after(runtime, note[1], note[2]) for note in ours)
+
+
+def _look_after(runtime: Runtime, artifact_id: str, storage_id: str) -> bool:
+    """Whether the bytes of this note were removed."""
+    row = {"id": artifact_id, "storage_id": storage_id, "key": _key(artifact_id)}
+    if runtime.database.row(_KNOWN, {"artifact_id": artifact_id}) is None:
+        return discard(runtime, [row])
+    settle(runtime, [row])
     return False
 
 
 _KNOWN = sa.select(Artifact.id).where(Artifact.id == sa.bindparam("artifact_id"))
 
 
-def _write_note(runtime: Runtime, row: Mapping[str, Any]) -> None:
-    """No fsync: what it guards against is a process that dies, not a machine."""
-    folder = _notes(runtime)
-    text = "\n".join((row["storage_id"], row["key"], _name_of_database(runtime)))
+def _key(artifact_id: str) -> str:
+    """Where a store keeps it. The day leads: folders stay small, and retention can walk them in
+    order."""
+    return f"{made_at(artifact_id):%Y/%m/%d}/{artifact_id}"
+
+
+def _note(runtime: Runtime, row: Mapping[str, Any], source: Path | None = None) -> None:
+    """Note bytes that a process may leave behind which dies now. Its name says all; one more name
+    of `source` costs much less than one more file (measured: 0.01 and up to 0.4 ms). No fsync: it
+    guards against a process that dies, not a machine."""
+    note = _note_of(runtime, row)
     try:
-        (folder / row["id"]).write_text(text, encoding="ascii")
+        _write(note, source)
     except FileNotFoundError:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / row["id"]).write_text(text, encoding="ascii")
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(note, source)
+
+
+def _write(note: Path, source: Path | None) -> None:
+    if source is not None:
+        try:
+            note.hardlink_to(source)
+        except FileNotFoundError:
+            raise
+        except OSError:  # this file system has no links
+            source = None
+    if source is None:
+        note.touch(0o600)
+
+
+def _note_of(runtime: Runtime, row: Mapping[str, Any]) -> Path:
+    return _notes(runtime) / f"{row['id']}.{row['storage_id']}.{_name_of_database(runtime)}"
 
 
 def _notes(runtime: Runtime) -> Path:

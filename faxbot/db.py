@@ -123,6 +123,11 @@ def first_id(at: datetime) -> str:
     return f"{int(at.timestamp() * 1000) << 80:032x}"
 
 
+def made_at(made: str) -> datetime:
+    """The time, to the millisecond, that new_id() was given for this id."""
+    return datetime.fromtimestamp(int(made[:12], 16) / 1000, UTC)
+
+
 _TRY_LOCK = sa.select(
     sa.func.pg_try_advisory_xact_lock(sa.bindparam("number", type_=sa.BigInteger))
 )

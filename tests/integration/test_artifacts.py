@@ -68,7 +68,7 @@ def test_a_fax_whose_process_died_behind_the_commit_keeps_its_document(site: Sit
     job_id = site.fax()
     with site.runtime.database.reading() as session:
         (document,) = session.scalars(sa.select(Artifact).filter_by(job_id=job_id, role="document"))
-    artifacts._write_note(site.runtime, vars(document))  # it had no time to remove it
+    artifacts._note(site.runtime, vars(document))  # it had no time to remove it
 
     site.now += timedelta(days=1)
     assert artifacts.collect(site.runtime) == 0
@@ -89,13 +89,29 @@ def test_what_another_database_or_one_from_a_backup_holds_is_never_touched(site:
     assert site.stored() == 1
 
 
-def test_a_note_that_was_cut_off_is_removed_and_harms_nothing(site: Site) -> None:
+def test_a_file_that_is_no_note_of_ours_is_left_where_it_is(site: Site) -> None:
     site.fax()
-    note = site.runtime.config.data_dir / "unsettled" / new_id()
-    note.write_text("loc")
+    for name in (new_id(), f"{new_id()}.local.x", "readme.txt", f"{'f' * 32}.local.{'0' * 16}"):
+        (site.runtime.config.data_dir / "unsettled" / name).touch()
     site.now += timedelta(days=1)
     assert artifacts.collect(site.runtime) == 0
-    assert unsettled(site) == 0
+    assert (site.stored(), unsettled(site)) == (1, 4)
+
+
+def test_a_file_system_without_links_is_good_enough(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", no_links)
+        patch.setattr("pathlib.os.link", no_links)
+        leave_bytes(site)
+    assert unsettled(site) == 1
+    site.now += timedelta(hours=2)
+    assert artifacts.collect(site.runtime) == 1
+    assert (site.stored(), unsettled(site)) == (0, 0)
 
 
 def test_bytes_that_could_not_be_removed_are_tried_again(site: Site) -> None:
