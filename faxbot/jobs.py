@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -73,7 +74,7 @@ def submit(
     submission: Submission,
     *,
     key: str | None,
-    present: Callable[[Job], bytes],
+    present: Callable[[JobRow], bytes],
 ) -> Answer:
     """Record a fax: idempotency row, job and first event in one transaction; then ring the bell.
 
@@ -82,7 +83,8 @@ def submit(
     KeyInFlight at once. Raises DatabaseAway, InvalidFields.
     """
     now = runtime.now()
-    job = _new_job(runtime, actor, submission, now)
+    values = _new_job(runtime, actor, submission, now)
+    job = _as_row(values)
     body = present(job)
     documents: list[dict[str, Any]] = []
     unwanted = True
@@ -105,7 +107,7 @@ def submit(
                 if earlier is not None:
                     return earlier
             _check(runtime, submission, now)
-            _insert(connection, job, documents, now)
+            _insert(connection, job, values, documents)
             # From here on the commit decides, and its answer may be lost on the way to us: a fax
             # without its document would be worse than a document without its fax.
             unwanted = False
@@ -129,42 +131,46 @@ def _check(runtime: Runtime, submission: Submission, now: datetime) -> None:
         raise InvalidFields(errors={"expires_at": ["lies in the past"]})
 
 
-def _new_job(runtime: Runtime, actor: Actor, submission: Submission, now: datetime) -> Job:
+def _new_job(
+    runtime: Runtime, actor: Actor, submission: Submission, now: datetime
+) -> dict[str, Any]:
     job_id, keyring, account = new_id(now), runtime.keyring, actor.account_id
     header = submission.header.reveal() or runtime.config.fax_header
     due = max(submission.send_at or now, now)
-    return Job(
-        id=job_id,
-        account_id=account,
-        created_by=actor.key_id,
-        status=Status.QUEUED.value,
-        reason=None,
-        to_sealed=keyring.seal(submission.to.reveal().encode(), f"jobs.to:{account}"),
-        to_key=number_key(runtime, submission.to),
-        header_sealed=keyring.seal(header.encode(), f"jobs.header:{account}") if header else None,
-        resolution=submission.resolution,
-        priority=submission.priority,
-        tags=submission.tags,
-        wanted_provider_id=submission.provider_id,
-        provider_id=None,
-        external_id=None,
-        pages=sum(upload.pages for upload in submission.uploads),
-        pages_sent=0,
-        attempts=0,
-        tries=0,
-        faults=0,
-        resend_of=None,
-        send_at=submission.send_at,
-        expires_at=submission.expires_at,
-        next_at=min(due, submission.expires_at or due),
-        rung_at=now,
-        lease_until=None,
-        fence=0,
-        cancel_requested_at=None,
-        last_sequence=1,
-        created_at=now,
-        updated_at=now,
-    )
+    return {
+        "id": job_id,
+        "account_id": account,
+        "created_by": actor.key_id,
+        "status": Status.QUEUED.value,
+        "reason": None,
+        "to_sealed": keyring.seal(submission.to.reveal().encode(), f"jobs.to:{account}"),
+        "to_key": number_key(runtime, submission.to),
+        "header_sealed": keyring.seal(header.encode(), f"jobs.header:{account}")
+        if header
+        else None,
+        "resolution": submission.resolution,
+        "priority": submission.priority,
+        "tags": submission.tags,
+        "wanted_provider_id": submission.provider_id,
+        "provider_id": None,
+        "external_id": None,
+        "pages": sum(upload.pages for upload in submission.uploads),
+        "pages_sent": 0,
+        "attempts": 0,
+        "tries": 0,
+        "faults": 0,
+        "resend_of": None,
+        "send_at": submission.send_at,
+        "expires_at": submission.expires_at,
+        "next_at": min(due, submission.expires_at or due),
+        "rung_at": now,
+        "lease_until": None,
+        "fence": 0,
+        "cancel_requested_at": None,
+        "last_sequence": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
 
 
 def number_key(runtime: Runtime, number: Hidden[str]) -> str:
@@ -172,7 +178,6 @@ def number_key(runtime: Runtime, number: Hidden[str]) -> str:
     return runtime.keyring.keyed_hash(number.reveal().encode(), "number")
 
 
-_JOB_COLUMNS = [column.key for column in sa.inspect(Job).column_attrs]
 # Made once: building a statement costs more than running it.
 _INSERT_JOB = sa.insert(table(Job)).inline()
 _INSERT_EVENT = sa.insert(table(FaxEvent)).inline()
@@ -180,11 +185,16 @@ _INSERT_ARTIFACT = sa.insert(table(Artifact)).inline()
 _INSERT_TAGS = sa.insert(table(JobTag)).inline()
 
 
+def _as_row(values: dict[str, Any]) -> JobRow:
+    """A new fax as it will be read: its values by name."""
+    return cast(JobRow, SimpleNamespace(**values))
+
+
 def _insert(
-    connection: Connection, job: Job, documents: list[dict[str, Any]], now: datetime
+    connection: Connection, job: JobRow, values: dict[str, Any], documents: list[dict[str, Any]]
 ) -> None:
-    connection.execute(_INSERT_JOB, {name: getattr(job, name) for name in _JOB_COLUMNS})
-    first = event_row(job, Event.QUEUED, now=now, source="api", status=Status.QUEUED)
+    connection.execute(_INSERT_JOB, values)
+    first = event_row(job, Event.QUEUED, now=job.created_at, source="api", status=Status.QUEUED)
     connection.execute(_INSERT_EVENT, first)
     for document in documents:
         connection.execute(_INSERT_ARTIFACT, document)
@@ -202,7 +212,7 @@ def _remember(
     actor: Actor,
     submission: Submission,
     key: str,
-    job: Job,
+    job: JobRow,
     body: bytes,
     now: datetime,
 ) -> Answer | None:

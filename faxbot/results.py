@@ -19,7 +19,7 @@ from faxbot import events
 from faxbot.db import Database, table
 from faxbot.errors import LeaseLost, NotFound, TransitionRefused
 from faxbot.events import Event, Status
-from faxbot.models import Attempt, FaxEvent, Job
+from faxbot.models import Attempt, FaxEvent, Job, JobRow
 
 
 def locked(session: Session, job_id: str, *, fence: int | None = None) -> Job:
@@ -115,7 +115,7 @@ def record_event(
 
 
 def event_row(
-    job: Job,
+    job: Job | JobRow,
     event: Event,
     *,
     now: datetime,
