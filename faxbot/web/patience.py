@@ -215,6 +215,7 @@ class PatientWorker(ThreadWorker):
         if len(queue) >= self._longest_queue:
             self._turn_away(conn)
         else:
+            conn.queued_at = time.monotonic()
             conn.timeout = self._in((KNOWN if shows_key else STRANGER).seconds)
             queue.append(conn)
 
@@ -237,15 +238,23 @@ class PatientWorker(ThreadWorker):
         """A thread is done: the next one may use it, and the connection is served on."""
         self._bodies -= conn.has_body
         self._strangers -= conn.is_stranger
-        for shows_key, queued in self._queued.items():
-            if queued and self._has_room(shows_key):
-                self._start(queued.popleft())
+        self._serve_queued()
         if conn.sock.unsent and conn.sock.fileno() >= 0:
             conn.sock.setblocking(False)
             conn.timeout = time.monotonic() + ANSWER_SECONDS
             self._await(conn, self._sending, partial(self._send, fs), selectors.EVENT_WRITE)
         else:
             self._go_on(conn, fs)
+
+    def _serve_queued(self) -> None:
+        """Start those there is room for, who waits the longest first: neither kind can keep the other waiting for
+        ever."""
+        while ready := [
+            queue
+            for shows_key, queue in self._queued.items()
+            if queue and self._has_room(shows_key)
+        ]:
+            self._start(min(ready, key=lambda queue: queue[0].queued_at).popleft())
 
     def _send(self, fs: Future[Any], conn: Any, client: Sender) -> None:
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from http.client import parse_headers
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection, parse_headers
 from itertools import count
 
 import pytest
@@ -24,6 +26,10 @@ CROWD = 600
 """More than a server lets wait for its threads."""
 CALLBACK = b"POST /callbacks/simulator HTTP/1.1\r\nHost: x\r\n"
 FORM = b"POST /fax/send HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+FIELDS = (
+    f'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n{NUMBER}\r\n'
+    '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+).encode()
 GET = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n"
 ROADS = {
     "says nothing": (b"", b""),
@@ -132,6 +138,47 @@ def test_a_header_that_looks_like_a_key_gives_a_callback_no_better_place(service
     assert answer.status_code == 202
 
 
+def test_callbacks_have_their_turn_while_uploads_never_cease(service: Service) -> None:
+    """Of each kind more than there are threads for, each client asking again at once."""
+    body = FIELDS + TEXT + b"\r\n--b--\r\n"
+    headers = {"X-API-Key": service.key, "Content-Type": "multipart/form-data; boundary=b"}
+    over = threading.Event()
+
+    def submit() -> set[int]:
+        statuses = set()
+        connection = HTTPConnection("127.0.0.1", service.port, timeout=20)
+        with closing(connection):
+            while not over.is_set():
+                connection.request("POST", "/fax/send", body, headers)
+                with connection.getresponse() as answer:
+                    answer.read()
+                    statuses.add(answer.status)
+        return statuses
+
+    def call_back() -> list[int]:
+        connection = HTTPConnection("127.0.0.1", service.port, timeout=20)
+        with closing(connection):
+            return [status_of(connection) for _ in range(5)]
+
+    def status_of(connection: HTTPConnection) -> int:
+        connection.request("POST", "/callbacks/simulator", b"{}")
+        with connection.getresponse() as answer:
+            answer.read()
+            return answer.status
+
+    with ThreadPoolExecutor(2 * EACH) as pool:
+        submits = [pool.submit(submit) for _ in range(EACH)]
+        try:
+            callbacks = [pool.submit(call_back) for _ in range(EACH)]
+            answers = {status for callback in callbacks for status in callback.result(60)}
+        finally:
+            over.set()
+        taken = {status for each in submits for status in each.result(60)}
+
+    assert answers == {401}  # read, and not signed
+    assert taken == {202}
+
+
 @pytest.fixture
 def crowd(service: Service) -> Iterator[list[socket.socket]]:
     """Callbacks that announce a body and send none."""
@@ -194,14 +241,7 @@ def test_who_is_too_slow_is_not_served(service: Service) -> None:
 
 def test_a_slow_upload_with_a_key_arrives(service: Service) -> None:
     """The head in pieces, then 16 kB a second, while others drip."""
-    body = (
-        (
-            f'--b\r\nContent-Disposition: form-data; name="to"\r\n\r\n{NUMBER}\r\n'
-            '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
-        ).encode()
-        + b"word " * 10_000
-        + b"\r\n--b--\r\n"
-    )
+    body = FIELDS + b"word " * 10_000 + b"\r\n--b--\r\n"
     head = FORM + f"X-API-Key: {service.key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     data = head + body
     with connect(service) as connection:
