@@ -135,7 +135,9 @@ def growth(figures: Figures, side: Side, length: Length, progress: Progress) -> 
     done, found = 0, []
     for faxes in length.growth_faxes:
         progress(f"growth: {faxes} faxes")
-        run(side.service, document, Load(faxes - done, Pace(8), wait=900), watched=side.watched)
+        load = Load(faxes - done, Pace(8), wait=300)
+        outcome = run(side.service, document, load, ledger=side.ledger, watched=side.watched)
+        figures.take_outcome("long", side.name, outcome, side.own_cpu(outcome.cpu_seconds))
         done = faxes
         found.append(pss(side.own_roots))
         figures.add(f"growth/{faxes}", side.name, found[-1])

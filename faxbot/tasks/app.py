@@ -60,8 +60,8 @@ def _bare(config: Config) -> Celery:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Measured to hold under kills, freezes and restarts of broker and workers; see docs/map.md
-    for the reasons."""
+    """Measured to hold under kills, freezes and restarts of broker and workers: a message is given
+    back when its worker is gone, never while it works, and none is waited for in vain."""
     return {
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
