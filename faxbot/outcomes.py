@@ -23,6 +23,7 @@ from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
 from faxbot.models import Attempt, FaxEvent, Job
 from faxbot.plugins.base import State, Update
 from faxbot.results import Facts, record_event
+from faxbot.retry import End
 
 POLLS = (1, 2, 6)
 """Waits before the polls of a sent fax, in units of poll_first (10 min): at 10, at 30, hourly."""
@@ -161,33 +162,65 @@ def refused(entry: Entry, error: NotSent) -> None:
     """The carrier surely did not take it: fail, wait and retry, or hold, by the kind of refusal."""
     cause = canonical(error.cause)
     entry.end("refused", cause)
-    decision: retry.Decision
     if isinstance(error, Refused):
         entry.count()
-        decision = retry.GiveUp(cause)
+        end = End.REFUSED
     elif isinstance(error, AccountRefused | DestinationBarred):
-        decision = retry.Hold("account_refused")
+        end = End.ACCOUNT
     else:
-        decision = retry.Again(entry.later(_pause(entry, error)))
+        end = End.FAULT
+    decision = _decide(entry, end, cause, asked=retry.asked_wait(error.retry_after))
     _follow(entry, decision, cause)
 
 
-def _pause(entry: Entry, error: NotSent) -> float:
-    asked = retry.asked_wait(error.retry_after)
-    if asked is not None:
-        return asked
-    return max(1.0, retry.full_jitter(entry.job.attempts - entry.job.tries, _luck()))
+def _decide(entry: Entry, end: End, cause: str, *, asked: float | None = None) -> retry.Decision:
+    """What comes after this attempt, which ended so, and the ones before it."""
+    this, job = entry.attempt, entry.job
+    earlier = entry.session.execute(_EARLIER, {"job_id": job.id, "number": this.number}).all()
+    history = [
+        retry.Past(_ENDS[row.outcome, row.counted], row.cause or "unknown", row.pages_sent)
+        for row in earlier
+        if (row.outcome, row.counted) in _ENDS
+    ]
+    return retry.decide(
+        [*history, retry.Past(end, cause, this.pages_sent)],
+        now=entry.now,
+        luck=_luck(),
+        proven=cause in retry.PROVEN and _has_arrived(entry),
+        asked=asked,
+    )
+
+
+_ENDS = {
+    ("failed", True): End.FAILED,
+    ("refused", True): End.REFUSED,
+    ("refused", False): End.FAULT,
+    ("absent", True): End.ABSENT,
+}
+"""How earlier attempts ended, by outcome and whether they count."""
+_EARLIER = (
+    sa.select(Attempt.outcome, Attempt.counted, Attempt.cause, Attempt.pages_sent)
+    .where(Attempt.job_id == sa.bindparam("job_id"), Attempt.number < sa.bindparam("number"))
+    .order_by(Attempt.number)
+)
+
+
+def _has_arrived(entry: Entry) -> bool:
+    """Whether a fax was delivered to this number before."""
+    delivered = sa.exists().where(
+        Job.account_id == entry.job.account_id,
+        Job.to_key == entry.job.to_key,
+        Job.status == Status.DELIVERED.value,
+    )
+    return entry.session.scalar(sa.select(delivered)) is True
 
 
 def absent(entry: Entry) -> None:
-    """It is proven that the carrier never had this attempt: a new one may be made.
-
-    The first one at once, later ones with a growing pause: a carrier that breaks at a fax each time
-    is not given it once a minute for ever.
-    """
+    """It is proven that the carrier never had this attempt: a new one may be made."""
     entry.end("absent", entry.attempt.cause)
-    tries = entry.job.tries
-    entry.again_at(entry.later(retry.full_jitter(tries, _luck()) if tries > 1 else 0.0))
+    decision = _decide(entry, End.ABSENT, canonical(entry.attempt.cause))
+    if isinstance(decision, retry.Again):  # it always is
+        entry.again_at(decision.at)
     if entry.job.cancel_requested_at is not None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
@@ -257,9 +290,7 @@ def _is_short(entry: Entry, update: Update) -> bool:
 def _failed(entry: Entry, update: Update) -> None:
     cause = canonical(update.cause)
     entry.end("cancelled" if cause == "cancelled" else "failed", cause)
-    job = entry.job
-    decision = retry.decide(cause, tries=job.tries, now=entry.now, luck=_luck())
-    _follow(entry, decision, cause, occurred_at=update.occurred_at)
+    _follow(entry, _decide(entry, End.FAILED, cause), cause, occurred_at=update.occurred_at)
 
 
 def _follow(

@@ -1,16 +1,20 @@
-"""When to try again: one pure function from cause, tries and clock to a decision; a table of
-numbers tests it.
+"""When to try again: one pure function from what happened so far to a decision; a table of numbers tests it.
 
-Delays follow the redial schedules of HylaFAX, eFax and gofaxip, joined (busy 2-30 min, no answer
-5-60 min, ...); provider faults back off with full jitter (AWS, "Exponential Backoff And Jitter"):
-base 5 s, cap 10 min. Retry-After comes first.
+Each kind of trouble has delays and a limit of its own, and so have dials (nobody answered, the line was busy), tries
+(machines met) and tries of one page: a busy line must not use up what a bad line needs. The schedules are those of
+HylaFAX, eFax and gofaxip, joined. Faults of a provider back off with full jitter (AWS, "Exponential Backoff And
+Jitter"): base 5 s, cap 10 min. Retry-After comes first. A deadline is none of this module's business: a fax that waits
+for its next try when its deadline comes ends there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import takewhile
 
 from faxbot.events import CAUSES, Retry
 
@@ -22,39 +26,84 @@ SPREAD = 0.2
 together."""
 LONGEST_WAIT = 86_400.0
 """Seconds; a carrier that asks for more is asked again after a day."""
+MOST_DIALS = 12
+MOST_TRIES = 8
+MOST_PAGE_TRIES = 3
+"""Tries that end in the same page: it will not go through (HylaFAX gives up after as many)."""
+
+
+class Use(StrEnum):
+    """What an attempt with such an end uses up, beside the limit of its own kind."""
+
+    DIAL = "dial"
+    TRY = "try"
+    NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Seconds before try 2, 3, ...; the last one repeats. At most `tries` tries in all."""
+    """Seconds before the next try after the first, second, ... end of this kind; the last one repeats. At most
+    `tries` such ends; `kind` names the ends that are counted together."""
 
+    kind: str
     delays: tuple[float, ...]
     tries: int
+    use: Use = Use.TRY
 
 
 def _minutes(*values: float) -> tuple[float, ...]:
     return tuple(value * MINUTE for value in values)
 
 
+_UNTRAINED = Schedule("no common speed", _minutes(1, 3, 5, 10), 5)
+_TURNED_AWAY = Schedule("turned away", _minutes(15, 60), 3, Use.DIAL)
+_WAYS = Schedule("no way there", (15.0, 30.0, *_minutes(1, 2, 5)), 10, Use.NOTHING)
+_LINE = Schedule("wrong kind of line", (30.0,), 2)
 SCHEDULES: dict[str, Schedule] = {
-    "busy": Schedule(_minutes(2, 3, 5, 5, 10, 10, 15, 30), 12),
-    "no_answer": Schedule(_minutes(5, 15, 30, 60), 5),
-    "no_fax_tone": Schedule(_minutes(5), 2),
-    "dropped_early": Schedule(_minutes(1, 3, 5, 10), 5),
-    "handshake_failed": Schedule(_minutes(1, 3, 5, 10), 5),
-    "session_timeout": Schedule(_minutes(1, 3, 5, 10), 5),
-    "page_failed": Schedule(_minutes(1, 2, 5, 10), 8),
-    "incompatible_image": Schedule((1.0,), 2),
-    "bearer": Schedule((30.0,), 2),
-    "t38_failed": Schedule((30.0,), 2),
-    "rejected": Schedule(_minutes(15, 60), 3),
-    "unreachable": Schedule(_minutes(15, 60), 3),
-    "doc_fetch_failed": Schedule((10.0, MINUTE, 5 * MINUTE), 3),
-    **dict.fromkeys(
-        ("network_error", "congestion", "trunk_down", "no_route"),
-        Schedule((15.0, 30.0, *_minutes(1, 2, 5)), 10),
-    ),
+    "busy": Schedule("busy", _minutes(2, 3, 5, 5, 10, 10, 15, 30), 12, Use.DIAL),
+    "no_answer": Schedule("no answer", _minutes(5, 15, 30, 60), 5, Use.DIAL),
+    "no_fax_tone": Schedule("no fax machine", _minutes(5), 2),
+    "dropped_early": _UNTRAINED,
+    "handshake_failed": _UNTRAINED,
+    "session_timeout": _UNTRAINED,
+    "page_failed": Schedule("page", _minutes(1, 2, 5, 10), 8),
+    "incompatible_image": Schedule("page format", (1.0,), 2),
+    "bearer": _LINE,
+    "t38_failed": _LINE,
+    "rejected": _TURNED_AWAY,
+    "unreachable": _TURNED_AWAY,
+    "doc_fetch_failed": Schedule("document", (10.0, MINUTE, 5 * MINUTE), 3, Use.NOTHING),
+    **dict.fromkeys(("network_error", "congestion", "trunk_down", "no_route"), _WAYS),
 }
+PROVEN: dict[str, Schedule] = {
+    "no_fax_tone": Schedule("no fax machine", _minutes(5, 15, 60), 4),
+    "number_dead": Schedule("not in service", _minutes(15), 2, Use.DIAL),
+}
+"""For a number at which a fax has arrived before: there is a machine, whatever was heard this time."""
+
+
+class End(StrEnum):
+    """How an attempt ended that delivered nothing."""
+
+    FAILED = "failed"
+    """It was accepted, and the call failed."""
+    REFUSED = "refused"
+    """The carrier refuses this document or number for good."""
+    ACCOUNT = "account"
+    """The carrier refuses the account."""
+    FAULT = "fault"
+    """The carrier could not be reached or asks to wait: this attempt uses up nothing."""
+    ABSENT = "absent"
+    """Whether it was accepted was not known; the carrier never had it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One attempt that is over: how, its canonical cause, and the pages confirmed in it."""
+
+    end: End
+    cause: str
+    pages_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +130,72 @@ class Hold:
 Decision = Again | GiveUp | Hold
 
 
-def decide(cause: str, *, tries: int, now: datetime, luck: float) -> Decision:
-    """What to do after an attempt that ended with `cause` and surely delivered nothing.
+def decide(
+    history: Sequence[Past],
+    *,
+    now: datetime,
+    luck: float,
+    proven: bool = False,
+    asked: float | None = None,
+) -> Decision:
+    """What to do after the last attempt of `history` (oldest first), which surely delivered nothing.
 
-    `tries`: attempts of this fax that count, this one included (from 1). `luck`: a random number in
-    [0, 1). A cause that no list has is not tried again: nobody knows what it means.
+    `luck`: a random number in [0, 1). `proven`: a fax has arrived at this number before. `asked`: the seconds that
+    the carrier asks to wait, as asked_wait() gives them.
     """
-    known = CAUSES.get(cause, CAUSES["unknown"])
-    if known.retry is Retry.HOLD:
-        return Hold("account_refused")
-    if known.retry is not Retry.AGAIN:
-        return GiveUp(known.code)
-    schedule = SCHEDULES[known.code]
-    if tries >= schedule.tries:
+    last = history[-1]
+    match last.end:
+        case End.REFUSED:
+            return GiveUp(last.cause)
+        case End.ACCOUNT:
+            return Hold("account_refused")
+        case End.FAULT:
+            row = sum(1 for _ in takewhile(lambda past: past.end is End.FAULT, reversed(history)))
+            wait = asked if asked is not None else max(1.0, full_jitter(row, luck))
+            return Again(now + timedelta(seconds=wait))
+        case End.ABSENT:
+            # The first one at once. A carrier that breaks at a fax each time is not given it once a minute.
+            absences = sum(past.end is End.ABSENT for past in history)
+            wait = full_jitter(absences, luck) if absences > 1 else 0.0
+            return Again(now + timedelta(seconds=wait))
+    return _after_call(
+        [past for past in history if past.end is End.FAILED], now=now, luck=luck, proven=proven
+    )
+
+
+def _after_call(calls: Sequence[Past], *, now: datetime, luck: float, proven: bool) -> Decision:
+    # A cause that no list has is not tried again: nobody knows what it means.
+    cause = CAUSES.get(calls[-1].cause, CAUSES["unknown"])
+    schedule = _schedule(cause.code, proven=proven)
+    if schedule is None:
+        return Hold("account_refused") if cause.retry is Retry.HOLD else GiveUp(cause.code)
+    such = [_schedule(past.cause, proven=proven) for past in calls]
+    times = sum(one is not None and one.kind == schedule.kind for one in such)
+    used = {use: sum(one is not None and one.use is use for one in such) for use in Use}
+    if (
+        times >= schedule.tries
+        or used[Use.DIAL] >= MOST_DIALS
+        or used[Use.TRY] >= MOST_TRIES
+        or _tries_of_this_page(calls) >= MOST_PAGE_TRIES
+    ):
         return GiveUp("exhausted")
-    delay = schedule.delays[min(tries, len(schedule.delays)) - 1]
+    delay = schedule.delays[min(times, len(schedule.delays)) - 1]
     return Again(now + timedelta(seconds=delay * (1 + SPREAD * luck)))
+
+
+def _schedule(cause: str, *, proven: bool) -> Schedule | None:
+    known = PROVEN.get(cause) if proven else None
+    return known or SCHEDULES.get(cause)
+
+
+def _tries_of_this_page(calls: Sequence[Past]) -> int:
+    """How many calls in a row ended in the page in which the last one did; 0 when it did not end in a page."""
+    last = calls[-1]
+    if last.cause != "page_failed":
+        return 0
+    # A busy line in between says nothing about the page.
+    pages = (past for past in reversed(calls) if past.cause == "page_failed")
+    return sum(1 for _ in takewhile(lambda past: past.pages_sent == last.pages_sent, pages))
 
 
 def full_jitter(faults: int, luck: float) -> float:

@@ -34,14 +34,16 @@ name, a file name or a carrier's free text. What is "not written yet" has its pl
 and in the database, and nothing of this version records it.
 """
 
-CAUSES_HEAD = """
+CAUSES_HEAD = f"""
 ## Causes
 
 Why a try ended, and when the next one follows. A wait is stretched by up to a fifth, so that faxes
 that failed together are not tried together; a cause that is not in this table counts as `unknown`.
-A try counts when the carrier took the fax, may have taken it, or refused it for good. Before that, a
-carrier that cannot be reached or asks to wait costs no try: the fax is sent again after the time the
-carrier asks for (Retry-After), else after a growing pause of up to ten minutes.
+Each kind of trouble has a limit of its own; beside it there are at most {retry.MOST_DIALS} calls that nobody
+took, {retry.MOST_TRIES} in which machines met, and {retry.MOST_PAGE_TRIES} that ended in the same page. A carrier
+without a free line uses up neither. A carrier that cannot be reached or asks to wait costs nothing at all: the
+fax is sent again after the time it asks for (Retry-After), else after a growing pause of up to ten
+minutes.
 
 | cause | tried again | sentence |
 |---|---|---|"""
@@ -94,14 +96,25 @@ _ENDS = {
 
 
 def _again(cause: events.Cause) -> str:
-    """The real schedule: how often at most, and the waits between."""
-    if cause.retry is not events.Retry.AGAIN:
-        return _ENDS[cause.retry]
-    schedule = retry.SCHEDULES[cause.code]
+    """The real schedule: how often at most, and the waits between; and where it differs, that of a number that a fax
+    has reached before."""
+    schedule, proven = retry.SCHEDULES.get(cause.code), retry.PROVEN.get(cause.code)
+    if schedule is None:
+        words = _ENDS[cause.retry]
+    else:
+        kin = [f"`{code}`" for code, one in retry.SCHEDULES.items() if one.kind == schedule.kind]
+        kin.remove(f"`{cause.code}`")
+        words = _limits(schedule) + (f"; counted together with {', '.join(kin)}" if kin else "")
+    if proven is not None:
+        words += f"; where a fax has arrived before: {_limits(proven)}"
+    return words
+
+
+def _limits(schedule: retry.Schedule) -> str:
     waits = [schedule.delays[min(n, len(schedule.delays) - 1)] for n in range(schedule.tries - 1)]
     told = [(wait, len(list(same))) for wait, same in groupby(waits)]
     words = ", ".join(_wait(wait) + (f" (x{count})" if count > 1 else "") for wait, count in told)
-    return f"{schedule.tries} tries in all, after {words}"
+    return f"{schedule.tries} times in all, after {words}"
 
 
 def _wait(seconds: float) -> str:

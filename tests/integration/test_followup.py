@@ -14,7 +14,7 @@ from faxbot.plugins.base import OutboundFax, Receipt, State, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.odd import Vanished, answers, news, raises
-from tests.integration.site import Site, open_site
+from tests.integration.site import Site, number, open_site
 from tests.threads import at_once
 
 pytestmark = pytest.mark.usefixtures("adds_up")
@@ -361,3 +361,47 @@ def test_a_line_that_stays_busy_fails_in_the_end_and_says_why(site: Site) -> Non
     job, last = site.job(job_id), site.events(job_id)[-1]
     assert (job.status, job.tries, job.attempts) == ("failed", 12, 12)
     assert (last.type, last.cause, last.reason) == ("FAX_FAILED", "busy", "exhausted")
+
+
+def ends(site: Site, job_id: str, *causes: str) -> str:
+    """Let the calls of a fresh fax end so, one after the other; the last event, and the minutes to the next call,
+    without the fifth by which they may be stretched."""
+    left = list(causes)
+
+    def fetch(_usual: object, name: str) -> Update:
+        if all(name != attempt.external_id for attempt in site.attempts(job_id)):
+            return Update(State.PROGRESS, external_id=name)
+        return Update(State.FAILED, external_id=name, cause=left.pop(0))
+
+    site.odd.does["send"] = lambda _usual, fax: Receipt(f"id-{fax.tag}")
+    site.odd.does["fetch"] = fetch
+    while left:
+        site.after(max(0.0, site.wait_of(job_id)))
+    last = site.story(job_id).split()[-1]
+    if last != "RETRYING":
+        return last
+    wait = site.wait_of(job_id) / 60
+    (least,) = [each for each in (1, 5, 15, 30) if each <= wait <= each * 1.2]
+    return f"{last} {least}"
+
+
+def test_each_kind_of_trouble_is_counted_for_itself(site: Site) -> None:
+    busy = ["busy"] * 4
+    assert ends(site, site.fax(), *busy) == "RETRYING 5"
+    assert ends(site, site.fax(), *busy, "handshake_failed") == "RETRYING 1"
+    assert ends(site, site.fax(), *busy, "handshake_failed", *busy) == "RETRYING 30"
+
+
+def test_where_a_fax_has_arrived_before_a_machine_is_sought_for_longer(site: Site) -> None:
+    reached, other = number(), number()
+    assert ends(site, site.fax_to(reached), "no_fax_tone", "no_fax_tone") == "FAILED"
+    site.odd.does["fetch"] = lambda _usual, name: Update(State.DELIVERED, external_id=name)
+    arrived = site.fax_to(reached)
+    while site.job(arrived).next_at is not None:
+        site.after(max(0.0, site.wait_of(arrived)))
+    assert site.job(arrived).status == "delivered"
+
+    assert ends(site, site.fax_to(reached), "no_fax_tone", "no_fax_tone") == "RETRYING 15"
+    assert ends(site, site.fax_to(reached), "number_dead") == "RETRYING 15"
+    assert ends(site, site.fax_to(other), "no_fax_tone", "no_fax_tone") == "FAILED"
+    assert ends(site, site.fax_to(other), "number_dead") == "FAILED"

@@ -43,10 +43,10 @@ def test_every_event_status_and_cause_has_its_line() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "| `busy` | 12 tries in all, after 2 min, 3 min, 5 min (x2), 10 min (x2), 15 min, 30 min (x4) |",
-        "| `incompatible_image` | 2 tries in all, after 1 s |",
-        "| `doc_fetch_failed` | 3 tries in all, after 10 s, 1 min |",
-        "| `number_dead` | no |",
+        "| `busy` | 12 times in all, after 2 min, 3 min, 5 min (x2), 10 min (x2), 15 min, 30 min (x4) |",
+        "| `incompatible_image` | 2 times in all, after 1 s |",
+        "| `doc_fetch_failed` | 3 times in all, after 10 s, 1 min |",
+        "| `number_dead` | no; where a fax has arrived before: 2 times in all, after 15 min |",
     ],
 )
 def test_the_page_names_tries_and_waits_in_numbers(row: str) -> None:

@@ -1,4 +1,4 @@
-"""The golden table: cause and try -> seconds to wait, or the end; and the waits that carriers ask for."""
+"""The golden table: what happened so far -> seconds to wait, or the end; and the waits that carriers ask for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faxbot.events import CAUSES
-from faxbot.retry import Again, GiveUp, Hold, asked_wait, decide, full_jitter
+from faxbot.events import Retry as Policy
+from faxbot.retry import (
+    MOST_DIALS,
+    MOST_TRIES,
+    PROVEN,
+    SCHEDULES,
+    Again,
+    Decision,
+    End,
+    GiveUp,
+    Hold,
+    Past,
+    Use,
+    asked_wait,
+    decide,
+    full_jitter,
+)
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
-# After try 1, 2, 3, ...: seconds (m: minutes) to the next one, in the end "-": no more.
+# After end 1, 2, 3, ... of this kind: seconds (m: minutes) to the next try, at last "-": no more.
 GOLDEN = {
     "busy": "2m 3m 5m 5m 10m 10m 15m 30m 30m 30m 30m -",
     "no_answer": "5m 15m 30m 60m -",
@@ -22,7 +38,7 @@ GOLDEN = {
     "dropped_early": "1m 3m 5m 10m -",
     "handshake_failed": "1m 3m 5m 10m -",
     "session_timeout": "1m 3m 5m 10m -",
-    "page_failed": "1m 2m 5m 10m 10m 10m 10m -",
+    "page_failed": "1m 2m -",
     "incompatible_image": "1 -",
     "bearer": "30 -",
     "t38_failed": "30 -",
@@ -34,51 +50,160 @@ GOLDEN = {
     "trunk_down": "15 30 1m 2m 5m 5m 5m 5m 5m -",
     "no_route": "15 30 1m 2m 5m 5m 5m 5m 5m -",
 }
+# The same for a number at which a fax has arrived before, where it differs.
+GOLDEN_PROVEN = {"no_fax_tone": "5m 15m 60m -", "number_dead": "15m -"}
 HELD = {"trunk_denied", "funds", "config"}
+
+# Histories in which kinds of trouble mix: each word an end, with the page it failed in; then what follows the last.
+MIXED = {
+    # a line that was busy all day leaves the machine that answers at last all its tries
+    "busy busy busy busy handshake_failed": "1m",
+    "handshake_failed busy handshake_failed busy handshake_failed": "5m",
+    # what is one trouble under several names is counted together
+    "dropped_early session_timeout handshake_failed dropped_early": "10m",
+    "dropped_early session_timeout handshake_failed dropped_early session_timeout": "-",
+    "rejected unreachable": "60m",
+    "rejected unreachable rejected": "-",
+    "bearer t38_failed": "-",
+    "no_route congestion trunk_down network_error": "2m",
+    # dials are counted over all kinds, and so are tries
+    "busy no_answer busy no_answer busy busy busy no_answer busy busy busy": "30m",
+    "busy no_answer busy no_answer busy busy busy no_answer busy busy busy busy": "-",
+    "page_failed:1 handshake_failed page_failed:2 handshake_failed page_failed:3 no_fax_tone bearer": "30",
+    "page_failed:1 handshake_failed page_failed:2 handshake_failed page_failed:3 no_fax_tone bearer page_failed:4": "-",
+    # carriers without a free line take nothing away
+    "congestion congestion congestion congestion congestion busy": "2m",
+    "busy congestion busy": "3m",
+    # a page that fails three times is given up, one that gets further is not
+    "page_failed:1 page_failed:1 page_failed:1": "-",
+    "page_failed:1 page_failed:2 page_failed:2": "5m",
+    "page_failed:1 busy page_failed:1 busy page_failed:1": "-",
+    " ".join(f"page_failed:{page}" for page in range(7)): "10m",
+    " ".join(f"page_failed:{page}" for page in range(8)): "-",
+}
 
 
 def seconds(word: str) -> float:
     return float(word[:-1]) * 60 if word.endswith("m") else float(word)
 
 
-@pytest.mark.parametrize("cause", GOLDEN)
-def test_each_try_waits_as_the_table_says_and_the_last_gives_up(cause: str) -> None:
-    *waits, last = GOLDEN[cause].split()
+def expected(word: str) -> Decision:
+    return GiveUp("exhausted") if word == "-" else Again(NOW + timedelta(seconds=seconds(word)))
 
-    for number, wait in enumerate(waits, start=1):
-        expected = Again(NOW + timedelta(seconds=seconds(wait)))
-        assert decide(cause, tries=number, now=NOW, luck=0.0) == expected, number
-    for number in range(len(waits) + 1, len(waits) + 4):
-        assert decide(cause, tries=number, now=NOW, luck=0.0) == GiveUp("exhausted")
-    assert last == "-"
+
+def calls(*words: str) -> list[Past]:
+    pairs = (word.partition(":") for word in words)
+    return [Past(End.FAILED, cause, int(page or 0)) for cause, _, page in pairs]
+
+
+def after(history: list[Past], *, luck: float = 0.0, proven: bool = False) -> Decision:
+    return decide(history, now=NOW, luck=luck, proven=proven)
+
+
+@pytest.mark.parametrize(
+    ("cause", "proven", "golden"),
+    [
+        *((cause, False, golden) for cause, golden in GOLDEN.items()),
+        *((cause, True, golden) for cause, golden in (GOLDEN | GOLDEN_PROVEN).items()),
+    ],
+)
+def test_each_end_is_followed_as_the_table_says(cause: str, proven: bool, golden: str) -> None:
+    words = golden.split()
+
+    for number, word in enumerate(words, start=1):
+        assert after(calls(*[cause] * number), proven=proven) == expected(word), number
+    for number in range(len(words) + 1, len(words) + 4):
+        assert after(calls(*[cause] * number), proven=proven) == GiveUp("exhausted")
+    assert words[-1] == "-"
+
+
+@pytest.mark.parametrize("history", MIXED)
+def test_dials_tries_and_pages_are_counted_apart(history: str) -> None:
+    assert after(calls(*history.split())) == expected(MIXED[history])
+
+
+def test_each_cause_that_may_be_tried_again_has_its_schedule() -> None:
+    again = {code for code, cause in CAUSES.items() if cause.retry is Policy.AGAIN}
+
+    assert set(SCHEDULES) == set(GOLDEN) == again
+    assert set(PROVEN) == set(GOLDEN_PROVEN)
 
 
 @pytest.mark.parametrize("cause", sorted(set(CAUSES) - set(GOLDEN)))
 def test_every_other_cause_ends_or_holds_at_once(cause: str) -> None:
-    expected = Hold("account_refused") if cause in HELD else GiveUp(cause)
-
-    assert decide(cause, tries=1, now=NOW, luck=0.0) == expected
+    assert after(calls("busy", cause)) == (
+        Hold("account_refused") if cause in HELD else GiveUp(cause)
+    )
 
 
 @pytest.mark.parametrize("cause", ["", "gremlins", "BUSY", "busy "])
 def test_a_cause_that_no_list_has_is_never_tried_again(cause: str) -> None:
-    assert decide(cause, tries=1, now=NOW, luck=0.0) == GiveUp("unknown")
+    assert after(calls(cause)) == GiveUp("unknown")
 
 
-@given(
-    st.sampled_from(sorted(CAUSES)),
-    st.integers(1, 50),
-    st.floats(0, 1, exclude_max=True),
+ENDS = st.one_of(
+    st.builds(Past, st.just(End.FAILED), st.sampled_from(sorted(CAUSES)), st.integers(0, 3)),
+    st.builds(Past, st.sampled_from(End), st.sampled_from(sorted(CAUSES))),
 )
-def test_luck_stretches_a_wait_by_at_most_a_fifth(cause: str, tries: int, luck: float) -> None:
-    least = decide(cause, tries=tries, now=NOW, luck=0.0)
-    some = decide(cause, tries=tries, now=NOW, luck=luck)
+
+
+@given(st.lists(ENDS, min_size=1, max_size=40), st.booleans(), st.floats(0, 1, exclude_max=True))
+def test_luck_stretches_a_wait_after_a_call_by_at_most_a_fifth(
+    history: list[Past], proven: bool, luck: float
+) -> None:
+    history = [*history, Past(End.FAILED, "busy")]
+    least, some = after(history, proven=proven), after(history, proven=proven, luck=luck)
 
     if isinstance(least, Again):
         assert isinstance(some, Again)
         assert least.at <= some.at <= NOW + (least.at - NOW) * 1.2
     else:
         assert some == least
+
+
+@given(st.lists(st.sampled_from(sorted(SCHEDULES)), max_size=60), st.booleans())
+def test_a_fax_that_is_never_delivered_comes_to_an_end(causes: list[str], proven: bool) -> None:
+    """Whatever its calls meet: at most as many as the limits of all kinds allow."""
+    history: list[Past] = []
+    for cause in causes:
+        history += calls(cause)
+        if not isinstance(after(history, proven=proven), Again):
+            break
+
+    free = {one.kind: one.tries for one in SCHEDULES.values() if one.use is Use.NOTHING}
+    assert len(history) <= MOST_DIALS + MOST_TRIES + sum(free.values())
+
+
+def test_faults_of_the_provider_use_nothing_up_and_back_off() -> None:
+    fault = Past(End.FAULT, "trunk_down")
+    for row, bound in ((1, 10), (2, 20), (3, 40), (7, 600), (50, 600)):
+        history = [*calls("busy"), *[fault] * row]
+        assert after(history, luck=0.5) == Again(NOW + timedelta(seconds=bound / 2))
+    # after a call that came about, the next fault is the first again
+    history = [*[fault] * 50, *calls("busy"), fault]
+    assert after(history, luck=0.5) == Again(NOW + timedelta(seconds=5))
+    assert after([*[fault] * 50, *calls("busy")]) == expected("2m")
+    # and never at once
+    assert after([fault]) == expected("1")
+
+
+def test_a_carrier_that_says_when_is_asked_then() -> None:
+    history = [Past(End.FAULT, "congestion")] * 9
+
+    assert decide(history, now=NOW, luck=0.9, asked=90.0) == Again(NOW + timedelta(seconds=90))
+
+
+def test_a_refusal_ends_it_or_is_for_an_operator() -> None:
+    assert after([*calls("busy"), Past(End.REFUSED, "doc_too_large")]) == GiveUp("doc_too_large")
+    assert after([Past(End.ACCOUNT, "funds")]) == Hold("account_refused")
+
+
+def test_what_the_carrier_never_had_is_sent_at_once_and_later_ever_more_slowly() -> None:
+    absent = Past(End.ABSENT, "unconfirmed")
+
+    assert after([*calls("busy"), absent], luck=0.5) == Again(NOW)
+    assert after([absent, *calls("busy"), absent], luck=0.5) == Again(NOW + timedelta(seconds=10))
+    assert after([absent] * 30, luck=0.5) == Again(NOW + timedelta(minutes=5))
 
 
 @given(st.integers(-5, 10_000), st.floats(0, 1, exclude_max=True))

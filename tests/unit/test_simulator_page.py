@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
-from faxbot import retry
 from faxbot.carriers.simulator import OUTCOMES
 from faxbot.providers.simulator import CAUSES
+from faxbot.retry import Again, End, Past, decide
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulator.md"
 UNITS = {"s": 1.0, "min": 60.0}
@@ -25,13 +26,23 @@ def seconds(text: str) -> tuple[float, ...]:
 
 def test_every_number_that_is_tried_again_has_its_pauses_and_tries() -> None:
     rows = re.findall(r"^\| `(\d{4})` \| ([^|`]+) \| (\d+) \|$", PAGE.read_text(), re.MULTILINE)
-    said = {digits: (seconds(pauses), int(tries)) for digits, pauses, tries in rows}
+    said = {
+        digits: [*seconds(pauses), *[seconds(pauses)[-1]] * 20][: int(tries) - 1]
+        for digits, pauses, tries in rows
+    }
     calls = {
-        digits: retry.SCHEDULES.get(CAUSES.get(outcome.code or "", ""))
+        digits: waits(Past(End.FAILED, CAUSES.get(outcome.code or "", ""), outcome.pages))
         for digits, outcome in OUTCOMES.items()
         if outcome.refused is None
     }
 
-    assert said == {
-        digits: (schedule.delays, schedule.tries) for digits, schedule in calls.items() if schedule
-    }
+    assert said == {digits: found for digits, found in calls.items() if found}
+
+
+def waits(end: Past) -> list[float]:
+    """The pauses of a fax whose calls all end so."""
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    found: list[float] = []
+    while isinstance(next_one := decide([end] * (len(found) + 1), now=now, luck=0.0), Again):
+        found.append((next_one.at - now).total_seconds())
+    return found
