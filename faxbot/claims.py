@@ -6,6 +6,7 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
 
+log = logging.getLogger(__name__)
+
 TASKS: dict[Status, str] = {
     Status.QUEUED: "faxbot.send_fax",
     Status.RETRYING: "faxbot.send_fax",
@@ -29,6 +32,9 @@ TASKS: dict[Status, str] = {
     Status.HELD: "faxbot.review_fax",
 }
 """Which bell the sweep rings for a due fax of each open status."""
+POISON = "poison"
+DEATHS = 3
+"""Workers that may die at a fax before its call; then it is at fault, and not they."""
 RING_AGAIN_AT_LAST = 300.0
 """Seconds between the rings for a fax that has waited for long."""
 
@@ -44,7 +50,12 @@ _CLAIM = (
         Job.next_at <= _NOW,
         sa.or_(Job.lease_until.is_(None), Job.lease_until < _NOW),
     )
-    .values(fence=Job.fence + 1, lease_until=sa.bindparam("until", type_=UtcDateTime))
+    .values(
+        fence=Job.fence + 1,
+        lease_until=sa.bindparam("until", type_=UtcDateTime),
+        # Who gives a claim back clears its lease: one that ran out was left by a dead worker.
+        deaths=Job.deaths + sa.case((Job.lease_until.is_(None), 0), else_=1),
+    )
     .returning(table(Job))
 )
 
@@ -53,18 +64,31 @@ def claim(runtime: Runtime, job_id: str) -> JobRow | None:
     """Take a due fax for this worker: lease and raised fence committed, status unchanged; the job
     as it is then. None: nothing to do (any more).
 
-    A fax past its deadline ends here as expired.
+    A fax past its deadline ends here as expired, and one that was the death of three workers as
+    poison.
     """
     now = runtime.now()
     until = now + timedelta(seconds=runtime.config.lease_seconds)
     with runtime.database.writing() as connection:
         values = {"job_id": job_id, "now": now, "until": until}
         job = connection.execute(_CLAIM, values).first()
-    if job is None or job.expires_at is None or job.expires_at > now:
+    late = job is not None and job.expires_at is not None and job.expires_at <= now
+    if job is None or not (late or job.deaths >= DEATHS):
         return job
     with suppress(LeaseLost), runtime.database.transaction() as session:
-        expire(session, still_mine(session, job), now, "worker")
+        current = still_mine(session, job)
+        if not expire(session, current, now, "worker"):
+            _set_aside(session, current, now)
     return None
+
+
+def _set_aside(session: Session, job: Job, now: datetime) -> None:
+    """End a fax that nobody survives preparing, so that the others are sent."""
+    log.error("poison: this fax is set aside", extra={"job_id": job.id, "deaths": job.deaths})
+    job.reason = POISON
+    record_event(
+        session, job, Event.FAILED, status=Status.FAILED, cause=POISON, now=now, source="worker"
+    )
 
 
 def expire(session: Session, job: Job, now: datetime, source: str) -> bool:

@@ -96,7 +96,7 @@ EVENT_MEANING: dict[Event, str] = {
 
 PLANNED = frozenset({Event.DECIDED, Event.PURGED})
 """Part of the contract, so that the database knows them, and not written by anything yet."""
-PLANNED_CAUSES = frozenset({"poison", "expired", "doc_empty", "doc_fetch_failed"})
+PLANNED_CAUSES = frozenset({"expired", "doc_empty", "doc_fetch_failed"})
 """Causes that nothing of ours says yet; a plugin may."""
 
 
@@ -134,7 +134,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         CLAIMABLE,
         Status.FAILED,
         Event.FAILED,
-        "the document cannot be rendered: nothing was sent",
+        "the document cannot be rendered, or was the death of three workers: nothing was sent",
     ),
     *_from(
         (Status.SUBMITTING, Status.SENT),

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import breaker, db
+from faxbot import breaker, db, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -115,10 +115,20 @@ def _queue(runtime: Runtime) -> str:
     return "nothing overdue"
 
 
+def _sweeps(runtime: Runtime) -> str:
+    if names := sweeps.overdue(runtime):
+        raise ConfigError(
+            f"overdue: {', '.join(names)}; without them nobody looks for what was lost: "
+            "start beat (`faxbot beat`) and a worker"
+        )
+    return "all run"
+
+
 CHECKS: dict[str, Callable[[Runtime], str]] = {
     "database": _database,
     "broker": _broker,
     "storage": _storage,
     "provider": _provider,
     "queue": _queue,
+    "sweeps": _sweeps,
 }

@@ -159,6 +159,7 @@ def _new_job(
         "attempts": 0,
         "tries": 0,
         "faults": 0,
+        "deaths": 0,
         "resend_of": None,
         "send_at": submission.send_at,
         "expires_at": submission.expires_at,

@@ -67,6 +67,8 @@ class Job(Base):
     """Attempts that use up the limits."""
     faults: Mapped[int] = mapped_column(default=0, server_default="0")
     """Claims in a row that this server's own trouble ended before the intent."""
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Claims since the last attempt whose worker was never heard of again."""
     resend_of: Mapped[str | None] = mapped_column(Id)
     send_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -256,3 +258,13 @@ class ProviderState(Base):
     rests_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reason: Mapped[str | None] = mapped_column(String(32))
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Heartbeat(Base):
+    """When something that runs by the clock was last done."""
+
+    __tablename__ = "heartbeats"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -9,7 +9,7 @@ function with a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from faxbot.config import Config
@@ -42,6 +42,7 @@ class Runtime:
     leases: Leases
     ring: Ring = silent
     now: Callable[[], datetime] = utcnow
+    started_at: datetime = field(default_factory=utcnow)
 
     def close(self) -> None:
         """Let go of child processes, plugins and connections."""

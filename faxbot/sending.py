@@ -191,7 +191,8 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             return None
         current.attempts += 1
         current.provider_id, current.external_id = prepared.provider_id, None
-        current.reason, current.pages, current.faults = None, prepared.pages, 0
+        current.reason, current.pages = None, prepared.pages
+        current.faults = current.deaths = 0
         current.next_at = now  # the sweep looks at it as soon as the lease has run out
         current.lease_until = now + timedelta(seconds=runtime.config.lease_seconds)
         this = Attempt(

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from faxbot import artifacts, callbacks, claims, spool
+from faxbot import artifacts, spool, sweeps
 from faxbot.tasks.worker import runtime
 
 
 @shared_task(name="faxbot.sweep")
 def sweep() -> None:
-    """Announce the due faxes of each open status, and stored callbacks that wait."""
-    for status in claims.TASKS:
-        claims.announce_due(runtime(), status)
-    callbacks.announce_waiting(runtime())
+    """Announce what is due: faxes of each open status, and stored callbacks."""
+    sweeps.run(runtime())
 
 
 @shared_task(name="faxbot.sweep_spool")

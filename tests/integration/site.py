@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import callbacks, claims, followup, jobs, sending, wiring
+from faxbot import callbacks, followup, jobs, sending, sweeps, wiring
 from faxbot.artifacts import Upload
 from faxbot.breaker import Rest, resting
 from faxbot.db import new_id, utcnow
@@ -157,9 +157,7 @@ class Site:
 
     def sweep(self) -> None:
         """What beat does once, and the work that comes of it."""
-        for status in claims.TASKS:
-            claims.announce_due(self.runtime, status)
-        callbacks.announce_waiting(self.runtime)
+        sweeps.run(self.runtime)
         self.work()
 
     def after(self, seconds: float) -> None:

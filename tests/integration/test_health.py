@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from faxbot import breaker, claims, health, schema, sending
+from faxbot import breaker, claims, health, schema, sending, sweeps
 from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import Job
 from tests.carrier import SimulatorProcess
@@ -18,7 +18,7 @@ from tests.installation import Installation
 from tests.integration.site import Site, number, open_site
 from tests.servers import RedisServer, free_port
 
-PARTS = {"database", "broker", "storage", "provider", "queue"}
+PARTS = {"database", "broker", "storage", "provider", "queue", "sweeps"}
 
 
 def faults(site: Site) -> dict[str, str]:
@@ -114,6 +114,7 @@ def test_due_faxes_that_nobody_takes_are_said_and_those_in_good_hands_are_not(fi
     job_id = fit.submit(number()).job_id
     fit.submit(number(), send_at=fit.now + timedelta(hours=9))
     fit.now += timedelta(seconds=90)
+    sweeps.run(fit.runtime)
     assert faults(fit) == {}
     fit.now += timedelta(seconds=1)
     assert set(faults(fit)) == {"queue"}

@@ -1,0 +1,79 @@
+"""The sweeps, which find what nobody was told of: one for each open status, and one for stored callbacks.
+
+Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
+is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
+makes the server unfit (health).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from functools import partial
+
+import sqlalchemy as sa
+
+from faxbot import callbacks, claims
+from faxbot.db import inserts
+from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.models import Heartbeat
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+SWEEPS: dict[str, Callable[[Runtime], int]] = {
+    **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
+    "callbacks": callbacks.announce_waiting,
+}
+PERIODS = 2
+"""So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""
+MARGIN = timedelta(seconds=30)
+"""A sweep may wait that long for a busy worker."""
+
+
+def run(runtime: Runtime) -> None:
+    """All sweeps, one after the other. Raises the first error, after the others had their turn."""
+    done, errors = [], []
+    for name, sweep in SWEEPS.items():
+        try:
+            sweep(runtime)
+        except Exception as error:  # noqa: BLE001 - it is raised when the others are done
+            # The class only: the text of a foreign exception may hold anything.
+            log.error("sweep failed", extra={"sweep": name, "exception": type(error).__name__})  # noqa: TRY400
+            errors.append(error)
+        else:
+            done.append(name)
+    _beat(runtime, done)
+    if errors:
+        raise errors[0]
+
+
+def _beat(runtime: Runtime, names: Iterable[str]) -> None:
+    now = runtime.now()
+    rows = [{"account_id": DEFAULT_ACCOUNT, "name": name, "beat_at": now} for name in names]
+    if not rows:
+        return
+    with runtime.database.writing() as connection:
+        insert = inserts(Heartbeat)[connection.dialect.name]
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["account_id", "name"], set_={"beat_at": insert.excluded.beat_at}
+            ),
+            rows,
+        )
+
+
+def overdue(runtime: Runtime) -> list[str]:
+    """The sweeps that do not run, in order. A server that has just started waits for them first."""
+    limit = timedelta(seconds=PERIODS * runtime.config.sweep_seconds) + MARGIN
+    now = runtime.now()
+    if now - runtime.started_at < limit:
+        return []
+    beats: dict[str, datetime] = {
+        row.name: row.beat_at for row in runtime.database.rows(_BEATS, {})
+    }
+    return [name for name in SWEEPS if name not in beats or now - beats[name] > limit]
+
+
+_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(Heartbeat.account_id == DEFAULT_ACCOUNT)
