@@ -235,6 +235,11 @@ def failed(error: FaxbotError) -> Response:
     return answer
 
 
+def unreadable(_error: Exception) -> Response:
+    """The answer to a body that is framed wrongly (bad chunks), whoever read it: no fault of ours."""
+    return _failed(problems.REFUSED[400], detail=problems.UNREADABLE)
+
+
 def _failed(problem: Problem, **more: Any) -> Response:
     body = problems.body(problem, g.get("request_id", ""), **more)
     return Response(body, problem.status, mimetype=problems.MEDIA_TYPE)

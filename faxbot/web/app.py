@@ -7,6 +7,7 @@ import secrets
 from types import TracebackType
 
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 
 from faxbot import spool
 from faxbot.errors import FaxbotError
@@ -54,6 +55,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(FaxbotError, api.failed)
+    app.register_error_handler(ParseException, api.unreadable)
     frame = api.Api(app, spec_kwargs=docs.specification(runtime.config))
     for blueprint in BLUEPRINTS:
         frame.register_blueprint(blueprint)

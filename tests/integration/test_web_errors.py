@@ -249,16 +249,21 @@ def test_any_form_is_taken_or_refused_by_name_and_never_a_fault(
     assert TEXT not in response.data
 
 
-def post_what_raises(client: FlaskClient, fault: Exception) -> TestResponse:
-    """Submit a form whose body, when it is read, raises `fault`."""
+def post_what_raises(
+    client: FlaskClient,
+    fault: Exception,
+    path: str = "/fax/send",
+    content_type: str = "multipart/form-data; boundary=b",
+) -> TestResponse:
+    """Send what, when its body is read, raises `fault`."""
 
     class Body:
         def read(self, _size: int = -1) -> bytes:
             raise fault
 
     return client.post(
-        "/fax/send",
-        content_type="multipart/form-data; boundary=b",
+        path,
+        content_type=content_type,
         content_length=500,
         environ_overrides={"wsgi.input": Body(), "wsgi.input_terminated": True},
     )
@@ -273,3 +278,11 @@ def test_a_fault_of_ours_while_a_body_is_read_is_not_put_on_the_client(
 @pytest.mark.parametrize("fault", [ConnectionResetError(), TimeoutError(), InvalidChunkSize("x")])
 def test_a_body_that_breaks_off_is_malformed(client: FlaskClient, fault: Exception) -> None:
     assert_problem(post_what_raises(client, fault), 400, "malformed")
+
+
+@pytest.mark.parametrize("path", ["/fax/search", "/callbacks/simulator"])
+@pytest.mark.parametrize("fault", [ConnectionResetError(), TimeoutError(), InvalidChunkSize("x")])
+def test_what_is_no_form_and_breaks_off_is_malformed_too(
+    client: FlaskClient, path: str, fault: Exception
+) -> None:
+    assert_problem(post_what_raises(client, fault, path, "application/json"), 400, "malformed")
