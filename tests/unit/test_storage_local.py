@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -268,19 +269,39 @@ def test_a_full_disk_leaves_no_part_of_a_document(other_disk: Path, tmp_path: Pa
     full disk."""
     source = other_disk / "upload"
     source.write_bytes(os.urandom(500_000))
-    program = (
-        "import resource, signal; from pathlib import Path;"
-        "from tests.unit.test_storage_local import storage_in;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        f"storage_in(Path({str(tmp_path / 'data')!r})).put({KEY!r}, Path({str(source)!r}))"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    ended = put_with_little_room(tmp_path / "data", source, "SIG_IGN")
     assert "File too large" in ended.stderr
     assert files_below(tmp_path / "data") == []
     assert source.exists()
+
+
+def put_with_little_room(data: Path, source: Path, how: str) -> subprocess.CompletedProcess[str]:
+    """Put `source` in a child whose files may not grow beyond a limit: `how` it takes the signal
+    that this sends."""
+    program = (
+        "import resource, signal; from pathlib import Path;"
+        "from tests.unit.test_storage_local import storage_in;"
+        f"signal.signal(signal.SIGXFSZ, signal.{how});"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0));"
+        f"storage_in(Path({str(data)!r})).put({KEY!r}, Path({str(source)!r}))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+
+def test_what_a_process_left_that_was_killed_while_it_copied_is_deleted_with_its_key(
+    storage: LocalStorage, other_disk: Path, root: Path
+) -> None:
+    source = other_disk / "upload"
+    source.write_bytes(os.urandom(500_000))
+    ended = put_with_little_room(root.parent, source, "SIG_DFL")
+    assert ended.returncode == -signal.SIGXFSZ
+    assert len(files_below(root)) == 1
+
+    storage.delete(KEY)
+    assert files_below(root) == []
 
 
 def test_health_says_whether_documents_can_be_kept(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ class LocalStorage(StoragePlugin):
         """Whether a document could be kept now."""
         try:
             _make_folder(self._root)
-            with _temporary(self._root) as probe:
+            with _temporary(self._root / ".~") as probe:
                 probe.touch(0o600)
         except OSError as error:
             return Health(
@@ -53,7 +52,7 @@ class LocalStorage(StoragePlugin):
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with _temporary(target.parent) as copy:
+            with _temporary(_unfinished(target)) as copy:
                 _copy(source, copy)
                 copy.rename(target)
         _flush(target.parent)
@@ -68,8 +67,11 @@ class LocalStorage(StoragePlugin):
         return self._path(key)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            self._path(key).unlink()
+        """Also what a put() left that was killed while it copied."""
+        target = self._path(key)
+        for path in (_unfinished(target), target):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -111,10 +113,14 @@ def _copy(source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
+def _unfinished(target: Path) -> Path:
+    """A name beside `target` that no key can have, and known to who deletes it."""
+    return target.with_name(f".{target.name}")
+
+
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """A name in `folder` that no key can have; what is left under it is removed."""
-    path = folder / f".{secrets.token_hex(8)}"
+def _temporary(path: Path) -> Iterator[Path]:
+    """What is left under this name is removed."""
     try:
         yield path
     finally:
