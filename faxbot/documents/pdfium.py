@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from faxbot.documents import whole
+from faxbot.documents import streams, whole
 from faxbot.documents.page import DPI_X, ROWS_PER_INCH, WIDTH, Placement, place
 from faxbot.errors import ConfigError, DocumentTooLarge, DocumentUnreadable
 
@@ -172,6 +172,8 @@ def count(path: str, *, max_pages: int, max_pixels: int, look: bool) -> int:
             if look and index < LOOKED_INTO:
                 with _loaded(document, index) as page:
                     left -= _ask_for_pictures(page, index, max_pixels, left, sound)
+        if look and not streams.sound(path):
+            raise DocumentUnreadable(BROKEN)
         return pages
 
 
@@ -319,13 +321,17 @@ def _decodable(
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
         return whole.jbig2(data) and _bitmap(picture)
     if filters in ([b"FlateDecode"], [b"Fl"]):
-        return whole.flate(raw, down)
-    length = _pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0)
+        if not (length := whole.flate(raw, down)):
+            return False
+        lengths = [length, length - down]  # PNG's predictors take a byte of each row
+    else:
+        lengths = [_pdf["FPDFImageObj_GetImageDataDecoded"](picture, None, 0)]
     inks = metadata.colours == INKS
-    if metadata.bits and whole.rows(length, across, down, metadata.bits, inks=inks):
-        return True
     # The colours of an inline picture may be named in its form, and PDFium answers by the page's.
-    return nested and whole.rows(length, across, down, whole.UNKNOWN_BITS)
+    bits = [metadata.bits] * bool(metadata.bits) + [whole.UNKNOWN_BITS] * nested
+    return any(
+        whole.rows(length, across, down, each, inks=inks) for each in bits for length in lengths
+    )
 
 
 def _filters(picture: int) -> list[bytes]:

@@ -8,10 +8,12 @@ where that is needed; nothing here loads Pillow, which most children never need.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # ITU-T T.81, table B.1
 PIECE = 1 << 20  # bytes that are unpacked at a time
@@ -37,24 +39,44 @@ def jpeg_ended(data: bytes) -> bool:
     return end >= 0 and data.find(START_OF_SCAN, end) < 0
 
 
-def flate(data: bytes, rows: int) -> bool:
-    """Whether zlib data of a picture of `rows` rows is sound up to its end.
+class Unpacked(NamedTuple):
+    """What zlib data holds: `length` bytes, up to where it was read; `after` lies behind its end."""
 
-    Some programs write a wrong checksum or none: then the rows must come out even.
+    length: int
+    checked: bool
+    after: bytes
+
+
+def unpacked(data: bytes, most: float = math.inf) -> Unpacked | None:
+    """Read zlib data to its end, or until `most` bytes came; None when it is damaged or ends too
+    soon.
+
+    Some programs write a wrong checksum or none, or flush the data and never finish it.
     """
     reader = zlib.decompressobj(-zlib.MAX_WBITS)
-    rest, unpacked, total, checksum = data[2:], b"", 0, 1
+    rest, piece, total, checksum = data[2:], b"", 0, 1
     try:
-        while not reader.eof and (rest or len(unpacked) == PIECE):
-            unpacked = reader.decompress(rest, PIECE)
-            total, checksum = total + len(unpacked), zlib.adler32(unpacked, checksum)
+        while not reader.eof and total < most and (rest or len(piece) == PIECE):
+            piece = reader.decompress(rest, PIECE)
+            total, checksum = total + len(piece), zlib.adler32(piece, checksum)
             rest = reader.unconsumed_tail
     except zlib.error:
-        return False
-    if reader.eof and reader.unused_data[:4] == struct.pack(">I", checksum):
-        return True
-    ended = reader.eof or data.rstrip(b"\r\n").endswith(SYNCHRONISED)
-    return ended and total > 0 and (total + SLACK) % rows <= 2 * SLACK
+        return None
+    if not (reader.eof or total >= most or data.rstrip(b"\r\n").endswith(SYNCHRONISED)):
+        return None
+    after = reader.unused_data
+    return Unpacked(total, after[:4] == struct.pack(">I", checksum), after)
+
+
+def flate(data: bytes, rows: int) -> int:
+    """Bytes that sound zlib data of a picture of `rows` rows holds, 0 when it is damaged.
+
+    Without the right checksum the rows must come out even.
+    """
+    found = unpacked(data)
+    if found and (found.checked or (found.length + SLACK) % rows <= 2 * SLACK):
+        return found.length
+    return 0
 
 
 def rows(length: int, across: int, down: int, bits: int, *, inks: bool = False) -> bool:

@@ -148,6 +148,7 @@ DAMAGED = {
     "no zlib": (b"garbage", GREY + b"/FlateDecode"),
     "half a zlib": (hostile.cut(FLATE, 0.5), GREY + b"/FlateDecode"),
     "zlib with a zeroed middle": (middle(FLATE, bytes(400)), GREY + b"/FlateDecode"),
+    "sound zlib of too few rows": (zlib.compress(page().tobytes()[:-5077]), GREY + b"/FlateDecode"),
     "half a group 4": (hostile.cut(STRIP, 0.5), FAX),
     "half a group 4 with an end": (hostile.cut(STRIP, 0.5) + b"\0\x10\x01", FAX),
     "group 4 with a zeroed middle": (middle(STRIP, bytes(200)), FAX),
