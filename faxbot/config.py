@@ -255,7 +255,11 @@ class Config:
 
     web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1, at_most=1000)
     web_threads: int = option(
-        "FAXBOT_WEB_THREADS", 4, "threads of each web process", at_least=1, at_most=1000
+        "FAXBOT_WEB_THREADS",
+        4,
+        "threads of each web process; one is kept for requests without a body, one for bodies that come with a key",
+        at_least=3,  # see faxbot/web/patience.py: with fewer a single slow callback stops all submissions
+        at_most=1000,
     )
     worker_processes: int = option(
         "FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1, at_most=1000

@@ -39,6 +39,7 @@ WRONG = [
     ("FAXBOT_PORT", "8_080", "is not a whole number"),
     ("FAXBOT_PORT", "9" * 5000, "is not a whole number"),
     ("FAXBOT_WEB_THREADS", "1000000", "must be at most 1000"),
+    ("FAXBOT_WEB_THREADS", "2", "must be at least 3"),
     ("API_KEY", "\u0416", "must be printable ASCII"),
     ("API_KEY", "key\n", "must be printable ASCII"),
     ("FAXBOT_API_KEY", " key", "must be printable ASCII"),
