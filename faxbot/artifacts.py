@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -314,7 +315,17 @@ def _notes(runtime: Runtime) -> Path:
 
 
 def _name_of_database(runtime: Runtime) -> str:
-    return hashlib.sha256(runtime.config.database.encode()).hexdigest()[:16]
+    return _hash_of_place(runtime.config.database)
+
+
+@cache
+def _hash_of_place(address: str) -> str:
+    """Of where a database is, and not of who asks there: with a new password it is the same one."""
+    url = sa.make_url(address)
+    # libpq takes a socket's folder there, and a schema.
+    asked = [url.query.get(name) for name in ("host", "port", "options")]
+    place = (url.host, url.port, url.database, *asked)
+    return hashlib.sha256(repr(place).encode()).hexdigest()[:16]
 
 
 def hash_file(path: Path) -> tuple[str, int]:

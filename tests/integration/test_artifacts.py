@@ -14,16 +14,17 @@ from faxbot.artifacts import Workspace
 from faxbot.db import new_id
 from faxbot.errors import InvalidFields, LeaseLost
 from faxbot.models import Artifact, JobRow
+from faxbot.runtime import Runtime
 from faxbot.storage.local import LocalStorage
 from tests.integration import odd
 from tests.integration.site import Site, number
 
 
-def leave_bytes(site: Site) -> str:
+def leave_bytes(site: Site, runtime: Runtime | None = None) -> str:
     """What a process leaves that dies between storing a document and recording its fax."""
     site.now += timedelta(seconds=1)
     row = artifacts.store(
-        site.runtime,
+        runtime or site.runtime,
         site.upload(),
         job_id=new_id(),
         account_id="default",
@@ -87,6 +88,19 @@ def test_what_another_database_or_one_from_a_backup_holds_is_never_touched(site:
     assert site.stored() == 2
     assert artifacts.collect(site.runtime) == 1
     assert site.stored() == 1
+
+
+def test_a_new_password_of_the_database_leaves_no_bytes_behind(site: Site) -> None:
+    def told(address: str) -> Runtime:
+        return replace(site.runtime, config=replace(site.runtime.config, database_url=address))
+
+    leave_bytes(site, told("postgresql://faxbot:old@db:5432/faxbot?sslmode=require"))
+    site.now += timedelta(hours=2)
+    for other in ("faxbot:old@other:5432/faxbot", "faxbot:old@db:5433/faxbot", "faxbot:old@db/f"):
+        assert artifacts.collect(told(f"postgresql://{other}")) == 0
+
+    assert artifacts.collect(told("postgresql://owner:new@db:5432/faxbot")) == 1
+    assert (site.stored(), unsettled(site)) == (0, 0)
 
 
 def test_a_file_that_is_no_note_of_ours_is_left_where_it_is(site: Site) -> None:
