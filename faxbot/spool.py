@@ -14,9 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-STALE_SECONDS = 3600.0
-"""Nothing in the spool stays untouched this long while somebody works with it: uploads and
-renderings take minutes."""
+STALE_SECONDS = 6 * 3600.0
+"""Nothing in the spool stays untouched this long while somebody works with it. Renderings take
+minutes; the first document of a form waits for its last, and on the slowest line that is served
+the 50 MB of MAX_FILE_SIZE_MB take almost two hours."""
 
 
 class SpoolFile:

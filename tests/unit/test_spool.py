@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 from faxbot import spool
+from faxbot.config import Config
 from faxbot.spool import SpoolFile
+from faxbot.web import patience
 
 
 def aged(path: Path, seconds: float) -> None:
@@ -61,6 +63,10 @@ def test_only_what_is_old_is_collected(tmp_path: Path) -> None:
 
     assert spool.collect(tmp_path) == 2
     assert list(tmp_path.iterdir()) == [fresh.path]
+
+
+def test_the_first_document_of_the_slowest_form_is_not_old_when_the_last_has_come() -> None:
+    assert Config.load({}).max_bytes / patience.KNOWN.rate < spool.STALE_SECONDS / 2
 
 
 def test_a_spool_that_is_not_there_is_empty(tmp_path: Path) -> None:
