@@ -156,6 +156,20 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     return len(due)
 
 
+def wake_held(runtime: Runtime, account_id: str, reasons: Sequence[str]) -> None:
+    """Have all faxes that are held for these reasons looked at again now."""
+    with runtime.database.transaction() as session:
+        session.execute(
+            sa.update(Job)
+            .where(
+                Job.account_id == account_id,
+                Job.status == Status.HELD.value,
+                Job.reason.in_(reasons),
+            )
+            .values(next_at=runtime.now(), rung_at=None)
+        )
+
+
 def _rung_long_ago(now: datetime, pause: float) -> Iterator[sa.ColumnElement[bool]]:
     """That the last ring lies back so far that another is due: `pause` seconds at first, and never
     more than a quarter of the time that the fax has waited. A fax that has waited for long may wait

@@ -335,6 +335,28 @@ class Config:
         at_least=0.2,
         at_most=_DAY,
     )
+    provider_slow_seconds: float = option(
+        "FAXBOT_PROVIDER_SLOW_SECONDS",
+        20.0,
+        "a carrier that takes so long to take a fax is slow; when half of the calls of five minutes are, its "
+        "breaker opens",
+        at_least=0.1,
+        at_most=_DAY,
+    )
+    breaker_rest_seconds: float = option(
+        "FAXBOT_BREAKER_REST_SECONDS",
+        30.0,
+        "a carrier whose calls fail is not called for so long, and twice as long each time, up to 10 minutes",
+        at_least=0.1,
+        at_most=_DAY,
+    )
+    breaker_probes: int = option(
+        "FAXBOT_BREAKER_PROBES",
+        1,
+        "so many faxes try a carrier that has rested, over all workers; when all are taken, the others follow",
+        at_least=1,
+        at_most=20,
+    )
     provider_connect_seconds: float = option(
         "FAXBOT_PROVIDER_CONNECT_SECONDS",
         5.0,

@@ -94,6 +94,23 @@ EVENT_MEANING: dict[Event, str] = {
     Event.PURGED: "retention removed its document and numbers",
 }
 
+
+class ProviderEvent(StrEnum):
+    """What happened to a provider; rows of its history carry these names."""
+
+    DEGRADED = "PROVIDER_DEGRADED"
+    RECOVERED = "PROVIDER_RECOVERED"
+    PAUSED = "PROVIDER_PAUSED"
+    RESUMED = "PROVIDER_RESUMED"
+
+
+PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
+    ProviderEvent.DEGRADED: "calls to the carrier fail, or it refuses the account: see the reason",
+    ProviderEvent.RECOVERED: "calls go well again, or a person has reset its breaker",
+    ProviderEvent.PAUSED: "a person lets nothing be sent through it for now",
+    ProviderEvent.RESUMED: "the pause is over",
+}
+
 PLANNED = frozenset({Event.DECIDED, Event.PURGED})
 """Part of the contract, so that the database knows them, and not written by anything yet."""
 PLANNED_CAUSES = frozenset({"expired", "doc_empty", "doc_fetch_failed"})
@@ -306,6 +323,8 @@ HOLD_REASONS: dict[str, str] = {
     "no_provider": "no provider is active: set FAX_BACKEND to one that is installed and configured",
     "disabled": "sending is switched off (FAX_DISABLED)",
     "account_refused": "the carrier refused the account: check credentials and funds",
+    "provider_failing": "calls to the carrier fail: it rests, then single faxes try it, and the others follow",
+    "paused": "the provider is paused: resume it (faxbot providers resume)",
     "document_gone": "the stored document cannot be read: check the storage",
     "fault": "this server fails to prepare it: the worker's log says why; it is tried again every hour",
     "said_delivered": (

@@ -256,10 +256,13 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
             return runtime.config.fax_disabled
         case "no_provider":
             return not _loads(runtime, provider_id)
-        case "account_refused":
+        case breaker.ACCOUNT_REFUSED | breaker.FAILING | breaker.PAUSED:
             now = runtime.now()
-            rest = breaker.resting(runtime.database, job.account_id, provider_id, now)
-            return rest is not None or now < _own_rest(runtime, session, job)
+            if job.reason == breaker.ACCOUNT_REFUSED and now < _own_rest(runtime, session, job):
+                return True
+            # Of a provider that has rested only so many are let go as may try it.
+            through = runtime.breakers.let_through(job.account_id, provider_id, job.id, now)
+            return isinstance(through, breaker.Rest)
         case "fault":
             return False
         case "document_gone":

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import breaker, db, sweeps
+from faxbot import db, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -84,12 +84,14 @@ def _provider(runtime: Runtime) -> str:
     provider_id = runtime.config.provider_id
     runtime.plugins.get(provider_id, TransportPlugin)
     try:
-        rest = breaker.resting(runtime.database, DEFAULT_ACCOUNT, provider_id, runtime.now())
+        now = runtime.now()
+        rest = runtime.breakers.standing(DEFAULT_ACCOUNT, provider_id, now).rest(now)
     except (FaxbotError, sa.exc.SQLAlchemyError):
         return f"{provider_id} is loaded"  # the part "database" says what is wrong
     if rest is None:
         return f"{provider_id} is loaded"
-    return f"{provider_id} rests until {rest.until:%Y-%m-%dT%H:%M:%SZ}: {rest.reason}"
+    until = f"until {rest.until:%Y-%m-%dT%H:%M:%SZ}" if rest.until else "until it is resumed"
+    return f"{provider_id} rests {until}: {rest.reason}"
 
 
 def _queue(runtime: Runtime) -> str:

@@ -108,6 +108,7 @@ class Attempt(Base):
         UniqueConstraint("job_id", "number"),
         UniqueConstraint("tag"),
         Index("ix_attempts_external", "provider_id", "external_id"),
+        Index("ix_attempts_answered", "provider_id", "answered_at"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -127,6 +128,10 @@ class Attempt(Base):
     """Look-ups and polls so far since the outcome was last known."""
     absences: Mapped[int] = mapped_column(default=0)
     intended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its call came back."""
+    verdict: Mapped[str | None] = mapped_column(String(8))
+    """What the call said of the provider: ok, fault or slow; None: nothing."""
     accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
@@ -249,7 +254,7 @@ class ApiKey(Base):
 
 
 class ProviderState(Base):
-    """What all processes know of one provider: until when it rests, and why."""
+    """What all processes know of one provider: whether it may be called, and since when not."""
 
     __tablename__ = "provider_states"
 
@@ -257,7 +262,48 @@ class ProviderState(Base):
     provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
     rests_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reason: Mapped[str | None] = mapped_column(String(32))
+    opened_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when its breaker is not closed."""
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """What calls said before that does not count any more."""
+    openings: Mapped[int] = mapped_column(default=0, server_default="0")
+    """In a row, without a success in between."""
+    degraded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paused_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ProviderProbe(Base):
+    """A place among the calls that may try a provider whose breaker is half open."""
+
+    __tablename__ = "provider_probes"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    slot: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(Id)
+    lease_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    succeeded: Mapped[bool] = mapped_column(default=False)
+
+
+class ProviderHistory(Base):
+    """What happened to a provider, and who did it. No PHI."""
+
+    __tablename__ = "provider_events"
+    __table_args__ = (Index("ix_provider_events_provider", "account_id", "provider_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name)
+    type: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    note: Mapped[str | None] = mapped_column(String(255))
+    """What the person said who did it."""
+    actor: Mapped[str] = mapped_column(Name)
+    """An API key's id, `cli`, `worker` or `clock`."""
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Heartbeat(Base):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from faxbot.breaker import Breakers
 from faxbot.config import Config
 from faxbot.crypto import Keyring
 from faxbot.db import Database, utcnow
@@ -40,6 +41,7 @@ class Runtime:
     checker: Checker
     renderer: Renderer
     leases: Leases
+    breakers: Breakers
     ring: Ring = silent
     now: Callable[[], datetime] = utcnow
     started_at: datetime = field(default_factory=utcnow)

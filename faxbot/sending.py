@@ -23,6 +23,7 @@ from faxbot.db import new_id
 from faxbot.errors import (
     ArtifactNotFound,
     DatabaseAway,
+    DestinationBarred,
     DocumentError,
     LeaseLost,
     NotSent,
@@ -58,11 +59,13 @@ class Prepared:
     pages: int
     to: Hidden[str]
     header: Hidden[str]
+    is_probe: bool
+    """Whether this call finds out for others whether the provider works again."""
 
 
 class NotNow(Exception):
-    """A fax cannot be sent at the moment: hold it for `reason`, or, without one, let it wait till
-    `until`."""
+    """A fax cannot be sent at the moment: hold it for `reason`, at most till `until`, or, without
+    one, let it wait till then."""
 
     def __init__(self, *, reason: str | None = None, until: datetime | None = None) -> None:
         super().__init__(reason)
@@ -103,7 +106,10 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
         raise
     this = _intend(runtime, job, prepared)
     if this is not None:
-        _conclude(runtime, job, this, _call(runtime, job, this, prepared))
+        result = _call(runtime, job, this, prepared)
+        _conclude(runtime, job, this, prepared, result)
+        if isinstance(result, DestinationBarred):
+            _doubt_account(runtime, this, prepared)
 
 
 def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
@@ -117,18 +123,29 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     except PluginError:
         log.exception("no usable provider", extra={"provider_id": provider_id})
         raise NotNow(reason="no_provider") from None
-    rest = breaker.resting(runtime.database, job.account_id, provider_id, runtime.now())
-    if rest is not None:
-        # A throttled provider is ready again in seconds: that is waiting, not holding.
-        throttled = rest.reason == breaker.THROTTLED
-        raise NotNow(until=rest.until, reason=None if throttled else rest.reason)
+    _await(
+        runtime.breakers.standing(job.account_id, provider_id, runtime.now()).rest(runtime.now())
+    )
     try:
         document, media_type, pages = artifacts.pages_of(runtime, job, workspace)
     except ArtifactNotFound:
         raise NotNow(reason="document_gone") from None
     # Opened here, where a key that does not fit costs nothing yet.
     to, header = jobs.number(runtime, job), jobs.header(runtime, job)
-    return Prepared(provider_id, provider, document, media_type, pages, to, header)
+    # Last, because a place for a probe is not given back: it runs out.
+    is_probe = _await(
+        runtime.breakers.let_through(job.account_id, provider_id, job.id, runtime.now())
+    )
+    return Prepared(provider_id, provider, document, media_type, pages, to, header, is_probe)
+
+
+def _await(answer: breaker.Rest | bool | None) -> bool:
+    """Raise NotNow where the provider rests; else whether the call is a probe."""
+    if not isinstance(answer, breaker.Rest):
+        return bool(answer)
+    # A throttled provider is ready again in seconds: that is waiting, not holding.
+    throttled = answer.reason == breaker.THROTTLED
+    raise NotNow(until=answer.until, reason=None if throttled else answer.reason)
 
 
 def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
@@ -137,8 +154,10 @@ def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
         return
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
-        check = timedelta(seconds=runtime.config.held_check_seconds)
-        _hold(session, current, wait.reason, runtime.now(), check)
+        now, check = runtime.now(), timedelta(seconds=runtime.config.held_check_seconds)
+        if wait.until is not None:
+            check = min(check, max(wait.until - now, timedelta(seconds=PAUSE)))
+        _hold(session, current, wait.reason, now, check)
 
 
 def _set_back(runtime: Runtime, job: JobRow) -> None:
@@ -256,13 +275,15 @@ def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:
     )
 
 
-def _conclude(runtime: Runtime, job: JobRow, this: Attempt, result: str | ProviderError) -> None:
+def _conclude(
+    runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared, result: str | ProviderError
+) -> None:
     """Commit the outcome. What we hold in hand is not thrown away for a moment without database:
     some carriers can never be asked for it again."""
     given_up = time.monotonic() + runtime.config.lease_seconds
     while True:
         try:
-            _commit_outcome(runtime, job, this, result)
+            _commit_outcome(runtime, job, this, prepared, result)
         except DatabaseAway:
             if time.monotonic() > given_up:
                 raise
@@ -272,22 +293,45 @@ def _conclude(runtime: Runtime, job: JobRow, this: Attempt, result: str | Provid
 
 
 def _commit_outcome(
-    runtime: Runtime, job: JobRow, this: Attempt, result: str | ProviderError
+    runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared, result: str | ProviderError
 ) -> None:
     """Refused by the fence when this claim was lost meanwhile; does nothing a second time."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         current, known = locked_with(session, this.id, fence=job.fence)
-        entry = Entry(session, runtime.config, current, known, now, "worker")
-        if isinstance(result, str):
-            # A callback may have come first and have told us all this already.
-            outcomes.accepted(entry, result)
-            return
-        if Status(current.status) is not Status.SUBMITTING:
-            return
-        if isinstance(result, NotSent):
-            outcomes.refused(entry, result)
-            breaker.note(session, job.account_id, this.provider_id, result, now)
-            return
+        works_again = breaker.judge(
+            session, runtime.config, known, result, now, is_probe=prepared.is_probe
+        )
+        _apply(Entry(session, runtime.config, current, known, now, "worker"), result)
+    if prepared.is_probe or not isinstance(result, str):
+        runtime.breakers.forget()
+    if works_again:
+        claims.wake_held(runtime, job.account_id, breaker.REASONS)
+    if not isinstance(result, str | NotSent):
+        runtime.ring(claims.TASKS[Status.UNCERTAIN], job.id)
+
+
+def _apply(entry: Entry, result: str | ProviderError) -> None:
+    if isinstance(result, str):
+        # A callback may have come first and have told us all this already.
+        outcomes.accepted(entry, result)
+    elif Status(entry.job.status) is not Status.SUBMITTING:
+        return
+    elif isinstance(result, NotSent):
+        outcomes.refused(entry, result)
+    else:
         outcomes.unknown(entry, result.cause)
-    runtime.ring(claims.TASKS[Status.UNCERTAIN], job.id)
+
+
+def _doubt_account(runtime: Runtime, this: Attempt, prepared: Prepared) -> None:
+    """A carrier that forbids a call may mean the number or us: if it does not let us in either, it
+    means us."""
+    try:
+        if prepared.provider.health().ok:
+            return
+    except Exception as error:  # noqa: BLE001 - no answer says nothing
+        _log_raise(prepared.provider_id, this.job_id, error)
+        return
+    with runtime.database.transaction() as session:
+        breaker.open_for_account(session, this, runtime.now())
+    runtime.breakers.forget()

@@ -1,4 +1,5 @@
-"""The sweeps, which find what nobody was told of: one for each open status, and one for stored callbacks.
+"""The sweeps, which find what nobody was told of: one for each open status, and for stored
+callbacks and resting providers.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -14,7 +15,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import callbacks, claims
+from faxbot import breaker, callbacks, claims
 from faxbot.db import inserts
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Heartbeat
@@ -22,9 +23,17 @@ from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+
+def _look_after_providers(runtime: Runtime) -> int:
+    """See which providers are well again."""
+    with runtime.database.transaction() as session:
+        return breaker.recover(session, runtime.now())
+
+
 SWEEPS: dict[str, Callable[[Runtime], int]] = {
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
+    "providers": _look_after_providers,
 }
 PERIODS = 2
 """So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""

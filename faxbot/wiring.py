@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from faxbot import crypto, phone
+from faxbot.breaker import Breakers
 from faxbot.config import Config
 from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Limits, Renderer
@@ -45,6 +46,7 @@ def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
         checker=Checker(limits),
         renderer=Renderer(replace(limits, seconds=config.render_seconds), config.render_processes),
         leases=Leases(config, database),
+        breakers=Breakers(config, database),
         ring=ring,
     )
 

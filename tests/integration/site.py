@@ -25,7 +25,7 @@ from PIL import Image
 
 from faxbot import callbacks, followup, jobs, sending, sweeps, wiring
 from faxbot.artifacts import Upload
-from faxbot.breaker import Rest, resting
+from faxbot.breaker import Breakers, Rest
 from faxbot.db import new_id, utcnow
 from faxbot.events import Event, Status, fold
 from faxbot.hidden import Hidden
@@ -207,7 +207,9 @@ class Site:
         return " ".join(event.type.removeprefix("FAX_") for event in self.events(job_id))
 
     def rest(self) -> Rest | None:
-        return resting(self.runtime.database, "default", "simulator", self.now)
+        """The rest the provider takes, as a process sees it that has just started."""
+        breakers = Breakers(self.runtime.config, self.runtime.database)
+        return breakers.standing("default", "simulator", self.now).rest(self.now)
 
     def wait_of(self, job_id: str) -> float:
         """Seconds until somebody looks at it next."""

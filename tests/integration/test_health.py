@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from faxbot import breaker, claims, health, schema, sending, sweeps
+from faxbot import claims, health, schema, sending, sweeps
 from faxbot.errors import AccountRefused, NotSent, Throttled
 from faxbot.models import Job
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation
+from tests.integration.odd import raises
 from tests.integration.site import Site, number, open_site
 from tests.servers import RedisServer, free_port
 
@@ -137,12 +138,11 @@ def test_a_provider_that_rests_is_said_and_faxes_are_taken_all_the_same(
     fit: Site, error: NotSent, words: str
 ) -> None:
     fit.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
-    with fit.runtime.database.transaction() as session:
-        breaker.note(session, "default", "simulator", error, fit.now)
+    fit.odd.does["send"] = raises(error)
+    fit.sent()
     provider = health.ready(fit.runtime)["parts"]["provider"]
     fit.now += timedelta(minutes=11)
     later = health.ready(fit.runtime)["parts"]["provider"]
 
     assert (provider["ok"], provider["detail"]) == (True, f"simulator {words}")
     assert later["detail"] == "simulator is loaded"
-    assert faults(fit) == {}
