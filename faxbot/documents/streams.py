@@ -16,7 +16,10 @@ from faxbot.documents import whole
 
 _FILTER = re.compile(rb"/Filter\s*(?:\[\s*)?/(?:(FlateDecode|Fl)|ASCII85Decode|ASCIIHexDecode)\b")
 DICTIONARY = 2048  # bytes before a stream in which its filter is looked for
-HOLE = bytes(64)  # no program writes that between the objects of a PDF, nor any text code
+HOLE = bytes(64)  # nothing writes that in the codes of text, nor in packed data
+GAP = bytes(
+    256
+)  # some pad objects and packed data with zeros; a disk or a download loses 512 bytes and more
 UNPACKED = 64 << 20  # bytes looked at, of the shortest streams first: text before pictures
 
 
@@ -28,7 +31,7 @@ def sound(path: str) -> bool:
         streams = list(_streams(data))
         ends = [data.find(b"%PDF-"), *(end for _, end in streams)]
         starts = [*(start for start, _ in streams), data.rfind(b"startxref")]
-        if any(HOLE in data[end:start] for end, start in zip(ends, starts, strict=True)):
+        if any(GAP in data[end:start] for end, start in zip(ends, starts, strict=True)):
             return False
         return _all_unpack(data, streams)
 
@@ -39,14 +42,15 @@ def _all_unpack(data: mmap, streams: list[tuple[int, int]]) -> bool:
         head = data[max(0, start - DICTIONARY) : start]
         coded = _FILTER.search(head, head.rfind(b"obj") + 1)
         rest = data[start:end].lstrip(b"\r\n") if coded else b""
+        hole = HOLE
         if coded and coded[1] and rest:
             if (found := whole.unpacked(rest, left)) is None:
                 return False
             left -= found.length
-            rest = found.after if found.checked else rest
+            rest, hole = (found.after, GAP) if found.checked else (rest, HOLE)
         if left <= 0:
             break
-        if HOLE in rest:
+        if hole in rest:
             return False
     return True
 
