@@ -109,9 +109,13 @@ def store(
 
 
 def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The rows of stored bytes are committed."""
+    """The rows of stored bytes are committed. A note that stays is collect()'s: what it was for is
+    done, and no trouble with it may look like trouble with the fax."""
     for row in rows:
-        _note_of(runtime, row).unlink(missing_ok=True)
+        try:
+            _note_of(runtime, row).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("note not removed", extra={"exception": type(error).__name__})
 
 
 def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:

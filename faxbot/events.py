@@ -111,7 +111,7 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
     ProviderEvent.RESUMED: "the pause is over",
 }
 
-PLANNED = frozenset({Event.DECIDED, Event.PURGED})
+PLANNED = frozenset({Event.PURGED})
 """Part of the contract, so that the database knows them, and not written by anything yet."""
 PLANNED_CAUSES = frozenset({"expired", "doc_empty", "doc_fetch_failed"})
 """Causes that nothing of ours says yet; a plugin may."""

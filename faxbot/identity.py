@@ -44,7 +44,6 @@ PLANNED_SCOPES = frozenset(
         "events:read",
         "metrics",
         "keys:manage",
-        "admin",
     }
 )
 """A key may have them, so that it need not be replaced later; no address asks for them yet."""

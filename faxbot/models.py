@@ -165,6 +165,23 @@ class FaxEvent(Base):
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Decision(Base):
+    """What a named person decided about an uncertain fax, and why."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("ix_decisions_job", "job_id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(16))
+    """delivered, failed or retry."""
+    actor: Mapped[str] = mapped_column(Name)
+    reason_sealed: Mapped[bytes]
+    decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class IdempotencyKey(Base):
     """The first answer to a keyed request, to be given again byte for byte."""
 

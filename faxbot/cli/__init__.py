@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("faxbot.cli.client:list_", "List faxes, newest first."),
     "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
     "keys": ("faxbot.cli.keys:keys", "Create, list and revoke API keys."),
+    "providers": (
+        "faxbot.cli.providers:providers",
+        "See how providers stand; pause, resume, reset and test them.",
+    ),
     "plugins": ("faxbot.cli.plugins:plugins", "List, show and validate plugins."),
     "web": ("faxbot.cli.web:web", "Run the HTTP API."),
     "worker": ("faxbot.cli.worker:worker", "Run a worker, which sends the faxes."),

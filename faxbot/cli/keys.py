@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from faxbot import db, identity, wiring
+from faxbot import identity
 from faxbot.cli import firstkey
-from faxbot.cli.db import must_exist
-from faxbot.config import Config
+from faxbot.cli.ledger import at_the_ledger
 from faxbot.errors import NotFound
 from faxbot.models import ApiKey
-from faxbot.runtime import Runtime
 from faxbot.supervisor.program import program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -46,7 +42,7 @@ def keys() -> None:
 @_as_json
 def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None, as_json: bool) -> None:
     """Make a key and show it, this once."""
-    with _runtime() as runtime:
+    with at_the_ledger() as runtime:
         with runtime.database.transaction() as session:
             key, token = identity.create_key(
                 session,
@@ -71,7 +67,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None, as_j
 @_as_json
 def list_(as_json: bool) -> None:
     """Show all keys, newest first; never the keys themselves."""
-    with _runtime() as runtime, runtime.database.reading() as session:
+    with at_the_ledger() as runtime, runtime.database.reading() as session:
         found = [_facts(key, runtime.now()) for key in identity.list_keys(session)]
     if as_json:
         click.echo(json.dumps(found))
@@ -90,24 +86,12 @@ def list_(as_json: bool) -> None:
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """End a key at once, by its id (faxbot keys list)."""
-    with _runtime() as runtime:
+    with at_the_ledger() as runtime:
         with runtime.database.transaction() as session:
             if not identity.revoke_key(session, key_id, runtime.now()):
                 raise NotFound("there is no key of that id: `faxbot keys list` shows all")
         was_first = firstkey.forget(runtime.config, key_id)
     click.echo("revoked" + (", and the file first-api-key is gone" if was_first else ""))
-
-
-@contextmanager
-def _runtime() -> Iterator[Runtime]:
-    config = Config.load()
-    must_exist(config)
-    db.check(config)
-    runtime = wiring.build(config)
-    try:
-        yield runtime
-    finally:
-        runtime.close()
 
 
 def _facts(key: ApiKey, now: datetime) -> dict[str, Any]:

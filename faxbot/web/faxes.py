@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Response, request
 
-from faxbot import artifacts, jobs, phone, results
+from faxbot import artifacts, decisions, jobs, phone, results
 from faxbot.errors import (
     DocumentTooLarge,
     DocumentUnreadable,
@@ -219,10 +219,11 @@ def read_fax(fax_id: str) -> Response:
 def read_timeline(fax_id: str) -> Response:
     """Read a fax's timeline
 
-    Everything that happened to the fax, and every call to a provider.
+    Everything that happened to the fax, every call to a provider, and what people decided about it.
     """
     job = jobs.find(runtime(), actor(), fax_id)
-    return api.reply(problems.dumps(results.timeline(runtime().database, job.id)))
+    timeline = results.timeline(runtime().database, job.id)
+    return api.reply(problems.dumps({**timeline, "decisions": decisions.of_fax(runtime(), job)}))
 
 
 @blueprint.operation(
@@ -243,3 +244,36 @@ def cancel_fax(fax_id: str) -> Response:
     """Cancel a fax"""
     job, ended = jobs.cancel(runtime(), actor(), fax_id)
     return api.reply(_present(job), 200 if ended else 202)
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/release",
+    access="fax:send",
+    answers={200: api.answer(schemas.Fax, "It is tried again.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_FAX_ID,
+)
+def release_fax(fax_id: str) -> Response:
+    """Release a held fax
+
+    Whatever it is held for. Where that is not mended, it is held again.
+    """
+    return api.reply(_present(decisions.release(runtime(), actor(), fax_id)))
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/decide",
+    access="admin",
+    body=schemas.DecisionRequest(),
+    answers={200: api.answer(schemas.Fax, "It is settled as you say.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_FAX_ID,
+)
+def decide_fax(wish: dict[str, Any], fax_id: str) -> Response:
+    """Settle an uncertain fax
+
+    By what you found out at the carrier or the receiver. `retry` sends it anew: where you are wrong, it arrives twice.
+    """
+    return api.reply(_present(decisions.decide(runtime(), actor(), fax_id, **wish)))

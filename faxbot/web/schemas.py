@@ -16,7 +16,7 @@ from flask_smorest.fields import Upload
 from marshmallow import fields, validate
 
 from faxbot.errors import InvalidFields
-from faxbot.events import Event, Status
+from faxbot.events import Event, ProviderEvent, Status
 
 REACH = timedelta(days=366)
 """How far ahead a fax may be planned."""
@@ -357,11 +357,40 @@ class FaxAttempt(ma.Schema):
     ended_at = fields.AwareDateTime(required=True, allow_none=True)
 
 
+class FaxDecision(ma.Schema):
+    """What a person decided about an uncertain fax."""
+
+    attempt = fields.Integer(required=True, metadata=_says("which attempt it is about", 1))
+    outcome = fields.String(required=True, metadata=_says("what was found out", "delivered"))
+    actor = fields.String(required=True, metadata=_says("the id of the person's API key"))
+    reason = fields.String(required=True, metadata=_says("in the person's words"))
+    decided_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+
+
+class DecisionRequest(ma.Schema):
+    """What you found out about an uncertain fax."""
+
+    outcome = fields.String(
+        required=True,
+        validate=validate.OneOf(["delivered", "failed", "retry"]),
+        metadata=_says(
+            "it was `delivered`; it has `failed`; it never went out and is to be sent anew: `retry`",
+            "delivered",
+        ),
+    )
+    reason = fields.String(
+        required=True,
+        validate=[validate.Length(1, 500), _printable],
+        metadata=_says("how you know; it is kept", "the receiver called: all pages are there"),
+    )
+
+
 class Timeline(ma.Schema):
     """What happened to a fax, in order."""
 
     events = fields.List(fields.Nested(FaxEvent), required=True)
     attempts = fields.List(fields.Nested(FaxAttempt), required=True)
+    decisions = fields.List(fields.Nested(FaxDecision), required=True)
 
 
 class Problem(ma.Schema):
@@ -404,6 +433,84 @@ class Readiness(ma.Schema):
 
     ready = fields.Boolean(required=True)
     parts = fields.Dict(keys=fields.String(), values=fields.Nested(Part), required=True)
+
+
+class ProviderChange(ma.Schema):
+    """Why an operator does something to a provider."""
+
+    note = fields.String(
+        required=True,
+        validate=[validate.Length(1, 255), _printable],
+        metadata=_says("why; it goes into the provider's history", "the carrier says it is mended"),
+    )
+
+
+class ProviderPause(ProviderChange):
+    """A pause, and how long it is to last."""
+
+    until = Instant(metadata=_says("when it ends by itself", _EXAMPLE_TIME))
+
+
+class ProviderCalls(ma.Schema):
+    """What the calls of the last five minutes came to."""
+
+    ok = fields.Integer(required=True)
+    fault = fields.Integer(required=True)
+    slow = fields.Integer(required=True)
+
+
+class Provider(ma.Schema):
+    """How a provider stands."""
+
+    id = fields.String(required=True, metadata=_says("its id", "simulator"))
+    name = fields.String(required=True, metadata=_says("its name", "Simulator"))
+    version = fields.String(required=True)
+    traits = fields.List(fields.String(), required=True)
+    active = fields.Boolean(required=True, metadata=_says("whether faxes are sent through it"))
+    state = fields.String(
+        required=True,
+        validate=validate.OneOf(["closed", "open", "half_open", "throttled", "paused"]),
+        metadata=_says("of its circuit breaker; `closed` is well", "closed"),
+    )
+    reason = fields.String(
+        required=True, allow_none=True, metadata=_says("why it is not called now")
+    )
+    rests_until = fields.AwareDateTime(required=True, allow_none=True)
+    degraded_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=_says("since when calls fail")
+    )
+    calls = fields.Nested(ProviderCalls, required=True)
+
+
+class Providers(ma.Schema):
+    """Every provider that is installed."""
+
+    items = fields.List(fields.Nested(Provider), required=True)
+
+
+class ProviderEntry(ma.Schema):
+    """Something that happened to a provider."""
+
+    type = fields.String(
+        required=True,
+        validate=validate.OneOf([str(event) for event in ProviderEvent]),
+        metadata=_says("what happened", "PROVIDER_PAUSED"),
+    )
+    reason = fields.String(required=True, allow_none=True)
+    note = fields.String(required=True, allow_none=True, metadata=_says("what the operator said"))
+    actor = fields.String(
+        required=True, metadata=_says("an API key's id, `cli`, `worker` or `clock`", "worker")
+    )
+    expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    recorded_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+
+
+class ProviderDetail(Provider):
+    """A provider with its history."""
+
+    history = fields.List(
+        fields.Nested(ProviderEntry), required=True, metadata=_says("the newest first")
+    )
 
 
 class Received(ma.Schema):

@@ -1,4 +1,5 @@
-"""How many workers died at a fax, when each sweep last ran, the circuit breaker; old code names none of it."""
+"""How many workers died at a fax, when each sweep last ran, the circuit breaker, what people decide; old code names
+none of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -55,6 +56,22 @@ def upgrade() -> None:
         "ix_provider_events_provider", "provider_events", ["account_id", "provider_id", "id"]
     )
     op.create_table(
+        "decisions",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("account_id", NAME, nullable=False),
+        sa.Column("job_id", sa.String(32), nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("actor", NAME, nullable=False),
+        sa.Column("reason_sealed", sa.LargeBinary, nullable=False),
+        sa.Column("decided_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_decisions"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name="fk_decisions_job_id_jobs", ondelete="CASCADE"
+        ),
+    )
+    op.create_index("ix_decisions_job", "decisions", ["job_id"])
+    op.create_table(
         "heartbeats",
         sa.Column("account_id", NAME, nullable=False),
         sa.Column("name", NAME, nullable=False),
@@ -65,6 +82,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("heartbeats")
+    op.drop_table("decisions")
     op.drop_table("provider_events")
     op.drop_table("provider_probes")
     op.drop_column("provider_states", "openings")

@@ -1,0 +1,127 @@
+"""What people decide about a fax: let a held one go, settle an uncertain one, with a reason that is
+kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from faxbot import claims, jobs
+from faxbot.db import new_id, table
+from faxbot.errors import NotPossibleNow
+from faxbot.events import Event, Status
+from faxbot.identity import Actor
+from faxbot.models import Attempt, Decision, Job, JobRow
+from faxbot.outcomes import Entry
+from faxbot.results import locked, record_event, stamp
+from faxbot.runtime import Runtime
+
+OUTCOMES: dict[str, Status] = {
+    "delivered": Status.DELIVERED,
+    "failed": Status.FAILED,
+    "retry": Status.RETRYING,
+}
+"""What a person may say of an uncertain fax, and where that takes it."""
+REASON_LENGTH = 500
+
+
+def release(runtime: Runtime, actor: Actor, job_id: str) -> Job:
+    """Let a held fax go, whatever it is held for; where that is not mended it is held again.
+
+    Raises NotFound, and NotPossibleNow for a fax that is not held.
+    """
+    jobs.find(runtime, actor, job_id)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        job = locked(session, job_id)
+        if job.status != Status.HELD:
+            raise NotPossibleNow(f"only a held fax can be released; this one is {job.status}")
+        reason, job.reason, job.faults = job.reason, None, 0
+        job.next_at = job.rung_at = now
+        record_event(
+            session,
+            job,
+            Event.RELEASED,
+            status=Status.QUEUED,
+            reason=reason,
+            now=now,
+            source="person",
+        )
+    runtime.ring(claims.TASKS[Status.QUEUED], job_id)
+    return job
+
+
+def decide(runtime: Runtime, actor: Actor, job_id: str, outcome: str, reason: str) -> Job:
+    """Settle an uncertain fax by what a person found out: it was `delivered`, it has `failed`, or
+    it never went out and is sent anew (`retry`).
+
+    The reason is kept, sealed, beside who said it. Where a cancel was asked for, what was not
+    delivered is cancelled. Raises NotFound, and NotPossibleNow for a fax that is not uncertain.
+    """
+    jobs.find(runtime, actor, job_id)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        job = locked(session, job_id)
+        if job.status != Status.UNCERTAIN:
+            raise NotPossibleNow(f"only an uncertain fax is decided; this one is {job.status}")
+        attempt = session.scalars(
+            sa.select(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempts)
+        ).one()
+        place = f"decisions.reason:{job.account_id}"
+        session.add(
+            Decision(
+                id=new_id(now),
+                account_id=job.account_id,
+                job_id=job.id,
+                attempt=attempt.number,
+                outcome=outcome,
+                actor=actor.key_id,
+                reason_sealed=runtime.keyring.seal(reason.encode(), place),
+                decided_at=now,
+            )
+        )
+        _settle(Entry(session, runtime.config, job, attempt, now, "person"), OUTCOMES[outcome])
+    if job.status == Status.RETRYING:
+        runtime.ring(claims.TASKS[Status.RETRYING], job_id)
+    return job
+
+
+def _settle(entry: Entry, status: Status) -> None:
+    job, attempt = entry.job, entry.attempt
+    if status is Status.DELIVERED:
+        entry.end("delivered", None)
+        attempt.pages_sent = job.pages_sent = job.pages or attempt.pages_sent
+        job.reason = None
+    else:
+        entry.end("absent" if status is Status.RETRYING else "failed", "unconfirmed")
+        job.reason = "unconfirmed"
+    if status is not Status.DELIVERED and job.cancel_requested_at is not None:
+        entry.record(Event.CANCELLED, Status.CANCELLED)
+        return
+    if status is Status.RETRYING:
+        job.next_at = job.rung_at = entry.now
+    entry.record(Event.DECIDED, status, pages_sent=attempt.pages_sent)
+
+
+def of_fax(runtime: Runtime, job: JobRow) -> list[dict[str, Any]]:
+    """What was decided about this fax, as plain JSON types, oldest first. The reasons are people's
+    words and may hold anything."""
+    place = f"decisions.reason:{job.account_id}"
+    return [
+        {
+            "attempt": row.attempt,
+            "outcome": row.outcome,
+            "actor": row.actor,
+            "reason": runtime.keyring.open(row.reason_sealed, place).decode(),
+            "decided_at": stamp(row.decided_at),
+        }
+        for row in runtime.database.rows(_OF_FAX, {"job_id": job.id})
+    ]
+
+
+_OF_FAX = (
+    sa.select(table(Decision))
+    .where(Decision.job_id == sa.bindparam("job_id"))
+    .order_by(Decision.id)
+)

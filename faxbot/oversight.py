@@ -1,0 +1,156 @@
+"""What an operator sees of the providers, and does to them: how they stand, pause, resume, reset,
+test connection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from faxbot import breaker, claims
+from faxbot.breaker import WINDOW
+from faxbot.db import table
+from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
+from faxbot.identity import Actor
+from faxbot.models import Attempt, ProviderHistory
+from faxbot.plugins.base import TransportPlugin
+from faxbot.plugins.manifest import Manifest
+from faxbot.results import stamp
+from faxbot.runtime import Runtime
+
+DEEDS = {"pause": breaker.pause, "resume": breaker.resume, "reset": breaker.reset}
+NOTE_LENGTH = 255
+HISTORY = 100
+"""Entries of a provider's history that are shown, the newest first."""
+
+
+def providers(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
+    """Every transport plugin that can be used, as plain JSON types; no secrets, no PHI."""
+    return [
+        _describe(runtime, actor, manifest)
+        for manifest in runtime.plugins.manifests()
+        if manifest.type == "transport"
+    ]
+
+
+def provider(runtime: Runtime, actor: Actor, provider_id: str) -> dict[str, Any]:
+    """One of them, with its history; raises NotFound."""
+    manifest = _manifest(runtime, provider_id)
+    of_provider = {"account_id": actor.account_id, "provider_id": provider_id}
+    return {
+        **_describe(runtime, actor, manifest),
+        "history": [
+            {
+                "type": row.type,
+                "reason": row.reason,
+                "note": row.note,
+                "actor": row.actor,
+                "expires_at": stamp(row.expires_at),
+                "recorded_at": stamp(row.recorded_at),
+            }
+            for row in runtime.database.rows(_HISTORY, of_provider)
+        ],
+    }
+
+
+_HISTORY = (
+    sa.select(table(ProviderHistory))
+    .where(
+        ProviderHistory.account_id == sa.bindparam("account_id"),
+        ProviderHistory.provider_id == sa.bindparam("provider_id"),
+    )
+    .order_by(ProviderHistory.id.desc())
+    .limit(HISTORY)
+)
+
+
+def _manifest(runtime: Runtime, provider_id: str) -> Manifest:
+    try:
+        manifest = runtime.plugins.manifest(provider_id)
+    except PluginError:
+        manifest = None
+    if manifest is None or manifest.type != "transport":
+        raise NotFound("there is no provider of this id: `faxbot providers list` shows all")
+    return manifest
+
+
+def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, Any]:
+    now = runtime.now()
+    standing = runtime.breakers.standing(actor.account_id, manifest.id, now)
+    rest = standing.rest(now)
+    calls = {
+        "account_id": actor.account_id,
+        "provider_id": manifest.id,
+        "since": now - WINDOW,
+    }
+    verdicts = Counter(row.verdict for row in runtime.database.rows(_CALLS, calls))
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "version": manifest.version,
+        "traits": list(manifest.traits),
+        "active": manifest.id == runtime.config.provider_id,
+        "state": standing.state(now),
+        "reason": rest.reason if rest else standing.reason if standing.opened_at else None,
+        "rests_until": stamp(rest.until) if rest else None,
+        "degraded_at": stamp(standing.degraded_at),
+        "calls": {name: verdicts[name] for name in (breaker.OK, breaker.FAULT, breaker.SLOW)},
+    }
+
+
+_CALLS = (
+    sa.select(Attempt.verdict)
+    .where(
+        Attempt.account_id == sa.bindparam("account_id"),
+        Attempt.provider_id == sa.bindparam("provider_id"),
+        Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
+        Attempt.verdict.is_not(None),
+    )
+    .order_by(Attempt.answered_at.desc())
+    .limit(breaker.MOST_CALLS)
+)
+
+
+def change(
+    runtime: Runtime,
+    actor: Actor,
+    provider_id: str,
+    deed: str,
+    *,
+    note: str,
+    until: datetime | None = None,
+) -> dict[str, Any]:
+    """Pause, resume or reset a provider, for a reason that goes into its history: how it stands
+    then.
+
+    Raises NotFound, InvalidFields for a reason that is none or a pause that has ended already.
+    """
+    _manifest(runtime, provider_id)
+    if not 1 <= len(note) <= NOTE_LENGTH or not note.isprintable():
+        raise InvalidFields(errors={"note": [f"1 to {NOTE_LENGTH} printable characters: why?"]})
+    now = runtime.now()
+    if until is not None and until <= now:
+        raise InvalidFields(errors={"until": ["lies in the past"]})
+    more = {"until": until} if deed == "pause" else {}
+    with runtime.database.transaction() as session:
+        state = breaker.locked(session, actor.account_id, provider_id, now)
+        DEEDS[deed](session, state, now, actor=actor.key_id, note=note, **more)
+    runtime.breakers.forget()
+    if deed != "pause":
+        claims.wake_held(runtime, actor.account_id, breaker.REASONS)
+    return provider(runtime, actor, provider_id)
+
+
+def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
+    """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound. What is
+    wrong is said in a sentence, without secrets."""
+    _manifest(runtime, provider_id)
+    try:
+        health = runtime.plugins.get(provider_id, TransportPlugin).health()
+    except FaxbotError as error:
+        return {"ok": False, "detail": error.detail}
+    except Exception as error:  # noqa: BLE001 - a plugin raises anything
+        return {"ok": False, "detail": f"The plugin failed ({type(error).__name__})."}
+    return {"ok": health.ok, "detail": health.detail}

@@ -1,0 +1,122 @@
+"""/admin/providers: how the providers stand, and what an operator does to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from faxbot import oversight
+from faxbot.errors import NotFound
+from faxbot.web import api, problems, schemas
+from faxbot.web.auth import actor, runtime
+
+blueprint = api.Blueprint(
+    "providers", __name__, description="How the providers stand; pause, resume, reset, test them."
+)
+
+_PROVIDER_ID = [
+    {
+        "name": "provider_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "the provider's id",
+        "example": "simulator",
+    }
+]
+_ONE = {200: api.answer(schemas.ProviderDetail, "The provider as it stands now.")}
+
+
+@blueprint.operation(
+    "GET",
+    "/admin/providers",
+    access="admin",
+    answers={200: api.answer(schemas.Providers, "Every provider that is installed.")},
+)
+def list_providers() -> Response:
+    """List the providers"""
+    return api.reply(problems.dumps({"items": oversight.providers(runtime(), actor())}))
+
+
+@blueprint.operation(
+    "GET",
+    "/admin/providers/<provider_id>",
+    access="admin",
+    answers=_ONE,
+    errors=(NotFound,),
+    parameters=_PROVIDER_ID,
+)
+def read_provider(provider_id: str) -> Response:
+    """Read a provider, with its history"""
+    return api.reply(problems.dumps(oversight.provider(runtime(), actor(), provider_id)))
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/pause",
+    access="admin",
+    body=schemas.ProviderPause(),
+    answers=_ONE,
+    errors=(NotFound,),
+    parameters=_PROVIDER_ID,
+)
+def pause_provider(wish: dict[str, Any], provider_id: str) -> Response:
+    """Pause a provider
+
+    Nothing is sent through it until it is resumed, or until `until`; faxes are taken and held.
+    """
+    return _changed(provider_id, "pause", wish)
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/resume",
+    access="admin",
+    body=schemas.ProviderChange(),
+    answers=_ONE,
+    errors=(NotFound,),
+    parameters=_PROVIDER_ID,
+)
+def resume_provider(wish: dict[str, Any], provider_id: str) -> Response:
+    """End a pause"""
+    return _changed(provider_id, "resume", wish)
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/reset",
+    access="admin",
+    body=schemas.ProviderChange(),
+    answers=_ONE,
+    errors=(NotFound,),
+    parameters=_PROVIDER_ID,
+)
+def reset_provider(wish: dict[str, Any], provider_id: str) -> Response:
+    """Close a provider's breaker
+
+    For who knows that the trouble is over and does not want to wait for a probe.
+    """
+    return _changed(provider_id, "reset", wish)
+
+
+def _changed(provider_id: str, deed: str, wish: dict[str, Any]) -> Response:
+    return api.reply(
+        problems.dumps(oversight.change(runtime(), actor(), provider_id, deed, **wish))
+    )
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/test",
+    access="admin",
+    answers={200: api.answer(schemas.Part, "Whether the carrier lets us in, and what is wrong.")},
+    errors=(NotFound,),
+    parameters=_PROVIDER_ID,
+)
+def test_provider(provider_id: str) -> Response:
+    """Test the connection
+
+    Asks the carrier whether it is there and takes our credentials; no fax is sent.
+    """
+    return api.reply(problems.dumps(oversight.try_connection(runtime(), provider_id)))
