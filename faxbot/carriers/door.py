@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -44,13 +45,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered as JSON; `status` 0 answers nothing and drops the connection. `then` runs
-    once it is written."""
+    """What is answered as JSON; `status` 0 answers nothing and drops the connection, after `hold`
+    seconds or when the client has left. `then` runs once it is written."""
 
     status: int
     content: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     then: Callable[[], None] | None = None
+    hold: float = 0.0
 
 
 Carrier = Callable[[Request], Answer]
@@ -166,6 +168,8 @@ class _Connection(BaseHTTPRequestHandler):
             self.wfile.write(self._bytes(answer))
         if answer.then:
             answer.then()
+        if answer.hold:
+            select.select([self.connection], [], [], answer.hold)
 
     def _bytes(self, answer: Answer) -> bytes:
         """Head and body in one piece, so that they leave in one packet."""

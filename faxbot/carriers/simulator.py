@@ -34,16 +34,21 @@ class Outcome:
     """What a number's last digits bring about.
 
     `refused`: the HTTP status of a submission that is not taken. `code`: the carrier's word for a
-    refusal or a failure. `pages`: confirmed before it fails. `reply`: how an accepted submission is
-    answered (`id`, `500`, `none`). `callbacks`: `once`, `twice`, `late`, `reordered` or `none`.
+    refusal or a failure. `pages`: confirmed before it fails. `missing`: not confirmed, though it is
+    called delivered. `reply`: how an accepted submission is answered (`id`, `500`, `none`, `hang`).
+    `callbacks`: `once`, `twice`, `late`, `reordered` or `none`. `listed_late`: a look-up does not
+    find it at first. `ignored`: the submission is neither taken nor answered.
     """
 
     meaning: str
     code: str | None = None
     refused: int | None = None
     pages: int = 0
+    missing: int = 0
     reply: str = "id"
     callbacks: str = "once"
+    listed_late: bool = False
+    ignored: bool = False
 
 
 OUTCOMES: Mapping[str, Outcome] = {
@@ -55,12 +60,17 @@ OUTCOMES: Mapping[str, Outcome] = {
     "0018": Outcome("nobody answers", "no-answer"),
     "0020": Outcome("the destination cannot be reached", "destination-unreachable"),
     "0021": Outcome("the call is refused", "call-refused"),
+    "0027": Outcome("the carrier's own line is down", "trunk-down"),
     "0031": Outcome("the call drops before the first page", "call-dropped"),
     "0034": Outcome("no free circuit", "no-circuit"),
     "0038": Outcome("the network fails during the call", "network-failure"),
+    "0048": Outcome("called delivered, and a page less is confirmed", missing=1),
+    "0054": Outcome("the document cannot be fetched", "document-not-fetched"),
     "0058": Outcome("the line cannot carry a fax", "bearer-not-available"),
     "0088": Outcome("the machines find no common speed", "training-failed"),
     "0102": Outcome("the call takes too long", "session-timeout"),
+    "0323": Outcome("the document has no pages for the carrier", "document-empty"),
+    "0326": Outcome("the carrier's service is set up wrongly", "service-misconfigured"),
     "0404": Outcome("the number is not in service", "number-not-in-service"),
     "0407": Outcome("the receiving machine demands a password", "receiver-refused"),
     "0409": Outcome("fails at page 2: one page is confirmed", "page-not-confirmed", pages=1),
@@ -80,12 +90,25 @@ OUTCOMES: Mapping[str, Outcome] = {
         "throttled",
         429,
     ),
+    "0430": Outcome(
+        "429 without Retry-After; taken once 2 seconds have passed since the first try",
+        "throttled",
+        429,
+    ),
     "0433": Outcome("403, the destination is barred; nothing accepted", "destination-barred", 403),
     "0500": Outcome("500 without accepting", "internal", 500),
     "0501": Outcome("500 after accepting; then delivered", reply="500"),
+    "0503": Outcome("503 without accepting", "unavailable", 503),
     "0504": Outcome(
         "accepted, the reply is lost: the connection drops; then delivered", reply="none"
     ),
+    "0505": Outcome(
+        "accepted, the reply is lost, and a look-up finds it late; then delivered",
+        reply="none",
+        listed_late=True,
+    ),
+    "0508": Outcome("no answer at all, nothing accepted", ignored=True),
+    "0509": Outcome("accepted, and no answer comes; then delivered", reply="hang"),
     # the callbacks
     "0022": Outcome("delivered, every callback comes twice", callbacks="twice"),
     "0033": Outcome("delivered, the last callback comes late", callbacks="late"),
@@ -93,7 +116,10 @@ OUTCOMES: Mapping[str, Outcome] = {
     "0066": Outcome("delivered, the last callback comes first", callbacks="reordered"),
 }
 
+THROTTLED_WITH_TIME = "0429"
 THROTTLE_SECONDS = 2
+HANG_SECONDS = 300.0
+"""Longer than any client waits."""
 SAVE_SECONDS = 0.05
 """News of many faxes is written together this often; a kill -9 in between repeats it."""
 
@@ -156,8 +182,11 @@ class Carrier:
         if not _HEADER.fullmatch(submission.header):
             return self._refuse(submission, 422, "header-malformed")
         outcome = _outcome(submission.to[-4:])
+        if outcome.ignored:
+            return Answer(0, hold=HANG_SECONDS)
         if outcome.refused and not self._throttle_is_over(submission, outcome):
-            return self._refuse(submission, outcome.refused, outcome.code or "refused")
+            told = submission.to[-4:] == THROTTLED_WITH_TIME
+            return self._refuse(submission, outcome.refused, outcome.code or "refused", told=told)
         try:
             document = inspect(submission.document)
         except Unreadable:
@@ -184,8 +213,13 @@ class Carrier:
 
     def look_up(self, tag: str) -> Answer:
         with self._lock:
-            faxes = [self._live.get(fax.id, fax) for fax in self._ledger.tagged(tag)]
+            known = [self._live.get(fax.id, fax) for fax in self._ledger.tagged(tag)]
+            faxes = [fax for fax in known if self._is_listed(fax)]
             return Answer(200, {"faxes": [fax.view() for fax in faxes]})
+
+    def _is_listed(self, fax: Fax) -> bool:
+        late = _outcome(fax.last_digits).listed_late
+        return not late or time.time() - fax.received_at >= self._late_seconds
 
     def cancel(self, fax_id: str) -> Answer:
         with self._lock:
@@ -208,14 +242,19 @@ class Carrier:
 
         if outcome.reply == "none":
             return Answer(0, then=begin)
+        if outcome.reply == "hang":
+            return Answer(0, then=begin, hold=HANG_SECONDS)
         if outcome.reply == "500":
             return replace(error(500, "internal"), then=begin)
         return Answer(202, {"fax": fax.view()}, then=begin)
 
-    def _refuse(self, submission: Submission, status: int, code: str) -> Answer:
+    def _refuse(
+        self, submission: Submission, status: int, code: str, *, told: bool = False
+    ) -> Answer:
+        """Note the refusal; `told`: say when to come again."""
         key = self._key(submission.to)
         self._ledger.refuse(Refusal(submission.tag[:128], key, status, code, time.time()))
-        wait = {"Retry-After": str(THROTTLE_SECONDS)} if status == 429 else {}
+        wait = {"Retry-After": str(THROTTLE_SECONDS)} if told else {}
         return error(status, code, wait)
 
     def _throttle_is_over(self, submission: Submission, outcome: Outcome) -> bool:
@@ -267,6 +306,7 @@ class Carrier:
         fax.pages_sent = fax.pages if at_once else fax.pages_sent + 1
         if fax.pages_sent < fax.pages:
             return False
+        fax.pages_sent -= min(outcome.missing, fax.pages)
         self._end(fax, "delivered", None)
         return True
 

@@ -44,7 +44,7 @@ def connect() -> Iterator[Connect]:
     clients: list[HttpClient] = []
 
     def make(url: str, secret: str = "test-secret") -> SimulatorProvider:
-        clients.append(HttpClient([url]))
+        clients.append(HttpClient([url], read=3.0))
         provider = SimulatorProvider()
         context = Context(logging.getLogger("test"), lambda: datetime.now(UTC), clients[-1])
         provider.initialize({"baseUrl": url, "secret": secret}, context)

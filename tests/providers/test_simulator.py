@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import CAUSES as CANONICAL
+from faxbot.hidden import Hidden
 from faxbot.plugins.base import State, Update
 from faxbot.providers.simulator import CAUSES, SimulatorProvider
 from tests.callbacks import Receiver
@@ -111,12 +113,16 @@ LINE = {
     "0018": "no_answer",
     "0020": "unreachable",
     "0021": "rejected",
+    "0027": "trunk_down",
     "0031": "dropped_early",
     "0034": "congestion",
     "0038": "network_error",
+    "0054": "doc_fetch_failed",
     "0058": "bearer",
     "0088": "handshake_failed",
     "0102": "session_timeout",
+    "0323": "doc_empty",
+    "0326": "config",
     "0404": "number_dead",
     "0407": "remote_refused",
     "0409": "page_failed",
@@ -152,8 +158,10 @@ REFUSED = {
     "0413": (Refused, "doc_too_large"),
     "0422": (Refused, "doc_unreadable"),
     "0429": (Throttled, "congestion"),
+    "0430": (Throttled, "congestion"),
     "0433": (Refused, "policy"),
     "0500": (OutcomeUnknown, "unconfirmed"),
+    "0503": (OutcomeUnknown, "unconfirmed"),
 }
 
 
@@ -169,7 +177,7 @@ def test_a_refused_submission_is_the_right_error_and_nothing_was_taken(
     assert carrier.faxes(tag) == []
 
 
-@pytest.mark.parametrize("last_digits", ["0501", "0504"])
+@pytest.mark.parametrize("last_digits", ["0501", "0504", "0509"])
 def test_a_fax_whose_reply_is_lost_was_taken_once_and_is_found_by_its_tag(
     provider: SimulatorProvider,
     fax: MakeFax,
@@ -188,10 +196,11 @@ def test_a_fax_whose_reply_is_lost_was_taken_once_and_is_found_by_its_tag(
     assert entry["submissions"] == 1
 
 
-def test_throttling_names_its_wait_and_ends_after_it(
-    provider: SimulatorProvider, fax: MakeFax
+@pytest.mark.parametrize(("last_digits", "wait"), [("0429", 2.0), ("0430", None)])
+def test_throttling_may_name_its_wait_and_ends_after_it(
+    provider: SimulatorProvider, fax: MakeFax, last_digits: str, wait: float | None
 ) -> None:
-    attempt = fax("0429")
+    attempt = replace(fax(last_digits), to=Hidden(f"+1555011{last_digits}"))
     waits: list[float | None] = []
 
     def taken() -> bool:
@@ -204,7 +213,36 @@ def test_throttling_names_its_wait_and_ends_after_it(
 
     assert not taken()
     eventually(taken)
-    assert set(waits) == {2.0}
+    assert set(waits) == {wait}
+
+
+def test_what_is_called_delivered_may_lack_a_page(
+    provider: SimulatorProvider, fax: MakeFax
+) -> None:
+    update = final(provider, provider.send(fax("0048")).external_id)
+
+    assert (update.state, update.pages_sent) == (State.DELIVERED, PAGES - 1)
+
+
+def test_a_look_up_may_find_a_fax_late(
+    provider: SimulatorProvider, fax: MakeFax, carrier: SimulatorProcess, tag: str
+) -> None:
+    with pytest.raises(OutcomeUnknown):
+        provider.send(fax("0505"))
+    assert provider.look_up(tag).state is State.ABSENT
+    assert len(carrier.faxes(tag)) == 1, "it has it all the same"
+
+    eventually(lambda: provider.look_up(tag).state is State.DELIVERED)
+
+
+def test_a_carrier_that_does_not_answer_may_have_taken_nothing(
+    provider: SimulatorProvider, fax: MakeFax, carrier: SimulatorProcess, tag: str
+) -> None:
+    with pytest.raises(OutcomeUnknown):
+        provider.send(fax("0508"))
+
+    assert provider.look_up(tag).state is State.ABSENT
+    assert carrier.faxes(tag) == []
 
 
 def test_two_submissions_under_one_tag_are_counted(
@@ -328,11 +366,23 @@ def test_an_absent_carrier_was_sent_nothing(connect: Connect, fax: MakeFax) -> N
 def test_every_cause_is_canonical_and_every_word_of_the_carrier_but_one_is_known() -> None:
     assert set(CAUSES.values()) <= set(CANONICAL)
     words = {outcome.code for outcome in OUTCOMES.values() if outcome.code}
-    assert words - set(CAUSES) == {"gremlins", "internal"}
+    assert words - set(CAUSES) == {"gremlins", "internal", "unavailable"}
 
 
 def test_every_number_of_the_table_is_tried_by_a_test_here() -> None:
-    others = {"0000", "0022", "0033", "0044", "0066", "0501", "0504"}
+    others = {
+        "0000",
+        "0022",
+        "0033",
+        "0044",
+        "0048",
+        "0066",
+        "0501",
+        "0504",
+        "0505",
+        "0508",
+        "0509",
+    }
     assert set(OUTCOMES) == {*LINE, *REFUSED, *others}
 
 
@@ -343,7 +393,11 @@ def test_the_page_on_the_simulator_holds_the_same_table() -> None:
     )
     causes = {
         **LINE,
-        **{digits: cause for digits, (_, cause) in REFUSED.items() if digits != "0500"},
+        **{
+            digits: cause
+            for digits, (_, cause) in REFUSED.items()
+            if digits not in ("0500", "0503")
+        },
     }
     assert [(digits, meaning, word, cause) for digits, meaning, word, cause in rows] == [
         (digits, outcome.meaning, outcome.code or "", causes.get(digits, ""))
