@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -281,8 +282,8 @@ def test_the_demo_delivers_one_fax_and_up_still_has_it(
     eventually(lambda: "stop           Ctrl-C" in service.output())
     assert f"API key        in {embedded.data_dir}/first-api-key" in service.output()
     assert token not in service.output()  # a log keeps no key
-    (example,) = re.findall(r"-F file=@(\S+)", service.output())
-    assert (embedded.folder / example).is_file()
+    (example,) = re.findall(r"-F file=@('[^']+'|\S+)", service.output())
+    assert (embedded.folder / shlex.split(example)[0]).is_file()
 
 
 def test_what_the_demo_says_at_its_end_can_be_pasted(

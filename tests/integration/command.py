@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,6 +19,9 @@ from tests.ground import ENVIRONMENT
 from tests.installation import FAXBOT, Installation
 
 ID = "0" * 31 + "1"
+_PASTED = shlex.quote(str(FAXBOT))
+CALLED = "/quoted/faxbot" if str(FAXBOT) != _PASTED else _PASTED
+"""How hints call the command; in the place of a path that a shell takes in quotes only."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def run_heard(
             patch.setenv(name, value)
         patch.chdir(installation.folder)
         code = cli.run([str(word) for word in words])
-    return Ended(code, out.getvalue(), err.getvalue())
+    return Ended(code, *(text.getvalue().replace(_PASTED, CALLED) for text in (out, err)))
 
 
 def run_process(installation: Installation, *words: str, **changes: str) -> Ended:

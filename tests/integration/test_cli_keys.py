@@ -9,7 +9,7 @@ import pytest
 
 from faxbot import db, identity, schema, wiring
 from tests.installation import FAXBOT, Installation
-from tests.integration.command import first_key, one_line, run
+from tests.integration.command import CALLED, first_key, one_line, run
 from tests.servers import free_port
 
 
@@ -48,8 +48,8 @@ def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation)
 def test_commands_in_hints_can_be_pasted(embedded: Installation) -> None:
     create = ("keys", "create", "--name", "n", "--scope", "*")
     elsewhere = run(embedded, *create, PATH="/usr/bin:/bin")
-    assert f": {FAXBOT} keys revoke" in elsewhere.err
-    assert f"`{FAXBOT} keys list`" in run(embedded, "keys", "revoke", "0", PATH="/usr/bin").err
+    assert f": {CALLED} keys revoke" in elsewhere.err
+    assert f"`{CALLED} keys list`" in run(embedded, "keys", "revoke", "0", PATH="/usr/bin").err
 
     on_the_path = run(embedded, *create, PATH=f"/usr/bin:{FAXBOT.parent}")
     assert ": faxbot keys revoke" in on_the_path.err
