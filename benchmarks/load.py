@@ -24,7 +24,6 @@ from benchmarks.documents import Document
 from benchmarks.outcome import Faults, Outcome, Sent, Spread, add_the_way, find_faults
 from benchmarks.processes import MIB, cpu_seconds, processes
 from benchmarks.service import (
-    DELIVERED_NUMBER,
     Service,
     Submissions,
     read_all,
@@ -42,7 +41,7 @@ class Load:
     faxes: int
     pace: Pace
     wait: float = 0.0
-    to: str = DELIVERED_NUMBER
+    to: str | None = None
     converted: bool = False
 
 
@@ -191,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate", type=float, help="submissions per second; default: as fast as answers come")
     add("--seconds", type=float, help="start none after so long")
     add("--document", default="pdf", help="pdf, fax (finished TIFF page) or a PDF or TIFF file")
-    add("--to", default=DELIVERED_NUMBER, help="number (default: one the simulator delivers to)")
+    add("--to", help="number (default: a million of them, to which the simulator delivers)")
     add(
         "--wait",
         type=float,

@@ -18,7 +18,9 @@ from benchmarks.documents import Document
 from benchmarks.outcome import FINAL, Told
 
 DELIVERED_NUMBER = "+15550100000"
-"""The simulator delivers what goes to this number; docs/simulator.md has the others."""
+"""The simulator delivers what goes to a number that ends so; docs/simulator.md has the others."""
+NUMBERS = 10**6
+"""Of that many numbers with such an end each fax gets the next: one number is called once at a time."""
 ENDINGS = {f"FAX_{status.upper()}": status for status in FINAL}
 _BOUNDARY = "faxbot-benchmark-boundary"
 
@@ -53,19 +55,23 @@ class Service:
 
 
 class Submissions:
-    """An endless row of POST /fax/send, each with a copy of the document and an Idempotency-Key of its own."""
+    """An endless row of POST /fax/send, each with a copy of the document and an Idempotency-Key of its own, to
+    numbers of their own or all `to` one.
+    """
 
-    def __init__(self, service: Service, document: Document, to: str = DELIVERED_NUMBER) -> None:
+    def __init__(self, service: Service, document: Document, to: str | None = None) -> None:
         self.service = service
         self.document = document
         self.run = secrets.token_hex(6)
+        self.to = to
+        self.first = secrets.randbelow(NUMBERS)
         self.hashes: list[str] = []
         """SHA-256 of the document of each submission so far."""
-        self.before = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="to"\r\n\r\n{to}\r\n'
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; '
+        self.before = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="to"\r\n\r\n'
+        self.between = (
+            f'\r\n--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; '
             f'filename="{document.name}"\r\nContent-Type: {document.media_type}\r\n\r\n'
-        ).encode()
+        )
         self.after = f"\r\n--{_BOUNDARY}--\r\n".encode()
 
     def take(self, count: int) -> Iterator[Request]:
@@ -86,8 +92,16 @@ class Submissions:
                 ("Idempotency-Key", f"{self.run}-{number}"),
                 ("Content-Type", f"multipart/form-data; boundary={_BOUNDARY}"),
             ],
-            body=self.before + data + self.after,
+            body=b"".join(
+                (f"{self.before}{self.number(number)}{self.between}".encode(), data, self.after)
+            ),
         )
+
+    def number(self, number: int) -> str:
+        """Where this submission goes."""
+        if self.to is not None:
+            return self.to
+        return f"+1{(self.first + number) % NUMBERS:06d}{DELIVERED_NUMBER[-4:]}"
 
 
 def read_timeline(reply: Reply) -> Told:

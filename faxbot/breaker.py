@@ -167,6 +167,18 @@ _MY_PROBE = sa.select(ProviderProbe.slot).where(
 )
 
 
+def give_place_back(session: Session, account_id: str, provider_id: str, job_id: str) -> None:
+    """This fax was to be a probe, and is not called now."""
+    session.execute(
+        sa.delete(ProviderProbe).where(
+            ProviderProbe.account_id == account_id,
+            ProviderProbe.provider_id == provider_id,
+            ProviderProbe.job_id == job_id,
+            ProviderProbe.succeeded.is_(False),
+        )
+    )
+
+
 def _take_probe(dialect: str, now: datetime) -> Any:
     insert = inserts(ProviderProbe)[dialect]
     return insert.on_conflict_do_update(

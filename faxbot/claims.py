@@ -20,6 +20,7 @@ from faxbot.events import CLAIMABLE, Event, Status
 from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
+from faxbot.shares import URGENT
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ TASKS: dict[Status, str] = {
 POISON = "poison"
 DEATHS = 3
 """Workers that may die at a fax before its call; then it is at fault, and not they."""
+AGING = 8
+"""Priority that a waiting fax gains in a minute: in half an hour the lowest overtakes the highest."""
 RING_AGAIN_AT_LAST = 300.0
 """Seconds between the rings for a fax that has waited for long."""
 
@@ -140,20 +143,26 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
         sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
     ]
     with runtime.database.transaction() as session:
-        due = session.scalars(
-            sa.select(Job.id)
+        due = session.execute(
+            sa.select(Job.id, Job.priority, Job.next_at)
             .where(*waiting)
             .order_by(Job.priority.desc(), Job.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         ).all()
         if due:
-            session.execute(sa.update(Job).where(Job.id.in_(due)).values(rung_at=now))
-    for count, job_id in enumerate(due):
-        if not runtime.ring(TASKS[status], job_id):
-            _not_rung(runtime, due[count:], now)
+            ids = [job.id for job in due]
+            session.execute(sa.update(Job).where(Job.id.in_(ids)).values(rung_at=now))
+    for count, job in enumerate(due):
+        if not runtime.ring(TASKS[status], job.id, _aged(job.priority, now - job.next_at)):
+            _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)
+
+
+def _aged(priority: int, waited: timedelta) -> int:
+    """What has waited for long becomes more urgent, so that it does not wait for ever."""
+    return min(URGENT, priority + int(AGING * waited.total_seconds() / 60))
 
 
 def wake_held(runtime: Runtime, account_id: str, reasons: Sequence[str]) -> None:

@@ -241,6 +241,20 @@ class Config:
     fax_backend: str = option(
         "FAX_BACKEND", "simulator", "provider_id of the active provider (`sip` means `asterisk`)"
     )
+    fax_backends: str = option(
+        "FAX_BACKENDS",
+        "",
+        "provider_ids in order, separated by commas, when there are several: the first that is well takes a fax; "
+        "unset: FAX_BACKEND alone",
+        form=forms.NAMES,
+    )
+    fax_backends_covered: str = option(
+        "FAX_BACKENDS_COVERED",
+        "",
+        "those of FAX_BACKENDS, behind the first, with whom you have an agreement (BAA): only they may see a fax "
+        "when the first cannot take it",
+        form=forms.NAMES,
+    )
     fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
     storage_backend: str = option(
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents"
@@ -334,6 +348,34 @@ class Config:
         "how long a callback waits for the fax it belongs to",
         at_least=0.2,
         at_most=_DAY,
+    )
+    calls_per_number: int = option(
+        "FAXBOT_CALLS_PER_NUMBER",
+        1,
+        "so many faxes are under way to one number at a time; a fax machine takes one",
+        at_least=1,
+        at_most=50,
+    )
+    number_gap_seconds: float = option(
+        "FAXBOT_NUMBER_GAP_SECONDS",
+        5.0,
+        "between two calls to one number: the machine must hang up",
+        at_least=0.0,
+        at_most=_DAY,
+    )
+    provider_calls: int = option(
+        "FAXBOT_PROVIDER_CALLS",
+        0,
+        "so many faxes are under way with one provider at a time; 0: as many as there are",
+        at_least=0,
+        at_most=100_000,
+    )
+    provider_calls_per_minute: float = option(
+        "FAXBOT_PROVIDER_CALLS_PER_MINUTE",
+        0.0,
+        "so many faxes a minute are given to one provider, evenly; 0: as fast as they come",
+        at_least=0.0,
+        at_most=1_000_000,
     )
     provider_slow_seconds: float = option(
         "FAXBOT_PROVIDER_SLOW_SECONDS",
@@ -478,8 +520,18 @@ class Config:
 
     @property
     def provider_id(self) -> str:
-        """The active provider; the earlier word `sip` means `asterisk`."""
-        return "asterisk" if self.fax_backend == "sip" else self.fax_backend
+        """The first of the active providers."""
+        return self.provider_ids[0]
+
+    @property
+    def provider_ids(self) -> tuple[str, ...]:
+        """The active providers, the preferred one first, each once."""
+        return _provider_ids(self.fax_backends) or _provider_ids(self.fax_backend)
+
+    @property
+    def covered_provider_ids(self) -> tuple[str, ...]:
+        """Those that may see a fax beside the first."""
+        return _provider_ids(self.fax_backends_covered)
 
     @property
     def database(self) -> str:
@@ -538,6 +590,12 @@ class Config:
                 "CONFIG_MASTER_KEY is not the base64 of 32 bytes: make one with `openssl rand -base64 32`"
             )
         return key
+
+
+def _provider_ids(text: str) -> tuple[str, ...]:
+    """The names in a list, in order and each once; the earlier word `sip` means `asterisk`."""
+    names = (name.strip() for name in text.split(","))
+    return tuple(dict.fromkeys("asterisk" if name == "sip" else name for name in names if name))
 
 
 def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> object:

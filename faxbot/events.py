@@ -113,7 +113,7 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
 
 PLANNED = frozenset({Event.PURGED})
 """Part of the contract, so that the database knows them, and not written by anything yet."""
-PLANNED_CAUSES = frozenset({"expired", "doc_empty", "doc_fetch_failed"})
+PLANNED_CAUSES = frozenset({"expired"})
 """Causes that nothing of ours says yet; a plugin may."""
 
 
@@ -320,7 +320,10 @@ CAUSES: dict[str, Cause] = {
 }
 
 HOLD_REASONS: dict[str, str] = {
-    "no_provider": "no provider is active: set FAX_BACKEND to one that is installed and configured",
+    "no_provider": (
+        "no provider may take it: set FAX_BACKENDS to what is installed and configured, "
+        "and keep there what had the fax before"
+    ),
     "disabled": "sending is switched off (FAX_DISABLED)",
     "account_refused": "the carrier refused the account: check credentials and funds",
     "provider_failing": "calls to the carrier fail: it rests, then single faxes try it, and the others follow",

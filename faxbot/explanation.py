@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from faxbot.events import CAUSES, HOLD_REASONS, Status
+from faxbot.events import CAUSES, CLAIMABLE, HOLD_REASONS, Status
 from faxbot.models import Job, JobRow
 
 SCHEDULED = "Scheduled: it will be sent {when}."
+WAITING = {
+    "number": "Another fax to this number is under way; this one follows.",
+    "provider": "The carrier has as many faxes as it is given at a time; this one follows.",
+}
 SENTENCES: dict[Status, str] = {
     Status.QUEUED: "Waiting for a worker; it will be sent in a moment.",
     Status.SUBMITTING: "Being handed to {provider} now.",
@@ -28,6 +32,8 @@ SENTENCES: dict[Status, str] = {
 def explain(job: Job | JobRow, now: datetime) -> str:
     """The sentence for this job at this moment."""
     status = Status(job.status)
+    if status in CLAIMABLE and job.waiting in WAITING:
+        return WAITING[job.waiting]
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
     cause = CAUSES.get(job.reason or "")
     confirmed = f"{job.pages_sent} of {job.pages} pages confirmed" if job.pages_sent else ""

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, outcomes
+from faxbot import artifacts, breaker, claims, outcomes, routing
 from faxbot.db import UtcDateTime
-from faxbot.errors import FaxbotError, PluginError, Refused
+from faxbot.errors import FaxbotError, Refused
 from faxbot.events import Event, Status
 from faxbot.models import Attempt, Job
 from faxbot.outcomes import Entry
@@ -250,19 +250,20 @@ def review(runtime: Runtime, job_id: str) -> None:
 
 
 def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
-    provider_id = job.wanted_provider_id or runtime.config.provider_id
     match job.reason:
         case "disabled":
             return runtime.config.fax_disabled
         case "no_provider":
-            return not _loads(runtime, provider_id)
+            return not routing.candidates(runtime, job)
         case breaker.ACCOUNT_REFUSED | breaker.FAILING | breaker.PAUSED:
             now = runtime.now()
             if job.reason == breaker.ACCOUNT_REFUSED and now < _own_rest(runtime, session, job):
                 return True
             # Of a provider that has rested only so many are let go as may try it.
-            through = runtime.breakers.let_through(job.account_id, provider_id, job.id, now)
-            return isinstance(through, breaker.Rest)
+            providers = routing.candidates(runtime, job)
+            return bool(providers) and isinstance(
+                routing.choose(runtime, job, providers), breaker.Rest
+            )
         case "fault":
             return False
         case "document_gone":
@@ -279,14 +280,6 @@ def _own_rest(runtime: Runtime, session: Session, job: Job) -> datetime:
     return (
         ended_at + breaker.ACCOUNT_REST + 2 * timedelta(seconds=runtime.config.held_check_seconds)
     )
-
-
-def _loads(runtime: Runtime, provider_id: str) -> bool:
-    try:
-        runtime.plugins.get(provider_id, TransportPlugin)
-    except PluginError:
-        return False
-    return True
 
 
 def _documents_are_there(runtime: Runtime, job: Job) -> bool:

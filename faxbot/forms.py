@@ -82,3 +82,7 @@ COUNTRY: Form = (
     re.compile(r"[A-Za-z]{2}").fullmatch,
     "must be the two letters of a country, like US or DE",
 )
+NAMES: Form = (
+    re.compile(r"( *[a-z0-9][a-z0-9._-]{0,63} *(,|$))*").fullmatch,
+    "must be provider_ids separated by commas, like phaxio,sinch",
+)

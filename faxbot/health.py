@@ -9,7 +9,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import db, sweeps
+from faxbot import alarms, db, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -29,9 +29,11 @@ Part = dict[str, Any]
 
 
 def ready(runtime: Runtime) -> dict[str, Any]:
-    """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}}; every part is asked now."""
+    """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...]}; every part is
+    asked now. What people must look at makes the server no less fit."""
     parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
-    return {"ready": all(part["ok"] for part in parts.values()), "parts": parts}
+    waiting = alarms.shown(runtime) if parts["database"]["ok"] else []
+    return {"ready": all(part["ok"] for part in parts.values()), "parts": parts, "alarms": waiting}
 
 
 def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
@@ -80,9 +82,13 @@ def _storage(runtime: Runtime) -> str:
 
 
 def _provider(runtime: Runtime) -> str:
-    """A provider that rests is no fault: faxes are taken and wait for it."""
-    provider_id = runtime.config.provider_id
-    runtime.plugins.get(provider_id, TransportPlugin)
+    """A provider that rests is no fault: faxes are taken and wait for it, or go to another one."""
+    for provider_id in runtime.config.provider_ids:
+        runtime.plugins.get(provider_id, TransportPlugin)
+    return "; ".join(_stands(runtime, provider_id) for provider_id in runtime.config.provider_ids)
+
+
+def _stands(runtime: Runtime, provider_id: str) -> str:
     try:
         now = runtime.now()
         rest = runtime.breakers.standing(DEFAULT_ACCOUNT, provider_id, now).rest(now)

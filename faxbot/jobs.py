@@ -116,16 +116,17 @@ def submit(
             artifacts.discard(runtime, documents)
     artifacts.settle(runtime, documents)
     if job.next_at is not None and job.next_at <= now:
-        runtime.ring(claims.TASKS[Status.QUEUED], job.id)
+        urgency = runtime.shares.urgency(job.account_id, job.priority)
+        runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)
     return Answer(202, body, False, job.id)
 
 
 def _check(runtime: Runtime, submission: Submission, now: datetime) -> None:
     """Raise InvalidFields for what changes with time and settings; asked behind the key, because a
     repeat gets its first answer however late it comes."""
-    if submission.provider_id not in (None, runtime.config.provider_id):
+    if submission.provider_id not in (None, *runtime.config.provider_ids):
         raise InvalidFields(
-            errors={"provider_id": ["is not an active provider of this server (FAX_BACKEND)"]}
+            errors={"provider_id": ["is not an active provider of this server (FAX_BACKENDS)"]}
         )
     if submission.expires_at is not None and submission.expires_at <= now:
         raise InvalidFields(errors={"expires_at": ["lies in the past"]})
@@ -160,6 +161,7 @@ def _new_job(
         "tries": 0,
         "faults": 0,
         "deaths": 0,
+        "waiting": None,
         "resend_of": None,
         "send_at": submission.send_at,
         "expires_at": submission.expires_at,

@@ -36,6 +36,13 @@ class Job(Base):
         Index("ix_jobs_account_status", "account_id", "status", "id"),
         Index("ix_jobs_account_to", "account_id", "to_key", "id"),
         Index(
+            "ix_jobs_waiting",
+            "account_id",
+            "to_key",
+            postgresql_where=sa.text("waiting IS NOT NULL"),
+            sqlite_where=sa.text("waiting IS NOT NULL"),
+        ),
+        Index(
             "ix_jobs_due",
             "status",
             "next_at",
@@ -69,6 +76,8 @@ class Job(Base):
     """Claims in a row that this server's own trouble ended before the intent."""
     deaths: Mapped[int] = mapped_column(default=0, server_default="0")
     """Claims since the last attempt whose worker was never heard of again."""
+    waiting: Mapped[str | None] = mapped_column(String(16))
+    """What it waits for before its call, beside its time: its number or its provider."""
     resend_of: Mapped[str | None] = mapped_column(Id)
     send_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -288,7 +297,24 @@ class ProviderState(Base):
     degraded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paused_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_call_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Where calls a minute are limited: before it there is none."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Lane(Base):
+    """A place for a call to one number, and whose it is until when."""
+
+    __tablename__ = "lanes"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    to_key: Mapped[str] = mapped_column(Digest, primary_key=True)
+    slot: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    job_id: Mapped[str] = mapped_column(Id)
+    held_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    """Of the call; after it, of the gap that follows."""
+    wanted: Mapped[bool] = mapped_column(default=False)
+    """Whether a fax waits for it."""
 
 
 class ProviderProbe(Base):

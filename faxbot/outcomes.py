@@ -16,7 +16,7 @@ from typing import Unpack
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import claims, retry
+from faxbot import claims, lanes, retry
 from faxbot.config import Config
 from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused
 from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
@@ -67,9 +67,11 @@ class Entry:
             self.job.tries += 1
 
     def end(self, outcome: str, cause: str | None) -> None:
-        """The attempt is over."""
+        """The attempt is over, and the line to the number is free."""
         self.attempt.outcome, self.attempt.cause = outcome, cause
         self.attempt.ended_at = self.now
+        called = outcome not in ("refused", "absent")
+        lanes.leave(self.session, self.config, self.job, self.now, called=called)
 
     def later(self, seconds: float) -> datetime:
         return self.now + timedelta(seconds=seconds)

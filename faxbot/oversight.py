@@ -91,7 +91,7 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "name": manifest.name,
         "version": manifest.version,
         "traits": list(manifest.traits),
-        "active": manifest.id == runtime.config.provider_id,
+        "active": manifest.id in runtime.config.provider_ids,
         "state": standing.state(now),
         "reason": rest.reason if rest else standing.reason if standing.opened_at else None,
         "rests_until": stamp(rest.until) if rest else None,

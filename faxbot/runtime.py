@@ -8,9 +8,11 @@ function with a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from faxbot.breaker import Breakers
 from faxbot.config import Config
@@ -19,13 +21,17 @@ from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Renderer
 from faxbot.leases import Leases
 from faxbot.plugins.loader import Plugins
-
-Ring = Callable[[str, str], bool]
-"""Rings the bell: (task name, row id) -> whether the broker took it. Never raises, never waits
-long."""
+from faxbot.shares import URGENT, Shares
 
 
-def silent(_task: str, _row_id: str) -> bool:
+class Ring(Protocol):
+    """Rings the bell: whether the broker took it. Never raises, never waits long."""
+
+    def __call__(self, task: str, row_id: str, urgency: int = URGENT, /) -> bool:
+        """`urgency` is 0 to 255: what is more urgent is answered first."""
+
+
+def silent(_task: str, _row_id: str, _urgency: int = URGENT, /) -> bool:
     """The bell of a process without a broker; the sweep finds what was not announced."""
     return False
 
@@ -45,6 +51,7 @@ class Runtime:
     ring: Ring = silent
     now: Callable[[], datetime] = utcnow
     started_at: datetime = field(default_factory=utcnow)
+    shares: Shares = field(default_factory=lambda: Shares(time.monotonic))
 
     def close(self) -> None:
         """Let go of child processes, plugins and connections."""

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, jobs, outcomes
+from faxbot import artifacts, breaker, claims, jobs, lanes, outcomes, routing
 from faxbot.artifacts import Workspace
+from faxbot.breaker import THROTTLED, Rest
 from faxbot.db import new_id
 from faxbot.errors import (
     ArtifactNotFound,
@@ -28,15 +29,15 @@ from faxbot.errors import (
     LeaseLost,
     NotSent,
     OutcomeUnknown,
-    PluginError,
     ProviderError,
 )
 from faxbot.events import Event, Status
 from faxbot.hidden import Hidden
 from faxbot.models import Attempt, Job, JobRow
 from faxbot.outcomes import Entry
-from faxbot.plugins.base import OutboundFax, Receipt, TransportPlugin
+from faxbot.plugins.base import OutboundFax, Receipt
 from faxbot.results import locked_with, record_event
+from faxbot.routing import Route
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -52,15 +53,12 @@ PAUSE = 1.0  # seconds
 class Prepared:
     """What is needed for the call."""
 
-    provider_id: str
-    provider: TransportPlugin
+    route: Route
     document: Path
     media_type: str
     pages: int
     to: Hidden[str]
     header: Hidden[str]
-    is_probe: bool
-    """Whether this call finds out for others whether the provider works again."""
 
 
 class NotNow(Exception):
@@ -117,15 +115,11 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     nothing."""
     if runtime.config.fax_disabled:
         raise NotNow(reason="disabled")
-    provider_id = job.wanted_provider_id or runtime.config.provider_id
-    try:
-        provider = runtime.plugins.get(provider_id, TransportPlugin)
-    except PluginError:
-        log.exception("no usable provider", extra={"provider_id": provider_id})
-        raise NotNow(reason="no_provider") from None
-    _await(
-        runtime.breakers.standing(job.account_id, provider_id, runtime.now()).rest(runtime.now())
-    )
+    providers = routing.candidates(runtime, job)
+    if not providers:
+        raise NotNow(reason="no_provider")
+    if (rest := routing.rest_of_all(runtime, job, providers)) is not None:
+        raise _not_while(rest)
     try:
         document, media_type, pages = artifacts.pages_of(runtime, job, workspace)
     except ArtifactNotFound:
@@ -133,19 +127,15 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     # Opened here, where a key that does not fit costs nothing yet.
     to, header = jobs.number(runtime, job), jobs.header(runtime, job)
     # Last, because a place for a probe is not given back: it runs out.
-    is_probe = _await(
-        runtime.breakers.let_through(job.account_id, provider_id, job.id, runtime.now())
-    )
-    return Prepared(provider_id, provider, document, media_type, pages, to, header, is_probe)
+    route = routing.choose(runtime, job, providers)
+    if isinstance(route, Rest):
+        raise _not_while(route)
+    return Prepared(route, document, media_type, pages, to, header)
 
 
-def _await(answer: breaker.Rest | bool | None) -> bool:
-    """Raise NotNow where the provider rests; else whether the call is a probe."""
-    if not isinstance(answer, breaker.Rest):
-        return bool(answer)
+def _not_while(rest: Rest) -> NotNow:
     # A throttled provider is ready again in seconds: that is waiting, not holding.
-    throttled = answer.reason == breaker.THROTTLED
-    raise NotNow(until=answer.until, reason=None if throttled else answer.reason)
+    return NotNow(until=rest.until, reason=None if rest.reason == THROTTLED else rest.reason)
 
 
 def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
@@ -178,7 +168,7 @@ def _set_back(runtime: Runtime, job: JobRow) -> None:
 
 def _hold(session: Session, job: Job, reason: str, now: datetime, wait: timedelta) -> None:
     """Put a claimed fax on hold, to be looked at again after `wait`."""
-    job.lease_until, job.reason = None, reason
+    job.lease_until, job.reason, job.waiting = None, reason, None
     job.next_at = claims.by_deadline(job, now + wait)
     record_event(
         session, job, Event.HELD, status=Status.HELD, reason=reason, now=now, source="worker"
@@ -202,14 +192,19 @@ def _unsendable(runtime: Runtime, job: JobRow) -> None:
 
 def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None:
     """Commit the intent: from here on this attempt may have reached the carrier. None when the
-    fax's deadline passed while its pages were made."""
+    fax's deadline passed while its pages were made, or when it must wait for its turn."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
         if claims.expire(session, current, now, "worker"):
             return None
+        wait = lanes.enter(session, runtime.config, current, prepared.route.provider_id, now)
+        if wait is not None:
+            _wait_for(session, current, wait, prepared)
+            return None
+        current.waiting = None
         current.attempts += 1
-        current.provider_id, current.external_id = prepared.provider_id, None
+        current.provider_id, current.external_id = prepared.route.provider_id, None
         current.reason, current.pages = None, prepared.pages
         current.faults = current.deaths = 0
         current.next_at = now  # the sweep looks at it as soon as the lease has run out
@@ -219,7 +214,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             account_id=job.account_id,
             job_id=job.id,
             number=current.attempts,
-            provider_id=prepared.provider_id,
+            provider_id=prepared.route.provider_id,
             tag=f"fb{secrets.token_hex(16)}",
             fence=job.fence,
             outcome="open",
@@ -234,6 +229,15 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             Event.SUBMITTING, Status.SUBMITTING
         )
     return this
+
+
+def _wait_for(session: Session, job: Job, wait: lanes.Wait, prepared: Prepared) -> None:
+    """Give the claim back till then; it was no attempt."""
+    job.waiting = wait.kind
+    job.lease_until = job.rung_at = None
+    job.next_at = claims.by_deadline(job, wait.until)
+    if prepared.route.is_probe:
+        breaker.give_place_back(session, job.account_id, prepared.route.provider_id, job.id)
 
 
 def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> str | ProviderError:
@@ -253,15 +257,15 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
         resolution=job.resolution,
         header=prepared.header,
         deadline=job.expires_at,
-        callback_url=f"{base}/callbacks/{prepared.provider_id}?attempt={this.tag}",
+        callback_url=f"{base}/callbacks/{prepared.route.provider_id}?attempt={this.tag}",
     )
     try:
-        receipt: object = prepared.provider.send(fax)
+        receipt: object = prepared.route.provider.send(fax)
     except ProviderError as error:
         return error
     except Exception as error:  # noqa: BLE001 - a plugin's bug neither loses a fax nor doubles it
         # The class only: the text of a foreign exception may hold anything.
-        _log_raise(prepared.provider_id, job.id, error)
+        _log_raise(prepared.route.provider_id, job.id, error)
         return OutcomeUnknown(cause="system")
     if not isinstance(receipt, Receipt) or not outcomes.is_name(receipt.external_id):
         return OutcomeUnknown()
@@ -300,10 +304,10 @@ def _commit_outcome(
     with runtime.database.transaction() as session:
         current, known = locked_with(session, this.id, fence=job.fence)
         works_again = breaker.judge(
-            session, runtime.config, known, result, now, is_probe=prepared.is_probe
+            session, runtime.config, known, result, now, is_probe=prepared.route.is_probe
         )
         _apply(Entry(session, runtime.config, current, known, now, "worker"), result)
-    if prepared.is_probe or not isinstance(result, str):
+    if prepared.route.is_probe or not isinstance(result, str):
         runtime.breakers.forget()
     if works_again:
         claims.wake_held(runtime, job.account_id, breaker.REASONS)
@@ -327,10 +331,10 @@ def _doubt_account(runtime: Runtime, this: Attempt, prepared: Prepared) -> None:
     """A carrier that forbids a call may mean the number or us: if it does not let us in either, it
     means us."""
     try:
-        if prepared.provider.health().ok:
+        if prepared.route.provider.health().ok:
             return
     except Exception as error:  # noqa: BLE001 - no answer says nothing
-        _log_raise(prepared.provider_id, this.job_id, error)
+        _log_raise(prepared.route.provider_id, this.job_id, error)
         return
     with runtime.database.transaction() as session:
         breaker.open_for_account(session, this, runtime.now())

@@ -1,5 +1,5 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks and resting providers.
+callbacks, resting providers and what people must look at.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -15,7 +15,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import breaker, callbacks, claims
+from faxbot import alarms, breaker, callbacks, claims
 from faxbot.db import inserts
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Heartbeat
@@ -34,6 +34,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
     "providers": _look_after_providers,
+    "alarms": alarms.say,
 }
 PERIODS = 2
 """So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""

@@ -140,14 +140,14 @@ class Service:
         assert self.process is not None, "the service is not running"
         return self.process.pid
 
-    def start(self, timeout: float = 60.0) -> Self:
+    def start(self, timeout: float = 60.0, *, wait: bool = True) -> Self:
         """Start it; `up` and `web` are awaited until /health/ready says 200, the others are not."""
         command: list[str | Path] = [FAXBOT, *self.arguments]
         folder = self.installation.folder
         self.process = self.installation.ground.start(
             command, folder, self.env, self.log, cwd=folder
         )
-        if self.arguments[0] in ("up", "web"):
+        if wait and self.arguments[0] in ("up", "web"):
             try:
                 eventually(self._is_ready, timeout, every=0.05)
             except AssertionError as error:

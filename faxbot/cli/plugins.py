@@ -37,7 +37,7 @@ def list_(as_json: bool) -> None:
     config = Config.load()
     found = wiring.plugins(config)
     broken, usable = found.broken, found.manifests()
-    active = {config.provider_id, config.storage_backend}
+    active = {*config.provider_ids, config.storage_backend}
     if as_json:
         rows = [{**_summary(manifest), "active": manifest.id in active} for manifest in usable]
         faults = [

@@ -27,11 +27,12 @@ def prepare() -> None:
 
 def _say_what_is_missing(runtime: Runtime) -> None:
     """A plugin that is not there keeps nothing from serving, but whoever chose it wants to know at once."""
-    chosen = {
-        "FAX_BACKEND": runtime.config.provider_id,
-        "STORAGE_BACKEND": runtime.config.storage_backend,
-    }
-    for setting, plugin_id in chosen.items():
+    config = runtime.config
+    providers = "FAX_BACKENDS" if config.fax_backends else "FAX_BACKEND"
+    chosen = [(providers, provider_id) for provider_id in config.provider_ids]
+    for provider_id in set(config.covered_provider_ids) - set(config.provider_ids):
+        click.echo(f"FAX_BACKENDS_COVERED: {provider_id} is not one of FAX_BACKENDS", err=True)
+    for setting, plugin_id in (*chosen, ("STORAGE_BACKEND", config.storage_backend)):
         try:
             runtime.plugins.manifest(plugin_id)
         except PluginError as error:

@@ -95,6 +95,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "a document type it can send; the first one listed is preferred",
             "media type",
             r"[a-z]+/[a-z0-9][a-z0-9.+-]*",
+            readers=("routing",),
         ),
         "webhook_path": Trait(
             "where its callbacks arrive", "path on this server", r"(/[A-Za-z0-9_-]+)+"

@@ -106,7 +106,7 @@ class _Site:
         if prepared.exit_code != 0:
             raise ChildFailed("nothing was started; see above")
         processes.wait_until_up(up)
-        if config.provider_id == "simulator" and not config.environ.get("SIMULATOR_BASE_URL"):
+        if "simulator" in config.provider_ids and not config.environ.get("SIMULATOR_BASE_URL"):
             up += processes.add(self._carrier())
         web, *_ = processes.add(*self._servers())
         processes.wait_until_up([*up, web])

@@ -428,11 +428,24 @@ class Part(ma.Schema):
     detail = fields.String(required=True, metadata=_says("one sentence", "reachable"))
 
 
+class Alarm(ma.Schema):
+    """Something that people must look at."""
+
+    code = fields.String(required=True, metadata=_says("what kind", "uncertain"))
+    count = fields.Integer(required=True, metadata=_says("how many faxes", 1))
+    detail = fields.String(required=True, metadata=_says("one sentence, with what to do"))
+
+
 class Readiness(ma.Schema):
     """Whether faxes can be taken and sent."""
 
     ready = fields.Boolean(required=True)
     parts = fields.Dict(keys=fields.String(), values=fields.Nested(Part), required=True)
+    alarms = fields.List(
+        fields.Nested(Alarm),
+        required=True,
+        metadata=_says("what people must look at; it makes the server no less ready"),
+    )
 
 
 class ProviderChange(ma.Schema):

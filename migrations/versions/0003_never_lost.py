@@ -1,5 +1,5 @@
-"""How many workers died at a fax, when each sweep last ran, the circuit breaker, what people decide; old code names
-none of it."""
+"""How many workers died at a fax, when each sweep last ran, the circuit breaker, lanes, what people decide; old code
+names none of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,11 +11,30 @@ depends_on = None
 
 TIME = sa.DateTime(timezone=True)
 NAME = sa.String(64)
-STATES = ("opened_at", "closed_at", "degraded_at", "paused_at", "paused_until")
+STATES = ("opened_at", "closed_at", "degraded_at", "paused_at", "paused_until", "next_call_at")
 
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("deaths", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("waiting", sa.String(16)))
+    waiting = sa.text("waiting IS NOT NULL")
+    op.create_index(
+        "ix_jobs_waiting",
+        "jobs",
+        ["account_id", "to_key"],
+        postgresql_where=waiting,
+        sqlite_where=waiting,
+    )
+    op.create_table(
+        "lanes",
+        sa.Column("account_id", NAME, nullable=False),
+        sa.Column("to_key", NAME, nullable=False),
+        sa.Column("slot", sa.SmallInteger, nullable=False),
+        sa.Column("job_id", sa.String(32), nullable=False),
+        sa.Column("held_until", TIME, nullable=False),
+        sa.Column("wanted", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "to_key", "slot", name="pk_lanes"),
+    )
     op.add_column("attempts", sa.Column("answered_at", TIME))
     op.add_column("attempts", sa.Column("verdict", sa.String(8)))
     op.create_index("ix_attempts_answered", "attempts", ["provider_id", "answered_at"])
@@ -91,4 +110,7 @@ def downgrade() -> None:
     op.drop_index("ix_attempts_answered", "attempts")
     op.drop_column("attempts", "verdict")
     op.drop_column("attempts", "answered_at")
+    op.drop_table("lanes")
+    op.drop_index("ix_jobs_waiting", "jobs")
+    op.drop_column("jobs", "waiting")
     op.drop_column("jobs", "deaths")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from faxbot.db import utcnow
@@ -90,10 +91,13 @@ class LateStorage(LocalStorage):
 
 
 def plugins(
-    runtime: Runtime, without: Collection[str] = (), storage: type[LocalStorage] = LocalStorage
+    runtime: Runtime,
+    without: Collection[str] = (),
+    storage: type[LocalStorage] = LocalStorage,
+    others: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Plugins:
-    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and
-    `storage` as `local`."""
+    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and as
+    `others` with such traits (none: the same), and `storage` as `local`."""
     config = runtime.config
 
     def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:
@@ -110,6 +114,9 @@ def plugins(
         _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
         _found(runtime.plugins.manifest("local"), f"{storage.__module__}:{storage.__name__}"),
     ]
+    for name, own in others.items():
+        other = replace(simulator, id=name, traits=tuple(own) or traits)
+        found.append(_found(other, f"{__name__}:Odd"))
     return Plugins(found, (), environ=config.environ, make_context=context)
 
 

@@ -93,7 +93,7 @@ class Site:
             ring=self._ring,
         )
 
-    def _ring(self, task: str, row_id: str) -> bool:
+    def _ring(self, task: str, row_id: str, _urgency: int = 0, /) -> bool:
         self.rung.append((task, row_id))
         return True
 

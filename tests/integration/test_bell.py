@@ -222,3 +222,36 @@ def test_what_was_not_announced_is_recorded_all_the_same_and_found_by_the_sweep(
     site.work()
     assert site.job(first).status == "sent"
     assert site.job(second).status == "delivered"
+
+
+def test_what_is_urgent_is_answered_first_and_age_makes_urgent(
+    redis: RedisServer, config: Config, site: Site
+) -> None:
+    """As a worker takes the messages: kombu looks into the lists in this order."""
+    ring = quick_bell(config)
+    for number, urgency in enumerate((0, 128, 255, 60, 190)):
+        assert ring(SEND, f"{number}", urgency)
+    with redis.client() as client:
+        names = [
+            f"faxbot:send{suffix}" for suffix in ("", *(f"\x06\x16{step}" for step in (3, 6, 9)))
+        ]
+        order = [
+            json.loads(base64.b64decode(json.loads(message)["body"]))[0][0]
+            for name in names
+            for message in reversed(client.lrange(name, 0, -1))
+        ]
+    assert order == ["2", "4", "1", "3", "0"]
+
+    rung: list[int] = []
+
+    def note(_task: str, _row_id: str, urgency: int = 0, /) -> bool:
+        rung.append(urgency)
+        return True
+
+    site.submit("+15550100000", priority=0)
+    site.runtime = replace(site.runtime, ring=note)
+    for _ in range(12):
+        site.now += timedelta(minutes=5)
+        claims.announce_due(site.runtime, Status.QUEUED)
+    assert rung == sorted(rung)
+    assert (rung[0], rung[-1]) == (40, 255)

@@ -313,7 +313,7 @@ def test_what_the_broker_did_not_take_is_announced_by_the_next_sweep(site: Site)
     ]
     heard: list[str] = []
 
-    def break_down(_task: str, row_id: str) -> bool:
+    def break_down(_task: str, row_id: str, _urgency: int = 0, /) -> bool:
         heard.append(row_id)
         return len(heard) < 3
 

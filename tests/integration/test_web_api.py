@@ -313,7 +313,7 @@ def test_a_broker_that_is_away_changes_nothing(config: Config) -> None:
     rung: list[bool] = []
     quick = quick_bell(away)
 
-    def ring(task: str, row_id: str) -> bool:
+    def ring(task: str, row_id: str, _urgency: int = 0, /) -> bool:
         rung.append(quick(task, row_id))
         return rung[-1]
 

@@ -39,7 +39,7 @@ def rung() -> list[tuple[str, str]]:
 def runtime(config: Config, rung: list[tuple[str, str]]) -> Iterator[Runtime]:
     """A runtime whose bell can be heard."""
 
-    def ring(task: str, row_id: str) -> bool:
+    def ring(task: str, row_id: str, _urgency: int = 0, /) -> bool:
         rung.append((task, row_id))
         return True
 

@@ -1,0 +1,96 @@
+"""What people must look at, because nobody else can mend it: said in /health/ready, and logged once an hour as long as
+it lasts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from faxbot.db import inserts, table
+from faxbot.events import DEFAULT_ACCOUNT, Status
+from faxbot.models import IS_OPEN, Heartbeat, Job
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(hours=1)
+"""A fax that stays uncertain or held for so long will not mend itself soon."""
+AGAIN = timedelta(hours=1)
+MOST = 1000
+"""More are not counted."""
+WAITS: dict[Status, str] = {
+    Status.UNCERTAIN: (
+        "whether the carrier has them is not known, and it does not say: find out, and settle them "
+        "(POST /fax/ID/decide)"
+    ),
+    Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """`count` faxes wait for a person; `code` is their status."""
+
+    code: str
+    count: int
+    detail: str
+
+
+def raised(runtime: Runtime) -> list[Alarm]:
+    """The alarms of this moment; raises DatabaseAway."""
+    since = runtime.now() - PATIENCE
+    found = []
+    for status, sentence in WAITS.items():
+        row = runtime.database.row(_COUNT, {"status": status.value, "since": since})
+        if row is not None and row.faxes:
+            more = "more than " if row.faxes >= MOST else ""
+            faxes = "1 fax waits" if row.faxes == 1 else f"{more}{row.faxes} faxes wait"
+            detail = f"{faxes} for more than an hour: {sentence}"
+            found.append(Alarm(status.value, row.faxes, detail))
+    return found
+
+
+_WAITING = (
+    sa.select(Job.id)
+    .where(
+        sa.text(IS_OPEN),
+        Job.status == sa.bindparam("status"),
+        Job.updated_at < sa.bindparam("since", type_=Job.updated_at.type),
+    )
+    .limit(MOST)
+    .subquery()
+)
+_COUNT = sa.select(sa.func.count().label("faxes")).select_from(_WAITING)
+
+
+def shown(runtime: Runtime) -> list[dict[str, Any]]:
+    """The same as plain JSON types."""
+    return [asdict(alarm) for alarm in raised(runtime)]
+
+
+def say(runtime: Runtime) -> int:
+    """Log what was not said within the last hour; how many alarms there are."""
+    alarms = raised(runtime)
+    for alarm in alarms:
+        if _not_said_lately(runtime, f"alarm:{alarm.code}"):
+            log.error("alarm", extra={"alarm": alarm.code, "count": alarm.count})
+    return len(alarms)
+
+
+def _not_said_lately(runtime: Runtime, name: str) -> bool:
+    """Whether this process is the one to say it now."""
+    now = runtime.now()
+    with runtime.database.writing() as connection:
+        insert = inserts(Heartbeat)[connection.dialect.name]
+        said = insert.values(
+            account_id=DEFAULT_ACCOUNT, name=name, beat_at=now
+        ).on_conflict_do_update(
+            index_elements=["account_id", "name"],
+            set_={"beat_at": now},
+            where=table(Heartbeat).c.beat_at <= now - AGAIN,
+        )
+        return connection.execute(said.returning(table(Heartbeat).c.name)).first() is not None

@@ -1,0 +1,105 @@
+"""Which provider takes a fax: the first of FAX_BACKENDS that can send it, is well, and may see it.
+
+Another than the first must be marked as covered by an agreement (FAX_BACKENDS_COVERED): a fax shows
+its patient to whoever carries it. And a fax stays with the provider that has accepted it once: only
+what is known not to have been accepted may go to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from faxbot.artifacts import FAX_PAGES
+from faxbot.breaker import Rest
+from faxbot.errors import PluginError
+from faxbot.models import Attempt, Job, JobRow
+from faxbot.plugins.base import TransportPlugin
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+NEVER_ACCEPTED = ("refused", "absent")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A provider that may take a fax now; `is_probe`: whether the call finds out for others if it
+    works again."""
+
+    provider_id: str
+    provider: TransportPlugin
+    is_probe: bool
+
+
+def candidates(runtime: Runtime, job: Job | JobRow) -> list[str]:
+    """The ids of the providers that may take this fax when they are well, the best first; none
+    where nobody may. Raises DatabaseAway."""
+    return [provider_id for provider_id in _allowed(runtime, job) if _can(runtime, provider_id)]
+
+
+def _allowed(runtime: Runtime, job: Job | JobRow) -> list[str]:
+    config = runtime.config
+    if job.wanted_provider_id is not None:
+        return [job.wanted_provider_id]
+    first, *others = config.provider_ids
+    allowed = [first, *(each for each in others if each in config.covered_provider_ids)]
+    if job.attempts == 0 or len(config.provider_ids) == 1:
+        return allowed
+    last = runtime.database.row(_LAST, {"job_id": job.id, "number": job.attempts})
+    if last is None:
+        return allowed
+    if last.outcome not in NEVER_ACCEPTED:
+        return [each for each in allowed if each == last.provider_id]
+    # Who did not take it is asked again when nobody else may be.
+    return sorted(allowed, key=lambda each: each == last.provider_id)
+
+
+_LAST = sa.select(Attempt.outcome, Attempt.provider_id).where(
+    Attempt.job_id == sa.bindparam("job_id"), Attempt.number == sa.bindparam("number")
+)
+
+
+def _can(runtime: Runtime, provider_id: str) -> bool:
+    """Whether the provider is there and takes fax pages."""
+    try:
+        runtime.plugins.get(provider_id, TransportPlugin)
+    except PluginError:
+        log.exception("no usable provider", extra={"provider_id": provider_id})
+        return False
+    taken = runtime.plugins.manifest(provider_id).values("accepts")
+    return not taken or FAX_PAGES in taken
+
+
+def rest_of_all(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Rest | None:
+    """The rest that all of these take now; None when one of them may be called or tried."""
+    now, rests = runtime.now(), []
+    for provider_id in providers:
+        rest = runtime.breakers.standing(job.account_id, provider_id, now).rest(now)
+        if rest is None:
+            return None
+        rests.append(rest)
+    return _shortest(rests)
+
+
+def choose(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Route | Rest:
+    """The first of these (at least one) that lets this fax through now, else the shortest rest."""
+    now, rests = runtime.now(), []
+    for provider_id in providers:
+        through = runtime.breakers.let_through(job.account_id, provider_id, job.id, now)
+        if not isinstance(through, Rest):
+            plugin = runtime.plugins.get(provider_id, TransportPlugin)
+            return Route(provider_id, plugin, through)
+        rests.append(through)
+    return _shortest(rests)
+
+
+def _shortest(rests: list[Rest]) -> Rest:
+    """One without an end is the longest."""
+    return min(rests, key=lambda rest: rest.until or _NEVER)
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
