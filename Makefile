@@ -1,6 +1,6 @@
 # Every word sets up what it needs first: .venv from the hashed locks, in seconds the first time and at once after that.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench lock
+.PHONY: help demo run test check bench soak lock
 py := .venv/bin/python
 
 help: ## this list
@@ -35,6 +35,10 @@ check: ## format, lint, types, import contracts, manifests, docs
 bench: ## the benchmarks; ARGS="--help" shows their options
 	@scripts/bootstrap dev
 	@exec $(py) -m benchmarks $(ARGS)
+
+soak: ## kill processes under traffic and count every fax; KILLS=100 SEED=1 STORE=embedded
+	@scripts/bootstrap dev
+	@exec $(py) -m tests.soak $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 compile := UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)

@@ -1,0 +1,28 @@
+"""Any process, at any moment: each fax still arrives once. A short soak of both stores, and of a broken build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.__main__ import finds, run
+from tests.soak.broken import PLANTED, build
+
+
+@pytest.mark.parametrize("store", ["embedded", "postgresql"])
+def test_kills_at_random_moments_lose_nothing_and_double_nothing(store: str) -> None:
+    result = run(store, kills=12, seed=1)
+
+    assert result.is_good, result
+    assert result.accepted > 20
+    assert sum(result.killed.values()) == 12
+
+
+def test_a_planted_loss_is_found() -> None:
+    assert finds("lost", "embedded", seed=1)
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_what_is_to_be_planted_can_be(planted: str, tmp_path: Path) -> None:
+    assert (build(planted, tmp_path) / "faxbot").is_dir()
