@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("faxbot.cli.client:status", "Show where a fax stands."),
     "list": ("faxbot.cli.client:list_", "List faxes, newest first."),
     "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
+    "release": ("faxbot.cli.client:release", "Let a held fax go."),
+    "decide": ("faxbot.cli.client:decide", "Settle an uncertain fax by what you found out."),
     "keys": ("faxbot.cli.keys:keys", "Create, list and revoke API keys."),
     "providers": (
         "faxbot.cli.providers:providers",

@@ -225,6 +225,51 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
         click.echo(f"follow it with: {program()} status {fax_id} --events", err=True)
 
 
+@click.command(short_help="Let a held fax go.")
+@click.argument("fax_id", metavar="ID", callback=_id)
+@_url
+@_key
+@_as_json
+def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
+    """Let a held fax go, whatever it is held for; where that is not mended, it is held again."""
+    with Connection(Config.load(), url, key) as connection:
+        job = connection.request("POST", f"/fax/{fax_id}/release", FAX)
+    _show(job, as_json)
+
+
+@click.command(short_help="Settle an uncertain fax by what you found out.")
+@click.argument("fax_id", metavar="ID", callback=_id)
+@click.option(
+    "--outcome",
+    required=True,
+    type=click.Choice(["delivered", "failed", "retry"]),
+    help="It was delivered; it has failed; it never went out and is sent anew.",
+)
+@click.option("--reason", required=True, help="How you know; it is kept.")
+@_url
+@_key
+@_as_json
+def decide(
+    fax_id: str, outcome: str, reason: str, url: str | None, key: str | None, as_json: bool
+) -> None:
+    """Settle an uncertain fax by what you found out at the carrier or the receiver. Needs a key with the scope admin.
+
+    With `retry` it is sent anew: where you are wrong, it arrives twice.
+    """
+    wish = {"outcome": outcome, "reason": reason}
+    with Connection(Config.load(), url, key) as connection:
+        job = connection.request("POST", f"/fax/{fax_id}/decide", FAX, json=wish)
+    _show(job, as_json)
+
+
+def _show(job: dict[str, Any], as_json: bool) -> None:
+    """How the fax stands now."""
+    if as_json:
+        click.echo(json.dumps(job))
+    else:
+        click.echo(f"{click.style(job['status'], bold=True)}: {job['explanation']}")
+
+
 def _pages(job: dict[str, Any]) -> str:
     pages = job.get("pages")
     return f", {pages} page{'' if pages == 1 else 's'}" if pages else ""

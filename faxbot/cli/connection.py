@@ -132,6 +132,7 @@ class Connection:
         *,
         data: Mapping[str, str] | None = None,
         files: Files | None = None,
+        json: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The decoded answer, which has the `shape`; raises ServerSaid with one sentence. A POST that makes
@@ -145,6 +146,7 @@ class Connection:
                     self._url + path,
                     data=data,
                     files=_named(files or ()),
+                    json=json,
                     headers=headers,
                     timeout=_TIMES,
                     allow_redirects=False,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.planted import build
 from tests.soak.__main__ import finds, run
-from tests.soak.broken import PLANTED, build
+from tests.soak.broken import PLANTED
 
 
 @pytest.mark.parametrize("store", ["embedded", "postgresql"])
@@ -25,4 +26,4 @@ def test_a_planted_loss_is_found() -> None:
 
 @pytest.mark.parametrize("planted", PLANTED)
 def test_what_is_to_be_planted_can_be(planted: str, tmp_path: Path) -> None:
-    assert (build(planted, tmp_path) / "faxbot").is_dir()
+    assert (build(tmp_path, PLANTED[planted]) / "faxbot").is_dir()

@@ -577,3 +577,27 @@ def test_a_cancel_whose_first_answer_was_lost_has_worked(
         *[("POST", f"/fax/{ID}/cancel")] * 2,
         ("GET", f"/fax/{ID}"),
     ]
+
+
+def test_a_held_fax_is_released_and_an_uncertain_one_settled(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    server = answering((200, {"id": ID, "status": "queued", "explanation": "It is tried again."}))
+    ended = run(embedded, "release", ID, "--url", server.url)
+    assert (ended.code, ended.out, ended.err) == (0, "queued: It is tried again.\n", "")
+
+    server.answers = [(200, {"id": ID, "status": "delivered", "explanation": "Delivered."})]
+    words = ("--outcome", "delivered", "--reason", "they called", "--url", server.url)
+    ended = run(embedded, "decide", ID, *words, "--json")
+    assert (ended.code, ended.json["status"]) == (0, "delivered")
+    assert [asked[:2] for asked in server.asked] == [
+        ("POST", f"/fax/{ID}/release"),
+        ("POST", f"/fax/{ID}/decide"),
+    ]
+    assert json.loads(server.asked[1][3]) == {"outcome": "delivered", "reason": "they called"}
+
+    server.answers = [(409, {"title": "x", "detail": "only an uncertain fax is decided"})]
+    ended = run(embedded, "decide", ID, *words)
+    assert (ended.code, ended.out) == (1, "")
+    assert "only an uncertain fax is decided" in one_line(ended.err)
+    assert run(embedded, "decide", ID, "--outcome", "lost", "--reason", "x").code == 2

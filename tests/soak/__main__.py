@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from tests.soak.broken import PLANTED, build
+from tests.planted import build
+from tests.soak.broken import PLANTED
 from tests.soak.run import ENDINGS, KILL_PAUSE, Result, soak
 from tests.soak.system import TIMES, opened
 
@@ -29,7 +30,7 @@ def run(store: str, kills: int, seed: int, **changes: str) -> Result:
 def finds(planted: str, store: str, seed: int) -> bool:
     """Whether a soak finds what is planted, and says so."""
     with tempfile.TemporaryDirectory(prefix="faxbot-broken-") as folder:
-        path = build(planted, Path(folder))
+        path = build(Path(folder), PLANTED[planted])
         result = run(store, PLANTED[planted].kills, seed, PYTHONPATH=str(path))
     found = len(getattr(result, planted))
     say(f"planted {planted}: {'found' if found else 'NOT FOUND'} ({result.line})")

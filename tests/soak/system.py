@@ -14,7 +14,7 @@ import psutil
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation, Service, Stores
-from tests.servers import PostgresServer, RedisServer, Server
+from tests.servers import PostgresServer, RedisServer, Server, free_port
 
 WORKERS = 3
 TIMES = {
@@ -61,13 +61,17 @@ class System:
         self.carrier = carrier
         self.killed: Counter[str] = Counter()
         self._broker, self._database, self._luck = broker, database, luck
-        words = {**TIMES, **carrier.environ, **changes, "FAXBOT_WEB_WORKERS": "1"}
-        self.web = Service(installation, "web", **words)
+        port = str(free_port())
+        words = {
+            **TIMES,
+            **carrier.environ,
+            **changes,
+            "FAXBOT_WEB_WORKERS": "1",
+            "PUBLIC_API_URL": f"http://127.0.0.1:{port}",
+        }
+        self.web = Service(installation, "web", **words, FAXBOT_PORT=port)
         self._beat = Service(installation, "beat", **words)
-        self._workers = [
-            Service(installation, "worker", **words, FAXBOT_PORT=str(9 + number))
-            for number in range(WORKERS)
-        ]
+        self._workers = [Service(installation, "worker", **words) for _ in range(WORKERS)]
         self._kinds = {
             kind: share for kind, share in KINDS.items() if database or kind != "database"
         }

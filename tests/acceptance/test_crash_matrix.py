@@ -1,0 +1,256 @@
+"""A process dies at each place where it hurts, everything goes on, and the fax has arrived once.
+
+The builds die by SIGKILL at a sentence that is planted in them, the first time they come there; all processes are real.
+What webhooks and retention must outlive is not here: there are none yet.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+import requests
+
+from faxbot.events import TERMINAL
+from tests.acceptance.site import PDF, SHORT
+from tests.carrier import SimulatorProcess
+from tests.ground import Ground, eventually
+from tests.installation import Installation, Service
+from tests.planted import Planted, build
+from tests.servers import RedisServer, free_port
+
+ROLES = ("worker", "beat", "web")
+HERE = """
+import os, signal
+
+def here(how=signal.SIGKILL):
+    try:
+        os.close(os.open(os.environ["CRASH_MARK"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), how)
+"""
+DIES = "__import__('crash').here()\n"
+STOPS = f"__import__('crash').here({int(signal.SIGSTOP)})\n"
+
+
+def before(module: str, line: str, deed: str = DIES) -> Planted:
+    """The deed on a line of its own before this one."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return Planted(module, line, f"{indent}{deed}{line}")
+
+
+POINTS: dict[str, Planted] = {
+    "C1 stored, transaction not begun": before(
+        "jobs.py",
+        "        with runtime.database.writing() as connection:\n            if key is not None:\n",
+    ),
+    "C2 committed and rung, reply not sent": before(
+        "jobs.py", "    return Answer(202, body, False, job.id)\n"
+    ),
+    "C3 committed, bell not rung": before(
+        "jobs.py", "    artifacts.settle(runtime, documents)\n    if job.next_at is not None"
+    ),
+    "C4 rung five times": Planted(
+        "jobs.py",
+        "        runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)\n",
+        "        for _ in range(5):\n"
+        "            runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)\n",
+    ),
+    "C5 claimed, before the intent": before(
+        "sending.py", "    this = _intend(runtime, job, prepared)\n"
+    ),
+    "C5 while rendering": before(
+        "artifacts.py",
+        "    pages = runtime.renderer.render(sources, target, resolution=job.resolution)\n",
+    ),
+    "C6 intent committed, call not begun": before(
+        "sending.py", "        result = _call(runtime, job, this, prepared)\n"
+    ),
+    "C7 accepted by the carrier, reply not read": before(
+        "sending.py", "    if not isinstance(receipt, Receipt)"
+    ),
+    "C8 reply read, outcome not committed": before(
+        "sending.py",
+        "    now = runtime.now()\n    with runtime.database.transaction() as session:\n"
+        "        current, known = locked_with(session, this.id, fence=job.fence)\n",
+    ),
+    "C9 callback before our commit": before(
+        "sending.py",
+        "        _conclude(runtime, job, this, prepared, result)\n",
+        "__import__('time').sleep(1.5)\n",
+    ),
+    "C10 callback applied, not acknowledged": Planted(
+        "tasks/callbacks.py",
+        "    callbacks.apply(runtime(), callback_id)\n",
+        f"    callbacks.apply(runtime(), callback_id)\n    {DIES}",
+    ),
+    "C16 stopped behind the intent, past its lease": before(
+        "sending.py", "        result = _call(runtime, job, this, prepared)\n", STOPS
+    ),
+    "C16 stopped behind the call, past its lease": before(
+        "sending.py", "        _conclude(runtime, job, this, prepared, result)\n", STOPS
+    ),
+}
+DO_NOT_DIE = ("C4", "C9")
+
+
+class System:
+    """The roles of one installation as processes, each started again when it ends."""
+
+    def __init__(self, installation: Installation, carrier: SimulatorProcess, path: Path) -> None:
+        self.carrier = carrier
+        self.mark = path / "mark"
+        port = free_port()
+        words = {
+            "PUBLIC_API_URL": f"http://127.0.0.1:{port}",
+            **SHORT,
+            **carrier.environ,
+            "PYTHONPATH": str(path),
+            "CRASH_MARK": str(self.mark),
+            "FAXBOT_WEB_WORKERS": "1",
+        }
+        ports = {"web": {"FAXBOT_PORT": str(port)}}
+        self.roles = {
+            role: Service(installation, role, **words, **ports.get(role, {})) for role in ROLES
+        }
+
+    @property
+    def web(self) -> Service:
+        return self.roles["web"]
+
+    def start(self) -> None:
+        for role in ROLES:
+            self.roles[role].start()
+
+    def stop(self) -> None:
+        for role in self.roles.values():
+            if role.process is not None:
+                self.let_go_on(role)
+                role.kill9()
+
+    def let_go_on(self, role: Service) -> None:
+        for process in role.tree() if role.process and role.process.poll() is None else ():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def submit(self, key: str) -> str:
+        """Submit one fax as a client does that repeats its request until it is answered."""
+        return eventually(lambda: self._try(key), 60, every=0.2)
+
+    def _try(self, key: str) -> str:
+        with suppress(requests.RequestException):
+            answer = self.web.request(
+                "POST",
+                "/fax/send",
+                data={"to": "+15550100000"},
+                files={"file": PDF.read_bytes()},
+                headers={"Idempotency-Key": key},
+            )
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+        return ""
+
+    def story(self, fax_id: str) -> dict[str, Any]:
+        with suppress(requests.RequestException):
+            found: dict[str, Any] = self.web.request("GET", f"/fax/{fax_id}/events").json()
+            return found
+        return {"events": [{"status": "not read"}], "attempts": []}
+
+    def end_of(self, fax_id: str) -> dict[str, Any]:
+        """The timeline once it is final."""
+        eventually(lambda: self.story(fax_id)["events"][-1]["status"] in TERMINAL, 60, every=0.1)
+        return self.story(fax_id)
+
+    def at_carrier(self, story: dict[str, Any]) -> int:
+        return sum(len(self.carrier.faxes(attempt["tag"])) for attempt in story["attempts"])
+
+
+@pytest.fixture
+def start(store: Installation, ground: Ground, tmp_path: Path) -> Iterator[Callable[..., System]]:
+    """start(planted): a running system of such a build."""
+    with ExitStack() as stack:
+
+        def starting(*planted: Planted) -> System:
+            path = build(tmp_path, *planted)
+            (path / "crash.py").write_text(HERE)
+            stack.enter_context(_broker(store, ground))
+            carrier = stack.enter_context(SimulatorProcess(store.folder))
+            system = System(store, carrier, path)
+            stack.callback(system.stop)
+            system.start()
+            return system
+
+        yield starting
+
+
+@contextmanager
+def _broker(store: Installation, ground: Ground) -> Iterator[None]:
+    """The embedded store has no broker of its own here: one beside it, that is emptied by nobody."""
+    if "CELERY_BROKER_URL" in store.env:
+        yield
+        return
+    server = RedisServer(ground)
+    server.start()
+    store.env["CELERY_BROKER_URL"] = server.url
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_wherever_a_process_dies_the_fax_arrives_once(
+    start: Callable[..., System], point: str
+) -> None:
+    system = start(POINTS[point])
+    fax_id = system.submit("the-same-key")
+    if point.startswith("C16"):
+        eventually(system.mark.exists, 20)
+        time.sleep(float(SHORT["FAXBOT_LEASE_SECONDS"]) + 1)
+        system.let_go_on(system.roles["worker"])
+    assert system.submit("the-same-key") == fax_id
+    story = system.end_of(fax_id)
+
+    assert story["events"][-1]["type"] == "FAX_DELIVERED"
+    assert system.at_carrier(story) == 1
+    assert system.mark.exists() is not point.startswith(DO_NOT_DIE)
+    numbers = [event["sequence"] for event in story["events"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_c14_what_came_while_the_clock_was_dead_is_caught_up(start: Callable[..., System]) -> None:
+    """And nobody was rung for: the worker was away, too."""
+    system = start()
+    for role in ("beat", "worker"):
+        system.roles[role].kill9()
+    faxes = [system.submit(f"key-{number}") for number in range(3)]
+    system.roles["beat"].start()
+    system.roles["worker"].start()
+
+    assert [system.at_carrier(system.end_of(fax_id)) for fax_id in faxes] == [1, 1, 1]
+
+
+def test_c15_a_broker_that_is_emptied_costs_nothing(start: Callable[..., System]) -> None:
+    system = start()
+    system.roles["worker"].kill9()
+    faxes = [system.submit(f"key-{number}") for number in range(3)]
+    with redis.Redis.from_url(system.web.env["CELERY_BROKER_URL"]) as broker:
+        broker.flushall()
+    system.roles["worker"].start()
+
+    assert [system.at_carrier(system.end_of(fax_id)) for fax_id in faxes] == [1, 1, 1]
+
+
+def test_the_matrix_is_whole() -> None:
+    numbers = {point.split()[0] for point in POINTS}
+    elsewhere = {"C14", "C15"}
+    planned = {"C11", "C12", "C13"}  # webhooks and retention
+    assert numbers | elsewhere | planned == {f"C{number}" for number in range(1, 17)}
