@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import machine, product, report, stages, uploads
+from benchmarks import machine, product, report, rows, stages, uploads
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
@@ -108,6 +108,11 @@ class Bench:
         with Workshop() as workshop:
             carrier_calls(self.figures, workshop, self.length, say)
 
+    def rows(self) -> None:
+        """P14: sweep, claim and lane from a thousand to a million rows."""
+        with Workshop() as workshop:
+            rows.measure(self.figures, self.servers.postgres.new_database(), workshop.folder, say)
+
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
@@ -149,6 +154,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "path": Bench.path,
     "worker": Bench.worker,
     "calls": Bench.calls,
+    "rows": Bench.rows,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }

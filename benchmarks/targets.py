@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
+from benchmarks.rows import FEW, MANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("P12", "worker alone, faxes per second", "worker/rate", 0.5, True),
     Target("P13", "calls to the carrier, 1 thread", "calls/rate", 0.7, True),
+    *(
+        Target("P14", f"{what}, a million rows to a thousand", f"rows/{what}", 1.5, False, MANY, FEW)
+        for what in ("sweep", "claim", "lane")
+    ),
     Target("P16", "conversion, pages per second, 1 process", "rendering/one", 0.4, True,
            base="ghostscript"),
     Target("P16", "conversion, pages spread over the cores", "rendering/spread", 0.7, True,

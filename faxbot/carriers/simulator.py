@@ -109,6 +109,9 @@ OUTCOMES: Mapping[str, Outcome] = {
     ),
     "0508": Outcome("no answer at all, nothing accepted", ignored=True),
     "0509": Outcome("accepted, and no answer comes; then delivered", reply="hang"),
+    "0510": Outcome(
+        "accepted, and neither answer nor callback comes; delivered", reply="hang", callbacks="none"
+    ),
     # the callbacks
     "0022": Outcome("delivered, every callback comes twice", callbacks="twice"),
     "0033": Outcome("delivered, the last callback comes late", callbacks="late"),

@@ -235,6 +235,17 @@ def test_a_look_up_may_find_a_fax_late(
     eventually(lambda: provider.look_up(tag).state is State.DELIVERED)
 
 
+def test_a_fax_may_be_found_by_its_tag_alone(
+    provider: SimulatorProvider, fax: MakeFax, receiver: Receiver, tag: str
+) -> None:
+    """Neither an answer nor a callback tells of it."""
+    with pytest.raises(OutcomeUnknown):
+        provider.send(fax("0510"))
+
+    assert provider.look_up(tag).state is State.DELIVERED
+    assert receiver.events(tag) == []
+
+
 def test_a_carrier_that_does_not_answer_may_have_taken_nothing(
     provider: SimulatorProvider, fax: MakeFax, carrier: SimulatorProcess, tag: str
 ) -> None:
@@ -371,17 +382,8 @@ def test_every_cause_is_canonical_and_every_word_of_the_carrier_but_one_is_known
 
 def test_every_number_of_the_table_is_tried_by_a_test_here() -> None:
     others = {
-        "0000",
-        "0022",
-        "0033",
-        "0044",
-        "0048",
-        "0066",
-        "0501",
-        "0504",
-        "0505",
-        "0508",
-        "0509",
+        *("0000", "0022", "0033", "0044", "0048", "0066"),
+        *("0501", "0504", "0505", "0508", "0509", "0510"),
     }
     assert set(OUTCOMES) == {*LINE, *REFUSED, *others}
 

@@ -37,7 +37,8 @@ ENDINGS: dict[str, tuple[str, int]] = {
     "0501": ("delivered", 6),
     "0504": ("delivered", 8),
     "0505": ("delivered", 6),
-    "0509": ("delivered", 8),
+    "0509": ("delivered", 6),
+    "0510": ("delivered", 6),
 }
 """What the last digits of a number lead to at last, and their share of the traffic: faxes that end without the minutes
 between redials."""
