@@ -144,6 +144,27 @@ def test_callbacks_in_any_order_and_number_give_one_end(site: Site) -> None:
         assert sequence == list(range(1, len(sequence) + 1)) == [*range(1, job.last_sequence + 1)]
 
 
+def test_callbacks_that_are_lost_cost_time_only(site: Site) -> None:
+    """Any of them, and whatever is left in any order: the carrier is asked in the end."""
+    news = [
+        {"status": "sending", "pages_sent": 1, "ended_at": None},
+        {"status": "sending", "pages_sent": 2, "ended_at": None},
+        {"status": "delivered", "pages_sent": 3},
+    ]
+    for arriving in (*itertools.permutations(news, 2), *itertools.permutations(news, 1), ()):
+        job_id = site.sent("0044", pages=3)
+        fax = site.final_at_carrier(job_id)
+        for change in arriving:
+            site.receive(site.callback(fax, **change))
+        site.work()
+        site.after(600)
+
+        job = site.job(job_id)
+        assert (job.status, job.pages_sent, job.attempts) == ("delivered", 3, 1), arriving
+        assert site.at_carrier(job_id) == 1
+        assert site.story(job_id).count("DELIVERED") == 1
+
+
 def test_pages_only_ever_add_up(site: Site) -> None:
     job_id = site.sent("0044", pages=3)
     fax = site.final_at_carrier(job_id)
