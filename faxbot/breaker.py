@@ -52,6 +52,16 @@ REASONS = (ACCOUNT_REFUSED, FAILING, PAUSED)
 """Why a fax is held for its provider."""
 
 
+LOOKS = 10
+"""A fax that is held for its provider is looked at so much more seldom than others: the sweep wakes
+it when the provider is well."""
+
+
+def look_again(config: Config, reason: str) -> timedelta:
+    """When a fax that is held for this reason is looked at again by itself."""
+    return timedelta(seconds=config.held_check_seconds * (LOOKS if reason in REASONS else 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """The provider is not to be called before `until`; None: until somebody resumes it."""

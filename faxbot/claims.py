@@ -165,18 +165,31 @@ def _aged(priority: int, waited: timedelta) -> int:
     return min(URGENT, priority + int(AGING * waited.total_seconds() / 60))
 
 
-def wake_held(runtime: Runtime, account_id: str, reasons: Sequence[str]) -> None:
-    """Have all faxes that are held for these reasons looked at again now."""
+def wake_held(
+    runtime: Runtime, account_id: str, reasons: Sequence[str], *, limit: int = 500
+) -> int:
+    """Have faxes that are held for these reasons looked at again now, those first that have not
+    been for the longest; how many. Never all at once: there may be thousands."""
+    now = runtime.now()
     with runtime.database.transaction() as session:
-        session.execute(
-            sa.update(Job)
+        waiting = session.scalars(
+            sa.select(Job.id)
             .where(
-                Job.account_id == account_id,
+                sa.text(IS_OPEN),
                 Job.status == Status.HELD.value,
+                Job.account_id == account_id,
                 Job.reason.in_(reasons),
+                Job.next_at > now,
             )
-            .values(next_at=runtime.now(), rung_at=None)
-        )
+            .order_by(Job.next_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if waiting:
+            session.execute(
+                sa.update(Job).where(Job.id.in_(waiting)).values(next_at=now, rung_at=None)
+            )
+    return len(waiting)
 
 
 def _rung_long_ago(now: datetime, pause: float) -> Iterator[sa.ColumnElement[bool]]:

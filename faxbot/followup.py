@@ -232,7 +232,7 @@ def review(runtime: Runtime, job_id: str) -> None:
         if claims.expire(session, job, now, "sweep"):
             return
         if stays:
-            check = timedelta(seconds=runtime.config.held_check_seconds)
+            check = breaker.look_again(runtime.config, held.reason or "")
             job.next_at = claims.by_deadline(job, now + check)
             return
         job.reason = None

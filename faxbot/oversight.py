@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import breaker, claims
+from faxbot import breaker
 from faxbot.breaker import WINDOW
 from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
@@ -138,8 +138,6 @@ def change(
         state = breaker.locked(session, actor.account_id, provider_id, now)
         DEEDS[deed](session, state, now, actor=actor.key_id, note=note, **more)
     runtime.breakers.forget()
-    if deed != "pause":
-        claims.wake_held(runtime, actor.account_id, breaker.REASONS)
     return provider(runtime, actor, provider_id)
 
 

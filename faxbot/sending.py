@@ -62,8 +62,8 @@ class Prepared:
 
 
 class NotNow(Exception):
-    """A fax cannot be sent at the moment: hold it for `reason`, at most till `until`, or, without
-    one, let it wait till then."""
+    """A fax cannot be sent at the moment: hold it for `reason`, or, without one, let it wait till
+    `until`."""
 
     def __init__(self, *, reason: str | None = None, until: datetime | None = None) -> None:
         super().__init__(reason)
@@ -144,10 +144,8 @@ def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
         return
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
-        now, check = runtime.now(), timedelta(seconds=runtime.config.held_check_seconds)
-        if wait.until is not None:
-            check = min(check, max(wait.until - now, timedelta(seconds=PAUSE)))
-        _hold(session, current, wait.reason, now, check)
+        check = breaker.look_again(runtime.config, wait.reason)
+        _hold(session, current, wait.reason, runtime.now(), check)
 
 
 def _set_back(runtime: Runtime, job: JobRow) -> None:
@@ -303,14 +301,10 @@ def _commit_outcome(
     now = runtime.now()
     with runtime.database.transaction() as session:
         current, known = locked_with(session, this.id, fence=job.fence)
-        works_again = breaker.judge(
-            session, runtime.config, known, result, now, is_probe=prepared.route.is_probe
-        )
+        breaker.judge(session, runtime.config, known, result, now, is_probe=prepared.route.is_probe)
         _apply(Entry(session, runtime.config, current, known, now, "worker"), result)
     if prepared.route.is_probe or not isinstance(result, str):
         runtime.breakers.forget()
-    if works_again:
-        claims.wake_held(runtime, job.account_id, breaker.REASONS)
     if not isinstance(result, str | NotSent):
         runtime.ring(claims.TASKS[Status.UNCERTAIN], job.id)
 

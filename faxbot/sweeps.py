@@ -17,23 +17,45 @@ import sqlalchemy as sa
 
 from faxbot import alarms, breaker, callbacks, claims
 from faxbot.db import inserts
-from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Heartbeat
+from faxbot.events import DEFAULT_ACCOUNT, Status
+from faxbot.models import IS_OPEN, Heartbeat, Job
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 
 def _look_after_providers(runtime: Runtime) -> int:
-    """See which providers are well again."""
+    """See which providers are well again, and wake faxes that are held for them: some hundreds where
+    one is well, and as many as may try it where one has rested."""
+    now = runtime.now()
     with runtime.database.transaction() as session:
-        return breaker.recover(session, runtime.now())
+        breaker.recover(session, now)
+    runtime.breakers.forget()
+    woken = 0
+    for row in runtime.database.rows(_HELD_ACCOUNTS, {}):
+        states = {
+            runtime.breakers.standing(row.account_id, provider_id, now).state(now)
+            for provider_id in runtime.config.provider_ids
+        }
+        if "closed" in states:
+            woken += claims.wake_held(runtime, row.account_id, breaker.REASONS)
+        elif "half_open" in states:
+            probes = runtime.config.breaker_probes
+            woken += claims.wake_held(runtime, row.account_id, breaker.REASONS, limit=probes)
+    return woken
+
+
+_HELD_ACCOUNTS = (
+    sa.select(Job.account_id)
+    .where(sa.text(IS_OPEN), Job.status == Status.HELD.value, Job.reason.in_(breaker.REASONS))
+    .distinct()
+)
 
 
 SWEEPS: dict[str, Callable[[Runtime], int]] = {
+    "providers": _look_after_providers,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
-    "providers": _look_after_providers,
     "alarms": alarms.say,
 }
 PERIODS = 2

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import breaker, followup, sending
+from faxbot import breaker, followup, sending, sweeps
 from faxbot.breaker import Breakers
 from faxbot.errors import (
     AccountRefused,
@@ -237,7 +237,7 @@ def test_while_it_rests_nobody_calls_and_faxes_say_why(opened: Site) -> None:
 
     job = opened.job(job_id)
     assert (job.status, job.reason, job.attempts) == ("held", "provider_failing", 0)
-    assert opened.wait_of(job_id) == 30
+    assert opened.wait_of(job_id) == 600, "the sweep wakes it when there is something to try"
     assert called == []
 
 
@@ -363,13 +363,32 @@ def test_a_probe_that_says_nothing_of_the_provider_makes_place_for_another(opene
 
 def test_of_those_held_only_so_many_are_let_go_as_may_try(opened: Site) -> None:
     waiting = [opened.sent() for _ in range(6)]
-    opened.now += timedelta(seconds=31)
+    opened.now += timedelta(seconds=601)
     opened.rung.clear()
     for fax in waiting:
         followup.review(opened.runtime, fax)
 
     assert [opened.job(fax).status for fax in waiting].count("queued") == 1
     assert len(opened.rung) == 1
+
+
+def test_the_sweep_wakes_as_many_as_may_try_and_some_hundreds_once_it_is_closed(
+    opened: Site,
+) -> None:
+    waiting = [opened.sent() for _ in range(6)]
+
+    def woken() -> int:
+        sweeps.run(opened.runtime)
+        opened.rung.clear()
+        return sum(opened.wait_of(fax) <= 0 for fax in waiting)
+
+    assert woken() == 0
+    opened.now += timedelta(seconds=31)
+    assert woken() == 1
+    assert woken() == 2
+    call(opened, GOOD, after=timedelta())
+    assert state(opened) == "closed"
+    assert woken() == 6
 
 
 def test_news_of_a_call_that_began_before_it_opened_changes_nothing(site: Site) -> None:

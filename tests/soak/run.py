@@ -34,11 +34,11 @@ ENDINGS: dict[str, tuple[str, int]] = {
     "0066": ("delivered", 6),
     "0404": ("failed", 4),
     "0429": ("delivered", 2),
-    "0501": ("delivered", 6),
-    "0504": ("delivered", 8),
-    "0505": ("delivered", 6),
-    "0509": ("delivered", 6),
-    "0510": ("delivered", 6),
+    "0501": ("delivered", 4),
+    "0504": ("delivered", 4),
+    "0505": ("delivered", 3),
+    "0509": ("delivered", 3),
+    "0510": ("delivered", 4),
 }
 """What the last digits of a number lead to at last, and their share of the traffic: faxes that end without the minutes
 between redials."""
