@@ -66,6 +66,8 @@ def main(kills: int, seed: int | None, store: str, prove: bool) -> None:
         "killed " + " ".join(f"{kind}: {count}" for kind, count in sorted(result.killed.items()))
     )
     click.echo("faxes " + " ".join(f"{end}: {count}" for end, count in sorted(result.ends.items())))
+    if result.poisoned:
+        click.echo(f"poisoned {result.poisoned}: three workers died at each before its call")
     for name in ("lost", "duplicated", "stuck", "wrong"):
         for fax_id in getattr(result, name):
             click.echo(f"{name} {fax_id}")

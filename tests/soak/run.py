@@ -58,6 +58,8 @@ class Result:
     duplicated: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     uncertain: list[str] = field(default_factory=list)
+    poisoned: int = 0
+    """Set aside because three workers died at it, as they must be."""
     wrong: list[str] = field(default_factory=list)
     """Ended otherwise than its number says, or with a timeline that does not add up."""
 
@@ -169,8 +171,11 @@ def _judge(
         result.uncertain.append(fax_id)
     elif status not in TERMINAL:
         result.stuck.append(fax_id)
+    elif story["events"][-1]["cause"] == "poison" and _adds_up(story):
+        result.poisoned += 1
     elif status != wanted or not _adds_up(story):
-        result.wrong.append(fax_id)
+        steps = " ".join(f"{event['type']}({event['cause']})" for event in story["events"])
+        result.wrong.append(f"{fax_id} wanted {wanted}: {steps}")
 
 
 def _adds_up(story: Mapping[str, Any]) -> bool:
