@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from faxbot.artifacts import FAX_PAGES
 from faxbot.breaker import Rest
+from faxbot.config import Config
 from faxbot.errors import PluginError
 from faxbot.models import Attempt, Job, JobRow
 from faxbot.plugins.base import TransportPlugin
@@ -41,13 +42,18 @@ def candidates(runtime: Runtime, job: Job | JobRow) -> list[str]:
     return [provider_id for provider_id in _allowed(runtime, job) if _can(runtime, provider_id)]
 
 
+def in_order(config: Config) -> list[str]:
+    """The ids of the providers that may see a fax which wishes for none: the first, and those behind
+    it that are covered."""
+    first, *others = config.provider_ids
+    return [first, *(each for each in others if each in config.covered_provider_ids)]
+
+
 def _allowed(runtime: Runtime, job: Job | JobRow) -> list[str]:
-    config = runtime.config
     if job.wanted_provider_id is not None:
         return [job.wanted_provider_id]
-    first, *others = config.provider_ids
-    allowed = [first, *(each for each in others if each in config.covered_provider_ids)]
-    if job.attempts == 0 or len(config.provider_ids) == 1:
+    allowed = in_order(runtime.config)
+    if job.attempts == 0 or len(runtime.config.provider_ids) == 1:
         return allowed
     last = runtime.database.row(_LAST, {"job_id": job.id, "number": job.attempts})
     if last is None:

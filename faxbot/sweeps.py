@@ -15,7 +15,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import alarms, breaker, callbacks, claims
+from faxbot import alarms, breaker, callbacks, claims, routing
 from faxbot.db import inserts
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import IS_OPEN, Heartbeat, Job
@@ -35,7 +35,7 @@ def _look_after_providers(runtime: Runtime) -> int:
     for row in runtime.database.rows(_HELD_ACCOUNTS, {}):
         states = {
             runtime.breakers.standing(row.account_id, provider_id, now).state(now)
-            for provider_id in runtime.config.provider_ids
+            for provider_id in routing.in_order(runtime.config)
         }
         if "closed" in states:
             woken += claims.wake_held(runtime, row.account_id, breaker.REASONS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faxbot import decisions, jobs, sending
+from faxbot import decisions, jobs, sending, sweeps
 from faxbot.errors import AccountRefused, OutcomeUnknown, Refused, Throttled, Unreachable
 from faxbot.plugins.base import Receipt, State, TransportPlugin, Update
 from tests.carrier import SimulatorProcess
@@ -188,3 +188,15 @@ def test_one_that_was_taken_out_of_the_list_does_not_lose_its_fax(opened: Opened
         assert (
             "keep there what had the fax before" in jobs.describe(site.runtime, job)["explanation"]
         )
+
+
+def test_a_provider_that_may_not_see_a_fax_wakes_none_by_being_well(opened: Opened) -> None:
+    with opened("second,third") as site:
+        provider(site, "second").does["send"] = raises(AccountRefused())
+        send(site)
+        held = send(site)
+        before = site.wait_of(held)
+        sweeps.run(site.runtime)
+
+        assert (site.job(held).status, site.wait_of(held)) == ("held", before)
+        assert before > 0
