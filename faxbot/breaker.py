@@ -179,13 +179,16 @@ _MY_PROBE = sa.select(ProviderProbe.slot).where(
 
 def give_place_back(session: Session, account_id: str, provider_id: str, job_id: str) -> None:
     """This fax was to be a probe, and is not called now."""
-    session.execute(
-        sa.delete(ProviderProbe).where(
-            ProviderProbe.account_id == account_id,
-            ProviderProbe.provider_id == provider_id,
-            ProviderProbe.job_id == job_id,
-            ProviderProbe.succeeded.is_(False),
-        )
+    session.execute(sa.delete(ProviderProbe).where(_probe_of(account_id, provider_id, job_id)))
+
+
+def _probe_of(account_id: str, provider_id: str, job_id: str) -> sa.ColumnElement[bool]:
+    """The place that this fax holds and has not succeeded in."""
+    return sa.and_(
+        ProviderProbe.account_id == account_id,
+        ProviderProbe.provider_id == provider_id,
+        ProviderProbe.job_id == job_id,
+        ProviderProbe.succeeded.is_(False),
     )
 
 
@@ -218,12 +221,12 @@ def judge(
     now: datetime,
     *,
     is_probe: bool = False,
-) -> bool:
+) -> None:
     """Note once what the call of this attempt says of its provider, and open its breaker where it
-    is time for that; whether this call, a probe, has closed it. Calls that went well touch nothing
-    but their attempt."""
+    is time for that, or let a probe decide. Calls that went well touch nothing but their
+    attempt."""
     if attempt.answered_at is not None:
-        return False
+        return
     seconds = (now - attempt.intended_at).total_seconds()
     attempt.answered_at = now
     attempt.verdict = verdict(result, seconds, config.provider_slow_seconds)
@@ -236,7 +239,8 @@ def judge(
         if state.opened_at is None:  # else this call began before that, or is a probe
             session.flush()
             _weigh(session, config, state, now)
-    return is_probe and _judge_probe(session, config, attempt, now)
+    if is_probe:
+        _judge_probe(session, config, attempt, now)
 
 
 def _throttle(state: ProviderState, error: Throttled, now: datetime) -> None:
@@ -300,15 +304,11 @@ def _degrade(session: Session, state: ProviderState, reason: str, now: datetime)
         _record(session, state, ProviderEvent.DEGRADED, now, reason=reason)
 
 
-def _judge_probe(session: Session, config: Config, attempt: Attempt, now: datetime) -> bool:
-    """Whether the breaker is closed now. A probe that fails opens it again, for longer; when all
-    have succeeded it closes; one that says nothing makes place for another."""
+def _judge_probe(session: Session, config: Config, attempt: Attempt, now: datetime) -> None:
+    """A probe that fails opens the breaker again, for longer; when all have succeeded it closes;
+    one that says nothing makes place for another."""
     state = _locked(session, attempt, now)
-    mine = sa.and_(
-        _probes_of(state),
-        ProviderProbe.job_id == attempt.job_id,
-        ProviderProbe.succeeded.is_(False),
-    )
+    mine = _probe_of(attempt.account_id, attempt.provider_id, attempt.job_id)
     if attempt.verdict is None:
         session.execute(sa.delete(ProviderProbe).where(mine))
     elif state.opened_at is None or (state.rests_until is not None and state.rests_until > now):
@@ -323,8 +323,6 @@ def _judge_probe(session: Session, config: Config, attempt: Attempt, now: dateti
         )
         if (session.scalar(good) or 0) >= config.breaker_probes:
             _close(session, state, now, actor="worker")
-            return True
-    return False
 
 
 def _close(

@@ -526,7 +526,7 @@ class Config:
     @property
     def provider_ids(self) -> tuple[str, ...]:
         """The active providers, the preferred one first, each once."""
-        return _provider_ids(self.fax_backends) or _provider_ids(self.fax_backend)
+        return _provider_ids(self.fax_backends) or (_todays_name(self.fax_backend),)
 
     @property
     def covered_provider_ids(self) -> tuple[str, ...]:
@@ -593,9 +593,14 @@ class Config:
 
 
 def _provider_ids(text: str) -> tuple[str, ...]:
-    """The names in a list, in order and each once; the earlier word `sip` means `asterisk`."""
+    """The names in a list, in order and each once."""
     names = (name.strip() for name in text.split(","))
-    return tuple(dict.fromkeys("asterisk" if name == "sip" else name for name in names if name))
+    return tuple(dict.fromkeys(_todays_name(name) for name in names if name))
+
+
+def _todays_name(provider_id: str) -> str:
+    """The earlier word `sip` means `asterisk`."""
+    return "asterisk" if provider_id == "sip" else provider_id
 
 
 def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> object:

@@ -65,9 +65,8 @@ def _enter_lane(session: Session, config: Config, job: Job, now: datetime) -> Wa
         ).first()
         if taken is not None:
             return None
-    session.execute(_WANT, {"account": job.account_id, "number": job.to_key})
-    free_at = session.scalar(_FREE_AT, {"account": job.account_id, "number": job.to_key})
-    return Wait(NUMBER, min(free_at or now, now + LOOK_AGAIN))
+    held = session.scalars(_WANT, {"account": job.account_id, "number": job.to_key}).all()
+    return Wait(NUMBER, min(*held, now + LOOK_AGAIN))
 
 
 def _take(insert: Any) -> Any:
@@ -82,21 +81,23 @@ def _take(insert: Any) -> Any:
 
 _TAKE = {dialect: _take(insert) for dialect, insert in inserts(Lane).items()}
 _HERE = sa.and_(Lane.account_id == sa.bindparam("account"), Lane.to_key == sa.bindparam("number"))
-_WANT = sa.update(Lane).where(_HERE).values(wanted=True)
+_WANT = (
+    sa.update(Lane)
+    .where(_HERE)
+    .values(wanted=True)
+    .returning(Lane.held_until)
+    .execution_options(synchronize_session=False)
+)
 _UNWANT = sa.update(Lane).where(_HERE).values(wanted=False)
-_FREE_AT = sa.select(sa.func.min(Lane.held_until)).where(_HERE)
 
 
 def leave(session: Session, config: Config, job: Job, now: datetime, *, called: bool) -> None:
     """Give the lane back, with the gap that follows a call, and wake who waits for it."""
     free_at = now + timedelta(seconds=config.number_gap_seconds) if called else now
-    left = session.execute(
-        _LEAVE,
-        {"account": job.account_id, "number": job.to_key, "job": job.id, "free_at": free_at},
-    ).first()
+    here = {"account": job.account_id, "number": job.to_key}
+    left = session.execute(_LEAVE, {**here, "job": job.id, "free_at": free_at}).first()
     if left is None or not left.wanted:
         return
-    here = {"account": job.account_id, "number": job.to_key}
     if session.execute(_WAKE, {**here, "free_at": free_at}).first() is None:
         session.execute(_UNWANT, here)
 

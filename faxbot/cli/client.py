@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import click
 
 from faxbot.cli.connection import FAX, PAGE, STORY, Connection
-from faxbot.cli.timeline import Timeline
+from faxbot.cli.timeline import Timeline, counted
 from faxbot.config import Config
 from faxbot.events import TERMINAL, Status
 from faxbot.supervisor.program import program
@@ -217,11 +217,8 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
     """
     with Connection(Config.load(), url, key) as connection:
         job = connection.cancel(fax_id)
-    if as_json:
-        click.echo(json.dumps(job))
-        return
-    click.echo(f"{click.style(job['status'], bold=True)}: {job['explanation']}")
-    if job["status"] not in TERMINAL:
+    _show(job, as_json)
+    if not as_json and job["status"] not in TERMINAL:
         click.echo(f"follow it with: {program()} status {fax_id} --events", err=True)
 
 
@@ -271,8 +268,7 @@ def _show(job: dict[str, Any], as_json: bool) -> None:
 
 
 def _pages(job: dict[str, Any]) -> str:
-    pages = job.get("pages")
-    return f", {pages} page{'' if pages == 1 else 's'}" if pages else ""
+    return f", {counted(job['pages'])}" if job.get("pages") else ""
 
 
 def _follow(connection: Connection, fax_id: str, timeout: float | None, *, quiet: bool) -> Status:

@@ -70,7 +70,7 @@ def _sentence(event: Mapping[str, Any]) -> str:
     cause = CAUSES[event["cause"]].sentence if event.get("cause") in CAUSES else ""
     match event["type"]:
         case Event.QUEUED:
-            return f"accepted and recorded, {_pages(pages)}" if pages else "accepted and recorded"
+            return f"accepted and recorded, {counted(pages)}" if pages else "accepted and recorded"
         case Event.SUBMITTING:
             return f"attempt {event.get('attempt')} via {event.get('provider_id')}"
         case Event.SENT:
@@ -78,13 +78,14 @@ def _sentence(event: Mapping[str, Any]) -> str:
         case Event.PROGRESS if sent is not None:
             return of_pages
         case Event.DELIVERED if sent is not None:
-            return f"{sent} of {_pages(pages or sent)} confirmed"
+            return f"{sent} of {counted(pages or sent)} confirmed"
         case Event.HELD:
             return HOLD_REASONS.get(str(event.get("reason")), cause) or _meaning(event)
     return cause or _meaning(event)
 
 
-def _pages(count: int) -> str:
+def counted(count: int) -> str:
+    """`1 page`, `3 pages`."""
     return f"{count} page" if count == 1 else f"{count} pages"
 
 

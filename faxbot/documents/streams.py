@@ -17,9 +17,8 @@ from faxbot.documents import whole
 _FILTER = re.compile(rb"/Filter\s*(?:\[\s*)?/(?:(FlateDecode|Fl)|ASCII85Decode|ASCIIHexDecode)\b")
 DICTIONARY = 2048  # bytes before a stream in which its filter is looked for
 HOLE = bytes(64)  # nothing writes that in the codes of text, nor in packed data
-GAP = bytes(
-    256
-)  # some pad objects and packed data with zeros; a disk or a download loses 512 bytes and more
+# Some pad objects and packed data with zeros; a disk or a download loses 512 bytes and more.
+GAP = bytes(256)
 UNPACKED = 64 << 20  # bytes looked at, of the shortest streams first: text before pictures
 
 

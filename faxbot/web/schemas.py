@@ -15,8 +15,10 @@ import marshmallow as ma
 from flask_smorest.fields import Upload
 from marshmallow import fields, validate
 
+from faxbot.decisions import OUTCOMES, REASON_LENGTH
 from faxbot.errors import InvalidFields
 from faxbot.events import Event, ProviderEvent, Status
+from faxbot.oversight import NOTE_LENGTH
 
 REACH = timedelta(days=366)
 """How far ahead a fax may be planned."""
@@ -372,7 +374,7 @@ class DecisionRequest(ma.Schema):
 
     outcome = fields.String(
         required=True,
-        validate=validate.OneOf(["delivered", "failed", "retry"]),
+        validate=validate.OneOf(list(OUTCOMES)),
         metadata=_says(
             "it was `delivered`; it has `failed`; it never went out and is to be sent anew: `retry`",
             "delivered",
@@ -380,7 +382,7 @@ class DecisionRequest(ma.Schema):
     )
     reason = fields.String(
         required=True,
-        validate=[validate.Length(1, 500), _printable],
+        validate=[validate.Length(1, REASON_LENGTH), _printable],
         metadata=_says("how you know; it is kept", "the receiver called: all pages are there"),
     )
 
@@ -453,7 +455,7 @@ class ProviderChange(ma.Schema):
 
     note = fields.String(
         required=True,
-        validate=[validate.Length(1, 255), _printable],
+        validate=[validate.Length(1, NOTE_LENGTH), _printable],
         metadata=_says("why; it goes into the provider's history", "the carrier says it is mended"),
     )
 

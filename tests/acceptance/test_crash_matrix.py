@@ -112,7 +112,7 @@ DO_NOT_DIE = ("C4", "C9")
 
 
 class System:
-    """The roles of one installation as processes, each started again when it ends."""
+    """The roles of one installation as processes; what dies in them is started again by themselves."""
 
     def __init__(
         self,
