@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import outcomes
+from faxbot import claims, outcomes
 from faxbot.crypto import Unsealable
 from faxbot.db import inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
@@ -141,6 +141,7 @@ def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
     """Ring for stored callbacks that are due and not applied, as long as the broker takes it; how
     many."""
     now = runtime.now()
+    again = now + timedelta(seconds=claims.ring_again(runtime, TASK))
     with runtime.database.transaction() as session:
         due = session.scalars(
             sa.select(Callback.id)
@@ -150,7 +151,6 @@ def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
             .with_for_update(skip_locked=True)
         ).all()
         if due:
-            again = now + timedelta(seconds=runtime.config.ring_again_seconds)
             session.execute(sa.update(Callback).where(Callback.id.in_(due)).values(next_at=again))
     for count, callback_id in enumerate(due):
         if not runtime.ring(TASK, callback_id):

@@ -7,7 +7,7 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 
@@ -38,8 +38,10 @@ DEATHS = 3
 """Workers that may die at a fax before its call; then it is at fault, and not they."""
 AGING = 8
 """Priority that a waiting fax gains in a minute: in half an hour the lowest overtakes the highest."""
-RING_AGAIN_AT_LAST = 300.0
-"""Seconds between the rings for a fax that has waited for long."""
+CROWDED = 500
+"""So many unanswered rings in a queue mean that a fax is not forgotten: workers have much to do."""
+RING_AGAIN_CROWDED = 300.0
+"""Seconds after which the bell is rung again then: what has waited for long is more urgent by now."""
 
 
 _CLAIMABLE = [status.value for status in CLAIMABLE]
@@ -138,7 +140,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
         sa.or_(
             Job.rung_at.is_(None),
             Job.rung_at < Job.next_at,
-            *_rung_long_ago(now, runtime.config.ring_again_seconds),
+            Job.rung_at <= now - timedelta(seconds=ring_again(runtime, TASKS[status])),
         ),
         sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
     ]
@@ -158,6 +160,13 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)
+
+
+def ring_again(runtime: Runtime, task: str) -> float:
+    """Seconds after which an unanswered ring is taken for lost. In a crowded queue that is late: each
+    ring more would make the others wait longer, those for other faxes among them."""
+    soon = runtime.config.ring_again_seconds
+    return soon if runtime.unanswered(task) < CROWDED else max(soon, RING_AGAIN_CROWDED)
 
 
 def _aged(priority: int, waited: timedelta) -> int:
@@ -190,20 +199,6 @@ def wake_held(
                 sa.update(Job).where(Job.id.in_(waiting)).values(next_at=now, rung_at=None)
             )
     return len(waiting)
-
-
-def _rung_long_ago(now: datetime, pause: float) -> Iterator[sa.ColumnElement[bool]]:
-    """That the last ring lies back so far that another is due: `pause` seconds at first, and never
-    more than a quarter of the time that the fax has waited. A fax that has waited for long may wait
-    for workers, and each ring is one more message in the broker."""
-    longest = max(pause, RING_AGAIN_AT_LAST)
-    while pause < longest:
-        yield sa.and_(
-            Job.next_at > now - timedelta(seconds=8 * pause),
-            Job.rung_at <= now - timedelta(seconds=pause),
-        )
-        pause *= 2
-    yield Job.rung_at <= now - timedelta(seconds=longest)
 
 
 def _not_rung(runtime: Runtime, job_ids: Sequence[str], noted: datetime) -> None:

@@ -36,6 +36,11 @@ def silent(_task: str, _row_id: str, _urgency: int = URGENT, /) -> bool:
     return False
 
 
+def nothing_unanswered(_task: str, /) -> int:
+    """Of a process that does not look into its broker."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """Everything a process works with."""
@@ -49,6 +54,8 @@ class Runtime:
     leases: Leases
     breakers: Breakers
     ring: Ring = silent
+    unanswered: Callable[[str], int] = nothing_unanswered
+    """How many rings wait for a worker in the queue of this task."""
     now: Callable[[], datetime] = utcnow
     started_at: datetime = field(default_factory=utcnow)
     shares: Shares = field(default_factory=lambda: Shares(time.monotonic))

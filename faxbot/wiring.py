@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,16 @@ from faxbot.plugins.base import Context
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
-from faxbot.runtime import Ring, Runtime, silent
+from faxbot.runtime import Ring, Runtime, nothing_unanswered, silent
 
 
-def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
+def build(
+    config: Config,
+    *,
+    ring: Ring = silent,
+    unanswered: Callable[[str], int] = nothing_unanswered,
+    threads: int = 4,
+) -> Runtime:
     """The runtime of this process; made after a fork, never before. Raises ConfigError.
 
     Nothing is connected or started yet: child processes, connections and plugins come with their
@@ -48,6 +54,7 @@ def build(config: Config, *, ring: Ring = silent, threads: int = 4) -> Runtime:
         leases=Leases(config, database),
         breakers=Breakers(config, database),
         ring=ring,
+        unanswered=unanswered,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Celery
 from kombu.utils.uuid import uuid
@@ -20,17 +20,16 @@ from faxbot.config import Config
 from faxbot.shares import URGENT
 from faxbot.tasks import broker
 
-if TYPE_CHECKING:  # beat and Flower need no runtime, and what comes with it
-    from faxbot.runtime import Ring
-
 log = logging.getLogger(__name__)
 
 QUEUES: dict[str, str] = {
     "faxbot.send_fax": "send",
-    "faxbot.settle_fax": "sweep",
-    "faxbot.look_up_fax": "send",
-    "faxbot.poll_fax": "send",
-    "faxbot.review_fax": "sweep",
+    # Beside the queue of those that wait to be sent: a thousand of them must not keep one that may be out from being
+    # looked up.
+    "faxbot.settle_fax": "follow",
+    "faxbot.look_up_fax": "follow",
+    "faxbot.poll_fax": "follow",
+    "faxbot.review_fax": "follow",
     "faxbot.apply_callback": "callbacks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
@@ -155,37 +154,55 @@ def _publish(app: Celery, task: str, row_id: str, urgency: int) -> None:
         )
 
 
-def quick_bell(
-    config: Config, *, patience: float = 0.2, clock: Callable[[], float] = time.monotonic
-) -> Ring:
+class Bell:
     """A process's bell: gives up after `patience` seconds and then stays silent for 5 s. The sweep
     finds what it did not announce."""
-    app = _bare(config)
-    app.conf.broker_connection_timeout = patience
-    app.conf.broker_pool_limit = config.web_threads
-    app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "socket_timeout": patience,
-        "socket_connect_timeout": patience,
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        "max_retries": 0,
-        "interval_start": 0,
-        "interval_step": 0,
-        "interval_max": 0,
-    }
-    silent_until = 0.0
 
-    def ring(task: str, row_id: str, urgency: int = URGENT, /) -> bool:
-        nonlocal silent_until
-        if clock() < silent_until:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        patience: float = 0.2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = _bare(config)
+        self._app.conf.broker_connection_timeout = patience
+        self._app.conf.broker_pool_limit = config.web_threads
+        self._app.conf.broker_transport_options = {
+            **self._app.conf.broker_transport_options,
+            "socket_timeout": patience,
+            "socket_connect_timeout": patience,
+            "retry_on_timeout": False,
+            "health_check_interval": 0,
+            "max_retries": 0,
+            "interval_start": 0,
+            "interval_step": 0,
+            "interval_max": 0,
+        }
+        self._clock, self._silent_until = clock, 0.0
+
+    def __call__(self, task: str, row_id: str, urgency: int = URGENT, /) -> bool:
+        """Announce a row; whether the broker took it (runtime.Ring)."""
+        return self._tried(task, lambda: _publish(self._app, task, row_id, urgency))
+
+    def unanswered(self, task: str, /) -> int:
+        """Rings that wait for a worker in this task's queue; 0 where the broker does not say."""
+        counted: list[int] = []
+        self._tried(task, lambda: counted.append(_length(self._app, QUEUES[task])))
+        return sum(counted)
+
+    def _tried(self, task: str, deed: Callable[[], object]) -> bool:
+        if self._clock() < self._silent_until:
             return False
         try:
-            _publish(app, task, row_id, urgency)
+            deed()
         except Exception as error:  # noqa: BLE001 - whatever ails the broker, the row is the truth
-            silent_until = clock() + SILENCE_AFTER_FAILURE
+            self._silent_until = self._clock() + SILENCE_AFTER_FAILURE
             log.warning("bell not rung", extra={"task": task, "exception": type(error).__name__})
             return False
         return True
 
-    return ring
+
+def _length(app: Celery, queue: str) -> int:
+    with app.pool.acquire(block=True) as connection:
+        return int(connection.default_channel.queue_declare(queue).message_count)

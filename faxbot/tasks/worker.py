@@ -7,7 +7,7 @@ from celery import Celery, signals
 from faxbot import wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
-from faxbot.tasks.app import quick_bell
+from faxbot.tasks.app import Bell
 
 TASK_MODULES = ["faxbot.tasks.send", "faxbot.tasks.callbacks", "faxbot.tasks.sweep"]
 _runtimes: dict[str, Runtime] = {}
@@ -18,7 +18,8 @@ def serve(config: Config, app: Celery) -> None:
     app.conf.include = TASK_MODULES
 
     def start(**_: object) -> None:
-        _runtimes["worker"] = wiring.build(config, ring=quick_bell(config, patience=1.0))
+        bell = Bell(config, patience=1.0)
+        _runtimes["worker"] = wiring.build(config, ring=bell, unanswered=bell.unanswered)
 
     def stop(**_: object) -> None:
         if runtime := _runtimes.pop("worker", None):

@@ -32,7 +32,7 @@ from gunicorn.http.errors import (
 from faxbot import lifeline, wiring
 from faxbot.config import Config
 from faxbot.errors import ConfigError
-from faxbot.tasks.app import quick_bell
+from faxbot.tasks.app import Bell
 from faxbot.web import problems
 from faxbot.web.app import SECURITY_HEADERS, create_app
 from faxbot.web.patience import Crowded, PatientWorker
@@ -145,7 +145,7 @@ class _Server(BaseApplication):
     def load(self) -> Flask:
         """Called in each worker, after the fork."""
         config = self._config
-        runtime = wiring.build(config, ring=quick_bell(config), threads=config.web_threads)
+        runtime = wiring.build(config, ring=Bell(config), threads=config.web_threads)
         self._close = runtime.close
         return create_app(runtime)
 

@@ -18,7 +18,7 @@ from faxbot.claims import TASKS
 from faxbot.config import Config
 from faxbot.events import Status
 from faxbot.runtime import Ring
-from faxbot.tasks.app import QUEUES, quick_bell
+from faxbot.tasks.app import QUEUES, Bell
 from tests.ground import Ground
 from tests.integration.site import ACTOR, Site
 from tests.misbehaving import Server, answering, hanging_up, silent
@@ -92,7 +92,7 @@ def gives_up_soon_and_is_not_asked_again_for_five_seconds(
 def test_a_message_carries_an_id_in_its_queue_and_nothing_else(
     redis: RedisServer, config: Config, task: str
 ) -> None:
-    assert quick_bell(config)(task, ID) is True
+    assert Bell(config)(task, ID) is True
 
     with redis.client() as client:
         (raw,) = client.lrange(f"faxbot:{QUEUES[task]}", 0, -1)
@@ -110,7 +110,7 @@ def test_a_stopped_broker_costs_the_first_a_moment_and_the_next_nothing(
     redis: RedisServer, config: Config, warm: bool
 ) -> None:
     clock = Clock()
-    ring = quick_bell(config, clock=clock)
+    ring = Bell(config, clock=clock)
     assert not warm or ring(SEND, ID)
     redis.kill9()
 
@@ -122,7 +122,7 @@ def test_a_frozen_broker_costs_the_first_a_moment_and_the_next_nothing(
     redis: RedisServer, config: Config, warm: bool
 ) -> None:
     clock = Clock()
-    ring = quick_bell(config, clock=clock)
+    ring = Bell(config, clock=clock)
     assert not warm or ring(SEND, ID)
     redis.freeze()
 
@@ -130,7 +130,7 @@ def test_a_frozen_broker_costs_the_first_a_moment_and_the_next_nothing(
 
 
 def test_all_threads_of_a_frozen_broker_are_back_soon(redis: RedisServer, config: Config) -> None:
-    ring = quick_bell(config)
+    ring = Bell(config)
     redis.freeze()
 
     took = at_once(config.web_threads, lambda _: seconds_for(lambda: ring(SEND, ID)))
@@ -142,7 +142,7 @@ def test_a_full_broker_is_an_answer_like_any_other(redis: RedisServer, config: C
     with redis.client() as client:
         client.config_set("maxmemory", 1)
     try:
-        assert quick_bell(config)(SEND, ID) is False
+        assert Bell(config)(SEND, ID) is False
     finally:
         with redis.client() as client:
             client.config_set("maxmemory", 0)
@@ -156,7 +156,7 @@ def test_a_full_broker_is_an_answer_like_any_other(redis: RedisServer, config: C
 def test_whoever_listens_there_the_bell_is_over_soon(behave: Callable[..., None]) -> None:
     server = Server(behave)
     try:
-        ring = quick_bell(Config.load({"CELERY_BROKER_URL": f"redis://127.0.0.1:{server.port}/0"}))
+        ring = Bell(Config.load({"CELERY_BROKER_URL": f"redis://127.0.0.1:{server.port}/0"}))
         answers: list[bool] = []
         assert seconds_for(lambda: answers.append(ring(SEND, ID))) < SOON
         assert answers == [False]
@@ -169,7 +169,7 @@ def test_a_sweep_that_meets_a_dead_broker_is_over_soon_and_the_next_one_rings_fo
     site: Site, redis: RedisServer, how: str
 ) -> None:
     clock = Clock()
-    ring = quick_bell(Config.load({"CELERY_BROKER_URL": redis.url}), patience=1.0, clock=clock)
+    ring = Bell(Config.load({"CELERY_BROKER_URL": redis.url}), patience=1.0, clock=clock)
     site.runtime = replace(site.runtime, ring=ring)
     for _ in range(4):
         site.fax()
@@ -188,6 +188,44 @@ def test_a_sweep_that_meets_a_dead_broker_is_over_soon_and_the_next_one_rings_fo
     assert sweep() == 0
 
 
+def test_a_bell_says_how_many_rings_nobody_has_answered_however_urgent_they_are(
+    redis: RedisServer, config: Config
+) -> None:
+    clock = Clock()
+    bell = Bell(config, clock=clock)
+    assert bell.unanswered(SEND) == 0
+    for urgency in (0, 100, 200, 255):
+        bell(SEND, ID, urgency)
+    bell("faxbot.poll_fax", ID)
+    assert (bell.unanswered(SEND), bell.unanswered("faxbot.look_up_fax")) == (4, 1)
+
+    redis.kill9()
+    told: list[int] = []
+    assert seconds_for(lambda: told.append(bell.unanswered(SEND))) < SOON
+    assert told == [0]
+
+
+def test_where_many_wait_for_workers_the_bell_is_not_rung_again_and_again(site: Site) -> None:
+    """Else the rings of a long queue are more than its faxes, and what is new stands behind them all."""
+    crowd = {SEND: claims.CROWDED}
+    site.runtime = replace(site.runtime, unanswered=lambda task: crowd.get(task, 0))
+    waits, polled = site.fax(), site.sent("0044")
+
+    def after(seconds: float) -> set[str]:
+        site.now += timedelta(seconds=seconds)
+        return {row_id for _, row_id in announced(site)}
+
+    assert after(60) == set(), "rung again before its turn can have come"
+    assert after(claims.RING_AGAIN_CROWDED - 60) == {waits}
+    later = site.fax(send_at=site.now + timedelta(seconds=5))
+    assert after(5) == {later}, "it was never rung for"
+    assert after(site.wait_of(polled)) == {polled, waits}
+    assert after(10) == {polled, later}, "the queue of the polls is not crowded"
+
+    crowd.clear()
+    assert after(10) == {polled, waits, later}, "the queue is empty: the rings were lost"
+
+
 def announced(site: Site) -> list[tuple[str, str]]:
     """What one sweep rings for."""
     site.rung = []
@@ -203,7 +241,7 @@ def test_what_was_not_announced_is_recorded_all_the_same_and_found_by_the_sweep(
     config = Config.load({"CELERY_BROKER_URL": redis.url})
     redis.kill9()
     hearing = site.runtime
-    site.runtime = replace(hearing, ring=quick_bell(config))
+    site.runtime = replace(hearing, ring=Bell(config))
     first, second = site.fax("0044"), site.fax("0044")
     sending.attempt(site.runtime, second)
     site.receive(site.callback(site.final_at_carrier(second)))
@@ -228,7 +266,7 @@ def test_what_is_urgent_is_answered_first_and_age_makes_urgent(
     redis: RedisServer, config: Config, site: Site
 ) -> None:
     """As a worker takes the messages: kombu looks into the lists in this order."""
-    ring = quick_bell(config)
+    ring = Bell(config)
     for number, urgency in enumerate((0, 128, 255, 60, 190)):
         assert ring(SEND, f"{number}", urgency)
     with redis.client() as client:

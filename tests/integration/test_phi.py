@@ -25,7 +25,7 @@ from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Submission
 from faxbot.models import Job
 from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
-from faxbot.tasks.app import quick_bell
+from faxbot.tasks.app import Bell
 from tests.integration.odd import Deed, Vanished, answers, raises
 from tests.integration.site import ACTOR, Site, tiff
 from tests.integration.test_submit import refusing
@@ -175,7 +175,7 @@ def test_the_search_finds_what_is_there(site: Site) -> None:
 def test_the_broker_learns_ids_and_nothing_else(
     site: Site, broker: str, redis_server: RedisServer
 ) -> None:
-    ring = quick_bell(site.runtime.config)
+    ring = Bell(site.runtime.config)
     job_id = site.fax_to(number("0044"), header=HEADER)
     site.work()
     site.receive(site.callback(site.final_at_carrier(job_id), to=number("0188")))

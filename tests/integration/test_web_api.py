@@ -20,7 +20,7 @@ from faxbot.events import Event, Status
 from faxbot.models import Artifact, Job
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
-from faxbot.tasks.app import quick_bell
+from faxbot.tasks.app import Bell
 from faxbot.web import schemas
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -311,7 +311,7 @@ def test_a_broker_that_is_away_changes_nothing(config: Config) -> None:
     """Nobody listens at the port of the broker, and the bell that web processes have says so soon."""
     away = replace(config, broker_url=f"redis://127.0.0.1:{free_port()}/0")
     rung: list[bool] = []
-    quick = quick_bell(away)
+    quick = Bell(away)
 
     def ring(task: str, row_id: str, _urgency: int = 0, /) -> bool:
         rung.append(quick(task, row_id))
