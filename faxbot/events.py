@@ -333,4 +333,7 @@ HOLD_REASONS: dict[str, str] = {
     "said_delivered": (
         "the carrier reported a failure and then that it was delivered: a second try might be a second fax"
     ),
+    "said_accepted": (
+        "the carrier works on it after all, or has it twice: a second try might be a second fax"
+    ),
 }

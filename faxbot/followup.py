@@ -62,10 +62,10 @@ def look_up(runtime: Runtime, job_id: str) -> None:
             return
         entry.attempt.looks += 1
         entry.job.next_at = outcomes.next_look_up(entry)
-        _weigh(runtime, entry, update)
+        _weigh(runtime, entry, update, turn.taken_at)
 
 
-def _weigh(runtime: Runtime, entry: Entry, update: Update | None) -> None:
+def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: datetime) -> None:
     if update is None:
         return
     if update.state is not State.ABSENT:
@@ -78,7 +78,7 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None) -> None:
     proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
-    if proof and never_had and entry.now >= settled:
+    if proof and never_had and asked_at >= settled:
         attempt.absences += 1
         if attempt.absences >= 2:
             outcomes.absent(entry)
@@ -134,6 +134,7 @@ class _Turn(NamedTuple):
 
     attempt: Attempt
     status: Status
+    taken_at: datetime
     until: datetime
     cancel_asked_at: datetime | None
 
@@ -164,7 +165,7 @@ def _take_turn(runtime: Runtime, job_id: str, status: Status) -> _Turn | None:
         job: Job | None = session.scalar(_TAKE_TURN, wanted)
         if job is None:
             return None
-        return _Turn(_newest(session, job), status, until, job.cancel_requested_at)
+        return _Turn(_newest(session, job), status, now, until, job.cancel_requested_at)
 
 
 def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entry | None:
@@ -183,10 +184,25 @@ def _ask(
     try:
         if not runtime.plugins.manifest(this.provider_id).has("status_lookup"):
             return None
-        return outcomes.checked(question(runtime.plugins.get(this.provider_id, TransportPlugin)))
+        provider = runtime.plugins.get(this.provider_id, TransportPlugin)
+        return _about(this, outcomes.checked(question(provider)))
     except Exception as error:  # noqa: BLE001 - whatever a plugin does, we ask again later
         _log_failure("no answer from the carrier", this, error)
         return None
+
+
+def _about(this: Attempt, update: Update) -> Update:
+    """News that speaks of this attempt. Raises ValueError where it names another fax: a carrier that
+    did not understand what it was asked for may answer with any."""
+    if update.tag is None:
+        same = None in (update.external_id, this.external_id) or (
+            update.external_id == this.external_id
+        )
+    else:
+        same = update.tag == this.tag
+    if not same:
+        raise ValueError("news of another fax")
+    return update
 
 
 def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
@@ -268,6 +284,8 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
             return False
         case "document_gone":
             return not _documents_are_there(runtime, job)
+        case outcomes.SAID_ACCEPTED:
+            return outcomes.doubt(session, job) is not None
     return True
 
 

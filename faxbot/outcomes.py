@@ -30,7 +30,8 @@ POLLS = (1, 2, 6)
 LOOKS = (0, 1, 4, 10, 60)
 """Waits before the look-ups of an uncertain fax, in units of look_up (1 min): at once, at 1, 5,
 15 min, then hourly."""
-SAID_DELIVERED = "said_delivered"
+SAID_DELIVERED, SAID_ACCEPTED = "said_delivered", "said_accepted"
+SECOND_NAME = "second_name"
 MOST_PAGES = 1_000_000
 """No fax has as many; a carrier that counts more is not believed."""
 
@@ -132,9 +133,8 @@ def accepted(entry: Entry, external_id: str | None) -> None:
     job, attempt = entry.job, entry.attempt
     if attempt.external_id is None:
         job.external_id = attempt.external_id = external_id
-    elif external_id not in (None, attempt.external_id):
-        # Two names for one attempt: the carrier may have taken it twice.
-        entry.record(Event.ANOMALY, reason="second_name", key=f"{attempt.number}:second_name")
+    elif _is_second_name(attempt, external_id) and _note_second_name(entry):
+        _hold_back(entry)
     if attempt.outcome in ("open", "unknown"):
         attempt.outcome, attempt.accepted_at = "accepted", entry.now
         entry.count()
@@ -147,6 +147,16 @@ def accepted(entry: Entry, external_id: str | None) -> None:
     # A cancel that was asked for meanwhile is passed on by the first poll.
     job.next_at = entry.now if job.cancel_requested_at else next_poll(entry)
     entry.record(Event.SENT, Status.SENT)
+
+
+def _is_second_name(attempt: Attempt, external_id: str | None) -> bool:
+    """Two names for one attempt: the carrier may have taken it twice."""
+    return external_id not in (None, attempt.external_id) and attempt.external_id is not None
+
+
+def _note_second_name(entry: Entry) -> bool:
+    key = f"{entry.attempt.number}:{SECOND_NAME}"
+    return entry.record(Event.ANOMALY, reason=SECOND_NAME, key=key)
 
 
 def unknown(entry: Entry, cause: str) -> None:
@@ -227,8 +237,7 @@ def absent(entry: Entry) -> None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
         entry.record(Event.RECONCILED, Status.RETRYING)
-        if _said_delivered(entry):
-            _hold_back(entry)
+        _hold_back(entry)
 
 
 def news(entry: Entry, update: Update) -> None:
@@ -237,6 +246,9 @@ def news(entry: Entry, update: Update) -> None:
     Absence is no news here: who looked it up weighs it.
     """
     job, attempt = entry.job, entry.attempt
+    if update.state is State.FAILED and _is_second_name(attempt, update.external_id):
+        _note_second_name(entry)
+        return  # that one copy failed says nothing of the other
     current = Status(job.status) not in TERMINAL and attempt.number == job.attempts
     if current and update.state is not State.ABSENT:
         accepted(entry, update.external_id)
@@ -258,12 +270,14 @@ def news(entry: Entry, update: Update) -> None:
 
 def _progress(entry: Entry, update: Update) -> None:
     attempt = entry.attempt
-    name = f"{attempt.number}:progress:{update.key or attempt.pages_sent}"
+    name = f"{attempt.number}:progress:{update.key or attempt.pages_sent}".encode(
+        errors="backslashreplace"
+    )
     entry.record(
         Event.PROGRESS,
         pages_sent=attempt.pages_sent,
         # Hashed: a carrier's words may be long, and may be anything.
-        key=hashlib.sha256(name.encode()).hexdigest(),
+        key=hashlib.sha256(name).hexdigest(),
         occurred_at=update.occurred_at,
     )
 
@@ -302,8 +316,9 @@ def _follow(
     job = entry.job
     job.lease_until, job.reason = None, cause
     reason = None
-    if not isinstance(decision, retry.GiveUp) and _said_delivered(entry):
-        decision = retry.Hold(SAID_DELIVERED)
+    if not isinstance(decision, retry.GiveUp):
+        doubtful = doubt(entry.session, job)
+        decision = decision if doubtful is None else retry.Hold(doubtful)
     if job.cancel_requested_at is not None:
         event, status = Event.CANCELLED, Status.CANCELLED
     elif isinstance(decision, retry.Again):
@@ -327,44 +342,67 @@ def _follow(
     )
 
 
+_SAYS = {
+    State.ACCEPTED: "accepted",
+    State.PROGRESS: "accepted",
+    State.DELIVERED: "delivered",
+    State.FAILED: "failed",
+}
+_NEVER_HAD = ("refused", "absent")
+
+
 def _too_late(entry: Entry, update: Update) -> None:
     """News for a final fax or an attempt that is over: kept when it contradicts, else nothing. A
-    fax that may have been delivered after all is not sent again by itself."""
-    said = {State.DELIVERED: "delivered", State.FAILED: "failed"}.get(update.state)
+    fax that may have been delivered after all, or is under way after all, is not sent again by
+    itself."""
+    attempt, said = entry.attempt, _SAYS.get(update.state)
     if said == "delivered" and _is_short(entry, update):
         said = "failed"
-    outcome = entry.attempt.outcome
-    agrees = said == outcome or (said == "failed" and outcome in ("cancelled", "absent", "refused"))
-    if said is None or agrees:
+    if said == "failed" and attempt.outcome in (*_NEVER_HAD, "accepted"):
+        attempt.outcome, attempt.cause = "failed", canonical(update.cause)
+    agrees = said == attempt.outcome or (said == "failed" and attempt.outcome == "cancelled")
+    late = said == "accepted" and attempt.outcome not in _NEVER_HAD
+    if said is None or agrees or late:
         return
+    if said == "accepted":
+        attempt.outcome, attempt.accepted_at = "accepted", entry.now
+        entry.count()
     new = entry.record(
         Event.ANOMALY,
         cause=update.cause,
         reason=f"said_{said}",
         pages_sent=update.pages_sent,
-        key=f"{entry.attempt.number}:said:{said}",
+        key=f"{attempt.number}:said:{said}",
         occurred_at=update.occurred_at,
     )
-    if new and said == "delivered" and Status(entry.job.status) in (*CLAIMABLE, Status.HELD):
+    if new:
         _hold_back(entry)
 
 
 def _hold_back(entry: Entry) -> None:
+    """Keep a fax that waits for its next try from it where that might be a second fax."""
     job = entry.job
-    job.lease_until, job.reason = None, SAID_DELIVERED
+    if Status(job.status) not in (*CLAIMABLE, Status.HELD):
+        return
+    reason = doubt(entry.session, job)
+    if reason is None:
+        return
+    job.lease_until, job.reason = None, reason
     entry.again_at(entry.later(entry.config.held_check_seconds))
     if job.status != Status.HELD:
-        entry.record(Event.HELD, Status.HELD, reason=SAID_DELIVERED)
+        entry.record(Event.HELD, Status.HELD, reason=reason)
 
 
-def _said_delivered(entry: Entry) -> bool:
-    """Whether news that came too late said that an attempt at this fax was delivered."""
-    said = sa.exists().where(
-        FaxEvent.job_id == entry.job.id,
-        FaxEvent.type == Event.ANOMALY,
-        FaxEvent.reason == SAID_DELIVERED,
-    )
-    return entry.session.scalar(sa.select(said)) is True
+def doubt(session: Session, job: Job) -> str | None:
+    """Why a further try might be a second fax, of a fax whose attempts are over: one of them is said
+    to be delivered, or to be under way all the same; None where nothing says so."""
+    session.flush()
+    said = sa.exists().where(FaxEvent.job_id == job.id, FaxEvent.type == Event.ANOMALY)
+    if session.scalar(sa.select(said.where(FaxEvent.reason == SAID_DELIVERED))):
+        return SAID_DELIVERED
+    under_way = sa.exists().where(Attempt.job_id == job.id, Attempt.outcome == "accepted")
+    twice = said.where(FaxEvent.reason == SECOND_NAME, FaxEvent.attempt == job.attempts)
+    return SAID_ACCEPTED if session.scalar(sa.select(sa.or_(under_way, twice))) else None
 
 
 def _luck() -> float:
