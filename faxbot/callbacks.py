@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 TASK = "faxbot.apply_callback"
 UNREADABLE, UNMATCHED = "unreadable", "unmatched"
 LONGEST_WAIT = timedelta(hours=1)
+LONGEST_PAUSE = timedelta(seconds=30)
+"""Before it is seen again whether the fax of a callback is known by now."""
 _PLACE = f"callbacks.raw:{DEFAULT_ACCOUNT}"
 
 
@@ -125,7 +127,7 @@ def apply(runtime: Runtime, callback_id: str) -> None:
             log.warning("callback belongs to no fax", extra={"provider_id": callback.provider_id})
             _finish(callback, UNMATCHED, now)
         else:
-            callback.next_at = now + patience / 20
+            callback.next_at = now + min(patience / 20, LONGEST_PAUSE)
 
 
 def _put_off(runtime: Runtime, callback_id: str) -> None:

@@ -256,6 +256,25 @@ def test_a_callback_about_an_id_we_do_not_know_yet_waits_for_our_commit(site: Si
     assert site.story(job_id) == "QUEUED SUBMITTING SENT DELIVERED"
 
 
+def test_one_that_may_wait_for_a_day_is_applied_within_a_minute_of_our_commit(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_CALLBACK_WAIT_SECONDS="86400") as site:
+        job_id = site.sent("0044")
+        account = site.final_at_carrier(job_id)
+        with site.runtime.database.transaction() as session:
+            session.execute(sa.update(Attempt).values(external_id=None))
+        site.odd.does["read_callback"] = nameless(account)
+        site.receive(site.callback(account))
+        site.work()
+        with site.runtime.database.transaction() as session:
+            session.execute(sa.update(Attempt).values(external_id=account["id"]))
+        for _ in range(4):
+            site.after(10)
+
+        assert site.job(job_id).status == "delivered"
+
+
 def test_a_callback_that_names_the_tag_settles_an_unknown_outcome(site: Site) -> None:
     job_id = site.sent("0504")
     site.receive(site.callback(site.final_at_carrier(job_id)))

@@ -19,9 +19,9 @@ from tests.integration.site import ACTOR, Site, open_site
 
 pytestmark = pytest.mark.usefixtures("adds_up")
 
-UNDER_WAY = {"status": "sending", "code": None, "pages_sent": 0, "ended_at": None}
-BUSY = {"status": "failed", "code": "line-busy"}
-DONE = {"status": "delivered", "code": None, "pages_sent": 1}
+UNDER_WAY: dict[str, Any] = {"status": "sending", "code": None, "pages_sent": 0, "ended_at": None}
+BUSY: dict[str, Any] = {"status": "failed", "code": "line-busy"}
+DONE: dict[str, Any] = {"status": "delivered", "code": None, "pages_sent": 1}
 
 
 def hear(site: Site, fax: dict[str, Any], **changes: Any) -> None:
