@@ -52,9 +52,18 @@ def release(runtime: Runtime, actor: Actor, job_id: str) -> Job:
     return job
 
 
-def decide(runtime: Runtime, actor: Actor, job_id: str, outcome: str, reason: str) -> Job:
+def decide(
+    runtime: Runtime,
+    actor: Actor,
+    job_id: str,
+    outcome: str,
+    reason: str,
+    *,
+    attempt: int | None = None,
+) -> Job:
     """Settle an uncertain fax by what a person found out: it was `delivered`, it has `failed`, or
-    it never went out and is sent anew (`retry`).
+    it never went out and is sent anew (`retry`). `attempt`: which one was found out about; where
+    another has begun meanwhile, nothing is decided.
 
     The reason is kept, sealed, beside who said it. Where a cancel was asked for, what was not
     delivered is cancelled. Raises NotFound, and NotPossibleNow for a fax that is not uncertain.
@@ -65,7 +74,9 @@ def decide(runtime: Runtime, actor: Actor, job_id: str, outcome: str, reason: st
         job = locked(session, job_id)
         if job.status != Status.UNCERTAIN:
             raise NotPossibleNow(f"only an uncertain fax is decided; this one is {job.status}")
-        attempt = session.scalars(
+        if attempt not in (None, job.attempts):
+            raise NotPossibleNow(f"attempt {attempt} is over; the uncertain one is {job.attempts}")
+        uncertain = session.scalars(
             sa.select(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempts)
         ).one()
         place = f"decisions.reason:{job.account_id}"
@@ -74,14 +85,14 @@ def decide(runtime: Runtime, actor: Actor, job_id: str, outcome: str, reason: st
                 id=new_id(now),
                 account_id=job.account_id,
                 job_id=job.id,
-                attempt=attempt.number,
+                attempt=uncertain.number,
                 outcome=outcome,
                 actor=actor.key_id,
                 reason_sealed=runtime.keyring.seal(reason.encode(), place),
                 decided_at=now,
             )
         )
-        _settle(Entry(session, runtime.config, job, attempt, now, "person"), OUTCOMES[outcome])
+        _settle(Entry(session, runtime.config, job, uncertain, now, "person"), OUTCOMES[outcome])
     if job.status == Status.RETRYING:
         runtime.ring(claims.TASKS[Status.RETRYING], job_id)
     return job

@@ -192,15 +192,12 @@ def _ask(
 
 
 def _about(this: Attempt, update: Update) -> Update:
-    """News that speaks of this attempt. Raises ValueError where it names another fax: a carrier that
-    did not understand what it was asked for may answer with any."""
-    if update.tag is None:
-        same = None in (update.external_id, this.external_id) or (
-            update.external_id == this.external_id
-        )
-    else:
-        same = update.tag == this.tag
-    if not same:
+    """News that names this attempt by its tag or the carrier's id, or nothing at all. Raises
+    ValueError where it names another fax: a carrier that did not understand what it was asked for
+    may answer with any."""
+    names = {update.tag, update.external_id} - {None}
+    unnamed = update.tag is None and (not names or this.external_id is None)
+    if not (unnamed or names & {this.tag, this.external_id}):
         raise ValueError("news of another fax")
     return update
 

@@ -230,7 +230,7 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
 def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
     """Let a held fax go, whatever it is held for; where that is not mended, it is held again."""
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("POST", f"/fax/{fax_id}/release", FAX)
+        job = connection.request("POST", f"/fax/{fax_id}/release", FAX, once=True)
     _show(job, as_json)
 
 
@@ -243,19 +243,32 @@ def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> Non
     help="It was delivered; it has failed; it never went out and is sent anew.",
 )
 @click.option("--reason", required=True, help="How you know; it is kept.")
+@click.option(
+    "--attempt",
+    type=click.IntRange(1, 999_999_999),
+    help="Which one you found out about; refused where another has begun since.",
+)
 @_url
 @_key
 @_as_json
 def decide(
-    fax_id: str, outcome: str, reason: str, url: str | None, key: str | None, as_json: bool
+    fax_id: str,
+    outcome: str,
+    reason: str,
+    attempt: int | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """Settle an uncertain fax by what you found out at the carrier or the receiver. Needs a key with the scope admin.
 
     With `retry` it is sent anew: where you are wrong, it arrives twice.
     """
     wish = {"outcome": outcome, "reason": reason}
+    if attempt is not None:
+        wish["attempt"] = str(attempt)
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("POST", f"/fax/{fax_id}/decide", FAX, json=wish)
+        job = connection.request("POST", f"/fax/{fax_id}/decide", FAX, json=wish, once=True)
     _show(job, as_json)
 
 

@@ -134,12 +134,13 @@ class Connection:
         files: Files | None = None,
         json: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        once: bool = False,
     ) -> Any:
         """The decoded answer, which has the `shape`; raises ServerSaid with one sentence. A POST that makes
-        something needs an Idempotency-Key among `headers`. Raises BadParameter where a value from the
-        command line cannot be sent."""
+        something needs an Idempotency-Key among `headers`, or goes `once`: a second one would do more. Raises
+        BadParameter where a value from the command line cannot be sent."""
         _check(headers or {}, data or {})
-        for pause in (*_PAUSES, None):
+        for pause in (None,) if once else (*_PAUSES, None):
             try:
                 reply = self._session.request(
                     method,

@@ -385,6 +385,14 @@ class DecisionRequest(ma.Schema):
         validate=[validate.Length(1, REASON_LENGTH), _printable],
         metadata=_says("how you know; it is kept", "the receiver called: all pages are there"),
     )
+    attempt = Count(
+        validate=validate.Range(1),
+        metadata=_says(
+            "the attempt that you found out about (`attempts` of the fax then): where another has "
+            "begun since, the answer is 409. Without it the request must not be repeated blindly",
+            1,
+        ),
+    )
 
 
 class Timeline(ma.Schema):

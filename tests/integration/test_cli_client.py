@@ -596,6 +596,13 @@ def test_a_held_fax_is_released_and_an_uncertain_one_settled(
     ]
     assert json.loads(server.asked[1][3]) == {"outcome": "delivered", "reason": "they called"}
 
+    server.answers = [(503, {"title": "x", "detail": "later"})] * 9
+    for deed in (("release", ID, "--url", server.url), ("decide", ID, *words, "--attempt", "2")):
+        server.asked.clear()
+        assert run(embedded, *deed).code == 1
+        assert len(server.asked) == 1, "a repeat would do it to what came of the first"
+    assert json.loads(server.asked[0][3])["attempt"] == "2"
+
     server.answers = [(409, {"title": "x", "detail": "only an uncertain fax is decided"})]
     ended = run(embedded, "decide", ID, *words)
     assert (ended.code, ended.out) == (1, "")

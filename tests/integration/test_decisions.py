@@ -147,3 +147,19 @@ def test_one_whose_reason_is_not_gone_is_held_again(site: Site) -> None:
 
     assert (site.job(job_id).status, site.job(job_id).reason) == ("held", "account_refused")
     assert site.job(job_id).attempts == 1
+
+
+def test_who_found_out_about_one_attempt_decides_about_no_later_one(site: Site) -> None:
+    job_id = uncertain(site)
+    decisions.decide(site.runtime, ACTOR, job_id, "retry", REASON, attempt=1)
+    site.work()
+    assert (site.job(job_id).status, site.job(job_id).attempts) == ("uncertain", 2)
+
+    # the same request once more, as a client sends it whose answer was lost
+    with pytest.raises(NotPossibleNow, match="attempt 1 is over"):
+        decisions.decide(site.runtime, ACTOR, job_id, "retry", REASON, attempt=1)
+    assert (site.job(job_id).status, site.count(Decision)) == ("uncertain", 1)
+    assert (
+        decisions.decide(site.runtime, ACTOR, job_id, "delivered", REASON, attempt=2).status
+        == "delivered"
+    )
