@@ -80,6 +80,7 @@ class Standing:
     paused_at: datetime | None = None
     paused_until: datetime | None = None
     degraded_at: datetime | None = None
+    updated_at: datetime | None = None
 
     def rest(self, now: datetime) -> Rest | None:
         """The rest it takes at the moment, None when it may be called, or tried by a probe."""

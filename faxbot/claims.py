@@ -175,11 +175,18 @@ def _aged(priority: int, waited: timedelta) -> int:
 
 
 def wake_held(
-    runtime: Runtime, account_id: str, reasons: Sequence[str], *, limit: int = 500
+    runtime: Runtime,
+    account_id: str,
+    reasons: Sequence[str],
+    *,
+    until: datetime | None = None,
+    limit: int = 500,
 ) -> int:
-    """Have faxes that are held for these reasons looked at again now, those first that have not
-    been for the longest; how many. Never all at once: there may be thousands."""
+    """Have faxes that are held for these reasons, and would be looked at by `until` (None: ever),
+    looked at again now, those first that have not been for the longest; how many. Never all at
+    once: there may be thousands."""
     now = runtime.now()
+    later = [] if until is None else [Job.next_at <= until]
     with runtime.database.transaction() as session:
         waiting = session.scalars(
             sa.select(Job.id)
@@ -189,6 +196,7 @@ def wake_held(
                 Job.account_id == account_id,
                 Job.reason.in_(reasons),
                 Job.next_at > now,
+                *later,
             )
             .order_by(Job.next_at)
             .limit(limit)

@@ -238,6 +238,10 @@ def review(runtime: Runtime, job_id: str) -> None:
         if held is None or held.status != Status.HELD or held.next_at is None or held.next_at > now:
             return
         stays = claims.by_deadline(held, now) < now or _still_held(runtime, session, held)
+        check = now + breaker.look_again(runtime.config, held.reason or "")
+        if stays and held.reason == breaker.ACCOUNT_REFUSED:
+            rest = _own_rest(runtime, session, held)
+            check = min(check, rest) if rest > now else check
     with runtime.database.transaction() as session:
         job = locked(session, job_id)
         if (job.status, job.reason, job.next_at) != (held.status, held.reason, held.next_at):
@@ -245,8 +249,7 @@ def review(runtime: Runtime, job_id: str) -> None:
         if claims.expire(session, job, now, "sweep"):
             return
         if stays:
-            check = breaker.look_again(runtime.config, held.reason or "")
-            job.next_at = claims.by_deadline(job, now + check)
+            job.next_at = claims.by_deadline(job, check)
             return
         job.reason = None
         job.next_at = job.rung_at = now

@@ -33,12 +33,17 @@ def _look_after_providers(runtime: Runtime) -> int:
     runtime.breakers.forget()
     woken = 0
     for row in runtime.database.rows(_HELD_ACCOUNTS, {}):
-        states = {
-            runtime.breakers.standing(row.account_id, provider_id, now).state(now)
+        standings = [
+            runtime.breakers.standing(row.account_id, provider_id, now)
             for provider_id in routing.in_order(runtime.config)
-        }
+        ]
+        states = {standing.state(now) for standing in standings}
         if "closed" in states:
-            woken += claims.wake_held(runtime, row.account_id, breaker.REASONS)
+            # Who was looked at since something changed is held for something else.
+            changes = [standing.updated_at for standing in standings if standing.updated_at]
+            until = max([runtime.started_at, *changes]) + MARGIN
+            until += breaker.look_again(runtime.config, breaker.FAILING)
+            woken += claims.wake_held(runtime, row.account_id, breaker.REASONS, until=until)
         elif "half_open" in states:
             probes = runtime.config.breaker_probes
             woken += claims.wake_held(runtime, row.account_id, breaker.REASONS, limit=probes)

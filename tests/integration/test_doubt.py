@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import followup, jobs, sending
+from faxbot import followup, jobs, sending, sweeps
 from faxbot.crypto import Keyring, Unsealable
 from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Throttled
 from faxbot.models import Callback
@@ -344,6 +344,23 @@ def test_an_untried_fax_finds_out_whether_an_account_is_mended(site: Site) -> No
 
     assert site.story(waiting) == "QUEUED HELD RELEASED SUBMITTING HELD"
     assert site.story(refused) == "QUEUED SUBMITTING HELD"
+
+
+def test_what_a_well_provider_cannot_mend_is_not_looked_at_by_every_sweep(site: Site) -> None:
+    job_id = site.sent("0044")
+    hear(site, site.final_at_carrier(job_id), **NO_FUNDS)
+    assert (site.job(job_id).reason, site.rest()) == ("account_refused", None)
+    site.now += timedelta(seconds=60)
+    reviews = 0
+    held_at = site.now - timedelta(seconds=60)
+    while site.job(job_id).status == "held":
+        sweeps.run(site.runtime)
+        reviews += ("faxbot.review_fax", job_id) in site.rung
+        site.work()
+        site.now += timedelta(seconds=5)
+
+    assert reviews <= 10, "it was looked at by every sweep"
+    assert 720 <= (site.now - held_at).total_seconds() <= 730
 
 
 CUT = """
