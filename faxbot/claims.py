@@ -44,6 +44,15 @@ RING_AGAIN_CROWDED = 300.0
 """Seconds after which the bell is rung again then: what has waited for long is more urgent by now."""
 
 
+SINCE = sa.case(
+    (Job.waiting.is_(None), Job.next_at),
+    (Job.send_at > Job.updated_at, Job.send_at),
+    else_=Job.updated_at,
+)
+"""Since when a fax waits; one that waits for its turn is looked at now and then, and grows no
+younger by that."""
+
+
 _CLAIMABLE = [status.value for status in CLAIMABLE]
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 # Made once: building a statement costs more than running it.
@@ -146,7 +155,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     ]
     with runtime.database.transaction() as session:
         due = session.execute(
-            sa.select(Job.id, Job.priority, Job.next_at)
+            sa.select(Job.id, Job.priority, SINCE.label("since"))
             .where(*waiting)
             .order_by(Job.priority.desc(), Job.next_at)
             .limit(limit)
@@ -156,7 +165,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
             ids = [job.id for job in due]
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(rung_at=now))
     for count, job in enumerate(due):
-        if not runtime.ring(TASKS[status], job.id, _aged(job.priority, now - job.next_at)):
+        if not runtime.ring(TASKS[status], job.id, _aged(job.priority, now - job.since)):
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)

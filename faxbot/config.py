@@ -373,7 +373,8 @@ class Config:
     provider_calls_per_minute: float = option(
         "FAXBOT_PROVIDER_CALLS_PER_MINUTE",
         0.0,
-        "so many faxes a minute are given to one provider, evenly; 0: as fast as they come",
+        "so many faxes a minute are given to one provider, evenly; those that wait go in steps of "
+        "FAXBOT_SWEEP_SECONDS; 0: as fast as they come",
         at_least=0.0,
         at_most=1_000_000,
     )

@@ -32,8 +32,9 @@ SENTENCES: dict[Status, str] = {
 def explain(job: Job | JobRow, now: datetime) -> str:
     """The sentence for this job at this moment."""
     status = Status(job.status)
-    if status in CLAIMABLE and job.waiting in WAITING:
-        return WAITING[job.waiting]
+    waits = WAITING.get((job.waiting or "").partition(":")[0])
+    if status in CLAIMABLE and waits:
+        return waits
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
     cause = CAUSES.get(job.reason or "")
     confirmed = f"{job.pages_sent} of {job.pages} pages confirmed" if job.pages_sent else ""

@@ -38,6 +38,7 @@ class Job(Base):
         Index(
             "ix_jobs_waiting",
             "account_id",
+            "waiting",
             "to_key",
             postgresql_where=sa.text("waiting IS NOT NULL"),
             sqlite_where=sa.text("waiting IS NOT NULL"),
@@ -76,8 +77,9 @@ class Job(Base):
     """Claims in a row that this server's own trouble ended before the intent."""
     deaths: Mapped[int] = mapped_column(default=0, server_default="0")
     """Claims since the last attempt whose worker was never heard of again."""
-    waiting: Mapped[str | None] = mapped_column(String(16))
-    """What it waits for before its call, beside its time: its number or its provider."""
+    waiting: Mapped[str | None] = mapped_column(String(80))
+    """What it waits for before its call, beside its time: `number`, or `provider:` and its id; `let_in:` and its
+    id when its turn has come."""
     resend_of: Mapped[str | None] = mapped_column(Id)
     send_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

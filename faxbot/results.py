@@ -105,6 +105,8 @@ def record_event(
     job.last_sequence += 1
     job.status = after.value
     job.updated_at = now
+    if after is not before:
+        job.waiting = None
     if after in events.TERMINAL:
         job.next_at = job.lease_until = None
     row = event_row(job, event, now=now, source=source, status=after, attempt=attempt, **facts)

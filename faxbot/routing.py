@@ -1,8 +1,8 @@
 """Which provider takes a fax: the first of FAX_BACKENDS that can send it, is well, and may see it.
 
 Another than the first must be marked as covered by an agreement (FAX_BACKENDS_COVERED): a fax shows
-its patient to whoever carries it. And a fax stays with the provider that has accepted it once: only
-what is known not to have been accepted may go to another one.
+its patient to whoever carries it. And a fax stays with the provider that has accepted its last
+attempt: only what is known not to have been accepted may go to another one.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def in_order(config: Config) -> list[str]:
 
 def _allowed(runtime: Runtime, job: Job | JobRow) -> list[str]:
     if job.wanted_provider_id is not None:
-        return [job.wanted_provider_id]
+        # Who has been taken out of the list meanwhile sees no fax any more.
+        return [each for each in runtime.config.provider_ids if each == job.wanted_provider_id]
     allowed = in_order(runtime.config)
-    if job.attempts == 0 or len(runtime.config.provider_ids) == 1:
+    if job.attempts == 0 or allowed == [job.provider_id]:
         return allowed
     last = runtime.database.row(_LAST, {"job_id": job.id, "number": job.attempts})
     if last is None:

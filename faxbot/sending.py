@@ -88,6 +88,7 @@ def attempt(runtime: Runtime, job_id: str) -> None:
 def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
     try:
         prepared = _prepare(runtime, job, workspace)
+        this = _intend(runtime, job, prepared)
     except NotNow as wait:
         _put_off(runtime, job, wait)
         return
@@ -102,7 +103,6 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
         # This worker is stopped; nothing was sent, and another one may have it at once.
         claims.release(runtime, job)
         raise
-    this = _intend(runtime, job, prepared)
     if this is not None:
         result = _call(runtime, job, this, prepared)
         _conclude(runtime, job, this, prepared, result)
@@ -161,12 +161,12 @@ def _set_back(runtime: Runtime, job: JobRow) -> None:
             return
         wait = runtime.config.ring_again_seconds * 2 ** (current.faults - 1)
         current.next_at = claims.by_deadline(current, now + timedelta(seconds=wait))
-        current.lease_until = current.rung_at = None
+        current.lease_until = current.rung_at = current.waiting = None
 
 
 def _hold(session: Session, job: Job, reason: str, now: datetime, wait: timedelta) -> None:
     """Put a claimed fax on hold, to be looked at again after `wait`."""
-    job.lease_until, job.reason, job.waiting = None, reason, None
+    job.lease_until, job.reason = None, reason
     job.next_at = claims.by_deadline(job, now + wait)
     record_event(
         session, job, Event.HELD, status=Status.HELD, reason=reason, now=now, source="worker"
@@ -200,7 +200,6 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
         if wait is not None:
             _wait_for(session, current, wait, prepared)
             return None
-        current.waiting = None
         current.attempts += 1
         current.provider_id, current.external_id = prepared.route.provider_id, None
         current.reason, current.pages = None, prepared.pages
@@ -232,6 +231,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
 def _wait_for(session: Session, job: Job, wait: lanes.Wait, prepared: Prepared) -> None:
     """Give the claim back till then; it was no attempt."""
     job.waiting = wait.kind
+    job.faults = job.deaths = 0
     job.lease_until = job.rung_at = None
     job.next_at = claims.by_deadline(job, wait.until)
     if prepared.route.is_probe:

@@ -15,7 +15,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import alarms, breaker, callbacks, claims, routing
+from faxbot import alarms, breaker, callbacks, claims, lanes, routing
 from faxbot.db import inserts
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import IS_OPEN, Heartbeat, Job
@@ -59,6 +59,7 @@ _HELD_ACCOUNTS = (
 
 SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "providers": _look_after_providers,
+    "waiting": lanes.let_in,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
     "alarms": alarms.say,

@@ -16,12 +16,12 @@ STATES = ("opened_at", "closed_at", "degraded_at", "paused_at", "paused_until", 
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("deaths", sa.Integer, nullable=False, server_default="0"))
-    op.add_column("jobs", sa.Column("waiting", sa.String(16)))
+    op.add_column("jobs", sa.Column("waiting", sa.String(80)))
     waiting = sa.text("waiting IS NOT NULL")
     op.create_index(
         "ix_jobs_waiting",
         "jobs",
-        ["account_id", "to_key"],
+        ["account_id", "waiting", "to_key"],
         postgresql_where=waiting,
         sqlite_where=waiting,
     )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from faxbot import decisions, jobs, sending
-from faxbot.errors import OutcomeUnknown, Refused, Unreachable
-from faxbot.models import Lane, ProviderProbe
+from faxbot import decisions, jobs, lanes, oversight, sending
+from faxbot.errors import DatabaseAway, OutcomeUnknown, Refused, Unreachable
+from faxbot.models import Job, Lane, ProviderProbe
 from faxbot.plugins.base import Receipt, State, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -118,6 +120,167 @@ def test_many_faxes_to_one_number_all_arrive_one_after_the_other(site: Site) -> 
 
     assert left == []
     assert {site.job(fax).attempts for fax in arrived} == {1}
+
+
+def fences(site: Site) -> int:
+    """How often any fax was claimed."""
+    with site.runtime.database.reading() as session:
+        return session.scalar(sa.select(sa.func.sum(Job.fence))) or 0
+
+
+def come(site: Site, count: int, to: str | None = None) -> list[str]:
+    """So many faxes, one after the other, each looked at once."""
+    faxes = []
+    for _ in range(count):
+        site.now += timedelta(milliseconds=2)
+        faxes.append(site.fax_to(to or number()))
+        attempt(site, faxes[-1])
+    site.rung.clear()
+    return faxes
+
+
+def test_of_many_that_wait_for_a_number_each_has_its_turn_and_few_look_in_vain(site: Site) -> None:
+    take(site)
+    to = number()
+    faxes = come(site, 100, to)
+    looks = fences(site)
+    for place in range(10):
+        site.after(60)
+        assert site.job(faxes[place]).status == "sent"
+        end(site, faxes[place])
+        site.now += timedelta(seconds=GAP)
+        newcomer = site.fax_to(to)
+        assert attempt(site, newcomer) == "queued", "it overtakes those that wait"
+        site.sweep()
+    assert fences(site) - looks < 150
+
+
+def test_the_gap_holds_for_the_next_try_of_the_same_fax(opened: Opened) -> None:
+    with opened(FAXBOT_NUMBER_GAP_SECONDS="600") as site:
+        take(site)
+        fax = site.fax()
+        attempt(site, fax)
+        end(site, fax, State.FAILED, "busy")
+        for _ in range(59):
+            site.after(10)
+        assert (site.job(fax).attempts, site.job(fax).waiting) == (1, "number")
+        site.after(10)
+        assert site.job(fax).attempts == 2
+
+
+def test_the_least_urgent_has_its_turn_though_urgent_ones_come_all_the_time(site: Site) -> None:
+    take(site)
+    to = number()
+    under_way = site.fax_to(to)
+    attempt(site, under_way)
+    low = site.fax_to(to, priority=0)
+    attempt(site, low)
+    waiting = [low]
+    for _ in range(40):
+        waiting.append(site.fax_to(to, priority=200))
+        attempt(site, waiting[-1])
+        site.now += timedelta(seconds=55)
+        end(site, under_way)
+        site.after(GAP)
+        (under_way,) = (fax for fax in waiting if site.job(fax).status == "sent")
+        waiting.remove(under_way)
+        if under_way == low:
+            break
+
+    assert under_way == low
+    assert site.now - site.job(low).created_at > timedelta(minutes=20)
+
+
+def test_a_lane_that_is_kept_for_one_that_does_not_come_is_not_kept_for_long(site: Site) -> None:
+    take(site)
+    first, gone, second = come(site, 3, number())
+    end(site, first)
+    jobs.cancel(site.runtime, ACTOR, gone)
+    for _ in range(36):
+        site.after(5)
+
+    assert site.job(second).status == "sent"
+
+
+def test_those_who_give_their_lanes_back_at_once_do_not_wait_for_each_other(
+    on_postgresql: Site,
+) -> None:
+    """On PostgreSQL; on SQLite all writers take turns."""
+    site = on_postgresql
+    config = replace(site.runtime.config, calls_per_number=2)
+    to = number()
+    faxes = [site.fax_to(to) for _ in range(2)]
+    for _ in range(40):
+        for fax in faxes:
+            with site.runtime.database.transaction() as session:
+                job = session.get_one(Job, fax)
+                assert lanes.enter(session, config, job, "simulator", site.now) is None
+        with site.runtime.database.transaction() as session:
+            session.execute(sa.update(Lane).values(wanted=True))
+
+        def leave(each: int) -> None:
+            with site.runtime.database.transaction() as session:
+                job = session.get_one(Job, faxes[each])
+                lanes.leave(session, config, job, site.now, called=False)
+
+        at_once(2, leave)
+
+
+def test_who_is_woken_takes_the_place_that_was_kept_for_it(opened: Opened) -> None:
+    with opened(FAXBOT_CALLS_PER_NUMBER="2") as site:
+        take(site)
+        to = number()
+        faxes = come(site, 6, to)
+        for place in range(0, 6, 2):
+            assert {site.job(fax).status for fax in faxes[place : place + 2]} == {"sent"}
+            end(site, faxes[place])
+            end(site, faxes[place + 1])
+            site.after(GAP)
+        assert {site.job(fax).status for fax in faxes} == {"delivered"}
+
+
+def test_fewer_calls_to_a_number_than_before_are_kept_to_soon(opened: Opened) -> None:
+    with opened(FAXBOT_CALLS_PER_NUMBER="3") as site:
+        take(site)
+        faxes = come(site, 6, number())
+        config = replace(site.runtime.config, calls_per_number=1)
+        site.runtime = replace(site.runtime, config=config)
+        for fax in faxes[:3]:
+            end(site, fax)
+        for place in range(3, 5):
+            site.after(GAP)
+            assert [site.job(fax).status for fax in faxes].count("sent") == 1
+            assert all(site.wait_of(fax) > 0 for fax in faxes[place + 1 :])
+            end(site, faxes[place])
+        site.after(GAP)
+        assert site.job(faxes[5]).status == "sent"
+
+
+def test_trouble_in_the_intent_is_no_death_of_a_worker(on_postgresql: Site) -> None:
+    site = on_postgresql
+    take(site)
+    first, second = come(site, 2, number())
+    end(site, first)
+    site.now += timedelta(seconds=GAP)
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.select(Lane).with_for_update()).all()
+        with pytest.raises(DatabaseAway):
+            sending.attempt(site.runtime, second)
+
+    job = site.job(second)
+    assert (job.status, job.lease_until, job.faults, job.deaths) == ("queued", None, 1, 0)
+
+
+def test_who_is_prepared_and_waits_was_nobodys_death(site: Site) -> None:
+    take(site)
+    to = number()
+    attempt(site, site.fax_to(to))
+    second = site.fax_to(to)
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.update(Job).where(Job.id == second).values(deaths=2, faults=3))
+
+    attempt(site, second)
+    assert (site.job(second).deaths, site.job(second).faults) == (0, 0)
 
 
 ENDS: dict[str, tuple[Callable[[Site, str], object], float]] = {
@@ -227,13 +390,96 @@ def test_a_provider_is_given_as_many_at_a_time_as_set(opened: Opened) -> None:
         sent = [fax for fax in faxes if site.job(fax).status == "sent"]
         waiting = [fax for fax in faxes if fax not in sent]
         assert len(sent) == 2
-        assert {site.job(fax).waiting for fax in waiting} == {"provider"}
+        assert {site.job(fax).waiting for fax in waiting} == {"provider:simulator"}
         assert {site.job(fax).attempts for fax in waiting} == {0}
-        assert 1 <= site.wait_of(waiting[0]) <= 10
+        shown = jobs.describe(site.runtime, site.job(waiting[0]))["explanation"]
+        assert shown.startswith("The carrier has as many faxes as it is given at a time")
 
         end(site, sent[0])
-        site.after(10)
+        site.after(5)
         assert sum(site.job(fax).status == "sent" for fax in faxes) == 2
+
+
+def test_a_provider_gets_as_many_a_minute_as_set_though_the_sweep_looks_every_five_seconds(
+    opened: Opened,
+) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS_PER_MINUTE="60") as site:
+        take(site)
+        faxes = come(site, 90)
+        for _ in range(12):
+            site.after(5)
+
+        sent = sum(site.job(fax).status == "sent" for fax in faxes)
+        assert 55 <= sent <= 66
+
+
+def test_who_waits_for_its_number_uses_up_no_call_of_the_provider(opened: Opened) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS_PER_MINUTE="30") as site:
+        take(site)
+        to = number()
+        attempt(site, site.fax_to(to))
+        site.now += timedelta(seconds=3)
+        assert attempt(site, site.fax_to(to)) == "queued"
+
+        assert attempt(site, site.fax()) == "sent"
+
+
+def test_a_provider_may_be_given_next_to_nothing(opened: Opened) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS_PER_MINUTE="1e-300") as site:
+        take(site)
+        first, second = come(site, 2)
+
+        assert (site.job(first).status, site.job(second).status) == ("sent", "queued")
+        site.after(86_400)
+        assert site.job(second).status == "sent"
+
+
+def test_of_many_that_wait_for_a_provider_each_has_its_turn_and_none_looks_in_vain(
+    opened: Opened,
+) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS="1") as site:
+        take(site)
+        faxes = come(site, 100)
+        looks = fences(site)
+        for place in range(8):
+            assert [site.job(fax).status for fax in faxes[: place + 2]].count("sent") == 1
+            end(site, faxes[place])
+            newcomer = site.fax()
+            assert attempt(site, newcomer) == "queued", "it overtakes those that wait"
+            site.after(5)
+        assert site.job(faxes[8]).status == "sent"
+
+        urgent, late = site.fax(priority=255), site.fax(priority=255)
+        attempt(site, urgent)
+        jobs.cancel(site.runtime, ACTOR, urgent)
+        attempt(site, late)
+        end(site, faxes[8])
+        site.after(5)
+        assert site.job(late).status == "sent"
+        assert fences(site) - looks < 40
+
+
+def test_who_waits_for_a_provider_that_rests_is_held_and_says_so(opened: Opened) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS="1") as site:
+        take(site)
+        waiting = come(site, 3)[1:]
+        oversight.change(site.runtime, ACTOR, "simulator", "pause", note="maintenance")
+        site.after(5)
+
+        assert {(site.job(fax).status, site.job(fax).reason) for fax in waiting} == {
+            ("held", "paused")
+        }
+
+
+def test_those_that_wait_go_when_the_limit_is_taken_away(opened: Opened) -> None:
+    with opened(FAXBOT_PROVIDER_CALLS="1") as site:
+        take(site)
+        faxes = come(site, 4)
+        config = replace(site.runtime.config, provider_calls=0)
+        site.runtime = replace(site.runtime, config=config)
+        site.after(5)
+
+        assert {site.job(fax).status for fax in faxes} == {"sent"}
 
 
 def test_a_provider_is_given_faxes_evenly(opened: Opened) -> None:

@@ -170,7 +170,21 @@ def test_a_wish_for_a_provider_is_kept(opened: Opened) -> None:
         assert set(who(site, job_id)) == {"simulator"}
 
 
-def test_one_that_was_taken_out_of_the_list_does_not_lose_its_fax(opened: Opened) -> None:
+def test_one_that_was_taken_out_of_the_list_sees_no_fax_that_wished_for_it(opened: Opened) -> None:
+    with opened("second,simulator", "simulator") as site:
+        job_id = site.submit(number(), provider_id="simulator").job_id
+        config = replace(site.runtime.config, fax_backends="second")
+        site.runtime = replace(site.runtime, config=config)
+        sending.attempt(site.runtime, job_id)
+
+        job = site.job(job_id)
+        assert (job.status, job.reason, who(site, job_id)) == ("held", "no_provider", [])
+
+
+@pytest.mark.parametrize("left", ["simulator,third", "simulator"])
+def test_one_that_was_taken_out_of_the_list_does_not_lose_its_fax(
+    opened: Opened, left: str
+) -> None:
     with opened("second,simulator", "simulator") as site:
         second = provider(site, "second")
         second.does["send"] = lambda _usual, fax: Receipt(f"id-{fax.tag}")
@@ -179,7 +193,7 @@ def test_one_that_was_taken_out_of_the_list_does_not_lose_its_fax(opened: Opened
         )
         job_id = send(site)
         site.after(600)
-        config = replace(site.runtime.config, fax_backends="simulator,third")
+        config = replace(site.runtime.config, fax_backends=left)
         site.runtime = replace(site.runtime, config=config)
         site.after(240)
 
