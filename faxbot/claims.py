@@ -7,6 +7,7 @@ the holder checks it, so a worker that slept past its lease changes nothing any 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from faxbot.events import CLAIMABLE, Event, Status
 from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
-from faxbot.shares import URGENT
+from faxbot.shares import URGENT, behind, has_too_many
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     ]
     with runtime.database.transaction() as session:
         due = session.execute(
-            sa.select(Job.id, Job.priority, SINCE.label("since"))
+            sa.select(Job.id, Job.account_id, Job.priority, SINCE.label("since"))
             .where(*waiting)
             .order_by(Job.priority.desc(), Job.next_at)
             .limit(limit)
@@ -164,8 +165,11 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
         if due:
             ids = [job.id for job in due]
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(rung_at=now))
+    waiting_of = Counter(job.account_id for job in due)
     for count, job in enumerate(due):
-        if not runtime.ring(TASKS[status], job.id, _aged(job.priority, now - job.since)):
+        surges = has_too_many(waiting_of[job.account_id], waiting_of.values())
+        priority = behind(job.priority) if surges else job.priority
+        if not runtime.ring(TASKS[status], job.id, _aged(priority, now - job.since)):
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)

@@ -194,7 +194,9 @@ _NEXT = (
 _WAKE = (
     sa.update(Job)
     .where(Job.id == _NEXT)
-    .values(next_at=_FREE_AT, rung_at=None)
+    .values(
+        next_at=sa.case((Job.expires_at < _FREE_AT, Job.expires_at), else_=_FREE_AT), rung_at=None
+    )
     .returning(Job.id)
     .execution_options(synchronize_session=False)
 )

@@ -1,13 +1,14 @@
 """Fair shares: an account that submits far more than the others does not make them wait.
 
-Each web process notes how much each account has submitted lately. Who has more than its share
-stands behind the others while they come, and is served as fast as ever when they do not.
+Each web process notes how much each account has submitted lately, and the sweep sees how much of
+each waits. Who has more than its share stands behind the others while they come, and is served as
+fast as ever when they do not.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 URGENT = 255
 """What is so urgent comes first."""
@@ -20,6 +21,16 @@ SHARE = 1.5
 BEHIND = 64
 """By so much of the 256 steps of priority: behind what others send with the same priority."""
 FORGOTTEN = 0.5
+
+
+def has_too_many(mine: float, all_have: Collection[float]) -> bool:
+    """Whether this is much, and more than a fair share of what all have."""
+    return mine >= LEAST and mine > SHARE * sum(all_have) / len(all_have)
+
+
+def behind(priority: int) -> int:
+    """The priority of who stands behind the others."""
+    return max(priority - BEHIND, 0)
 
 
 class Shares:
@@ -43,7 +54,7 @@ class Shares:
                 account: (count, now) for account, count in counts.items() if count >= FORGOTTEN
             }
         active = [count for count in counts.values() if count >= FORGOTTEN]
-        return max(priority - BEHIND, 0) if mine > SHARE * sum(active) / len(active) else priority
+        return behind(priority) if has_too_many(mine, active) else priority
 
     def _faded(self, account_id: str, now: float) -> float:
         count, at = self._lately.get(account_id, (0.0, now))

@@ -14,8 +14,10 @@ from faxbot import callbacks, claims, health
 from faxbot.db import new_id
 from faxbot.errors import LeaseLost
 from faxbot.events import OPEN, PAIRS, TERMINAL, Status
+from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, Job
 from faxbot.results import locked
+from faxbot.shares import BEHIND
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation, Stores
@@ -306,6 +308,24 @@ def test_what_the_broker_did_not_take_is_announced_by_the_next_sweep(site: Site)
     site.now += timedelta(seconds=5)
     assert claims.announce_due(site.runtime, Status.QUEUED) == 2
     assert [row for _, row in site.rung] == faxes[1::-1]
+
+
+def test_a_surge_that_is_announced_again_still_stands_behind_the_others(site: Site) -> None:
+    surge, other = Actor("surge", "env", frozenset({"*"})), Actor("other", "env", frozenset({"*"}))
+    rung: dict[str, list[int]] = {}
+
+    def note(_task: str, row_id: str, urgency: int = 0, /) -> bool:
+        rung.setdefault(row_id, []).append(urgency)
+        return True
+
+    site.runtime = replace(site.runtime, ring=note)
+    faxes = [site.submit(number(), actor=surge).job_id for _ in range(30)]
+    small = [site.submit(number(), actor=other).job_id for _ in range(4)]
+    site.now += timedelta(seconds=8)
+    claims.announce_due(site.runtime, Status.QUEUED)
+
+    assert {rung[fax][-1] for fax in faxes} == {129 - BEHIND}
+    assert {rung[fax][-1] for fax in small} == {129}
 
 
 def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import decisions, jobs, lanes, oversight, sending
+from faxbot import claims, decisions, jobs, lanes, oversight, sending
 from faxbot.errors import DatabaseAway, OutcomeUnknown, Refused, Unreachable
+from faxbot.events import Status
 from faxbot.models import Job, Lane, ProviderProbe
 from faxbot.plugins.base import Receipt, State, Update
 from tests.carrier import SimulatorProcess
@@ -377,6 +378,40 @@ def test_who_waits_may_be_cancelled_and_expires_in_time(site: Site) -> None:
         "expired",
     ]
     assert site.job(late).attempts == 0
+
+
+def test_who_is_woken_for_after_its_deadline_expires_in_time(opened: Opened) -> None:
+    with opened(FAXBOT_NUMBER_GAP_SECONDS="3600") as site:
+        take(site)
+        to = number()
+        first = site.fax_to(to)
+        late = site.fax_to(to, expires_at=site.now + timedelta(minutes=10))
+        for fax in (first, late):
+            attempt(site, fax)
+        end(site, first)
+        site.after(600)
+
+        assert (site.job(late).status, site.job(late).attempts) == ("expired", 0)
+
+
+def test_who_has_waited_long_for_its_number_is_rung_for_as_one_that_has(site: Site) -> None:
+    take(site)
+    to = number()
+    first, low = site.fax_to(to), site.fax_to(to, priority=0)
+    for fax in (first, low):
+        attempt(site, fax)
+    site.now += timedelta(minutes=20)
+    end(site, first)
+    rung: list[tuple[str, int]] = []
+
+    def note(_task: str, row_id: str, urgency: int = 0, /) -> bool:
+        rung.append((row_id, urgency))
+        return True
+
+    site.runtime = replace(site.runtime, ring=note)
+    site.now += timedelta(seconds=GAP)
+    claims.announce_due(site.runtime, Status.QUEUED)
+    assert rung == [(low, 160)]
 
 
 # Providers ------------------------------------------------------------------------------------------
