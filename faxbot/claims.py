@@ -150,6 +150,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
         sa.or_(
             Job.rung_at.is_(None),
             Job.rung_at < Job.next_at,
+            Job.rung_at < Job.lease_until,  # that ring was answered, by a worker that is gone
             Job.rung_at <= now - timedelta(seconds=ring_again(runtime, TASKS[status])),
         ),
         sa.or_(Job.lease_until.is_(None), Job.lease_until < now),

@@ -310,6 +310,19 @@ def test_what_the_broker_did_not_take_is_announced_by_the_next_sweep(site: Site)
     assert [row for _, row in site.rung] == faxes[1::-1]
 
 
+def test_a_dead_workers_fax_is_announced_at_once_however_many_wait_for_workers(site: Site) -> None:
+    job_id = put(site, Status.QUEUED, next_at=site.now, rung_at=None)
+    site.runtime = replace(site.runtime, unanswered=lambda _task: 10 * claims.CROWDED)
+    assert claims.announce_due(site.runtime, Status.QUEUED) == 1
+    site.now += timedelta(seconds=5)
+    assert claims.claim(site.runtime, job_id) is not None
+    site.now += timedelta(seconds=61)
+
+    assert claims.announce_due(site.runtime, Status.QUEUED) == 1
+    site.now += timedelta(seconds=10)
+    assert claims.announce_due(site.runtime, Status.QUEUED) == 0
+
+
 def test_a_surge_that_is_announced_again_still_stands_behind_the_others(site: Site) -> None:
     surge, other = Actor("surge", "env", frozenset({"*"})), Actor("other", "env", frozenset({"*"}))
     rung: dict[str, list[int]] = {}
