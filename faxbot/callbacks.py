@@ -25,6 +25,7 @@ from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Attempt, Callback, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
+from faxbot.results import locked
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -117,8 +118,11 @@ def apply(runtime: Runtime, callback_id: str) -> None:
         if updates is None:
             _finish(callback, UNREADABLE, now)
             return
+        known = _lock_in_one_order(session, callback.provider_id, updates)
         waiting = [
-            update for update in updates if not _apply_one(runtime, session, callback, update, now)
+            update
+            for update in updates
+            if update not in known or not _apply_one(runtime, session, callback, update, now)
         ]
         patience = timedelta(seconds=runtime.config.callback_wait_seconds)
         if not waiting:
@@ -179,8 +183,7 @@ def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
     except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
         _log_unread(stored, type(error).__name__)
     else:
-        # Rows are locked in one order, whatever the order in which a carrier names its faxes.
-        return sorted(updates, key=lambda update: (update.tag or "", update.external_id or ""))
+        return updates
     return None
 
 
@@ -201,6 +204,29 @@ def _apply_one(
     outcomes.news(entry, update)
     session.flush()  # the next piece of news in this callback reads the rows again
     return True
+
+
+_JOBS_OF = sa.select(Attempt.job_id).where(
+    Attempt.provider_id == sa.bindparam("provider_id"),
+    sa.or_(Attempt.tag == sa.bindparam("tag"), Attempt.external_id == sa.bindparam("external_id")),
+)
+
+
+def _lock_in_one_order(session: Session, provider_id: str, updates: list[Update]) -> list[Update]:
+    """Lock the faxes of all this news, whatever the order in which a carrier names them, and how:
+    of two callbacks about the same faxes one waits for the other. The news whose fax is known; one
+    that becomes known meanwhile would be locked out of order."""
+    if len(updates) < 2:
+        return updates
+    known, job_ids = [], set[str]()
+    for update in updates:
+        names = {"tag": update.tag, "external_id": update.external_id}
+        if found := session.scalars(_JOBS_OF, {"provider_id": provider_id, **names}).all():
+            known.append(update)
+            job_ids.update(found)
+    for job_id in sorted(job_ids):
+        locked(session, job_id)
+    return known
 
 
 # The job's row is locked before the attempt's, as everywhere.

@@ -281,22 +281,29 @@ def test_a_repeat_of_what_could_not_be_read_is_read_again(site: Site) -> None:
 
 
 def test_callbacks_that_name_two_faxes_in_opposite_orders_lock_them_in_one(site: Site) -> None:
-    tags = [site.attempt(site.sent("0044")).tag for _ in range(2)]
-    locked: list[Any] = []
+    faxes = [site.sent("0044") for _ in range(2)]
+    first, second = (site.attempt(fax) for fax in faxes)
+    seen: list[str] = []
 
     def note(_connection: Any, _cursor: Any, text: str, values: Any, *_: Any) -> None:
-        if "attempts.tag" in text and text.startswith("SELECT"):
-            locked.append(tuple(values.values()) if isinstance(values, dict) else tuple(values))
+        told = str(values)
+        if text.startswith("SELECT jobs.") and "WHERE jobs.id" in text:
+            seen.extend(fax for fax in faxes if fax in told)
 
     sa.event.listen(site.runtime.database.engine, "before_cursor_execute", note)
-    for order in (tags, tags[::-1]):
-        news = [Update(State.PROGRESS, tag=tag, pages_sent=0, key=order[0]) for tag in order]
-        site.odd.does["read_callback"] = answers(news)
-        site.receive(site.signed(order[0].encode()))
+    orders: tuple[list[dict[str, Any]], ...] = (
+        [{"tag": first.tag}, {"external_id": second.external_id}],
+        [{"tag": second.tag}, {"external_id": first.external_id}],
+        [{"external_id": second.external_id}, {"external_id": first.external_id}],
+    )
+    for number, order in enumerate(orders):
+        site.odd.does["read_callback"] = answers(
+            [Update(State.PROGRESS, pages_sent=0, **names) for names in order]
+        )
+        site.receive(site.signed(b"%d" % number))
         site.work()
 
-    assert len(locked) == 4
-    assert locked[:2] == locked[2:]
+    assert seen == sorted(faxes) * 3
 
 
 # Our own trouble --------------------------------------------------------------------------------------
