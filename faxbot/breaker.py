@@ -98,6 +98,10 @@ class Standing:
         return "closed" if self.opened_at is None else "half_open"
 
 
+def _standing(state: ProviderState) -> Standing:
+    return Standing(*(getattr(state, name) for name in Standing.__dataclass_fields__))
+
+
 _COLUMNS = [getattr(ProviderState, name) for name in Standing.__dataclass_fields__]
 _STATE = sa.select(*_COLUMNS).where(
     ProviderState.account_id == sa.bindparam("account_id"),
@@ -144,42 +148,65 @@ class Breakers:
             return rest
         if standing.opened_at is None:
             return False
-        if self._probe(account_id, provider_id, job_id, now):
-            return True
-        return Rest(now + self._probing, standing.reason or FAILING)
+        # What was read a second ago is too old for a probe: another may have decided meanwhile.
+        with self._database.transaction() as session:
+            state = locked(session, account_id, provider_id, now)
+            through = _probe(session, self._config, state, job_id, now)
+            found = _standing(state)
+        with self._lock:
+            self._known[account_id, provider_id] = (found, now)
+        return through
 
-    @property
-    def _probing(self) -> timedelta:
-        """How long a probe may take; of one whose worker died nothing is waited for any longer."""
-        return timedelta(seconds=self._config.lease_seconds + self._config.provider_call_seconds)
 
-    def _probe(self, account_id: str, provider_id: str, job_id: str, now: datetime) -> bool:
-        """Take one of the places for a probe, each held by one fax; whether there was one."""
-        place = {"account_id": account_id, "provider_id": provider_id}
-        held = {"job_id": job_id, "lease_until": now + self._probing, "succeeded": False}
-        with self._database.writing() as connection:
-            if connection.execute(_MY_PROBE, {**place, "job_id": job_id, "now": now}).first():
-                return True
-            for slot in range(self._config.breaker_probes):
-                taken = connection.execute(
-                    _take_probe(connection.dialect.name, now), {**place, "slot": slot, **held}
-                ).first()
-                if taken is not None:
-                    return True
+def _probe(
+    session: Session, config: Config, state: ProviderState, job_id: str, now: datetime
+) -> Rest | bool:
+    """let_through() for a provider that was half open, under its lock: a place among the probes,
+    each held by one fax."""
+    rest = _standing(state).rest(now)
+    if rest is not None:
+        return rest
+    if state.opened_at is None:
         return False
+    # Of a probe whose worker died nothing is waited for any longer.
+    lapsed = (ProviderProbe.succeeded.is_(False), ProviderProbe.lease_until < now)
+    session.execute(sa.delete(ProviderProbe).where(_probes_of(state), *lapsed))
+    places = session.scalars(sa.select(ProviderProbe).where(_probes_of(state))).all()
+    if sum(place.succeeded for place in places) >= config.breaker_probes:
+        # Fewer are asked for than when they were let through.
+        _close(session, state, now, actor="worker")
+        return False
+    until = now + timedelta(seconds=config.lease_seconds + config.provider_call_seconds)
+    for place in places:
+        if place.job_id == job_id and not place.succeeded:
+            place.lease_until = until
+            return True
+    if len(places) >= config.breaker_probes:
+        return Rest(until, state.reason or FAILING)
+    session.add(
+        ProviderProbe(
+            account_id=state.account_id,
+            provider_id=state.provider_id,
+            slot=min(set(range(config.breaker_probes)) - {place.slot for place in places}),
+            job_id=job_id,
+            lease_until=until,
+            succeeded=False,
+        )
+    )
+    return True
 
 
-_MY_PROBE = sa.select(ProviderProbe.slot).where(
-    ProviderProbe.account_id == sa.bindparam("account_id"),
-    ProviderProbe.provider_id == sa.bindparam("provider_id"),
-    ProviderProbe.job_id == sa.bindparam("job_id"),
-    ProviderProbe.lease_until >= sa.bindparam("now", type_=ProviderProbe.lease_until.type),
-    ProviderProbe.succeeded.is_(False),
-)
+def is_still_probe(
+    session: Session, account_id: str, provider_id: str, job_id: str, now: datetime
+) -> bool:
+    """Whether this fax still has its place among the probes; the provider stays locked."""
+    locked(session, account_id, provider_id, now)
+    mine = _probe_of(account_id, provider_id, job_id)
+    return session.scalar(sa.select(ProviderProbe.slot).where(mine)) is not None
 
 
 def give_place_back(session: Session, account_id: str, provider_id: str, job_id: str) -> None:
-    """This fax was to be a probe, and is not called now."""
+    """This fax was to be a probe, and is not called now. The provider is locked already."""
     session.execute(sa.delete(ProviderProbe).where(_probe_of(account_id, provider_id, job_id)))
 
 
@@ -191,15 +218,6 @@ def _probe_of(account_id: str, provider_id: str, job_id: str) -> sa.ColumnElemen
         ProviderProbe.job_id == job_id,
         ProviderProbe.succeeded.is_(False),
     )
-
-
-def _take_probe(dialect: str, now: datetime) -> Any:
-    insert = inserts(ProviderProbe)[dialect]
-    return insert.on_conflict_do_update(
-        index_elements=["account_id", "provider_id", "slot"],
-        set_={"job_id": insert.excluded.job_id, "lease_until": insert.excluded.lease_until},
-        where=sa.and_(ProviderProbe.succeeded.is_(False), ProviderProbe.lease_until < now),
-    ).returning(ProviderProbe.slot)
 
 
 # After a call ---------------------------------------------------------------------------------------
@@ -221,14 +239,14 @@ def judge(
     result: str | ProviderError,
     now: datetime,
     *,
+    seconds: float,
     is_probe: bool = False,
 ) -> None:
-    """Note once what the call of this attempt says of its provider, and open its breaker where it
-    is time for that, or let a probe decide. Calls that went well touch nothing but their
-    attempt."""
+    """Note once what the call of this attempt, which took so many `seconds`, says of its provider,
+    and open its breaker where it is time for that, or let a probe decide. Calls that went well
+    touch nothing but their attempt."""
     if attempt.answered_at is not None:
         return
-    seconds = (now - attempt.intended_at).total_seconds()
     attempt.answered_at = now
     attempt.verdict = verdict(result, seconds, config.provider_slow_seconds)
     if isinstance(result, Throttled):
@@ -263,22 +281,44 @@ def _weigh(session: Session, config: Config, state: ProviderState, now: datetime
         if often or (bad == FAULT and row >= IN_A_ROW):
             _open(session, state, FAILING, _rest(config, state, now), now)
             return
-    lately = [call for call in calls if call.answered_at > now - DEGRADED_WITHIN]
-    if sum(call.verdict == FAULT for call in lately) >= DEGRADED_FAULTS:
+    if state.degraded_at is None and _lately(session, state, now) >= DEGRADED_FAULTS:
         _degrade(session, state, FAILING, now)
 
 
 def _newest_calls(session: Session, state: ProviderState) -> Sequence[Any]:
     """Verdicts since the breaker was closed last, the newest first."""
     calls = sa.select(Attempt.verdict, Attempt.answered_at).where(
+        *_calls_of(state), Attempt.verdict.is_not(None)
+    )
+    return session.execute(calls.order_by(Attempt.answered_at.desc()).limit(MOST_CALLS)).all()
+
+
+def _lately(session: Session, state: ProviderState, now: datetime) -> int:
+    """Faults within the time in which they make a provider a degraded one, however many calls went
+    well among them; no more are counted than it takes."""
+    faults = (
+        sa.select(Attempt.id)
+        .where(
+            *_calls_of(state),
+            Attempt.answered_at > now - DEGRADED_WITHIN,
+            Attempt.verdict == FAULT,
+        )
+        .limit(DEGRADED_FAULTS)
+        .subquery()
+    )
+    return session.scalar(sa.select(sa.func.count()).select_from(faults)) or 0
+
+
+def _calls_of(state: ProviderState) -> list[sa.ColumnElement[bool]]:
+    """Those that came back since the breaker was closed last."""
+    calls = [
         Attempt.account_id == state.account_id,
         Attempt.provider_id == state.provider_id,
         Attempt.answered_at.is_not(None),
-        Attempt.verdict.is_not(None),
-    )
+    ]
     if state.closed_at is not None:
-        calls = calls.where(Attempt.answered_at > state.closed_at)
-    return session.execute(calls.order_by(Attempt.answered_at.desc()).limit(MOST_CALLS)).all()
+        calls.append(Attempt.answered_at > state.closed_at)
+    return calls
 
 
 def _rest(config: Config, state: ProviderState, now: datetime) -> datetime:
@@ -312,18 +352,20 @@ def _judge_probe(session: Session, config: Config, attempt: Attempt, now: dateti
     mine = _probe_of(attempt.account_id, attempt.provider_id, attempt.job_id)
     if attempt.verdict is None:
         session.execute(sa.delete(ProviderProbe).where(mine))
-    elif state.opened_at is None or (state.rests_until is not None and state.rests_until > now):
-        pass  # decided already
-    elif attempt.verdict in (FAULT, SLOW):
+        return
+    succeeded = attempt.verdict == OK
+    place = sa.update(ProviderProbe).where(mine).values(succeeded=succeeded)
+    if session.execute(place.returning(ProviderProbe.slot)).first() is None:
+        return  # decided already: that ends all places
+    if not succeeded:
         _open(session, state, FAILING, _rest(config, state, now), now)
-    elif session.execute(
-        sa.update(ProviderProbe).where(mine).values(succeeded=True).returning(ProviderProbe.slot)
-    ).all():
-        good = sa.select(sa.func.count()).where(
-            _probes_of(state), ProviderProbe.succeeded.is_(True)
-        )
-        if (session.scalar(good) or 0) >= config.breaker_probes:
-            _close(session, state, now, actor="worker")
+        return
+    good = sa.select(sa.func.count()).where(_probes_of(state), ProviderProbe.succeeded.is_(True))
+    if (session.scalar(good) or 0) >= config.breaker_probes:
+        asked_to_rest = state.rests_until
+        _close(session, state, now, actor="worker")
+        if asked_to_rest is not None and asked_to_rest > now:  # 429, by another call meanwhile
+            state.rests_until, state.reason = asked_to_rest, THROTTLED
 
 
 def _close(
@@ -422,6 +464,18 @@ def reset(session: Session, state: ProviderState, now: datetime, *, actor: str, 
     _close(session, state, now, actor=actor, note=note)
 
 
+def was_reset(session: Session, account_id: str, provider_id: str, since: datetime) -> bool:
+    """Whether a person has closed its breaker since then."""
+    deeds = sa.exists().where(
+        ProviderHistory.account_id == account_id,
+        ProviderHistory.provider_id == provider_id,
+        ProviderHistory.type == ProviderEvent.RECOVERED.value,
+        ProviderHistory.note.is_not(None),
+        ProviderHistory.recorded_at > since,
+    )
+    return session.scalar(sa.select(deeds)) is True
+
+
 def recover(session: Session, now: datetime) -> int:
     """Say of providers that had faults, and have had none lately, that they are well; how many. A
     pause that was to end has ended."""
@@ -443,9 +497,7 @@ def _recover(session: Session, state: ProviderState, now: datetime) -> bool:
         resume(session, state, now, actor="clock", note="the pause was to end now")
     if state.degraded_at is None or state.opened_at is not None:
         return False
-    since = now - DEGRADED_WITHIN
-    calls = _newest_calls(session, state)
-    if any(call.verdict == FAULT and call.answered_at > since for call in calls):
+    if _lately(session, state, now):
         return False
     state.degraded_at, state.updated_at = None, now
     _record(session, state, ProviderEvent.RECOVERED, now, actor="clock")

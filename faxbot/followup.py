@@ -294,7 +294,10 @@ def _own_rest(runtime: Runtime, session: Session, job: Job) -> datetime:
     of them finds out whether it is mended."""
     if job.attempts == 0:
         return job.updated_at
-    ended_at = _newest(session, job).ended_at or job.updated_at
+    attempt = _newest(session, job)
+    ended_at = attempt.ended_at or job.updated_at
+    if breaker.was_reset(session, job.account_id, attempt.provider_id, ended_at):
+        return ended_at  # a person says that it is
     return (
         ended_at + breaker.ACCOUNT_REST + 2 * timedelta(seconds=runtime.config.held_check_seconds)
     )

@@ -104,8 +104,10 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
         claims.release(runtime, job)
         raise
     if this is not None:
+        begun = runtime.now()
         result = _call(runtime, job, this, prepared)
-        _conclude(runtime, job, this, prepared, result)
+        took = runtime.now() - begun
+        _conclude(runtime, job, this, prepared, result, took)
         if isinstance(result, DestinationBarred):
             _doubt_account(runtime, this, prepared)
 
@@ -140,7 +142,9 @@ def _not_while(rest: Rest) -> NotNow:
 
 def _put_off(runtime: Runtime, job: JobRow, wait: NotNow) -> None:
     if wait.reason is None:
-        claims.release(runtime, job, until=wait.until)
+        # Looked at again before a long rest is over: a person may have ended it.
+        soon = runtime.now() + breaker.REST_AT_MOST
+        claims.release(runtime, job, until=min(wait.until or soon, soon))
         return
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
@@ -196,7 +200,15 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
         current = claims.still_mine(session, job)
         if claims.expire(session, current, now, "worker"):
             return None
-        wait = lanes.enter(session, runtime.config, current, prepared.route.provider_id, now)
+        route = prepared.route
+        # The provider's lock comes before the lane's, as where a call is judged.
+        if route.is_probe and not breaker.is_still_probe(
+            session, job.account_id, route.provider_id, job.id, now
+        ):
+            # Another probe has decided meanwhile: this one asks again whether it may call.
+            current.lease_until = current.rung_at = None
+            return None
+        wait = lanes.enter(session, runtime.config, current, route.provider_id, now)
         if wait is not None:
             _wait_for(session, current, wait, prepared)
             return None
@@ -278,14 +290,19 @@ def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:
 
 
 def _conclude(
-    runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared, result: str | ProviderError
+    runtime: Runtime,
+    job: JobRow,
+    this: Attempt,
+    prepared: Prepared,
+    result: str | ProviderError,
+    took: timedelta,
 ) -> None:
     """Commit the outcome. What we hold in hand is not thrown away for a moment without database:
     some carriers can never be asked for it again."""
     given_up = time.monotonic() + runtime.config.lease_seconds
     while True:
         try:
-            _commit_outcome(runtime, job, this, prepared, result)
+            _commit_outcome(runtime, job, this, prepared, result, took)
         except DatabaseAway:
             if time.monotonic() > given_up:
                 raise
@@ -295,13 +312,26 @@ def _conclude(
 
 
 def _commit_outcome(
-    runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared, result: str | ProviderError
+    runtime: Runtime,
+    job: JobRow,
+    this: Attempt,
+    prepared: Prepared,
+    result: str | ProviderError,
+    took: timedelta,
 ) -> None:
     """Refused by the fence when this claim was lost meanwhile; does nothing a second time."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         current, known = locked_with(session, this.id, fence=job.fence)
-        breaker.judge(session, runtime.config, known, result, now, is_probe=prepared.route.is_probe)
+        breaker.judge(
+            session,
+            runtime.config,
+            known,
+            result,
+            now,
+            seconds=took.total_seconds(),
+            is_probe=prepared.route.is_probe,
+        )
         _apply(Entry(session, runtime.config, current, known, now, "worker"), result)
     if prepared.route.is_probe or not isinstance(result, str):
         runtime.breakers.forget()

@@ -16,6 +16,7 @@ from faxbot import breaker, followup, sending, sweeps
 from faxbot.breaker import Breakers
 from faxbot.errors import (
     AccountRefused,
+    DatabaseAway,
     DestinationBarred,
     NotSent,
     OutcomeUnknown,
@@ -156,6 +157,28 @@ def test_a_provider_that_takes_faxes_slowly_is_given_a_rest(site: Site) -> None:
     assert call(site, SLOW) == "sent"
 
     assert rest_of(site) == (30, "provider_failing")
+
+
+def test_the_time_for_which_the_database_was_away_after_a_call_makes_no_provider_slow(
+    site: Site,
+) -> None:
+    away: set[str] = set()
+
+    def stay_away(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if "FROM jobs JOIN attempts" in text and faxes[-1] not in away:
+            away.add(faxes[-1])
+            site.now += timedelta(seconds=25)
+            raise DatabaseAway
+
+    sa.event.listen(site.runtime.database.engine, "before_cursor_execute", stay_away)
+    faxes: list[str] = []
+    for _ in range(breaker.LEAST_CALLS):
+        faxes.append(site.fax())
+        sending.attempt(site.runtime, faxes[-1])
+
+    assert away == set(faxes)
+    assert {site.job(fax).status for fax in faxes} == {"sent"}
+    assert state(site) == "closed"
 
 
 def test_what_happens_on_the_line_is_no_matter_of_the_provider(site: Site) -> None:
@@ -443,6 +466,21 @@ def test_three_faults_in_ten_minutes_are_said_once_and_that_they_are_over(site: 
     assert history(site)[1:] == [("RECOVERED", None, "clock")]
 
 
+def test_faults_among_many_good_calls_make_it_degraded_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "MOST_CALLS", 6)
+    for _ in range(3):
+        assert history(site) == []
+        call(site, BAD)
+        for _ in range(6):
+            call(site, GOOD)
+    assert history(site) == [("DEGRADED", "provider_failing", "worker")]
+
+    site.after(9 * 60)
+    assert len(history(site)) == 1
+
+
 def change(site: Site, deed: Any, **words: Any) -> None:
     with site.runtime.database.transaction() as session:
         row = breaker.locked(session, "default", "simulator", site.now)
@@ -485,3 +523,30 @@ def test_a_person_may_close_it(opened: Site) -> None:
     assert state(opened) == "closed"
     assert opened.job(waiting).status == "sent"
     assert history(opened)[-1] == ("RECOVERED", None, "somebody")
+
+
+def test_a_person_who_closes_it_lets_those_go_that_were_refused_themselves(site: Site) -> None:
+    site.odd.does["send"] = raises(AccountRefused())
+    refused = site.sent()
+    site.odd.does.pop("send")
+    site.after(60)
+    assert site.job(refused).status == "held"
+    change(site, breaker.reset)
+    site.after(1)
+    site.after(1)
+
+    assert site.job(refused).status == "sent"
+
+
+def test_a_person_who_closes_it_ends_a_long_wait_that_the_carrier_asked_for(site: Site) -> None:
+    site.odd.does["send"] = raises(Throttled(retry_after=86_400))
+    site.sent()
+    waiting = site.sent()
+    site.odd.does.pop("send")
+    site.after(3600)
+    assert site.job(waiting).attempts == 0
+    change(site, breaker.reset)
+    for _ in range(11):
+        site.after(60)
+
+    assert site.job(waiting).status == "sent"
