@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, Heartbeat, Job
+from faxbot.models import IS_OPEN, FaxEvent, Heartbeat, Job
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,12 @@ WAITS: dict[Status, str] = {
     ),
     Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
 }
+ENDS: dict[Status, list[str]] = {
+    Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
+    # One that is let go, tried and held again has waited all the time, unless a carrier took it.
+    Status.HELD: [Status.SENT.value, Status.UNCERTAIN.value],
+}
+"""The statuses that end the wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ def raised(runtime: Runtime) -> list[Alarm]:
     since = runtime.now() - PATIENCE
     found = []
     for status, sentence in WAITS.items():
-        row = runtime.database.row(_COUNT, {"status": status.value, "since": since})
+        row = runtime.database.row(_COUNTS[status], {"since": since})
         if row is not None and row.faxes:
             more = "more than " if row.faxes >= MOST else ""
             faxes = "1 fax waits" if row.faxes == 1 else f"{more}{row.faxes} faxes wait"
@@ -54,17 +61,29 @@ def raised(runtime: Runtime) -> list[Alarm]:
     return found
 
 
-_WAITING = (
-    sa.select(Job.id)
-    .where(
-        sa.text(IS_OPEN),
-        Job.status == sa.bindparam("status"),
-        Job.updated_at < sa.bindparam("since", type_=Job.updated_at.type),
+def _count(status: Status) -> sa.Select[Any]:
+    """How many faxes of this status have had it since before `since`, by their events: with a
+    cancel asked for, or a try in between that led nowhere, a fax waits no less long."""
+    since = sa.bindparam("since", type_=FaxEvent.recorded_at.type)
+    entered, left = aliased(FaxEvent), aliased(FaxEvent)
+    ends = sa.exists().where(
+        left.job_id == entered.job_id,
+        left.sequence > entered.sequence,
+        left.status.in_(ENDS[status]),
     )
-    .limit(MOST)
-    .subquery()
-)
-_COUNT = sa.select(sa.func.count().label("faxes")).select_from(_WAITING)
+    waits = sa.exists().where(
+        entered.job_id == Job.id, entered.status == status.value, entered.recorded_at < since, ~ends
+    )
+    waiting = (
+        sa.select(Job.id)
+        .where(sa.text(IS_OPEN), Job.status == status.value, Job.created_at < since, waits)
+        .limit(MOST)
+        .subquery()
+    )
+    return sa.select(sa.func.count().label("faxes")).select_from(waiting)
+
+
+_COUNTS = {status: _count(status) for status in WAITS}
 
 
 def shown(runtime: Runtime) -> list[dict[str, Any]]:

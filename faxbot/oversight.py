@@ -4,7 +4,7 @@ test connection."""
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +22,8 @@ from faxbot.runtime import Runtime
 
 DEEDS = {"pause": breaker.pause, "resume": breaker.resume, "reset": breaker.reset}
 NOTE_LENGTH = 255
+LATEST = datetime(3000, 1, 1, tzinfo=UTC)
+"""The databases and their drivers cannot tell every later time in every zone."""
 HISTORY = 100
 """Entries of a provider's history that are shown, the newest first."""
 
@@ -131,8 +133,9 @@ def change(
     if not 1 <= len(note) <= NOTE_LENGTH or not note.isprintable():
         raise InvalidFields(errors={"note": [f"1 to {NOTE_LENGTH} printable characters: why?"]})
     now = runtime.now()
-    if until is not None and until <= now:
-        raise InvalidFields(errors={"until": ["lies in the past"]})
+    if until is not None and not now < until < LATEST:
+        wrong = "lies in the past" if until <= now else "is not before the year 3000"
+        raise InvalidFields(errors={"until": [wrong]})
     more = {"until": until} if deed == "pause" else {}
     with runtime.database.transaction() as session:
         state = breaker.locked(session, actor.account_id, provider_id, now)

@@ -132,6 +132,15 @@ def test_an_account_sees_and_changes_its_own(site: Site) -> None:
     assert site.job(site.sent()).status == "sent"
 
 
+@pytest.mark.parametrize("year", [3000, 9999])
+def test_a_pause_ends_at_a_time_that_every_database_can_tell(site: Site, year: int) -> None:
+    until = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+    with pytest.raises(InvalidFields):
+        oversight.change(site.runtime, ACTOR, "simulator", "pause", note="x", until=until)
+
+    assert site.job(site.sent()).status == "sent"
+
+
 def test_a_connection_is_tried_and_what_is_wrong_is_said(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
