@@ -204,5 +204,6 @@ class Bell:
 
 
 def _length(app: Celery, queue: str) -> int:
-    with app.pool.acquire(block=True) as connection:
-        return int(connection.default_channel.queue_declare(queue).message_count)
+    with app.producer_pool.acquire(block=True) as producer:
+        channel: Any = producer.channel
+        return int(channel.queue_declare(queue).message_count)
