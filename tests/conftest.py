@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from faxbot import wiring
 from faxbot.config import Config
@@ -24,6 +25,8 @@ allow_this_machine_only()
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process
 # they start; what Ctrl-C does to those is among the things that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("long", max_examples=2000)
 
 StartService = Callable[..., Service]
 
