@@ -8,6 +8,7 @@ applied.
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ from faxbot.models import Attempt, FaxEvent, Job
 from faxbot.plugins.base import State, Update
 from faxbot.results import Facts, record_event
 from faxbot.retry import End
+
+log = logging.getLogger(__name__)
 
 POLLS = (1, 2, 6)
 """Waits before the polls of a sent fax, in units of poll_first (10 min): at 10, at 30, hourly."""
@@ -71,8 +74,15 @@ class Entry:
         """The attempt is over, and the line to the number is free."""
         self.attempt.outcome, self.attempt.cause = outcome, cause
         self.attempt.ended_at = self.now
+        if cause == "unknown":
+            self.wonder()
         called = outcome not in ("refused", "absent")
         lanes.leave(self.session, self.config, self.job, self.now, called=called)
+
+    def wonder(self) -> None:
+        """Say that nobody here knows the cause; what the carrier said of it stays in its callback, sealed."""
+        names = {"provider_id": self.attempt.provider_id, "job_id": self.job.id}
+        log.warning("a cause that no list has", extra=names)
 
     def later(self, seconds: float) -> datetime:
         return self.now + timedelta(seconds=seconds)
@@ -163,6 +173,8 @@ def unknown(entry: Entry, cause: str) -> None:
     """The call may or may not have reached the carrier: look it up, starting now."""
     cause = canonical(cause)
     entry.attempt.outcome, entry.attempt.cause = "unknown", cause
+    if cause == "unknown":
+        entry.wonder()
     entry.attempt.looks = entry.attempt.absences = 0
     entry.count()
     entry.job.lease_until = None

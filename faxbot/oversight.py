@@ -4,7 +4,7 @@ test connection."""
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,8 @@ DEEDS = {"pause": breaker.pause, "resume": breaker.resume, "reset": breaker.rese
 NOTE_LENGTH = 255
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 """The databases and their drivers cannot tell every later time in every zone."""
+DAY = timedelta(days=1)
+MOST_COUNTED = 1000
 HISTORY = 100
 """Entries of a provider's history that are shown, the newest first."""
 
@@ -99,6 +101,9 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "rests_until": stamp(rest.until) if rest else None,
         "degraded_at": stamp(standing.degraded_at),
         "calls": {name: verdicts[name] for name in (breaker.OK, breaker.FAULT, breaker.SLOW)},
+        "not_understood": len(
+            runtime.database.rows(_NOT_UNDERSTOOD, {**calls, "since": now - DAY})
+        ),
     }
 
 
@@ -112,6 +117,18 @@ _CALLS = (
     )
     .order_by(Attempt.answered_at.desc())
     .limit(breaker.MOST_CALLS)
+)
+
+
+_NOT_UNDERSTOOD = (
+    sa.select(Attempt.id)
+    .where(
+        Attempt.account_id == sa.bindparam("account_id"),
+        Attempt.provider_id == sa.bindparam("provider_id"),
+        Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
+        Attempt.cause == "unknown",
+    )
+    .limit(MOST_COUNTED)
 )
 
 

@@ -113,6 +113,8 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
 def _line(found: dict[str, Any]) -> str:
     calls = found["calls"]
     words = f"{calls['ok']} ok, {calls['fault']} failed, {calls['slow']} slow"
+    if found["not_understood"]:
+        words += f", {found['not_understood']} not understood"
     why = f"  {found['reason']}" if found["reason"] else ""
     until = f" until {found['rests_until'][:19]}Z" if found["rests_until"] else ""
     mark = "active" if found["active"] else ""

@@ -503,6 +503,10 @@ class Provider(ma.Schema):
         required=True, allow_none=True, metadata=_says("since when calls fail")
     )
     calls = fields.Nested(ProviderCalls, required=True)
+    not_understood = fields.Integer(
+        required=True,
+        metadata=_says("attempts of the last day with a cause that no list has; 1000 at most", 0),
+    )
 
 
 class Providers(ma.Schema):

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from faxbot import oversight
-from faxbot.errors import InvalidFields, NotFound, Unreachable
+from faxbot import followup, oversight
+from faxbot.errors import InvalidFields, NotFound, OutcomeUnknown, Refused, Unreachable
 from faxbot.identity import Actor
-from faxbot.plugins.base import Health
+from faxbot.plugins.base import Health, State, Update
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from tests.installation import Installation
 from tests.integration.command import run
-from tests.integration.odd import raises
+from tests.integration.odd import answers, raises
 from tests.integration.site import ACTOR, Site
 from tests.integration.web import NUMBER, TEXT, client_of, new_key
 from tests.servers import free_port
@@ -178,3 +178,32 @@ def test_the_command_shows_and_changes_the_same(store: Installation) -> None:
     tried = run(store, "providers", "test", "simulator", **nowhere)
     assert tried.code == 1, "no carrier runs here"
     assert "faxbot carrier simulator" in tried.out
+
+
+def test_causes_that_no_list_has_are_counted_and_logged_without_a_word_of_the_carrier(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "subscriber 15550100199 hung up"
+    deeds: list[tuple[str, Any]] = [
+        ("send", raises(Refused(cause=said))),
+        ("send", raises(OutcomeUnknown(cause=said))),
+        ("fetch", answers(Update(State.FAILED, cause=said))),
+    ]
+    for name, deed in deeds:
+        site.odd.does = {name: deed}
+        job_id = site.sent("0044")
+        if name == "fetch":
+            site.now += timedelta(seconds=site.wait_of(job_id))
+            followup.poll(site.runtime, job_id)
+        assert site.attempt(job_id).cause == "unknown"
+    site.odd.does = {}
+    site.sent("0044")
+
+    (found,) = oversight.providers(site.runtime, ACTOR)
+    assert found["not_understood"] == len(deeds)
+    lines = [record for record in caplog.records if record.msg == "a cause that no list has"]
+    assert len(lines) == len(deeds)
+    assert said not in repr([record.__dict__ for record in lines])
+    site.now += timedelta(days=1, seconds=1)
+    (found,) = oversight.providers(site.runtime, ACTOR)
+    assert found["not_understood"] == 0
