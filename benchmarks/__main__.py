@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import machine, product, report, rows, stages, uploads
+from benchmarks import machine, product, report, rows, stages, surge, uploads
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
@@ -113,6 +113,14 @@ class Bench:
         with Workshop() as workshop:
             rows.measure(self.figures, self.servers.postgres.new_database(), workshop.folder, say)
 
+    def surge(self) -> None:
+        """A surge of one account, and what the others notice of it."""
+        with Workshop() as workshop:
+            database = self.servers.postgres.new_database()
+            side = product.start_whole(workshop, "faxbot", database, self.servers.redis.database(8))
+            key = surge.account_key(database, workshop.folder / "faxbot-data")
+            surge.measure(self.figures, side, key, self.length, say)
+
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
@@ -155,6 +163,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "worker": Bench.worker,
     "calls": Bench.calls,
     "rows": Bench.rows,
+    "surge": Bench.surge,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
 from benchmarks.rows import FEW, MANY
+from benchmarks.surge import QUIET, SURGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Target:
     @property
     def wanted(self) -> str:
         sign = "at least" if self.at_least else "at most"
-        return f"{sign} {self.limit:g}{'x the floor' if self.base else self.unit}"
+        base = f"x {'the floor' if self.base == 'floor' else self.base}" if self.base else self.unit
+        return f"{sign} {self.limit:g}{base}"
 
 
 def _each(name: str, text: str, what: str, limit: float, *, at_least: bool) -> list[Target]:
@@ -84,6 +86,8 @@ TARGETS: tuple[Target, ...] = (
         Target("P14", f"{what}, a million rows to a thousand", f"rows/{what}", 1.5, False, MANY, FEW)
         for what in ("sweep", "claim", "lane")
     ),
+    Target("surge", "others' accepted to carrier p95 while one account sends 7 times as much",
+           "surge/provider/p95", 2, False, SURGE, QUIET),
     Target("P16", "conversion, pages per second, 1 process", "rendering/one", 0.4, True,
            base="ghostscript"),
     Target("P16", "conversion, pages spread over the cores", "rendering/spread", 0.7, True,

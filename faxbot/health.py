@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from faxbot import alarms, db, sweeps
 from faxbot.config import Config
-from faxbot.errors import ConfigError, FaxbotError
+from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
 from faxbot.models import IS_OPEN, Job
 from faxbot.plugins.base import StoragePlugin, TransportPlugin
@@ -32,7 +33,10 @@ def ready(runtime: Runtime) -> dict[str, Any]:
     """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...]}; every part is
     asked now. What people must look at makes the server no less fit."""
     parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
-    waiting = alarms.shown(runtime) if parts["database"]["ok"] else []
+    waiting: list[dict[str, Any]] = []
+    if parts["database"]["ok"]:
+        with suppress(DatabaseAway):  # since a moment ago
+            waiting = alarms.shown(runtime)
     return {"ready": all(part["ok"] for part in parts.values()), "parts": parts, "alarms": waiting}
 
 

@@ -73,6 +73,9 @@ class Odd(SimulatorProvider):
     def cancel(self, external_id: str) -> None:
         self._do("cancel", super().cancel, external_id)
 
+    def verify_callback(self, request: CallbackRequest) -> bool:
+        return self._do("verify_callback", super().verify_callback, request)
+
     def read_callback(self, request: CallbackRequest) -> list[Update]:
         return self._do("read_callback", super().read_callback, request)
 

@@ -68,6 +68,17 @@ def test_what_is_not_the_carriers_is_refused_and_leaves_nothing(site: Site) -> N
     assert site.rung == []
 
 
+@pytest.mark.parametrize("answer", [raises(KeyError("signature")), answers("yes"), answers(None)])
+def test_what_a_plugin_cannot_verify_is_refused(site: Site, answer: Deed) -> None:
+    good = site.callback(site.final_at_carrier(site.sent("0044")))
+    site.rung.clear()
+    site.odd.does["verify_callback"] = answer
+
+    with pytest.raises(Unauthenticated):
+        site.receive(good)
+    assert (stored(site), site.rung) == ([], [])
+
+
 def test_a_repeat_is_stored_once_also_when_it_comes_many_times_at_once(site: Site) -> None:
     job_id = site.sent("0044")
     request = site.callback(site.final_at_carrier(job_id))
