@@ -74,7 +74,7 @@ POINTS: dict[str, Planted] = {
         "            runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)\n",
     ),
     "C5 claimed, before the intent": before(
-        "sending.py", "    this = _intend(runtime, job, prepared)\n"
+        "sending.py", "        this = _intend(runtime, job, prepared)\n"
     ),
     "C5 while rendering": before(
         "artifacts.py",
@@ -93,7 +93,7 @@ POINTS: dict[str, Planted] = {
     ),
     "C9 callback before our commit": before(
         "sending.py",
-        "        _conclude(runtime, job, this, prepared, result)\n",
+        "        _conclude(runtime, job, this, prepared, result, took)\n",
         "__import__('time').sleep(1.5)\n",
     ),
     "C10 callback applied, not acknowledged": Planted(
@@ -105,7 +105,7 @@ POINTS: dict[str, Planted] = {
         "sending.py", "        result = _call(runtime, job, this, prepared)\n", STOPS
     ),
     "C16 stopped behind the call, past its lease": before(
-        "sending.py", "        _conclude(runtime, job, this, prepared, result)\n", STOPS
+        "sending.py", "        _conclude(runtime, job, this, prepared, result, took)\n", STOPS
     ),
 }
 DO_NOT_DIE = ("C4", "C9")
