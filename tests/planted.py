@@ -20,7 +20,7 @@ class Planted:
 
 def build(folder: Path, *planted: Planted) -> Path:
     """`folder` with such a faxbot in it, to be put on the path of Python. Raises AssertionError
-    where a sentence is not there any more."""
+    where a sentence is not there any more, SyntaxError where it does not fit."""
     shutil.copytree(
         Path(faxbot.__file__).parent,
         folder / "faxbot",
@@ -30,5 +30,7 @@ def build(folder: Path, *planted: Planted) -> Path:
         module = folder / "faxbot" / each.module
         text = module.read_text()
         assert text.count(each.old) == 1, f"nothing to plant in {each.module}: {each.old!r}"
-        module.write_text(text.replace(each.old, each.new))
+        planted = text.replace(each.old, each.new)
+        compile(planted, each.module, "exec")
+        module.write_text(planted)
     return folder
