@@ -30,7 +30,7 @@ def build(folder: Path, *planted: Planted) -> Path:
         module = folder / "faxbot" / each.module
         text = module.read_text()
         assert text.count(each.old) == 1, f"nothing to plant in {each.module}: {each.old!r}"
-        planted = text.replace(each.old, each.new)
-        compile(planted, each.module, "exec")
-        module.write_text(planted)
+        changed = text.replace(each.old, each.new)
+        compile(changed, each.module, "exec")
+        module.write_text(changed)
     return folder
