@@ -33,7 +33,7 @@ PLANTED: dict[str, Fault] = {
         "        entry.job.lease_until = None\n"
         '        entry.record(Event.RETRYING, Status.RETRYING, cause="system")\n'
         "    runtime.ring(",
-        40,
+        80,  # most of them are held when the carrier calls back, and never doubled
     ),
     "stuck": Fault(
         "claims.py",
