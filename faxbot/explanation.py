@@ -12,6 +12,7 @@ WAITING = {
     "number": "Another fax to this number is under way; this one follows.",
     "provider": "The carrier has as many faxes as it is given at a time; this one follows.",
 }
+DOUBT = " An earlier try that was taken for failed may have arrived all the same."
 SENTENCES: dict[Status, str] = {
     Status.QUEUED: "Waiting for a worker; it will be sent in a moment.",
     Status.SUBMITTING: "Being handed to {provider} now.",
@@ -24,7 +25,7 @@ SENTENCES: dict[Status, str] = {
     ),
     Status.DELIVERED: "Delivered: {all_pages} confirmed.",
     Status.FAILED: "{why} {in_the_end}It will not be tried again.",
-    Status.CANCELLED: "Cancelled as asked.",
+    Status.CANCELLED: "Cancelled as asked.{doubt}",
     Status.EXPIRED: "Its deadline passed before it could be sent.",
 }
 
@@ -46,6 +47,7 @@ def explain(job: Job | JobRow, now: datetime) -> str:
         so_far=confirmed and f"{confirmed}; ",
         in_the_end=confirmed and f"{confirmed}. ",
         all_pages="its page is" if job.pages == 1 else f"all {job.pages} pages are",
+        doubt=DOUBT if job.reason in ("said_delivered", "said_accepted") else "",
         cancelling=" (a cancel was asked for)" if job.cancel_requested_at else "",
     )
     return sentence[:1].upper() + sentence[1:]

@@ -231,7 +231,7 @@ def read_timeline(fax_id: str) -> Response:
     "/fax/<fax_id>/cancel",
     access="fax:send",
     answers={
-        200: api.answer(schemas.Fax, "It was not sent and will not be."),
+        200: api.answer(schemas.Fax, "It will not be sent."),
         202: api.answer(
             schemas.Fax,
             "The carrier may have it already: the wish is kept and passed on; follow the fax.",

@@ -96,6 +96,11 @@ TOLD = [
         f"{CAUSES['page_failed'].sentence} 1 of 3 pages confirmed. It will not be tried again.",
     ),
     (Status.CANCELLED, {}, "Cancelled as asked."),
+    (
+        Status.CANCELLED,
+        {"reason": "said_accepted"},
+        "Cancelled as asked. An earlier try that was taken for failed may have arrived all the same.",
+    ),
     (Status.EXPIRED, {}, "Its deadline passed before it could be sent."),
 ]
 
