@@ -62,12 +62,10 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
         "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),
         "tries": 0,
     }
-    with runtime.database.writing() as connection:
-        stored = connection.scalar(_STORE[connection.dialect.name], row)
-        if stored is None:
-            stored = connection.scalar(_reopen(row))
+    store = _STORE[runtime.database.engine.dialect.name]
+    stored = runtime.database.row(store, row) or runtime.database.row(_reopen(row), {})
     if stored is not None:
-        runtime.ring(TASK, stored)
+        runtime.ring(TASK, stored.id)
 
 
 def _reopen(row: dict[str, Any]) -> sa.Update:
@@ -114,7 +112,6 @@ def apply(runtime: Runtime, callback_id: str) -> None:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
         if callback.applied_at is not None:
             return
-        callback.tries += 1
         if updates is None:
             _finish(callback, UNREADABLE, now)
             return
@@ -125,6 +122,7 @@ def apply(runtime: Runtime, callback_id: str) -> None:
             if update not in known or not _apply_one(runtime, session, callback, update, now)
         ]
         patience = timedelta(seconds=runtime.config.callback_wait_seconds)
+        callback.tries += 1
         if not waiting:
             _finish(callback, "applied" if updates else "nothing", now)
         elif now - callback.received_at >= patience:

@@ -84,9 +84,7 @@ def claim(runtime: Runtime, job_id: str) -> JobRow | None:
     """
     now = runtime.now()
     until = now + timedelta(seconds=runtime.config.lease_seconds)
-    with runtime.database.writing() as connection:
-        values = {"job_id": job_id, "now": now, "until": until}
-        job = connection.execute(_CLAIM, values).first()
+    job = runtime.database.row(_CLAIM, {"job_id": job_id, "now": now, "until": until})
     late = job is not None and job.expires_at is not None and job.expires_at <= now
     if job is None or not (late or job.deaths >= DEATHS):
         return job

@@ -143,7 +143,8 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._locks = config.data_dir / "locks"
         self._write = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
-        # Reading needs no transaction: two round trips less on PostgreSQL, no write lock on SQLite.
+        # A single statement needs no BEGIN and COMMIT: two round trips less on PostgreSQL, and for
+        # reading no write lock on SQLite.
         # It has connections of its own: switching one to and fro costs more than the SELECT.
         self.reader = _engine(
             config, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
@@ -189,7 +190,8 @@ class Database:
                     os.close(descriptor)
 
     def row(self, statement: sa.Executable, values: dict[str, Any]) -> sa.Row[Any] | None:
-        """The first row a statement gives, outside of any transaction; raises DatabaseAway."""
+        """The first row a statement gives; what it changes is committed with it. Raises
+        DatabaseAway."""
         with faults(), self.reader.connect() as connection:
             return connection.execute(statement, values).first()
 
