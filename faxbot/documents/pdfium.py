@@ -316,7 +316,7 @@ def _decodable(
         return bool(metadata.bits and whole.jpeg_ended(data)) or bool(_strict().jpeg(data))
     if last in (b"CCITTFaxDecode", b"CCF"):
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
-        return not _strict().cut_group4(data, across, down)
+        return not _strict().cut(data, across, down)
     if last == b"JBIG2Decode":
         data = _data("FPDFImageObj_GetImageDataDecoded", picture)
         return whole.jbig2(data) and _bitmap(picture)

@@ -96,7 +96,7 @@ def _look_into_tiff(path: str, pages: list[tiff.Page]) -> None:
 
 
 def ask_for_rows(path: str, first: int, last: int, max_pages: int) -> None:
-    """Raise DocumentUnreadable when Group 4 pages `first` to before `last` (from 0) of the TIFF
+    """Raise DocumentUnreadable when Group 3 or 4 pages `first` to before `last` (from 0) of the TIFF
     lack rows."""
     with Path(path).open("rb") as file:
         for page in tiff.read(file, max_pages)[first:last]:
@@ -105,10 +105,11 @@ def ask_for_rows(path: str, first: int, last: int, max_pages: int) -> None:
 
 def _rows_known(file: BinaryIO, page: tiff.Page) -> bool:
     """Whether this is a Group 4 page with all its rows, which Pillow would not miss; raises
-    DocumentUnreadable when some are missing."""
+    DocumentUnreadable when some are missing, from a Group 3 page too."""
     each = min(page.one(tiff.ROWS_PER_STRIP, page.rows), page.rows)
+    coded = page.one(tiff.COMPRESSION, 1)
     if (
-        page.one(tiff.COMPRESSION, 1) != tiff.GROUP4
+        coded not in (tiff.GROUP3, tiff.GROUP4)
         or page.one(tiff.T6_OPTIONS, 0)
         or tiff.TILE_OFFSETS in page.tags
         or not each
@@ -121,9 +122,16 @@ def _rows_known(file: BinaryIO, page: tiff.Page) -> bool:
         strips.append(file.read(length))
     if page.one(tiff.FILL_ORDER, 1) == LOWEST_FIRST:
         strips = [strip.translate(REVERSED) for strip in strips]
-    if not strict.group4(strips, page.columns, page.rows, each):
+    if coded == tiff.GROUP3:
+        cut = any(
+            strict.cut_group3(strip, min(each, page.rows - number * each))
+            for number, strip in enumerate(strips)
+        )
+    else:
+        cut = not strict.group4(strips, page.columns, page.rows, each)
+    if cut:
         raise DocumentUnreadable(tiff.CUT_OFF)
-    return True
+    return coded == tiff.GROUP4
 
 
 def tiff_pages(path: str, max_pages: int, max_pixels: int) -> list[tiff.Page]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ END_OF_BLOCK, BLOCK_BITS = 0x001001, 24
 EXTENSION, EXTENSION_BITS = 0b0000001111, 10
 EXTENSIONS = 48  # that many, so that one is met from the middle of a row and of a code too
 PROBE = 16
+# T.4's end-of-line, 4.1.2: no row and no two codes side by side have so many zeros.
+END_OF_LINE = re.compile("0{11,}1")
+NEARLY_ALL = 0.98
+LONGEST = 4 << 20  # bytes of a strip that is looked through, in some 64 MB of memory
 
 
 def jpeg(data: bytes) -> bool:
@@ -47,15 +52,28 @@ def group4(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int
     return _decodes([_with_trap(strip) for strip in strips], columns, rows, rows_per_strip)
 
 
-def cut_group4(data: bytes, columns: int, rows: int) -> bool:
-    """Whether this is Group 4 data that lacks rows, and not one of the other codes of fax machines.
+def cut(data: bytes, columns: int, rows: int) -> bool:
+    """Whether this lacks rows, in whichever of the codes of fax machines it is.
 
-    A quarter of the rows must decode: other codes rarely look like Group 4 for longer than a few.
+    For Group 4 a quarter of the rows must decode: other codes rarely look like it for longer than a
+    few.
     """
     if group4([data], columns, rows, rows):
         return False
+    if cut_group3(data, rows):
+        return True
     some = max(PROBE, rows // 4)
     return _decodes([data], columns, some, some)
+
+
+def cut_group3(data: bytes, rows: int) -> bool:
+    """Whether this is Group 3 data, most significant bit first, that lacks rows: each row has an
+    end. Some programs leave the ends out, and then it is not known."""
+    if len(data) > LONGEST:
+        return False
+    bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
+    ends = sum(1 for _ in END_OF_LINE.finditer(bits))
+    return min(PROBE, rows) <= ends < NEARLY_ALL * rows - 1
 
 
 def _with_trap(strip: bytes) -> bytes:

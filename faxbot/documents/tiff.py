@@ -55,7 +55,7 @@ FORMATS = {BYTE: "B", SHORT: "H", LONG: "I", RATIONAL: "II"}
 SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8}
 TELLING_NOTHING = frozenset({PLANAR, PAGE_NUMBER, SOFTWARE})
 ALIGNED = 24  # bytes of a header and padding that Pillow leaves before each page
-GROUP4 = 4
+GROUP3, GROUP4 = 3, 4
 INCH, CENTIMETRE = 2, 3
 HEADER = 8
 # A reduced image (bit 0) or a mask (bit 2) belongs to another page and is none itself.

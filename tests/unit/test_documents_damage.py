@@ -73,6 +73,28 @@ def jbig2(strip: bytes) -> bytes:
     )
 
 
+def group3(image: Image.Image, rows_per_strip: int = 10_000, options: int = 0) -> bytes:
+    """A TIFF of Group 3 data by libtiff; options 1: with two dimensions, 4: ends at whole bytes."""
+    return make.encoded(
+        image, "TIFF", compression="group3", dpi=(204, 196),
+        tiffinfo={278: rows_per_strip, 292: options})  # fmt: skip
+
+
+def group3_strip(**options: int) -> bytes:
+    data = group3(page("1"), **options)
+    ((at, length),) = tiff.read(io.BytesIO(data), 1)[0].pieces
+    return data[at : at + length]
+
+
+def less(data: bytes, part: float) -> bytes:
+    """The TIFF with only a part of each strip: what follows is zeros, as where a file was not
+    written to its end."""
+    for at, length in tiff.read(io.BytesIO(data), 1)[0].pieces:
+        kept = int(length * part)
+        data = data[: at + kept] + bytes(length - kept) + data[at + length :]
+    return data
+
+
 JPEG = make.encoded(page(), "JPEG")
 SLOW_JPEG = make.encoded(page(), "JPEG", progressive=True)
 THUMBED = JPEG[:2] + b"\xff\xe1\x02\x00" + (b"\xff\xd8\xff\xda\xff\xd9" * 99)[:510] + JPEG[2:]
@@ -91,6 +113,8 @@ INKS = b"/ColorSpace /DeviceCMYK /BitsPerComponent 8 /Filter "
 LINES = b"/ColorSpace /DeviceGray /BitsPerComponent 1 /Filter "
 SEEN_THROUGH = b"/Mask [0 0] " + GREY
 FAX = LINES + b"/CCITTFaxDecode /DecodeParms << /K -1 /Columns 1200 /Rows 1600 /BlackIs1 true >>"
+
+FAX3 = FAX.replace(b"/K -1", b"/K 0 /EndOfLine true")
 
 
 def middle(data: bytes, other: bytes) -> bytes:
@@ -115,6 +139,8 @@ WHOLE = {
     "group 4 without its end": (STRIP[:-3], FAX),
     "group 4 with zeros behind it": (STRIP + bytes(9), FAX),
     "group 4 with other things behind it": (STRIP + bytes(range(256)) + bytes(9), FAX),
+    "group 3": (group3_strip(), FAX3),
+    "group 3 with two dimensions": (group3_strip(options=1), FAX3.replace(b"/K 0", b"/K 4")),
     "jbig2": (JBIG2, LINES + b"/JBIG2Decode"),
     "not packed": (page().tobytes(), GREY + b"[]"),
     "not packed, in colours": (page("RGB").tobytes(), COLOURS + b"[]"),
@@ -152,6 +178,11 @@ DAMAGED = {
     "half a group 4": (hostile.cut(STRIP, 0.5), FAX),
     "half a group 4 with an end": (hostile.cut(STRIP, 0.5) + b"\0\x10\x01", FAX),
     "group 4 with a zeroed middle": (middle(STRIP, bytes(200)), FAX),
+    "half a group 3": (hostile.cut(group3_strip(), 0.5), FAX3),
+    "half a group 3 with two dimensions": (
+        hostile.cut(group3_strip(options=1), 0.5),
+        FAX3.replace(b"/K 0", b"/K 4"),
+    ),
     "half a jbig2": (hostile.cut(JBIG2, 0.5), LINES + b"/JBIG2Decode"),
     "jbig2 with a zeroed head": (bytes(20) + JBIG2[20:], LINES + b"/JBIG2Decode"),
     "no jbig2": (b"garbage", LINES + b"/JBIG2Decode"),
@@ -446,6 +477,33 @@ def test_fax_pages_that_lack_rows_are_refused(
         renderer.render([(path, "")], tmp_path / "b", resolution="fine")
     with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
         renderer.render([(path, "")], tmp_path / "b", resolution="standard")
+
+
+GROUP3 = {
+    "one dimension": {},
+    "two dimensions": {"options": 1},
+    "whole bytes": {"options": 4},
+    "many strips": {"rows_per_strip": 100},
+}
+
+
+@pytest.mark.parametrize("options", GROUP3.values(), ids=list(GROUP3))
+def test_group3_pages_that_lack_rows_are_refused_and_whole_ones_are_not(
+    checker: Checker, renderer: Renderer, tmp_path: Path, options: dict[str, int]
+) -> None:
+    path = tmp_path / "a"
+    data = group3(page("1"), **options)
+    for part in (0.9, 0.5, 0.1):
+        path.write_bytes(less(data, part))
+        with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
+            checker.check(path)
+        with pytest.raises(DocumentUnreadable, match="cut off or damaged"):
+            renderer.render([(path, "")], tmp_path / "b", resolution="fine")
+
+    for whole_image in (page("1"), Image.new("1", (1728, 40)), Image.new("1", (1728, 40), 1)):
+        path.write_bytes(group3(whole_image, **options))
+        assert checker.check(path).pages == 1
+        assert renderer.render([(path, "")], tmp_path / "b", resolution="fine") == 1
 
 
 @settings(deadline=None, max_examples=60)
