@@ -19,7 +19,7 @@ EXTENSION, EXTENSION_BITS = 0b0000001111, 10
 EXTENSIONS = 48  # that many, so that one is met from the middle of a row and of a code too
 PROBE = 16
 # T.4's end-of-line, 4.1.2: no row and no two codes side by side have so many zeros.
-END_OF_LINE = re.compile("0{11,}1")
+END_OF_LINE = re.compile(f"(?<={11 * '0'})1")
 NEARLY_ALL = 0.98
 LONGEST = 4 << 20  # bytes of a strip that is looked through, in some 64 MB of memory
 
