@@ -4,6 +4,7 @@ convert and send; the others go on as before, and should hardly notice.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ from benchmarks.figures import Figures
 from benchmarks.load import Load, run
 from benchmarks.service import Service
 from benchmarks.sides import Side
-from benchmarks.stages import Length
+from benchmarks.stages import WARM_UP, Length
 from faxbot import identity, wiring
 from faxbot.config import Config
 
@@ -24,9 +25,9 @@ RATE = 6.0
 """Faxes a second of the others together, and of the one account in quiet. Each is a page to be converted, and the
 machine manages some 35 a second."""
 TIMES = 7
-SECONDS = 20.0
-"""Of quiet and of surge. That one account sends too much is known after its first dozen faxes; those stand before the
-others' still."""
+SECONDS, LEAD = 10.0, 3.0
+"""The others are measured from LEAD seconds after the surge has begun: until it is known as one, some dozens of its
+faxes stand among the others', who wait up to a second."""
 CONNECTIONS = 8
 
 
@@ -53,6 +54,7 @@ def measure(
 ) -> None:
     """Milliseconds from accepted to the carrier for the others' faxes, in quiet and in the surge, by turns."""
     surging = replace(side.service, key=key)
+    run(side.service, documents.pdf_page(), Load(WARM_UP, Pace(CONNECTIONS), wait=60))
     for number in range(length.rounds):
         say(f"surge of one account, round {number + 1} of {length.rounds}")
         for name, rate in ((QUIET, RATE), (SURGE, TIMES * RATE)):
@@ -70,9 +72,13 @@ def _side_by_side(
     document = documents.pdf_page()
 
     def submit(service: Service, rate: float) -> None:
-        load = Load(10**9, Pace(CONNECTIONS, SECONDS, rate), wait=120, converted=True)
+        is_other = service is services[0]
+        if is_other:
+            time.sleep(LEAD)
+        seconds = SECONDS if is_other else LEAD + SECONDS
+        load = Load(10**9, Pace(CONNECTIONS, seconds, rate), wait=120, converted=True)
         outcome = run(service, document, load, ledger=side.ledger)
-        if service is services[0]:
+        if is_other:
             figures.take_outcome("surge", name, outcome, 0)
 
     with ThreadPoolExecutor(len(services)) as pool:
