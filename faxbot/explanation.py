@@ -9,7 +9,7 @@ from faxbot.models import Job, JobRow
 
 SCHEDULED = "Scheduled: it will be sent {when}."
 WAITING = {
-    "number": "Another fax to this number is under way; this one follows.",
+    "number": "Another fax to this number is under way or has just been; this one follows.",
     "provider": "The carrier has as many faxes as it is given at a time; this one follows.",
 }
 DOUBT = " An earlier try that was taken for failed may have arrived all the same."
