@@ -134,8 +134,8 @@ _TRY_LOCK = sa.select(
 
 
 class Database:
-    """What one process works with: transactions for writing, autocommitting sessions for
-    reading."""
+    """What one process works with: transactions for writing; for reading, and for a write of one
+    statement, connections that commit each statement by itself."""
 
     def __init__(self, config: Config, *, pool_size: int = 8, hurried: bool = True) -> None:
         """`hurried`: on PostgreSQL whatever takes long is given up as DatabaseAway."""

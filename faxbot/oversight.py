@@ -107,28 +107,19 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
     }
 
 
+_SINCE = (
+    Attempt.account_id == sa.bindparam("account_id"),
+    Attempt.provider_id == sa.bindparam("provider_id"),
+    Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
+)
 _CALLS = (
     sa.select(Attempt.verdict)
-    .where(
-        Attempt.account_id == sa.bindparam("account_id"),
-        Attempt.provider_id == sa.bindparam("provider_id"),
-        Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
-        Attempt.verdict.is_not(None),
-    )
+    .where(*_SINCE, Attempt.verdict.is_not(None))
     .order_by(Attempt.answered_at.desc())
     .limit(breaker.MOST_CALLS)
 )
-
-
 _NOT_UNDERSTOOD = (
-    sa.select(Attempt.id)
-    .where(
-        Attempt.account_id == sa.bindparam("account_id"),
-        Attempt.provider_id == sa.bindparam("provider_id"),
-        Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
-        Attempt.cause == "unknown",
-    )
-    .limit(MOST_COUNTED)
+    sa.select(Attempt.id).where(*_SINCE, Attempt.cause == "unknown").limit(MOST_COUNTED)
 )
 
 
