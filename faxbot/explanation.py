@@ -20,7 +20,7 @@ SENTENCES: dict[Status, str] = {
     Status.RETRYING: "{why} Next try {when}.",
     Status.HELD: "On hold: {held}.",
     Status.UNCERTAIN: (
-        "Whether {provider} has it is not known{cancelling}; it is being looked up and will not be "
+        "{what} is not known{cancelling}; it is being looked up and will not be "
         "sent again blindly. Next look {when}."
     ),
     Status.DELIVERED: "Delivered: {all_pages} confirmed.",
@@ -38,9 +38,13 @@ def explain(job: Job | JobRow, now: datetime) -> str:
         return waits
     scheduled = status is Status.QUEUED and job.next_at is not None and job.next_at > now
     cause = CAUSES.get(job.reason or "")
+    provider = job.provider_id or "the carrier"
+    # With a name for it the carrier has taken it once.
+    what = f"what became of it at {provider}" if job.external_id else f"whether {provider} has it"
     confirmed = f"{job.pages_sent} of {job.pages} pages confirmed" if job.pages_sent else ""
     sentence = (SCHEDULED if scheduled else SENTENCES[status]).format(
-        provider=job.provider_id or "the carrier",
+        provider=provider,
+        what=what,
         when=_when(job.next_at, now),
         why=cause.sentence if cause else "The last try did not go through.",
         held=_held(job, now),

@@ -68,6 +68,8 @@ def look_up(runtime: Runtime, job_id: str) -> None:
 def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: datetime) -> None:
     if update is None:
         return
+    if update.state in (State.ACCEPTED, State.PROGRESS) and _is_silent(entry):
+        return  # that it is under way was said for a day: a person must ask
     if update.state is not State.ABSENT:
         outcomes.news(entry, update)
         return
@@ -122,10 +124,14 @@ def poll(runtime: Runtime, job_id: str) -> None:
         gone = update is not None and update.state is State.ABSENT
         if update is not None and not gone:
             outcomes.news(entry, update)
-        accepted_at = entry.attempt.accepted_at
-        silent = accepted_at is not None and entry.now - accepted_at > PATIENCE
-        if entry.job.status == Status.SENT and (gone or silent):
+        if entry.job.status == Status.SENT and (gone or _is_silent(entry)):
             outcomes.unknown(entry, "unconfirmed")
+
+
+def _is_silent(entry: Entry) -> bool:
+    """Whether the carrier took it so long ago that it should have ended."""
+    accepted_at = entry.attempt.accepted_at
+    return accepted_at is not None and entry.now - accepted_at > PATIENCE
 
 
 class _Turn(NamedTuple):

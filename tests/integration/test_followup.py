@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faxbot import claims, followup, jobs, sending
+from faxbot import alarms, claims, followup, jobs, sending
 from faxbot.events import CAUSES, Status
 from faxbot.plugins.base import OutboundFax, Receipt, State, Update
 from tests.carrier import SimulatorProcess
@@ -301,21 +301,27 @@ def test_a_lost_callback_only_costs_time(site: Site) -> None:
     assert site.events(job_id)[-1].source == "poll"
 
 
-def test_nothing_final_for_a_day_is_uncertain_and_goes_on_when_the_carrier_still_has_it(
+def test_nothing_final_for_a_day_is_uncertain_until_the_carrier_says_how_it_ended(
     site: Site,
 ) -> None:
     job_id = site.sent()
     name = site.job(job_id).external_id
-    site.odd.does["fetch"] = lambda _usual, name: Update(State.PROGRESS, external_id=name)
-    site.odd.does["look_up"] = lambda _usual, tag: Update(
-        State.PROGRESS, tag=tag, external_id=name, pages_sent=0
-    )
-    for _ in range(8):
+    under_way = Update(State.PROGRESS, external_id=name, pages_sent=0)
+    site.odd.does["fetch"] = site.odd.does["look_up"] = answers(under_way)
+    for _ in range(12):
         site.after(3600 * 4)
 
-    assert "SENT PROGRESS UNCERTAIN RECONCILED SENT" in site.story(job_id)
-    assert site.job(job_id).status == "sent"
-    assert (site.job(job_id).tries, len(site.attempts(job_id))) == (1, 1)
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT PROGRESS UNCERTAIN"
+    (alarm,) = alarms.raised(site.runtime)
+    assert (alarm.code, alarm.count) == ("uncertain", 1), "nobody is told that somebody must ask"
+    job = site.job(job_id)
+    assert (job.tries, len(site.attempts(job_id))) == (1, 1)
+    explanation = jobs.describe(site.runtime, job)["explanation"]
+    assert explanation.startswith("What became of it at simulator is not known")
+
+    site.odd.does["look_up"] = answers(Update(State.DELIVERED, external_id=name))
+    site.after(3600)
+    assert site.story(job_id).endswith("UNCERTAIN RECONCILED SENT DELIVERED")
 
 
 @pytest.mark.parametrize(
