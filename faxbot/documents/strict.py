@@ -67,9 +67,10 @@ def cut(data: bytes, columns: int, rows: int) -> bool:
 
 
 def cut_group3(data: bytes, rows: int) -> bool:
-    """Whether this is Group 3 data, most significant bit first, that lacks rows: each row has an
-    end. Some programs leave the ends out, and then it is not known."""
-    if len(data) > LONGEST:
+    """Whether this is Group 3 data, most significant bit first, that lacks rows: it begins with an
+    end of line, and each row has one. Some programs leave them out, and then it is not known; where
+    rows begin at whole bytes, the zeros between them may look like one."""
+    if len(data) > LONGEST or int.from_bytes(data[:2], "big") >> 5:
         return False
     bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
     ends = sum(1 for _ in END_OF_LINE.finditer(bits))

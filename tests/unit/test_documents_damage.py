@@ -86,6 +86,13 @@ def group3_strip(**options: int) -> bytes:
     return data[at : at + length]
 
 
+def group3_without_ends() -> bytes:
+    """Rows of Group 3 data that begin at whole bytes instead, so that zeros lie between them."""
+    data = make.encoded(page("1"), "TIFF", compression="tiff_ccitt", tiffinfo={278: 10_000})
+    ((at, length),) = tiff.read(io.BytesIO(data), 1)[0].pieces
+    return data[at : at + length]
+
+
 def less(data: bytes, part: float) -> bytes:
     """The TIFF with only a part of each strip: what follows is zeros, as where a file was not
     written to its end."""
@@ -141,6 +148,10 @@ WHOLE = {
     "group 4 with other things behind it": (STRIP + bytes(range(256)) + bytes(9), FAX),
     "group 3": (group3_strip(), FAX3),
     "group 3 with two dimensions": (group3_strip(options=1), FAX3.replace(b"/K 0", b"/K 4")),
+    "group 3 in whole bytes, without ends": (
+        group3_without_ends(),
+        FAX.replace(b"/K -1", b"/K 0 /EncodedByteAlign true"),
+    ),
     "jbig2": (JBIG2, LINES + b"/JBIG2Decode"),
     "not packed": (page().tobytes(), GREY + b"[]"),
     "not packed, in colours": (page("RGB").tobytes(), COLOURS + b"[]"),
