@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import claims, jobs
+from faxbot import claims, jobs, outcomes
 from faxbot.db import new_id, table
 from faxbot.errors import NotPossibleNow
 from faxbot.events import Event, Status
@@ -66,7 +66,8 @@ def decide(
     another has begun meanwhile, nothing is decided.
 
     The reason is kept, sealed, beside who said it. Where a cancel was asked for, what was not
-    delivered is cancelled. Raises NotFound, and NotPossibleNow for a fax that is not uncertain.
+    delivered is cancelled; what is sent anew is held first where an earlier attempt is said to be
+    under way or delivered: this was not about that one. Raises NotFound, and NotPossibleNow for a fax that is not uncertain.
     """
     jobs.find(runtime, actor, job_id)
     now = runtime.now()
@@ -113,6 +114,7 @@ def _settle(entry: Entry, status: Status) -> None:
     if status is Status.RETRYING:
         job.next_at = job.rung_at = entry.now
     entry.record(Event.DECIDED, status, pages_sent=attempt.pages_sent)
+    outcomes.hold_back(entry)
 
 
 def of_fax(runtime: Runtime, job: JobRow) -> list[dict[str, Any]]:

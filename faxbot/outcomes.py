@@ -144,7 +144,7 @@ def accepted(entry: Entry, external_id: str | None) -> None:
     if attempt.external_id is None:
         job.external_id = attempt.external_id = external_id
     elif _is_second_name(attempt, external_id) and _note_second_name(entry):
-        _hold_back(entry)
+        hold_back(entry)
     if attempt.outcome in ("open", "unknown"):
         attempt.outcome, attempt.accepted_at = "accepted", entry.now
         entry.count()
@@ -249,7 +249,7 @@ def absent(entry: Entry) -> None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
         entry.record(Event.RECONCILED, Status.RETRYING)
-        _hold_back(entry)
+        hold_back(entry)
 
 
 def news(entry: Entry, update: Update) -> None:
@@ -388,10 +388,10 @@ def _too_late(entry: Entry, update: Update) -> None:
         occurred_at=update.occurred_at,
     )
     if new:
-        _hold_back(entry)
+        hold_back(entry)
 
 
-def _hold_back(entry: Entry) -> None:
+def hold_back(entry: Entry) -> None:
     """Keep a fax that waits for its next try from it where that might be a second fax."""
     job = entry.job
     if Status(job.status) not in (*CLAIMABLE, Status.HELD):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from faxbot import decisions, followup, sending
-from faxbot.errors import Unreachable
+from faxbot.errors import OutcomeUnknown, Unreachable
 from faxbot.plugins.base import OutboundFax, Receipt, State, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.odd import answers
+from tests.integration.odd import answers, raises
 from tests.integration.site import ACTOR, Site, open_site
 
 pytestmark = pytest.mark.usefixtures("adds_up")
@@ -113,6 +113,28 @@ def test_one_that_is_under_way_after_all_ends_the_tries_after_the_next(site: Sit
     let_days_pass(site)
 
     assert (site.job(job_id).reason, site.job(job_id).attempts) == ("said_accepted", 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("under way", "said_accepted"), ("done", "said_delivered")]
+)
+def test_what_a_person_says_of_the_next_one_says_nothing_of_that_one(
+    site: Site, said: str, reason: str
+) -> None:
+    job_id, fax = proven_absent(site)
+    site.odd.does["send"] = raises(OutcomeUnknown())
+    sending.attempt(site.runtime, job_id)
+    hear(site, fax, **(UNDER_WAY if said == "under way" else DONE))
+    site.rung.clear()
+    decided = decisions.decide(site.runtime, ACTOR, job_id, "retry", "they never had the second")
+    site.work()
+
+    assert (decided.status, decided.reason) == ("held", reason)
+    assert site.story(job_id).endswith("UNCERTAIN ANOMALY DECIDED HELD")
+    site.odd.does["send"] = lambda _usual, fax: Receipt(f"id-{fax.tag}")
+    decisions.release(site.runtime, ACTOR, job_id)
+    site.work()
+    assert (site.job(job_id).status, site.job(job_id).attempts) == ("sent", 3)
 
 
 def test_a_person_may_send_it_all_the_same(site: Site) -> None:
