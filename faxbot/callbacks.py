@@ -11,13 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import claims, outcomes
+from faxbot import addresses, claims, outcomes
 from faxbot.crypto import Unsealable
 from faxbot.db import inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
@@ -48,8 +49,12 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     provider = _provider(runtime, provider_id)
     if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
         raise NotFound("no provider of this name takes callbacks here")
+    addresses.admit(runtime, request.url)
     if not _is_genuine(provider, provider_id, request):
-        raise Unauthenticated("the callback's signature is not valid")
+        # A carrier signs the address that it was given, and ours may be another one since.
+        before, request = request, replace(request, url=addresses.given(runtime, request.url))
+        if request == before or not _is_genuine(provider, provider_id, request):
+            raise Unauthenticated("the callback's signature is not valid")
     now = runtime.now()
     row = {
         "id": new_id(now),

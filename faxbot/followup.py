@@ -15,7 +15,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, outcomes, routing
+from faxbot import artifacts, breaker, claims, jobs, outcomes, routing
 from faxbot.db import UtcDateTime
 from faxbot.errors import FaxbotError, Refused
 from faxbot.events import Event, Status
@@ -54,8 +54,7 @@ def look_up(runtime: Runtime, job_id: str) -> None:
     turn = _take_turn(runtime, job_id, Status.UNCERTAIN)
     if turn is None:
         return
-    tag = turn.attempt.tag
-    update = _ask(runtime, turn.attempt, lambda provider: provider.look_up(tag))
+    update = _ask(runtime, turn.attempt, lambda provider: _found_by_tag(runtime, turn, provider))
     with runtime.database.transaction() as session:
         entry = _entry(runtime, session, turn, "look_up")
         if entry is None:
@@ -109,7 +108,9 @@ def poll(runtime: Runtime, job_id: str) -> None:
     def question(provider: TransportPlugin) -> Update:
         # A callback may have told of it by our tag alone.
         known = this.external_id
-        return provider.look_up(this.tag) if known is None else provider.fetch(known)
+        if known is None:
+            return _found_by_tag(runtime, turn, provider)
+        return provider.fetch(known)
 
     update = _ask(runtime, this, question)
     with runtime.database.transaction() as session:
@@ -134,10 +135,16 @@ def _is_silent(entry: Entry) -> bool:
     return accepted_at is not None and entry.now - accepted_at > PATIENCE
 
 
+def _found_by_tag(runtime: Runtime, turn: _Turn, provider: TransportPlugin) -> Update:
+    this = turn.attempt
+    return provider.look_up(this.tag, to=jobs.number(runtime, turn.job), since=this.intended_at)
+
+
 class _Turn(NamedTuple):
     """The right to ask the carrier about a fax: nobody else does before `until`, unless something
     new is wanted (a cancel), which ends the turn."""
 
+    job: Job
     attempt: Attempt
     status: Status
     taken_at: datetime
@@ -171,7 +178,7 @@ def _take_turn(runtime: Runtime, job_id: str, status: Status) -> _Turn | None:
         job: Job | None = session.scalar(_TAKE_TURN, wanted)
         if job is None:
             return None
-        return _Turn(_newest(session, job), status, now, until, job.cancel_requested_at)
+        return _Turn(job, _newest(session, job), status, now, until, job.cancel_requested_at)
 
 
 def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entry | None:

@@ -128,6 +128,8 @@ class Attempt(Base):
     number: Mapped[int]
     provider_id: Mapped[str] = mapped_column(Name)
     tag: Mapped[str] = mapped_column(Name)
+    callback_base: Mapped[str | None] = mapped_column(String(255))
+    """What PUBLIC_API_URL was when its callback's address was given to the carrier, which signs it."""
     fence: Mapped[int]
     outcome: Mapped[str] = mapped_column(String(16), default="open")
     """open, accepted, unknown; then refused, delivered, failed, absent, cancelled."""
@@ -359,3 +361,17 @@ class Heartbeat(Base):
     account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CachedValue(Base):
+    """What a plugin keeps for all processes for a while, sealed; `made_by`: until when who makes it
+    anew has time for that."""
+
+    __tablename__ = "plugin_cache"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    plugin_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    value_sealed: Mapped[bytes | None]
+    good_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    made_by: Mapped[datetime | None] = mapped_column(UtcDateTime)

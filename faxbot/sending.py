@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, jobs, lanes, outcomes, routing
+from faxbot import addresses, artifacts, breaker, claims, jobs, lanes, outcomes, routing
 from faxbot.artifacts import Workspace
 from faxbot.breaker import THROTTLED, Rest
 from faxbot.db import new_id
@@ -225,6 +225,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             number=current.attempts,
             provider_id=prepared.route.provider_id,
             tag=f"fb{secrets.token_hex(16)}",
+            callback_base=runtime.config.base_url,
             fence=job.fence,
             outcome="open",
             counted=False,
@@ -257,7 +258,6 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
         # This worker slept between intent and call: the attempt may be settled as absent by now,
         # and a call would be a second fax.
         raise LeaseLost
-    base = runtime.config.base_url
     fax = OutboundFax(
         tag=this.tag,
         to=prepared.to,
@@ -267,7 +267,7 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
         resolution=job.resolution,
         header=prepared.header,
         deadline=job.expires_at,
-        callback_url=f"{base}/callbacks/{prepared.route.provider_id}?attempt={this.tag}",
+        callback_url=addresses.of_callbacks(runtime, this),
     )
     try:
         receipt: object = prepared.route.provider.send(fax)

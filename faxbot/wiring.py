@@ -9,13 +9,14 @@ from typing import Any
 
 from faxbot import crypto, phone
 from faxbot.breaker import Breakers
+from faxbot.cache import SharedCache
 from faxbot.config import Config
 from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Limits, Renderer
 from faxbot.errors import ConfigError
 from faxbot.leases import Leases
 from faxbot.plugins import loader
-from faxbot.plugins.base import Context
+from faxbot.plugins.base import Cache, Context, OwnCache
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
@@ -42,13 +43,14 @@ def build(
         raise ConfigError("FAXBOT_DEFAULT_REGION is the code of no country: write it like US or DE")
     limits = Limits.of(config)
     database = Database(config, pool_size=threads)
+    keyring = crypto.keyring(
+        config.master_key_bytes() if config.master_key else None, config.data_dir
+    )
     return Runtime(
         config=config,
         database=database,
-        keyring=crypto.keyring(
-            config.master_key_bytes() if config.master_key else None, config.data_dir
-        ),
-        plugins=plugins(config),
+        keyring=keyring,
+        plugins=plugins(config, lambda plugin_id: SharedCache(database, keyring, plugin_id)),
         checker=Checker(limits),
         renderer=Renderer(replace(limits, seconds=config.render_seconds), config.render_processes),
         leases=Leases(config, database),
@@ -58,8 +60,9 @@ def build(
     )
 
 
-def plugins(config: Config) -> Plugins:
-    """Every installed plugin, with what it gets from us; nothing of a plugin runs yet."""
+def plugins(config: Config, cache: Callable[[str], Cache] | None = None) -> Plugins:
+    """Every installed plugin, with what it gets from us; nothing of a plugin runs yet. `cache`
+    gives a plugin of this id what it shares with other processes (None: with nobody)."""
 
     def context(manifest: Manifest, settings: Mapping[str, Any]) -> Context:
         return Context(
@@ -71,6 +74,7 @@ def plugins(config: Config) -> Plugins:
                 read=config.provider_read_seconds,
                 total=config.provider_call_seconds,
             ),
+            cache=cache(manifest.id) if cache else OwnCache(),
         )
 
     return loader.discover(environ=config.environ, make_context=context)

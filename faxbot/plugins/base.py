@@ -10,6 +10,8 @@ module (schema: plugins/schemas/manifest.schema.json).
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +64,40 @@ class Http(Protocol):
         """Let go of its connections. Core does that after shutdown(); a plugin need not."""
 
 
+class Cache(Protocol):
+    """A few values that all processes share, such as a carrier's token; sealed at rest."""
+
+    def get(
+        self, name: str, make: Callable[[], tuple[str, float]], *, stale: str | None = None
+    ) -> str:
+        """The value of this name; where there is none any more, one process makes it, and the
+        others wait for that.
+
+        `make` gives the value and for how many seconds it is good; what it raises comes through.
+        `stale`: a value that was found to be good no longer, whatever was said when it was made.
+        Raises Unreachable when another process takes too long to make it.
+        """
+
+
+class OwnCache:
+    """A Cache of one process alone: for tools and tests, which have no database."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def get(
+        self, name: str, make: Callable[[], tuple[str, float]], *, stale: str | None = None
+    ) -> str:
+        """Cache.get()."""
+        with self._lock:
+            value, good_until = self._values.get(name, (None, 0.0))
+            if value is None or value == stale or good_until <= time.monotonic():
+                value, seconds = make()
+                self._values[name] = (value, time.monotonic() + seconds)
+            return value
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a plugin is given besides its own configuration."""
@@ -69,6 +105,7 @@ class Context:
     logger: logging.Logger
     now: Callable[[], datetime]
     http: Http
+    cache: Cache = field(default_factory=OwnCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +122,14 @@ class OutboundFax:
     resolution: str
     """`fine` (204x196 dpi) or `standard` (204x98 dpi)."""
     callback_url: str = field(repr=False)
-    """Where this attempt's callbacks go; it carries the tag as locator."""
+    """Where this attempt's callbacks go; it carries the tag as locator, and a token."""
     header: Hidden[str] = Hidden("")
     """A line for the top of each page, printed by the carrier or the fax machine; at most 50
     printable ASCII characters, empty for none."""
     deadline: datetime | None = None
+    document_url: Hidden[str] | None = None
+    """Where the carrier may fetch the document for a while, for a provider with the trait
+    `fetches_document`; whoever has the address has the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +211,10 @@ class TransportPlugin(FaxbotPlugin):
         """Hand one fax over, once. Raises a NotSent error when the carrier surely did not take it,
         OutcomeUnknown when it may have."""
 
-    def look_up(self, tag: str) -> Update:
+    def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:
         """What the carrier has under this tag; State.ABSENT when nothing (trait
-        `status_lookup`)."""
+        `status_lookup`). The fax went to the number `to`, and not before `since`: for carriers
+        that find it by these only."""
         raise PluginError(f"{type(self).__name__} has no look-up")
 
     def fetch(self, external_id: str) -> Update:
@@ -183,6 +224,11 @@ class TransportPlugin(FaxbotPlugin):
     def cancel(self, external_id: str) -> None:
         """Ask the carrier to stop it (trait `cancel`); the outcome comes as news like any other."""
         raise PluginError(f"{type(self).__name__} cannot cancel")
+
+    def delete_copy(self, external_id: str) -> None:
+        """Have the carrier delete its copy of the document, once the fax has ended (trait
+        `deletes_copy`). One that is gone already is no error."""
+        raise PluginError(f"{type(self).__name__} cannot delete copies")
 
     def verify_callback(self, request: CallbackRequest) -> bool:
         """Whether the request truly comes from the carrier; constant time (trait

@@ -82,6 +82,12 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             methods=("cancel",),
             readers=("followup",),
         ),
+        "fetches_document": Trait(
+            "may fetch the document from a link of ours, instead of taking it"
+        ),
+        "deletes_copy": Trait(
+            "deletes its copy of a document when asked", methods=("delete_copy",)
+        ),
         "listens": Trait("holds a connection on which news arrives", methods=("listen",)),
         "inbound_supported": Trait("receives faxes too"),
         "webhook_hmac": Trait("callbacks are proven by a signature"),

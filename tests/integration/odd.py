@@ -8,6 +8,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
@@ -64,8 +65,8 @@ class Odd(SimulatorProvider):
     def send(self, fax: OutboundFax) -> Receipt:
         return self._do("send", super().send, fax)
 
-    def look_up(self, tag: str) -> Update:
-        return self._do("look_up", super().look_up, tag)
+    def look_up(self, tag: str, **where: Any) -> Update:
+        return self._do("look_up", partial(super().look_up, **where), tag)
 
     def fetch(self, external_id: str) -> Update:
         return self._do("fetch", super().fetch, external_id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from faxbot.hidden import Hidden
-from faxbot.plugins.base import Context, OutboundFax
+from faxbot.plugins.base import Context, OutboundFax, TransportPlugin, Update
 from faxbot.providers.http import HttpClient
 from faxbot.providers.simulator import SimulatorProvider
 from tests.callbacks import Receiver
@@ -79,6 +79,12 @@ def fax(document: Path, receiver: Receiver, tag: str) -> Callable[[str], Outboun
 
 
 MakeFax = Callable[[str], OutboundFax]
+
+
+def look_up(provider: TransportPlugin, tag: str, ending: str = "0000") -> Update:
+    """What the provider finds under a tag of a fax that make() made a moment ago."""
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    return provider.look_up(tag, to=Hidden(f"+1555010{ending}"), since=since)
 
 
 def offline(now: datetime = NOW, *, secret: str = "test-secret") -> SimulatorProvider:

@@ -30,7 +30,7 @@ from faxbot.providers.simulator import CAUSES, SimulatorProvider
 from tests.callbacks import Receiver
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
-from tests.providers.conftest import PAGES, Connect, MakeFax
+from tests.providers.conftest import PAGES, Connect, MakeFax, look_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +102,7 @@ def test_news_has_one_name_whether_it_is_called_back_or_asked_for(
     twice = eventually(lambda: called if len(called := receiver.of(tag)) == 2 else None)
     assert twice is not None
     called_back = [provider.read_callback(each.request)[0] for each in twice]
-    asked_for = [provider.fetch(receipt.external_id), provider.look_up(tag)]
+    asked_for = [provider.fetch(receipt.external_id), look_up(provider, tag)]
     assert len({update.key for update in [*called_back, *asked_for]}) == 1
 
 
@@ -173,7 +173,7 @@ def test_a_refused_submission_is_the_right_error_and_nothing_was_taken(
     with pytest.raises(ProviderError) as refused:
         provider.send(fax(last_digits))
     assert (type(refused.value), refused.value.cause) == (kind, cause)
-    assert provider.look_up(tag) == Update(State.ABSENT, tag=tag)
+    assert look_up(provider, tag) == Update(State.ABSENT, tag=tag)
     assert carrier.faxes(tag) == []
 
 
@@ -188,7 +188,7 @@ def test_a_fax_whose_reply_is_lost_was_taken_once_and_is_found_by_its_tag(
 ) -> None:
     with pytest.raises(OutcomeUnknown):
         provider.send(fax(last_digits))
-    found = provider.look_up(tag)
+    found = look_up(provider, tag)
     assert found.external_id is not None
     assert final(provider, found.external_id).state is State.DELIVERED
     eventually(lambda: receiver.events(tag) == ["fax.delivered"])
@@ -229,10 +229,10 @@ def test_a_look_up_may_find_a_fax_late(
 ) -> None:
     with pytest.raises(OutcomeUnknown):
         provider.send(fax("0505"))
-    assert provider.look_up(tag).state is State.ABSENT
+    assert look_up(provider, tag).state is State.ABSENT
     assert len(carrier.faxes(tag)) == 1, "it has it all the same"
 
-    eventually(lambda: provider.look_up(tag).state is State.DELIVERED)
+    eventually(lambda: look_up(provider, tag).state is State.DELIVERED)
 
 
 def test_a_fax_may_be_found_by_its_tag_alone(
@@ -242,7 +242,7 @@ def test_a_fax_may_be_found_by_its_tag_alone(
     with pytest.raises(OutcomeUnknown):
         provider.send(fax("0510"))
 
-    assert provider.look_up(tag).state is State.DELIVERED
+    assert look_up(provider, tag).state is State.DELIVERED
     assert receiver.events(tag) == []
 
 
@@ -252,7 +252,7 @@ def test_a_carrier_that_does_not_answer_may_have_taken_nothing(
     with pytest.raises(OutcomeUnknown):
         provider.send(fax("0508"))
 
-    assert provider.look_up(tag).state is State.ABSENT
+    assert look_up(provider, tag).state is State.ABSENT
     assert carrier.faxes(tag) == []
 
 
@@ -263,7 +263,7 @@ def test_two_submissions_under_one_tag_are_counted(
     provider.send(fax("0000"))
     assert [entry["submissions"] for entry in carrier.faxes(tag)] == [2, 2]
     assert carrier.counts()["tags_accepted_twice"] >= 1
-    assert provider.look_up(tag).external_id == first.external_id
+    assert look_up(provider, tag).external_id == first.external_id
 
 
 # callbacks

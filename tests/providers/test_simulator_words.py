@@ -20,7 +20,7 @@ from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, State
 from faxbot.providers.simulator import CAUSES
 from tests.misbehaving import Server, answering
-from tests.providers.conftest import Connect, MakeFax, offline
+from tests.providers.conftest import Connect, MakeFax, look_up, offline
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -98,7 +98,7 @@ def test_an_unreadable_acceptance_leaves_the_outcome_open(
         with pytest.raises(OutcomeUnknown):
             provider.send(fax("0000"))
         with pytest.raises(OutcomeUnknown):
-            provider.look_up("tag")
+            look_up(provider, "tag")
         with pytest.raises(OutcomeUnknown):
             provider.fetch("sf_1")
         assert len(server.requests) == 3

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from faxbot.errors import OutcomeUnknown, ProviderError
+from faxbot.hidden import Hidden
 from faxbot.plugins.base import (
     CallbackRequest,
     Context,
@@ -127,7 +128,7 @@ class SimulatorProvider(TransportPlugin):
             )
         return Receipt(_id_of(_dict(_accepted(reply).get("fax"))))
 
-    def look_up(self, tag: str) -> Update:
+    def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:  # noqa: ARG002
         faxes = _accepted(self._call("GET", "/v1/faxes", {"tag": tag})).get("faxes")
         if not isinstance(faxes, list):
             raise OutcomeUnknown("The carrier's answer holds no list of faxes.")

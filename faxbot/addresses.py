@@ -1,0 +1,56 @@
+"""The addresses that carriers are given: where they call back about one attempt.
+
+Such an address names the attempt by its tag and carries a token of ours, so that nobody calls back
+whom it was not given to; a carrier's own proof is asked for as well.
+"""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import parse_qs, urlsplit
+
+import sqlalchemy as sa
+
+from faxbot.errors import Unauthenticated
+from faxbot.models import Attempt
+from faxbot.runtime import Runtime
+
+TOKEN_LENGTH = 32
+
+
+def of_callbacks(runtime: Runtime, attempt: Attempt) -> str:
+    """Where the carrier is to call back about this attempt."""
+    query = f"attempt={attempt.tag}&token={_token(runtime, attempt.tag)}"
+    return f"{attempt.callback_base}/callbacks/{attempt.provider_id}?{query}"
+
+
+def admit(runtime: Runtime, url: str) -> None:
+    """Raise Unauthenticated for an address that names an attempt without its token. One that names
+    none is of the account: the carrier was told of it by people."""
+    asked = _asked(url)
+    if "attempt" not in asked:
+        return
+    tag, token = asked["attempt"][-1], asked.get("token", [""])[-1]
+    if not hmac.compare_digest(_token(runtime, tag).encode(), token.encode()):
+        raise Unauthenticated("the callback's address has no token of ours")
+
+
+def given(runtime: Runtime, url: str) -> str:
+    """This address as it was given to the carrier: PUBLIC_API_URL may have changed since."""
+    tag = _asked(url).get("attempt", [""])[-1]
+    row = runtime.database.row(_BASE, {"tag": tag}) if tag else None
+    if row is None or row.callback_base is None:
+        return url
+    path: str = url.removeprefix(runtime.config.base_url)
+    return f"{row.callback_base}{path}"
+
+
+_BASE = sa.select(Attempt.callback_base).where(Attempt.tag == sa.bindparam("tag"))
+
+
+def _asked(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query, keep_blank_values=True)
+
+
+def _token(runtime: Runtime, tag: str) -> str:
+    return runtime.keyring.keyed_hash(tag.encode(), "callback token")[:TOKEN_LENGTH]

@@ -1,0 +1,32 @@
+"""What plugins keep for all processes, and the address an attempt's callbacks were asked for at; old code names none
+of it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+TIME = sa.DateTime(timezone=True)
+NAME = sa.String(64)
+
+
+def upgrade() -> None:
+    op.add_column("attempts", sa.Column("callback_base", sa.String(255)))
+    op.create_table(
+        "plugin_cache",
+        sa.Column("account_id", NAME, nullable=False),
+        sa.Column("plugin_id", NAME, nullable=False),
+        sa.Column("name", NAME, nullable=False),
+        sa.Column("value_sealed", sa.LargeBinary),
+        sa.Column("good_until", TIME),
+        sa.Column("made_by", TIME),
+        sa.PrimaryKeyConstraint("account_id", "plugin_id", "name", name="pk_plugin_cache"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("plugin_cache")
+    op.drop_column("attempts", "callback_base")
