@@ -75,7 +75,7 @@ class SharedCache:
         now = self._now()
         until = now + MAKING
         take = _TAKE[self._database.engine.dialect.name]
-        mine = {**self._names(name), "made_by": until}
+        mine = {**self._names(name), "mine_until": until}
         if self._database.row(take, {**mine, "now": now}) is None:
             return None
         if (just_made := self._read(name, stale)) is not None:
@@ -104,7 +104,7 @@ _HERE = sa.and_(
     CachedValue.name == sa.bindparam("value"),
 )
 _NOW = sa.bindparam("now", type_=UtcDateTime)
-_MADE_BY = sa.bindparam("made_by", type_=UtcDateTime)
+_MAKING_UNTIL = sa.bindparam("mine_until", type_=UtcDateTime)
 _READ = sa.select(CachedValue.value_sealed, CachedValue.good_until).where(
     _HERE, CachedValue.good_until > _NOW
 )
@@ -113,30 +113,30 @@ _TAKE = {
         account_id=sa.bindparam("account"),
         plugin_id=sa.bindparam("plugin"),
         name=sa.bindparam("value"),
-        made_by=_MADE_BY,
+        making_until=_MAKING_UNTIL,
     )
     .on_conflict_do_update(
         index_elements=["account_id", "plugin_id", "name"],
-        set_={"made_by": insert.excluded.made_by},
-        where=sa.or_(CachedValue.made_by.is_(None), CachedValue.made_by < _NOW),
+        set_={"making_until": insert.excluded.making_until},
+        where=sa.or_(CachedValue.making_until.is_(None), CachedValue.making_until < _NOW),
     )
     .returning(table(CachedValue).c.name)
     for dialect, insert in inserts(CachedValue).items()
 }
-_MINE = sa.and_(_HERE, CachedValue.made_by == _MADE_BY)
+_MINE = sa.and_(_HERE, CachedValue.making_until == _MAKING_UNTIL)
 _KEEP = (
     sa.update(table(CachedValue))
     .where(_MINE)
     .values(
         value_sealed=sa.bindparam("sealed"),
         good_until=sa.bindparam("good_until", type_=UtcDateTime),
-        made_by=None,
+        making_until=None,
     )
     .returning(table(CachedValue).c.name)
 )
 _GIVE_UP = (
     sa.update(table(CachedValue))
     .where(_MINE)
-    .values(made_by=None)
+    .values(making_until=None)
     .returning(table(CachedValue).c.name)
 )

@@ -128,7 +128,7 @@ class Attempt(Base):
     number: Mapped[int]
     provider_id: Mapped[str] = mapped_column(Name)
     tag: Mapped[str] = mapped_column(Name)
-    callback_base: Mapped[str | None] = mapped_column(String(255))
+    callback_base: Mapped[str | None] = mapped_column(sa.Text)
     """What PUBLIC_API_URL was when its callback's address was given to the carrier, which signs it."""
     fence: Mapped[int]
     outcome: Mapped[str] = mapped_column(String(16), default="open")
@@ -364,7 +364,7 @@ class Heartbeat(Base):
 
 
 class CachedValue(Base):
-    """What a plugin keeps for all processes for a while, sealed; `made_by`: until when who makes it
+    """What a plugin keeps for all processes for a while, sealed; `making_until`: until when who makes it
     anew has time for that."""
 
     __tablename__ = "plugin_cache"
@@ -374,4 +374,4 @@ class CachedValue(Base):
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     value_sealed: Mapped[bytes | None]
     good_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    made_by: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    making_until: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -14,7 +14,7 @@ NAME = sa.String(64)
 
 
 def upgrade() -> None:
-    op.add_column("attempts", sa.Column("callback_base", sa.String(255)))
+    op.add_column("attempts", sa.Column("callback_base", sa.Text))
     op.create_table(
         "plugin_cache",
         sa.Column("account_id", NAME, nullable=False),
@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("name", NAME, nullable=False),
         sa.Column("value_sealed", sa.LargeBinary),
         sa.Column("good_until", TIME),
-        sa.Column("made_by", TIME),
+        sa.Column("making_until", TIME),
         sa.PrimaryKeyConstraint("account_id", "plugin_id", "name", name="pk_plugin_cache"),
     )
 

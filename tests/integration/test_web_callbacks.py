@@ -110,6 +110,16 @@ def test_what_the_carrier_did_not_sign_is_refused(
     assert left_behind(runtime) == {}
 
 
+@pytest.mark.parametrize("query", ["attempt=fb1", "attempt=fb1&token=", "attempt=fb1&token=abc"])
+def test_who_names_an_attempt_must_have_been_given_its_address(
+    client: FlaskClient, runtime: Runtime, query: str
+) -> None:
+    response = client.post(f"/callbacks/simulator?{query}", data=BODY, headers=signed(BODY))
+
+    assert_problem(response, 401, "unauthenticated")
+    assert left_behind(runtime) == {}
+
+
 def test_a_changed_body_is_refused(client: FlaskClient, runtime: Runtime) -> None:
     response = client.post("/callbacks/simulator", data=BODY + b" ", headers=signed(BODY))
 
