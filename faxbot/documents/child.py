@@ -206,6 +206,17 @@ def _join(request: Request) -> dict[str, object]:
     return {"pages": pages}
 
 
+def _wrap(request: Request) -> dict[str, object]:
+    """{path, target, resolutions (one), max_pages} -> {pages}"""
+    pages = _part("pdf").wrap(
+        request["path"],
+        request["target"],
+        resolution=request["resolutions"][0],
+        max_pages=request["max_pages"],
+    )
+    return {"pages": pages}
+
+
 def _keep_memory() -> None:
     """Let the C library use freed memory again for the next page: asking the system anew for every
     picture of a page costs a fifth of the time (measured)."""
@@ -214,7 +225,7 @@ def _keep_memory() -> None:
         _libc.mallopt(TRIM_THRESHOLD, 256 * MEGABYTE)
 
 
-_DOES = {"check": _check, "start": _start, "draw": _draw, "join": _join}
+_DOES = {"check": _check, "start": _start, "draw": _draw, "join": _join, "wrap": _wrap}
 
 
 if __name__ == "__main__":

@@ -58,6 +58,20 @@ class Renderer:
             except (Crashed, TooSlow) as error:
                 raise RenderingFailed from error
 
+    def wrap(self, pages: Path, target: Path, *, resolution: str) -> None:
+        """Put the fax pages of a TIFF that render() made, or that is a fax already, into a PDF at
+        `target`, bit by bit. Raises RenderingFailed and OSError as render()."""
+        child = self._children[0]
+        request = {
+            "do": "wrap", "path": str(pages.absolute()), "target": str(target.absolute()),
+            "resolutions": [resolution], "max_pages": self._limits.max_pages,
+        }  # fmt: skip
+        with child.lock:
+            try:
+                child.ask(request, self._limits.seconds)
+            except (Crashed, TooSlow) as error:
+                raise RenderingFailed from error
+
     def _run(self, rendering: _Rendering, paths: list[str], target: Path) -> int:
         try:
             return rendering.run(paths, target)
