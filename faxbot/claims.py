@@ -168,6 +168,8 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     for count, job in enumerate(due):
         surges = has_too_many(waiting_of[job.account_id], waiting_of.values())
         priority = behind(job.priority) if surges else job.priority
+        if status is Status.SUBMITTING:
+            priority = URGENT  # it may be out; to settle it asks nobody, and takes no time
         if not runtime.ring(TASKS[status], job.id, _aged(priority, now - job.since)):
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
