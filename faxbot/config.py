@@ -306,8 +306,8 @@ class Config:
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
         8.0,
-        "a due fax nobody claimed is announced again after this, and the longer it waits the more "
-        "seldom, down to every 5 minutes",
+        "a due fax nobody claimed is announced again after this; while 500 and more wait for the "
+        "workers, after 5 minutes",
         at_least=0.2,
         at_most=_DAY,
     )
