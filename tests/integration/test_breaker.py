@@ -444,7 +444,7 @@ def test_a_worker_goes_by_what_it_knows_for_a_second_and_not_longer(site: Site) 
     site.odd.does["send"] = raises(AccountRefused())
     sending.attempt(others, site.fax())
     assert ours.breakers.standing("default", "simulator", site.now).rest(site.now) is None
-    site.now += breaker.KNOWN_FOR
+    site.now += timedelta(seconds=1)
 
     assert ours.breakers.standing("default", "simulator", site.now).rest(site.now) is not None
 
