@@ -71,6 +71,20 @@ def test_what_ails_one_sweep_keeps_no_other_from_its_faxes(
     assert site.rung == [("faxbot.send_fax", job_id)]
 
 
+def test_a_bell_that_was_lost_is_rung_again_within_fifteen_seconds(site: Site) -> None:
+    """With the times of real service, whenever beat ticks."""
+    for tick in range(5):
+        job_id, begun = site.submit("+15550100000").job_id, site.now
+        site.rung.clear()
+        site.now += timedelta(seconds=tick)
+        for _ in range(10):
+            sweeps.run(site.runtime)
+            if ("faxbot.send_fax", job_id) in site.rung:
+                break
+            site.now += timedelta(seconds=site.runtime.config.sweep_seconds)
+        assert site.now - begun <= timedelta(seconds=15)
+
+
 def test_beat_is_off_for_three_hours_and_then_everything_is_caught_up(site: Site) -> None:
     """Every kind of wait, with its bell or its callback lost."""
     taken = {name: site.sent(ending) for name, ending in (("polled", "0044"), ("found", "0504"))}
