@@ -149,18 +149,21 @@ def _put_off(runtime: Runtime, callback_id: str) -> None:
 def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
     """Ring for stored callbacks that are due and not applied, as long as the broker takes it; how
     many."""
-    now = runtime.now()
-    again = now + timedelta(seconds=claims.ring_again(runtime, TASK))
+    now, soon = runtime.now(), timedelta(seconds=runtime.config.ring_again_seconds)
+    # In a crowded queue they wait longer, and as soon as it is none, no longer.
+    overdue = now + soon - timedelta(seconds=claims.ring_again(runtime, TASK))
     with runtime.database.transaction() as session:
         due = session.scalars(
             sa.select(Callback.id)
-            .where(Callback.applied_at.is_(None), Callback.next_at <= now)
+            .where(Callback.applied_at.is_(None), Callback.next_at <= overdue)
             .order_by(Callback.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         ).all()
         if due:
-            session.execute(sa.update(Callback).where(Callback.id.in_(due)).values(next_at=again))
+            session.execute(
+                sa.update(Callback).where(Callback.id.in_(due)).values(next_at=now + soon)
+            )
     for count, callback_id in enumerate(due):
         if not runtime.ring(TASK, callback_id):
             return count

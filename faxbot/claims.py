@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot.db import UtcDateTime, table
-from faxbot.errors import LeaseLost
+from faxbot.errors import DatabaseAway, LeaseLost
 from faxbot.events import CLAIMABLE, Event, Status
 from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
@@ -168,10 +168,22 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     for count, job in enumerate(due):
         surges = has_too_many(waiting_of[job.account_id], waiting_of.values())
         priority = behind(job.priority) if surges else job.priority
+        if status is Status.SUBMITTING:
+            priority = URGENT  # it may be out; to settle it asks nobody, and takes no time
         if not runtime.ring(TASKS[status], job.id, _aged(priority, now - job.since)):
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)
+
+
+def announce(
+    runtime: Runtime, status: Status, job_id: str, noted: datetime, urgency: int = URGENT
+) -> None:
+    """Ring the bell for a fax whose row says so already, with `noted`. Where the broker does not take
+    it, the row says so too: in a crowded queue the sweep would wait for long."""
+    if not runtime.ring(TASKS[status], job_id, urgency):
+        with suppress(DatabaseAway):
+            _not_rung(runtime, [job_id], noted)
 
 
 def ring_again(runtime: Runtime, task: str) -> float:

@@ -306,8 +306,8 @@ class Config:
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
         8.0,
-        "a due fax nobody claimed is announced again after this, and the longer it waits the more "
-        "seldom, down to every 5 minutes",
+        "a due fax nobody claimed is announced again after this; while 500 and more wait for the "
+        "workers, after 5 minutes",
         at_least=0.2,
         at_most=_DAY,
     )
@@ -507,13 +507,16 @@ class Config:
         }
 
     def warn_of_strangers(self) -> None:
-        """One warning that names them, never their values: a misspelt setting has no other sign."""
+        """One warning that names them, never their values, and one of providers that are covered and would never be
+        asked: what is misspelt has no other sign."""
         words = [
             f"{name} (is {near} meant?)" if near else name
             for name, near in self.strangers().items()
         ]
         if words:
             logger.warning("no such setting: %s", ", ".join(words))
+        if idle := sorted(set(self.covered_provider_ids) - set(self.provider_ids)):
+            logger.warning("FAX_BACKENDS_COVERED: not in FAX_BACKENDS: %s", ", ".join(idle))
 
     @property
     def production(self) -> bool:

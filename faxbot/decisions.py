@@ -48,7 +48,7 @@ def release(runtime: Runtime, actor: Actor, job_id: str) -> Job:
             now=now,
             source="person",
         )
-    runtime.ring(claims.TASKS[Status.QUEUED], job_id)
+    claims.announce(runtime, Status.QUEUED, job_id, now)
     return job
 
 
@@ -67,7 +67,8 @@ def decide(
 
     The reason is kept, sealed, beside who said it. Where a cancel was asked for, what was not
     delivered is cancelled; what is sent anew is held first where an earlier attempt is said to be
-    under way or delivered: this was not about that one. Raises NotFound, and NotPossibleNow for a fax that is not uncertain.
+    under way or delivered: this was not about that one. Raises NotFound, and NotPossibleNow for a
+    fax that is not uncertain.
     """
     jobs.find(runtime, actor, job_id)
     now = runtime.now()
@@ -95,7 +96,7 @@ def decide(
         )
         _settle(Entry(session, runtime.config, job, uncertain, now, "person"), OUTCOMES[outcome])
     if job.status == Status.RETRYING:
-        runtime.ring(claims.TASKS[Status.RETRYING], job_id)
+        claims.announce(runtime, Status.RETRYING, job_id, now)
     return job
 
 

@@ -113,8 +113,6 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
 
 PLANNED = frozenset({Event.PURGED})
 """Part of the contract, so that the database knows them, and not written by anything yet."""
-PLANNED_CAUSES = frozenset({"expired"})
-"""Causes that nothing of ours says yet; a plugin may."""
 
 
 @dataclass(frozen=True, slots=True)

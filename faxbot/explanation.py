@@ -17,7 +17,7 @@ SENTENCES: dict[Status, str] = {
     Status.QUEUED: "Waiting for a worker; it will be sent in a moment.",
     Status.SUBMITTING: "Being handed to {provider} now.",
     Status.SENT: "{provider} has it; {so_far}waiting for the result{cancelling}.",
-    Status.RETRYING: "{why} Next try {when}.",
+    Status.RETRYING: "{why} {next_try} {when}.",
     Status.HELD: "On hold: {held}.",
     Status.UNCERTAIN: (
         "{what} is not known{cancelling}; it is being looked up and will not be "
@@ -46,6 +46,7 @@ def explain(job: Job | JobRow, now: datetime) -> str:
         provider=provider,
         what=what,
         when=_when(job.next_at, now),
+        next_try="Its deadline comes before the next try: it ends" if _ends(job) else "Next try",
         why=cause.sentence if cause else "The last try did not go through.",
         held=_held(job, now),
         so_far=confirmed and f"{confirmed}; ",
@@ -61,7 +62,13 @@ def _held(job: Job | JobRow, now: datetime) -> str:
     reason = HOLD_REASONS.get(job.reason or "", "an operator must look")
     # The others end when somebody mends what they name; this one is tried again by itself.
     rests = job.reason == "account_refused" and job.next_at is not None and job.next_at > now
-    return f"{reason}; looked at again {_when(job.next_at, now)}" if rests else reason
+    what = "its deadline comes first: it ends" if _ends(job) else "looked at again"
+    return f"{reason}; {what} {_when(job.next_at, now)}" if rests else reason
+
+
+def _ends(job: Job | JobRow) -> bool:
+    """Whether its deadline is what comes next (claims.by_deadline)."""
+    return job.expires_at is not None and job.next_at == job.expires_at
 
 
 def _when(at: datetime | None, now: datetime) -> str:

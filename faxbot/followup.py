@@ -275,7 +275,7 @@ def review(runtime: Runtime, job_id: str) -> None:
             now=now,
             source="sweep",
         )
-    runtime.ring(claims.TASKS[Status.QUEUED], job_id)
+    claims.announce(runtime, Status.QUEUED, job_id, now)
 
 
 def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:

@@ -117,7 +117,7 @@ def submit(
     artifacts.settle(runtime, documents)
     if job.next_at is not None and job.next_at <= now:
         urgency = runtime.shares.urgency(job.account_id, job.priority)
-        runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)
+        claims.announce(runtime, Status.QUEUED, job.id, now, urgency)
     return Answer(202, body, False, job.id)
 
 

@@ -71,14 +71,15 @@ _LAST = sa.select(Attempt.outcome, Attempt.provider_id).where(
 
 
 def _can(runtime: Runtime, provider_id: str) -> bool:
-    """Whether the provider is there and takes fax pages."""
+    """Whether the provider is there, sends faxes, and takes fax pages."""
     try:
         runtime.plugins.get(provider_id, TransportPlugin)
     except PluginError:
         log.exception("no usable provider", extra={"provider_id": provider_id})
         return False
-    taken = runtime.plugins.manifest(provider_id).values("accepts")
-    return not taken or FAX_PAGES in taken
+    manifest = runtime.plugins.manifest(provider_id)
+    taken = manifest.values("accepts")
+    return manifest.has("send_fax") and (not taken or FAX_PAGES in taken)
 
 
 def rest_of_all(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Rest | None:

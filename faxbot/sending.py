@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from faxbot import addresses, artifacts, breaker, claims, jobs, lanes, outcomes, routing
+from faxbot import addresses, artifacts, breaker, claims, jobs, lanes, outcomes, routing, stopping
 from faxbot.artifacts import Workspace
 from faxbot.breaker import THROTTLED, Rest
 from faxbot.db import new_id
@@ -83,11 +83,14 @@ def attempt(runtime: Runtime, job_id: str) -> None:
             _attempt(runtime, job, workspace)
     except LeaseLost:
         log.info("claim lost", extra={"job_id": job_id})
+    except stopping.Stopped:
+        log.info("given back, this worker ends", extra={"job_id": job_id})
 
 
 def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
     try:
-        prepared = _prepare(runtime, job, workspace)
+        with stopping.may_be_left():
+            prepared = _prepare(runtime, job, workspace)
         this = _intend(runtime, job, prepared)
     except NotNow as wait:
         _put_off(runtime, job, wait)

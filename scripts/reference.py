@@ -72,7 +72,7 @@ def events_page() -> str:
     parts += [f"| `{status}` | `{task}` |" for status, task in TASKS.items()]
     parts.append(CAUSES_HEAD)
     parts += [
-        f"| `{cause.code}` | {_again(cause)} | {cause.sentence}{_unsaid(cause)} |"
+        f"| `{cause.code}` | {_again(cause)} | {cause.sentence} |"
         for cause in events.CAUSES.values()
     ]
     parts.append("\n## Why a fax is on hold\n\n| reason | what mends it |\n|---|---|")
@@ -82,10 +82,6 @@ def events_page() -> str:
 
 def _planned(event: events.Event) -> str:
     return NOT_YET if event in events.PLANNED else ""
-
-
-def _unsaid(cause: events.Cause) -> str:
-    return NOT_YET if cause.code in events.PLANNED_CAUSES else ""
 
 
 _ENDS = {

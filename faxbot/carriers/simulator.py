@@ -68,6 +68,8 @@ OUTCOMES: Mapping[str, Outcome] = {
     "0054": Outcome("the document cannot be fetched", "document-not-fetched"),
     "0058": Outcome("the line cannot carry a fax", "bearer-not-available"),
     "0088": Outcome("the machines find no common speed", "training-failed"),
+    "0075": Outcome("the carrier cancels it, though nobody asked", "cancelled"),
+    "0076": Outcome("the carrier's own deadline for the call passes", "expired"),
     "0102": Outcome("the call takes too long", "session-timeout"),
     "0323": Outcome("the document has no pages for the carrier", "document-empty"),
     "0326": Outcome("the carrier's service is set up wrongly", "service-misconfigured"),

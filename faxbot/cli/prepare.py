@@ -30,8 +30,6 @@ def _say_what_is_missing(runtime: Runtime) -> None:
     config = runtime.config
     providers = "FAX_BACKENDS" if config.fax_backends else "FAX_BACKEND"
     chosen = [(providers, provider_id) for provider_id in config.provider_ids]
-    for provider_id in set(config.covered_provider_ids) - set(config.provider_ids):
-        click.echo(f"FAX_BACKENDS_COVERED: {provider_id} is not one of FAX_BACKENDS", err=True)
     for setting, plugin_id in (*chosen, ("STORAGE_BACKEND", config.storage_backend)):
         try:
             runtime.plugins.manifest(plugin_id)

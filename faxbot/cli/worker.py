@@ -12,7 +12,7 @@ from faxbot import lifeline
 from faxbot.cli import logs
 from faxbot.config import Config
 from faxbot.tasks import app as tasks
-from faxbot.tasks.worker import serve
+from faxbot.tasks.worker import heed_the_end, serve
 
 
 @click.command(short_help="Run a worker, which sends the faxes.")
@@ -32,7 +32,8 @@ from faxbot.tasks.worker import serve
 @logs.log_level
 @logs.log_format
 def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) -> int:
-    """Run a worker with FAXBOT_WORKER_PROCESSES processes. SIGTERM lets what runs come to its end first."""
+    """Run a worker with FAXBOT_WORKER_PROCESSES processes. SIGTERM lets calls to carriers come to their
+    end, and gives back faxes that are only being prepared."""
     config = Config.load()
     logs.configure("worker", log_level, log_format)
     app = tasks.celery_app(config)
@@ -51,6 +52,7 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
         without_mingle=True,
         without_gossip=True,
     )
+    heed_the_end(program)
     # What exists now is shared with the pool's processes; a collector that touched it would copy it.
     gc.collect()
     gc.freeze()

@@ -61,7 +61,7 @@ class Trait:
 
 TRAITS: Mapping[str, Trait] = MappingProxyType(
     {
-        "send_fax": Trait("sends faxes", methods=("send",)),
+        "send_fax": Trait("sends faxes", methods=("send",), readers=("routing",)),
         "status_callback": Trait(
             "the carrier calls back with news",
             methods=("verify_callback", "read_callback"),

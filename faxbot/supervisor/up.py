@@ -173,7 +173,7 @@ class _Site:
                 probe=self._probe("/health"),
                 grace=25.0,
             ),
-            # SIGTERM lets running tasks come to their end; what is killed is taken up again when its lease ends.
+            # SIGTERM lets calls to carriers come to their end; what is killed is taken up again when its lease ends.
             self._role("worker", "worker", *self._logs, grace=25.0),
             self._role("beat", "beat", *self._logs),
         ]

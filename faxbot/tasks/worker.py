@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from celery import Celery, signals
+from typing import Any
 
-from faxbot import wiring
+from celery import Celery, signals
+from celery.apps.worker import Worker
+
+from faxbot import stopping, wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import Bell
@@ -16,8 +19,10 @@ _runtimes: dict[str, Runtime] = {}
 def serve(config: Config, app: Celery) -> None:
     """Have this worker know the tasks, and give each of its processes a runtime of its own."""
     app.conf.include = TASK_MODULES
+    stopping.ignore()
 
     def start(**_: object) -> None:
+        stopping.listen()
         bell = Bell(config, patience=1.0)
         _runtimes["worker"] = wiring.build(config, ring=bell, unanswered=bell.unanswered)
 
@@ -27,6 +32,17 @@ def serve(config: Config, app: Celery) -> None:
 
     signals.worker_process_init.connect(start, weak=False)
     signals.worker_process_shutdown.connect(stop, weak=False)
+
+
+def heed_the_end(worker: Worker) -> None:
+    """Have this worker's processes give back what they only prepare as soon as it is asked to end."""
+
+    def ask(**_: object) -> None:
+        pool: Any = worker.pool
+        if pool is not None:  # it has begun
+            stopping.ask(pool.info["processes"])
+
+    signals.worker_shutting_down.connect(ask, weak=False)
 
 
 def runtime() -> Runtime:

@@ -50,6 +50,29 @@ def slow_pdf() -> bytes:
     )
 
 
+def long_pdf(pages: int = 300) -> bytes:
+    """Pages that pass every check, and each of which takes a good part of a second to draw."""
+    curves = (
+        b"%d %d m %d %d %d %d %d %d c S\n"
+        % (
+            *(n * 37 % 612, n * 91 % 792),
+            *(n * 53 % 612, n * 17 % 792),
+            *(n * 71 % 612, n * 29 % 792),
+            *(n * 11 % 612, n * 97 % 792),
+        )
+        for n in range(2000)
+    )
+    stream = zlib.compress(b"40 w\n" + b"".join(curves), 9)
+    return assemble(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R >>",
+            b"<< /Type /Pages /Count %d /Kids [%s] >>" % (pages, b"3 0 R " * pages),
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R >>",
+            b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(stream), stream),
+        ]
+    )
+
+
 def image_bomb_pdf(side: int = 30_000) -> bytes:
     """A page that is one picture which says that it has side x side pixels."""
     data = zlib.compress(bytes(3 * side))

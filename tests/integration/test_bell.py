@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from faxbot import callbacks, claims, jobs, sending
+from faxbot import callbacks, claims, decisions, jobs, sending
 from faxbot.claims import TASKS
 from faxbot.config import Config
 from faxbot.events import Status
@@ -26,7 +26,7 @@ from tests.servers import RedisServer
 from tests.threads import at_once
 
 ID = "01a1f8d63c7f7fcaa2e1f998a1736eb0"
-SEND = "faxbot.send_fax"
+SEND, APPLY = "faxbot.send_fax", "faxbot.apply_callback"
 SOON = 3.0  # seconds; it gives up after 0.2, and without a limit it would wait for minutes
 
 
@@ -226,6 +226,37 @@ def test_where_many_wait_for_workers_the_bell_is_not_rung_again_and_again(site: 
     assert after(10) == {polled, waits, later}, "the queue is empty: the rings were lost"
 
 
+def test_what_the_broker_did_not_take_waits_in_no_crowd(site: Site) -> None:
+    crowd = {SEND: claims.CROWDED}
+    hearing = replace(site.runtime, unanswered=lambda task: crowd.get(task, 0))
+    site.runtime = replace(hearing, ring=lambda *_: False)
+    new, held = site.fax(), site.fax()
+    sending.attempt(replace(site.runtime, config=replace(hearing.config, fax_disabled=True)), held)
+    assert decisions.release(site.runtime, ACTOR, held).status == "queued"
+    site.runtime = hearing
+
+    assert set(announced(site)) == {(SEND, new), (SEND, held)}
+    assert announced(site) == []
+
+
+def test_a_callback_is_rung_for_again_as_soon_as_its_queue_is_not_crowded(site: Site) -> None:
+    crowd = {APPLY: claims.CROWDED}
+    site.runtime = replace(site.runtime, unanswered=lambda task: crowd.get(task, 0))
+    fax = site.sent("0044")
+    site.receive(site.callback(site.final_at_carrier(fax)))
+    ((_, callback_id),) = site.rung
+    mine = (APPLY, callback_id)
+
+    site.now += timedelta(seconds=60)
+    assert mine not in announced(site)
+    site.now += timedelta(seconds=claims.RING_AGAIN_CROWDED - 60)
+    assert mine in announced(site)
+    site.now += timedelta(seconds=60)
+    assert mine not in announced(site)
+    crowd.clear()
+    assert mine in announced(site), "the queue is empty: the ring was lost"
+
+
 def announced(site: Site) -> list[tuple[str, str]]:
     """What one sweep rings for."""
     site.rung = []
@@ -249,11 +280,12 @@ def test_what_was_not_announced_is_recorded_all_the_same_and_found_by_the_sweep(
     assert seconds_for(lambda: jobs.cancel(site.runtime, ACTOR, second)) < SOON
     site.runtime = hearing
 
+    assert announced(site) == [(SEND, first), ("faxbot.poll_fax", second)]
     site.now += timedelta(seconds=6.9)
-    assert announced(site) == [("faxbot.poll_fax", second)], "a cancel is passed on soon"
+    assert announced(site) == []
     site.now += timedelta(seconds=0.1)
-    (send, (task, callback_id)) = announced(site)
-    assert (send, task) == ((SEND, first), "faxbot.apply_callback")
+    ((task, callback_id),) = announced(site)
+    assert task == "faxbot.apply_callback"
     assert announced(site) == []
     site.now += timedelta(seconds=10)
     assert set(announced(site)) >= {(SEND, first), (task, callback_id)}

@@ -100,6 +100,19 @@ def test_one_refusal_of_the_account_or_the_rate_makes_a_provider_rest_and_no_oth
     assert rest_of(site) == rest
 
 
+def test_a_long_wait_that_a_carrier_asked_for_is_not_cut_short_by_a_shorter_one(site: Site) -> None:
+    def throttled_meanwhile(_usual: object, _fax: object) -> Receipt:
+        site.odd.does["send"] = raises(Throttled(retry_after=90))
+        site.sent()
+        raise Throttled(retry_after=2)
+
+    job_id = site.fax()
+    site.odd.does["send"] = throttled_meanwhile
+    sending.attempt(site.runtime, job_id)
+
+    assert rest_of(site) == (90, "throttled")
+
+
 @pytest.mark.parametrize("error", [Unreachable(), OutcomeUnknown(), NotSent(), ProviderError()])
 def test_five_faults_in_a_row_open_it_however_long_they_take(
     site: Site, error: ProviderError
@@ -444,7 +457,7 @@ def test_a_worker_goes_by_what_it_knows_for_a_second_and_not_longer(site: Site) 
     site.odd.does["send"] = raises(AccountRefused())
     sending.attempt(others, site.fax())
     assert ours.breakers.standing("default", "simulator", site.now).rest(site.now) is None
-    site.now += breaker.KNOWN_FOR
+    site.now += timedelta(seconds=1)
 
     assert ours.breakers.standing("default", "simulator", site.now).rest(site.now) is not None
 

@@ -315,7 +315,7 @@ def test_a_callback_that_belongs_to_no_fax_is_kept_and_marked_after_a_minute(sit
     site.receive(request)
 
     tries = 0
-    while stored(site)[0].applied_at is None:
+    while stored(site)[0].applied_at is None and tries < 20:
         site.after(10)
         tries += 1
 

@@ -17,7 +17,7 @@ from faxbot.events import OPEN, PAIRS, TERMINAL, Status
 from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, Job
 from faxbot.results import locked
-from faxbot.shares import BEHIND
+from faxbot.shares import BEHIND, URGENT
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation, Stores
@@ -321,6 +321,26 @@ def test_a_dead_workers_fax_is_announced_at_once_however_many_wait_for_workers(s
     assert claims.announce_due(site.runtime, Status.QUEUED) == 1
     site.now += timedelta(seconds=10)
     assert claims.announce_due(site.runtime, Status.QUEUED) == 0
+
+
+def test_a_vanished_workers_call_is_settled_before_whatever_waits_to_be_sent(site: Site) -> None:
+    """A broker looks into the urgent lists of all queues first, so that a queue of its own is not enough."""
+    urgency: dict[str, int] = {}
+
+    def note(_task: str, row_id: str, urgent: int = 0, /) -> bool:
+        urgency[row_id] = urgent
+        return True
+
+    site.runtime = replace(site.runtime, ring=note)
+    vanished = put(
+        site, Status.SUBMITTING, priority=0, next_at=site.now, rung_at=None, lease_until=site.now
+    )
+    site.now += timedelta(seconds=1)
+    urgent = put(site, Status.RETRYING, priority=255, next_at=site.now, rung_at=None)
+    for status in (Status.SUBMITTING, Status.RETRYING):
+        claims.announce_due(site.runtime, status)
+
+    assert urgency[vanished] == urgency[urgent] == URGENT
 
 
 def test_a_surge_that_is_announced_again_still_stands_behind_the_others(site: Site) -> None:

@@ -159,6 +159,13 @@ def test_one_that_takes_no_fax_pages_or_is_not_there_is_passed_by(opened: Opened
         assert who(site, job_id) == ["simulator"]
 
 
+def test_one_that_sends_no_faxes_is_passed_by(opened: Opened) -> None:
+    with opened("second,simulator", "simulator", second=("status_callback",)) as site:
+        job_id = send(site)
+
+        assert who(site, job_id) == ["simulator"]
+
+
 def test_a_wish_for_a_provider_is_kept(opened: Opened) -> None:
     with opened("second,simulator", "simulator") as site:
         job_id = site.submit(number(), provider_id="simulator").job_id

@@ -8,10 +8,13 @@ from datetime import timedelta
 import pytest
 
 from faxbot import claims, health, jobs, sending, sweeps
+from faxbot.errors import Unreachable
 from faxbot.events import CAUSES, TRANSITIONS
 from faxbot.models import Heartbeat
+from faxbot.plugins.base import State, Update
 from faxbot.runtime import Runtime
-from tests.integration.site import Site
+from tests.integration.odd import Vanished, raises, taken_and_gone
+from tests.integration.site import ACTOR, Site
 
 HOUR = timedelta(hours=1)
 
@@ -66,6 +69,60 @@ def test_what_ails_one_sweep_keeps_no_other_from_its_faxes(
     sweeps.run(site.runtime)
     assert unfit(site) == ""
     assert site.rung == [("faxbot.send_fax", job_id)]
+
+
+def test_a_bell_that_was_lost_is_rung_again_within_fifteen_seconds(site: Site) -> None:
+    """With the times of real service, whenever beat ticks."""
+    for tick in range(5):
+        job_id, begun = site.submit("+15550100000").job_id, site.now
+        site.rung.clear()
+        site.now += timedelta(seconds=tick)
+        for _ in range(10):
+            sweeps.run(site.runtime)
+            if ("faxbot.send_fax", job_id) in site.rung:
+                break
+            site.now += timedelta(seconds=site.runtime.config.sweep_seconds)
+        assert site.now - begun <= timedelta(seconds=15)
+
+
+def test_beat_is_off_for_three_hours_and_then_everything_is_caught_up(site: Site) -> None:
+    """Every kind of wait, with its bell or its callback lost."""
+    taken = {name: site.sent(ending) for name, ending in (("polled", "0044"), ("found", "0504"))}
+    taken["vanished"] = site.fax()
+    site.odd.does["send"] = taken_and_gone
+    with pytest.raises(Vanished):
+        sending.attempt(site.runtime, taken["vanished"])
+    site.odd.does.clear()
+    taken["called back"] = site.sent()
+    for job_id in taken.values():
+        account = site.final_at_carrier(job_id)
+    site.receive(site.callback(account))
+    cancelled = site.sent("0044")
+    site.odd.does["fetch"] = lambda usual, name: (
+        Update(State.FAILED, external_id=name, cause="cancelled")
+        if name == site.job(cancelled).external_id
+        else usual(name)
+    )
+    jobs.cancel(site.runtime, ACTOR, cancelled)
+    site.odd.does["send"] = raises(Unreachable())
+    waiting = [site.sent(), site.fax(), site.fax(send_at=site.now + HOUR)]
+    site.odd.does.pop("send")
+    late = site.fax(send_at=site.now + HOUR, expires_at=site.now + 2 * HOUR)
+    held = site.sent("0403")
+    site.rung.clear()
+    site.now += 3 * HOUR
+
+    assert unfit(site), "nobody was told"
+    for _ in range(3):
+        site.after(5)
+    assert unfit(site) == ""
+    assert {name: site.job(fax).status for name, fax in taken.items()} == dict.fromkeys(
+        taken, "delivered"
+    )
+    assert {site.job(fax).status for fax in waiting} == {"sent"}
+    assert (site.job(late).status, site.job(cancelled).status) == ("expired", "cancelled")
+    assert (site.job(held).status, site.job(held).attempts) == ("held", 2)
+    assert all(site.at_carrier(fax) == 1 for fax in (*taken.values(), *waiting))
 
 
 # A fax that nobody survives -----------------------------------------------------------------------

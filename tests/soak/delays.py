@@ -1,7 +1,7 @@
 """python -m tests.soak.delays: how long a fax waits for a worker that died, with the times of real service.
 
 A worker is killed behind the claim, and behind the intent; what is measured is the time from its death to the next
-claim of the fax, and to `uncertain` with its first look-up. Minutes, because a lease lasts one.
+attempt at the fax, and to `uncertain`, whose look-up is rung for in the same breath. Minutes: a lease lasts one.
 """
 
 from __future__ import annotations

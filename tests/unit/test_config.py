@@ -305,6 +305,25 @@ def test_a_misspelt_setting_is_named_once_with_the_nearest_and_without_its_value
     )
 
 
+@pytest.mark.parametrize(
+    ("backends", "covered", "named"),
+    [
+        ("phaxio,sinch", "sinhc,sinch,sip", "asterisk, sinhc"),
+        ("", "sinch", "sinch"),
+        ("phaxio,sip", "asterisk", ""),
+        ("phaxio,sinch", "", ""),
+    ],
+)
+def test_a_provider_that_is_covered_and_would_never_be_asked_is_named(
+    caplog: pytest.LogCaptureFixture, backends: str, covered: str, named: str
+) -> None:
+    given = {"FAX_BACKENDS": backends, "FAX_BACKENDS_COVERED": covered}
+    Config.load(given).warn_of_strangers()
+
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([f"FAX_BACKENDS_COVERED: not in FAX_BACKENDS: {named}"] if named else [])
+
+
 def test_settings_that_exist_are_no_strangers(caplog: pytest.LogCaptureFixture) -> None:
     Config.load({option.name: "" for option in OPTIONS}).warn_of_strangers()
 

@@ -13,6 +13,7 @@ from faxbot.explanation import SENTENCES, explain
 from faxbot.models import Job
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 SENTENCES_ONLY = re.compile(r"[A-Z][^.?!]*\.( [A-Z0-9][^.?!]*\.)*")
 LOOKED_UP = (
     "Whether simulator has it is not known; it is being looked up and will not be sent again "
@@ -65,6 +66,21 @@ TOLD = [
         Status.RETRYING,
         {"reason": "busy", "next_at": NOW + timedelta(milliseconds=300)},
         "The line was busy. Next try in a moment.",
+    ),
+    (
+        Status.RETRYING,
+        {"reason": "busy", "next_at": NOW + 5 * MINUTE, "expires_at": NOW + 5 * MINUTE},
+        "The line was busy. Its deadline comes before the next try: it ends in 5 min, at 12:05:00 UTC.",
+    ),
+    (
+        Status.HELD,
+        {"reason": "account_refused", "next_at": NOW + 5 * MINUTE, "expires_at": NOW + 5 * MINUTE},
+        f"On hold: {HOLD_REASONS['account_refused']}; its deadline comes first: it ends in 5 min, at 12:05:00 UTC.",
+    ),
+    (
+        Status.RETRYING,
+        {"reason": "busy", "next_at": NOW + 5 * MINUTE, "expires_at": NOW + 6 * MINUTE},
+        "The line was busy. Next try in 5 min, at 12:05:00 UTC.",
     ),
     (Status.HELD, {"reason": "disabled"}, "On hold: sending is switched off (FAX_DISABLED)."),
     (Status.HELD, {"reason": "words nobody knows"}, "On hold: an operator must look."),

@@ -68,6 +68,7 @@ CAUSES: Mapping[str, str] = {
     "session-timeout": "session_timeout",
     "carrier-fault": "system",
     "cancelled": "cancelled",
+    "expired": "expired",
 }
 """The carrier's words -> canonical causes (events.CAUSES); every other word is `unknown`."""
 

@@ -1,0 +1,85 @@
+"""What goes on all the time takes no longer when there are a million faxes that are done: no statement walks through
+them. On PostgreSQL, which says how it would go about each."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from faxbot import health, jobs, oversight, sending
+from faxbot.errors import Unreachable
+from faxbot.jobs import Filters
+from tests.integration.odd import raises
+from tests.integration.site import ACTOR, Site, number
+
+DONE = [
+    (
+        "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object("
+        "'id', md5(i::text), 'status', 'queued', 'to_key', md5((i / 4)::text)))).* "
+        "FROM jobs, generate_series(1, 8000) AS i"
+    ),
+    "UPDATE jobs SET status = 'cancelled', next_at = NULL, waiting = NULL WHERE status = 'queued'",
+    (
+        "INSERT INTO attempts SELECT (jsonb_populate_record(attempts, jsonb_build_object("
+        "'id', md5(i::text), 'job_id', md5(i::text), 'tag', md5(i::text), 'external_id', i::text, "
+        "'answered_at', now() - i * interval '1 hour'))).* FROM attempts, generate_series(1, 8000) AS i"
+    ),
+    (
+        "INSERT INTO events SELECT (jsonb_populate_record(events, jsonb_build_object("
+        "'id', 1000000 + i, 'job_id', md5(i::text)))).* "
+        "FROM events, generate_series(1, 8000) AS i WHERE sequence = 1"
+    ),
+    (
+        "INSERT INTO callbacks SELECT (jsonb_populate_record(callbacks, jsonb_build_object("
+        "'id', md5(i::text), 'key', md5(i::text), 'applied_at', now(), 'next_at', NULL))).* "
+        "FROM callbacks, generate_series(1, 8000) AS i"
+    ),
+    "ANALYZE jobs, attempts, events, callbacks",
+]
+
+
+@pytest.fixture
+def walked(on_postgresql: Site) -> list[str]:
+    """Beside thousands of faxes that are done: the statements that would walk through them."""
+    site, found = on_postgresql, list[str]()
+    site.receive(site.callback(site.final_at_carrier(site.sent("0044"))))
+    with site.runtime.database.transaction() as session:
+        for statement in DONE:
+            session.execute(sa.text(statement))
+
+    def explain(connection: sa.Connection, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        if text.lstrip().startswith(("SELECT", "UPDATE", "DELETE")):
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN {text}", values)
+            plan = str(cursor.fetchall())
+            cursor.close()
+            if re.search(r"Seq Scan on (jobs|attempts|events|callbacks)\b", plan):
+                found.append(f"{text}\n{plan}")
+
+    for engine in (site.runtime.database.engine, site.runtime.database.reader):
+        sa.event.listen(engine, "before_cursor_execute", explain)
+    return found
+
+
+def test_nothing_that_goes_on_all_the_time_walks_through_what_is_done(
+    on_postgresql: Site, walked: list[str]
+) -> None:
+    site, to = on_postgresql, number()
+    for fax in (site.fax_to(to), site.fax_to(to), site.fax("0017"), site.fax("0504")):
+        sending.attempt(site.runtime, fax)
+    site.after(600)
+    site.odd.does["send"] = raises(Unreachable())
+    for _ in range(6):
+        site.sent()
+    site.now += timedelta(seconds=31)
+    site.sweep()
+    health.ready(site.runtime)
+    oversight.provider(site.runtime, ACTOR, "simulator")
+    with site.runtime.database.reading() as session:
+        jobs.page(session, ACTOR, Filters(status="held"), limit=50, cursor=None)
+
+    assert walked == []
