@@ -32,6 +32,9 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 FAX_PAGES = "image/tiff"
+PDF = "application/pdf"
+FORMS = (FAX_PAGES, PDF)
+"""Media types in which a provider can have fax pages."""
 UNSETTLED_AGE = timedelta(hours=1)
 """Nobody is still between storing and committing after this time."""
 _NOTE = re.compile(r"([0-9a-f]{32})\.([a-z0-9][a-z0-9._-]*)\.([0-9a-f]{16})")
@@ -192,8 +195,8 @@ def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path
     return target
 
 
-def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path, str, int]:
-    """The job's fax pages as a TIFF to be read: (path, media type, pages); rendered once and kept.
+def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path, int]:
+    """The job's fax pages as a TIFF to be read: (path, pages); rendered once and kept.
 
     Raises DocumentError's kin when the documents cannot be rendered, ArtifactNotFound when they
     are gone.
@@ -205,12 +208,21 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
         # Pages that are gone can be made again, as long as the documents are there.
         with suppress(ArtifactNotFound):
             path = fetch(runtime, rendered[0], workspace)
-            return path, rendered[0].media_type, rendered[0].pages
+            return path, rendered[0].pages
     sources = [(fetch(runtime, document, workspace), document.media_type) for document in documents]
     target = workspace.folder / "pages.tiff"
     pages = runtime.renderer.render(sources, target, resolution=job.resolution)
     _keep(runtime, job, target, pages, workspace)
-    return target, FAX_PAGES, pages
+    return target, pages
+
+
+def in_form(runtime: Runtime, job: JobRow, pages: Path, form: str, workspace: Workspace) -> Path:
+    """Fax pages of a job in one of FORMS; not kept, for it costs next to nothing to make."""
+    if form == FAX_PAGES:
+        return pages
+    target = workspace.folder / "pages.pdf"
+    runtime.renderer.wrap(pages, target, resolution=job.resolution)
+    return target
 
 
 def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Workspace) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from faxbot.artifacts import FAX_PAGES
+from faxbot.artifacts import FORMS
 from faxbot.breaker import Rest
 from faxbot.config import Config
 from faxbot.errors import PluginError
@@ -29,11 +29,12 @@ NEVER_ACCEPTED = ("refused", "absent")
 @dataclass(frozen=True, slots=True)
 class Route:
     """A provider that may take a fax now; `is_probe`: whether the call finds out for others if it
-    works again."""
+    works again; `form`: the media type in which it takes fax pages."""
 
     provider_id: str
     provider: TransportPlugin
     is_probe: bool
+    form: str
 
 
 def candidates(runtime: Runtime, job: Job | JobRow) -> list[str]:
@@ -71,15 +72,21 @@ _LAST = sa.select(Attempt.outcome, Attempt.provider_id).where(
 
 
 def _can(runtime: Runtime, provider_id: str) -> bool:
-    """Whether the provider is there, sends faxes, and takes fax pages."""
+    """Whether the provider is there, sends faxes, and takes fax pages in some form."""
     try:
         runtime.plugins.get(provider_id, TransportPlugin)
     except PluginError:
         log.exception("no usable provider", extra={"provider_id": provider_id})
         return False
-    manifest = runtime.plugins.manifest(provider_id)
-    taken = manifest.values("accepts")
-    return manifest.has("send_fax") and (not taken or FAX_PAGES in taken)
+    return runtime.plugins.manifest(provider_id).has("send_fax") and bool(
+        _forms(runtime, provider_id)
+    )
+
+
+def _forms(runtime: Runtime, provider_id: str) -> list[str]:
+    """The media types in which it takes fax pages, the one it likes best first."""
+    taken = runtime.plugins.manifest(provider_id).values("accepts") or FORMS
+    return [each for each in taken if each in FORMS]
 
 
 def rest_of_all(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Rest | None:
@@ -100,7 +107,7 @@ def choose(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Route |
         through = runtime.breakers.let_through(job.account_id, provider_id, job.id, now)
         if not isinstance(through, Rest):
             plugin = runtime.plugins.get(provider_id, TransportPlugin)
-            return Route(provider_id, plugin, through)
+            return Route(provider_id, plugin, through, _forms(runtime, provider_id)[0])
         rests.append(through)
     return _shortest(rests)
 

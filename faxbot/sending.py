@@ -55,7 +55,6 @@ class Prepared:
 
     route: Route
     document: Path
-    media_type: str
     pages: int
     to: Hidden[str]
     header: Hidden[str]
@@ -126,7 +125,7 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     if (rest := routing.rest_of_all(runtime, job, providers)) is not None:
         raise _not_while(rest)
     try:
-        document, media_type, pages = artifacts.pages_of(runtime, job, workspace)
+        document, pages = artifacts.pages_of(runtime, job, workspace)
     except ArtifactNotFound:
         raise NotNow(reason="document_gone") from None
     # Opened here, where a key that does not fit costs nothing yet.
@@ -135,7 +134,8 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     route = routing.choose(runtime, job, providers)
     if isinstance(route, Rest):
         raise _not_while(route)
-    return Prepared(route, document, media_type, pages, to, header)
+    document = artifacts.in_form(runtime, job, document, route.form, workspace)
+    return Prepared(route, document, pages, to, header)
 
 
 def _not_while(rest: Rest) -> NotNow:
@@ -265,7 +265,7 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
         tag=this.tag,
         to=prepared.to,
         document=prepared.document,
-        media_type=prepared.media_type,
+        media_type=prepared.route.form,
         pages=prepared.pages,
         resolution=job.resolution,
         header=prepared.header,

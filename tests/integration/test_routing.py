@@ -11,7 +11,7 @@ import pytest
 
 from faxbot import decisions, jobs, sending, sweeps
 from faxbot.errors import AccountRefused, OutcomeUnknown, Refused, Throttled, Unreachable
-from faxbot.plugins.base import Receipt, State, TransportPlugin, Update
+from faxbot.plugins.base import OutboundFax, Receipt, State, TransportPlugin, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
@@ -152,11 +152,39 @@ def test_a_refusal_of_the_fax_itself_is_final_whoever_else_there_is(opened: Open
 
 
 def test_one_that_takes_no_fax_pages_or_is_not_there_is_passed_by(opened: Opened) -> None:
-    pdf_only = ("send_fax", "accepts:application/pdf")
-    with opened("second,nobody,simulator", "simulator", second=pdf_only) as site:
+    no_pages = ("send_fax", "accepts:text/plain")
+    with opened("second,nobody,simulator", "simulator", second=no_pages) as site:
         job_id = send(site)
 
         assert who(site, job_id) == ["simulator"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "media_type", "begins"),
+    [
+        (("application/pdf",), "application/pdf", b"%PDF-"),
+        (("application/pdf", "image/tiff"), "application/pdf", b"%PDF-"),
+        (("text/html", "image/tiff", "application/pdf"), "image/tiff", b"II*"),
+        ((), "image/tiff", b"II*"),
+    ],
+)
+def test_a_provider_is_given_the_pages_in_the_form_that_it_likes_best(
+    opened: Opened, taken: tuple[str, ...], media_type: str, begins: bytes
+) -> None:
+    traits = ("send_fax", *(f"accepts:{each}" for each in taken))
+    with opened("second", second=traits) as site:
+        seen: list[tuple[str, bytes]] = []
+
+        def look(_usual: object, fax: OutboundFax) -> Receipt:
+            seen.append((fax.media_type, fax.document.read_bytes()))
+            return Receipt("id")
+
+        provider(site, "second").does["send"] = look
+        send(site, pages=2)
+
+        ((form, document),) = seen
+        assert (form, document.startswith(begins)) == (media_type, True)
+        assert document.count(b"/Type/Page/") == (2 if begins == b"%PDF-" else 0)
 
 
 def test_one_that_sends_no_faxes_is_passed_by(opened: Opened) -> None:
