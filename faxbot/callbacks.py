@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from faxbot import addresses, claims, outcomes
 from faxbot.crypto import Unsealable
 from faxbot.db import inserts, new_id, table
-from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated
+from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated, Unreachable
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Attempt, Callback, Job
 from faxbot.outcomes import Entry
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 TASK = "faxbot.apply_callback"
 UNREADABLE, UNMATCHED = "unreadable", "unmatched"
 LONGEST_WAIT = timedelta(hours=1)
+LONGEST_SILENCE = timedelta(hours=24)
+"""For so long a carrier that cannot be asked about its own callback is asked again; polls go on."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
 _PLACE = f"callbacks.raw:{DEFAULT_ACCOUNT}"
@@ -93,9 +95,9 @@ _STORE = {
     dialect: insert.on_conflict_do_nothing().returning(table(Callback).c.id)
     for dialect, insert in inserts(Callback).items()
 }
-_STORED = sa.select(Callback.provider_id, Callback.raw_sealed, Callback.applied_at).where(
-    Callback.id == sa.bindparam("callback_id")
-)
+_STORED = sa.select(
+    Callback.provider_id, Callback.raw_sealed, Callback.received_at, Callback.applied_at
+).where(Callback.id == sa.bindparam("callback_id"))
 _CALLBACK = sa.select(Callback).where(Callback.id == sa.bindparam("callback_id")).with_for_update()
 
 
@@ -107,8 +109,9 @@ def apply(runtime: Runtime, callback_id: str) -> None:
         return
     try:
         updates = _read(runtime, stored)
-    except (PluginError, Unsealable) as error:
-        # A setting of this server is wrong, not the callback.
+    except (PluginError, Unsealable, Unreachable) as error:
+        # A setting of this server is wrong, or the carrier away that was to confirm it; not the
+        # callback.
         _log_unread(stored, error.code)
         _put_off(runtime, callback_id)
         return
@@ -189,12 +192,15 @@ def _is_genuine(provider: TransportPlugin, provider_id: str, request: CallbackRe
 
 def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
     """The news in a stored callback; None when its plugin cannot make anything of it. Raises
-    PluginError, Unsealable."""
+    PluginError, Unsealable; Unreachable where the carrier must be asked first, and is away."""
     request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
     provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
     try:
         updates = [outcomes.checked(update) for update in provider.read_callback(request)]
     except FaxbotError as error:
+        late = runtime.now() - stored.received_at >= LONGEST_SILENCE
+        if isinstance(error, Unreachable) and not late:
+            raise
         _log_unread(stored, error.code)
     except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
         _log_unread(stored, type(error).__name__)

@@ -127,9 +127,9 @@ class OutboundFax:
     """A line for the top of each page, printed by the carrier or the fax machine; at most 50
     printable ASCII characters, empty for none."""
     deadline: datetime | None = None
-    document_url: Hidden[str] | None = None
-    """Where the carrier may fetch the document for a while, for a provider with the trait
-    `fetches_document`; whoever has the address has the document."""
+    document_url: Hidden[str] = Hidden("")
+    """Where the carrier may fetch the document as PDF for a while, if it is to (trait
+    `fetches_document`); whoever has the address has the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,8 @@ class TransportPlugin(FaxbotPlugin):
 
     def read_callback(self, request: CallbackRequest) -> list[Update]:
         """The news in a verified request; an unreadable one raises ProviderError, news about
-        nothing of ours is left out."""
+        nothing of ours is left out. A plugin may ask its carrier first, whether it is true: where
+        that is not possible now, Unreachable has it read again later."""
         return []
 
     def listen(self) -> Iterator[Update]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from faxbot import callbacks, sending
 from faxbot.crypto import Keyring
-from faxbot.errors import NotFound, Unauthenticated
+from faxbot.errors import NotFound, Unauthenticated, Unreachable
 from faxbot.models import Attempt, Callback
 from faxbot.plugins.base import CallbackRequest, OutboundFax, State, Update
 from faxbot.plugins.loader import Plugins
@@ -369,6 +369,36 @@ def test_a_callback_nobody_can_read_is_kept_and_asks_nobody_again(
     assert len(kept) == len(UNREADABLE) + 6
     assert callbacks.announce_waiting(site.runtime) == 0
     assert "Jane" not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
+def test_a_callback_that_its_carrier_cannot_confirm_now_is_read_again_later(site: Site) -> None:
+    job_id = site.sent("0044")
+    site.odd.does["read_callback"] = raises(Unreachable("away"))
+    site.receive(site.callback(site.final_at_carrier(job_id)))
+    site.work()
+    site.after(20)
+
+    (callback,) = stored(site)
+    assert (callback.outcome, callback.applied_at, callback.tries) == (None, None, 2)
+    assert site.job(job_id).status == "sent"
+
+    del site.odd.does["read_callback"]
+    site.after(60)
+    assert [callback.outcome for callback in stored(site)] == ["applied"]
+    assert site.job(job_id).status == "delivered"
+
+
+def test_a_callback_that_is_never_confirmed_is_given_up_after_a_day(site: Site) -> None:
+    site.odd.does["read_callback"] = raises(Unreachable("away"))
+    site.receive(site.signed(b"{}"))
+    site.work()
+    for _ in range(23):
+        site.after(3600)
+    assert [callback.outcome for callback in stored(site)] == [None]
+
+    site.after(3600)
+    site.after(3600)
+    assert [callback.outcome for callback in stored(site)] == ["unreadable"]
 
 
 def test_a_callback_without_news_is_done_with(site: Site) -> None:
