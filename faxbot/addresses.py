@@ -1,17 +1,20 @@
-"""The addresses that carriers are given: where they call back about one attempt.
+"""The addresses that carriers are given: where they call back about one attempt, and where they may
+fetch its document.
 
-Such an address names the attempt by its tag and carries a token of ours, so that nobody calls back
-whom it was not given to; a carrier's own proof is asked for as well.
+Such an address names the attempt by its tag and carries a token of ours, so that nobody comes whom
+it was not given to; of who calls back the carrier's own proof is asked for as well.
 """
 
 from __future__ import annotations
 
 import hmac
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy as sa
 
 from faxbot.errors import Unauthenticated
+from faxbot.hidden import Hidden
 from faxbot.models import Attempt
 from faxbot.runtime import Runtime
 
@@ -45,6 +48,33 @@ def given(runtime: Runtime, url: str) -> str:
     return f"{row.callback_base}{path}"
 
 
+def of_document(runtime: Runtime, attempt: Attempt) -> Hidden[str]:
+    """Where the carrier may fetch the document of this attempt, for PDF_TOKEN_TTL_MINUTES and while
+    the attempt lasts. Whoever has this address has the document."""
+    until = runtime.now() + timedelta(minutes=runtime.config.pdf_token_ttl_minutes)
+    what = f"{attempt.tag}.{int(until.timestamp()):x}"
+    path = f"/fax/{attempt.job_id}/pdf?token={what}.{_proof(runtime, attempt.job_id, what)}"
+    return Hidden(f"{runtime.config.base_url}{path}")
+
+
+def admit_to_document(runtime: Runtime, job_id: str, token: str) -> None:
+    """Raise Unauthenticated unless this is the token of a link to the document of this fax that may
+    still be fetched."""
+    what, _, proof = token.rpartition(".")
+    tag, _, until = what.partition(".")
+    if hmac.compare_digest(_proof(runtime, job_id, what).encode(), proof.encode()):
+        good_until = datetime.fromtimestamp(int(until, 16), UTC)
+        row = runtime.database.row(_LASTS, {"tag": tag})
+        if row is not None and runtime.now() < good_until:
+            return
+    raise Unauthenticated("this link is not one of ours, or its time is over")
+
+
+def _proof(runtime: Runtime, job_id: str, what: str) -> str:
+    return runtime.keyring.keyed_hash(f"{job_id}.{what}".encode(), "document link")
+
+
+_LASTS = sa.select(Attempt.id).where(Attempt.tag == sa.bindparam("tag"), Attempt.ended_at.is_(None))
 _BASE = sa.select(Attempt.callback_base).where(Attempt.tag == sa.bindparam("tag"))
 
 

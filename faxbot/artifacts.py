@@ -22,10 +22,10 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from faxbot import claims
+from faxbot import addresses, claims
 from faxbot.db import Database, first_id, made_at, new_id, table
-from faxbot.errors import ArtifactNotFound, DocumentTooLarge
-from faxbot.models import Artifact, JobRow
+from faxbot.errors import ArtifactNotFound, DocumentTooLarge, NotFound
+from faxbot.models import Artifact, Job, JobRow
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
 
@@ -216,12 +216,35 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     return target, pages
 
 
+def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> Path:
+    """The fax pages of a job as PDF, for a carrier that fetches them by a link of ours; raises
+    Unauthenticated, NotFound where they are gone."""
+    addresses.admit_to_document(runtime, job_id, token)
+    job = runtime.database.row(_RESOLUTION, {"job_id": job_id})
+    documents, rendered = of_job(runtime.database, job_id)
+    pages = rendered or [document for document in documents if document.ready]
+    if job is None or not pages:
+        raise NotFound("the pages of this fax are not there")
+    try:
+        path = fetch(runtime, pages[0], workspace)
+    except ArtifactNotFound:
+        raise NotFound("the pages of this fax are not there") from None
+    return _as_pdf(runtime, path, job.resolution, workspace)
+
+
+_RESOLUTION = sa.select(Job.resolution).where(Job.id == sa.bindparam("job_id"))
+
+
 def in_form(runtime: Runtime, job: JobRow, pages: Path, form: str, workspace: Workspace) -> Path:
     """Fax pages of a job in one of FORMS; not kept, for it costs next to nothing to make."""
     if form == FAX_PAGES:
         return pages
+    return _as_pdf(runtime, pages, job.resolution, workspace)
+
+
+def _as_pdf(runtime: Runtime, pages: Path, resolution: str, workspace: Workspace) -> Path:
     target = workspace.folder / "pages.pdf"
-    runtime.renderer.wrap(pages, target, resolution=job.resolution)
+    runtime.renderer.wrap(pages, target, resolution=resolution)
     return target
 
 

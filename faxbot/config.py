@@ -256,6 +256,13 @@ class Config:
         form=forms.NAMES,
     )
     fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
+    pdf_token_ttl_minutes: int = option(
+        "PDF_TOKEN_TTL_MINUTES",
+        60,
+        "minutes for which a carrier that fetches documents may fetch one",
+        at_least=1,
+        at_most=60 * 24 * 7,
+    )
     storage_backend: str = option(
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents"
     )

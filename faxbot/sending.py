@@ -271,6 +271,7 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
         header=prepared.header,
         deadline=job.expires_at,
         callback_url=addresses.of_callbacks(runtime, this),
+        document_url=addresses.of_document(runtime, this),
     )
     try:
         receipt: object = prepared.route.provider.send(fax)

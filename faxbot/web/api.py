@@ -115,11 +115,10 @@ class Blueprint(flask_smorest.Blueprint):
         """
         failures = [*errors, *_always(access, query, body)]
         doc["responses"] = {**answers, **_failures(failures)}
-        if access == auth.SIGNATURE:
-            doc["responses"][401]["description"] = (
-                f"`{Unauthenticated.code}`: It is not proven that the carrier sent this."
-            )
-        if access not in (auth.OPEN, auth.SIGNATURE):
+        if access in _UNPROVEN:
+            sentence = f"`{Unauthenticated.code}`: {_UNPROVEN[access]}"
+            doc["responses"][401]["description"] = sentence
+        if access not in auth.WITHOUT_KEY:
             doc["security"] = [{"ApiKey": [access]}, {"Bearer": [access]}]
 
         def declare(view: auth.View) -> auth.View:
@@ -136,6 +135,20 @@ class Blueprint(flask_smorest.Blueprint):
             return decorated
 
         return declare
+
+
+_UNPROVEN = {
+    auth.SIGNATURE: "It is not proven that the carrier sent this.",
+    auth.LINK: "The link is not one of ours, or its time is over.",
+}
+
+
+def file_answer(media_type: str, sentence: str) -> dict[str, Any]:
+    """A route that answers with a file, for OpenAPI."""
+    return {
+        "description": sentence,
+        "content": {media_type: {"schema": {"type": "string", "format": "binary"}}},
+    }
 
 
 def answer(
@@ -157,7 +170,7 @@ def _always(access: str, query: object, body: object) -> list[Failure]:
     found: list[Failure] = [problems.INTERNAL]
     if access != auth.OPEN:
         found += [DatabaseAway, Unauthenticated]
-    if access not in (auth.OPEN, auth.SIGNATURE):
+    if access not in auth.WITHOUT_KEY:
         found += [Forbidden]
     if query or body:
         found += [InvalidFields]

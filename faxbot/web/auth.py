@@ -1,7 +1,8 @@
 """Who may use which address: every route states it, and it is decided before a byte of the body is read.
 
-A route says what it needs with needs(): a scope of API keys, OPEN for everybody, or SIGNATURE where the carrier proves
-itself to the domain. create_app() refuses to start with a route that says nothing.
+A route says what it needs with needs(): a scope of API keys, OPEN for everybody, SIGNATURE where the carrier proves
+itself to the domain, or LINK where the address holds a token that the domain gave out. create_app() refuses to start
+with a route that says nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from faxbot.runtime import Runtime
 
 OPEN = "open"
 SIGNATURE = "signature"
+LINK = "link"
+WITHOUT_KEY = (OPEN, SIGNATURE, LINK)
 CHALLENGE = 'Bearer realm="faxbot"'
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 def needs(access: str) -> Callable[[View], View]:
-    """Mark a view with what it needs: a scope, OPEN or SIGNATURE."""
+    """Mark a view with what it needs: a scope, OPEN, SIGNATURE or LINK."""
 
     def mark(view: View) -> View:
         view.access = access  # type: ignore[attr-defined] # a mark on the function, read by authorize()
@@ -51,7 +54,7 @@ def authorize() -> None:
         return  # no such address or method: the router's own answer follows
     view: Any = current_app.view_functions[request.endpoint]
     access: str = view.access  # access_of() made sure that it is there
-    if access not in (OPEN, SIGNATURE):
+    if access not in WITHOUT_KEY:
         g.actor = identity.authenticate(runtime(), _presented())
         g.actor.require(access)
 

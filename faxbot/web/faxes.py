@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, request, send_file
 
 from faxbot import artifacts, decisions, jobs, phone, results
 from faxbot.errors import (
@@ -22,7 +22,7 @@ from faxbot.errors import (
 from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
 from faxbot.models import Job, JobRow
-from faxbot.web import api, idempotency, problems, schemas, uploads
+from faxbot.web import api, auth, idempotency, problems, schemas, uploads
 from faxbot.web.auth import actor, runtime
 
 blueprint = api.Blueprint("faxes", __name__, description="Send faxes and see what became of them.")
@@ -224,6 +224,28 @@ def read_timeline(fax_id: str) -> Response:
     job = jobs.find(runtime(), actor(), fax_id)
     timeline = results.timeline(runtime().database, job.id)
     return api.reply(problems.dumps({**timeline, "decisions": decisions.of_fax(runtime(), job)}))
+
+
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>/pdf",
+    access=auth.LINK,
+    query=schemas.LinkQuery(),
+    answers={200: api.file_answer("application/pdf", "The pages as they are sent.")},
+    errors=(NotFound,),
+    parameters=_FAX_ID,
+)
+def read_pages(query: dict[str, Any], fax_id: str) -> Response:
+    """Fetch the pages of a fax, for a carrier
+
+    By the link that the carrier was given with the fax; it ends with the attempt, or when its time is over.
+    """
+    with artifacts.Workspace(runtime()) as workspace:
+        # Open, the file outlives its folder until it is sent.
+        pages = artifacts.fetched(runtime(), fax_id, query["token"], workspace).open("rb")
+    answer = send_file(pages, mimetype="application/pdf")
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @blueprint.operation(

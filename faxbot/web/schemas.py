@@ -211,6 +211,16 @@ class FaxQuery(_Page):
     tag = Tags("`tag[name]`=value: only faxes with this tag")
 
 
+class LinkQuery(ma.Schema):
+    """What makes an address a link to a document."""
+
+    token = fields.String(
+        required=True,
+        validate=validate.Length(max=255),
+        metadata=_says("what faxbot put into the link", "fb0123.65f0c0de.0123"),
+    )
+
+
 class FaxSearch(_Page):
     """Faxes to one number; a number does not belong in an address, so it stands in the body."""
 

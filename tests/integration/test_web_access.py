@@ -11,7 +11,7 @@ from faxbot import identity, wiring
 from faxbot.runtime import Runtime
 from faxbot.web import auth, schemas
 from faxbot.web.app import create_app
-from faxbot.web.auth import OPEN, SIGNATURE
+from faxbot.web.auth import WITHOUT_KEY
 from tests.installation import Installation
 from tests.integration.web import (
     ACCESS,
@@ -22,7 +22,7 @@ from tests.integration.web import (
     send,
 )
 
-GUARDED = sorted(route for route, access in ACCESS.items() if access not in (OPEN, SIGNATURE))
+GUARDED = sorted(route for route, access in ACCESS.items() if access not in WITHOUT_KEY)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from faxbot.models import Artifact, Attempt, Callback, FaxEvent, IdempotencyKey,
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from faxbot.web.app import create_app
-from faxbot.web.auth import OPEN, SIGNATURE
+from faxbot.web.auth import LINK, OPEN, SIGNATURE
 
 TEXT = b"One page of text.\n"
 NUMBER = "+15550100000"
@@ -35,6 +35,7 @@ ACCESS = {
     "POST /fax/search": "fax:read",
     "GET /fax/<fax_id>": "fax:read",
     "GET /fax/<fax_id>/events": "fax:read",
+    "GET /fax/<fax_id>/pdf": LINK,
     "POST /fax/<fax_id>/cancel": "fax:send",
     "POST /fax/<fax_id>/release": "fax:send",
     "POST /fax/<fax_id>/decide": "admin",
