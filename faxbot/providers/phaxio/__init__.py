@@ -1,8 +1,7 @@
 """Sends faxes through Phaxio (API v2.1, or v2 by its address) and reads what Phaxio says of them.
 
 What Phaxio says is read with distrust: an answer that is not what it should be is an unknown
-outcome, a code that the tables below do not hold is the cause `unknown`, and only the status
-`success` is a delivery. docs/providers/phaxio.md has the sources.
+outcome. docs/providers/phaxio.md has the sources.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from faxbot.errors import (
     AccountRefused,
+    DestinationBarred,
     OutcomeUnknown,
     ProviderError,
     Refused,
@@ -37,80 +36,7 @@ from faxbot.plugins.base import (
 )
 from faxbot.providers.http import refusal, retry_after
 from faxbot.providers.phaxio import signature
-
-_CODES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "documentConversionError": {
-        "doc_unreadable": (4, 51, 55, 69, 128, 129, 130, 133),
-        "doc_fetch_failed": (54, 57),  # 57: its own store had a fault, the document has none
-    },
-    "lineError": {
-        "busy": (17, 35, 90, 118),
-        "congestion": (15, 74, 98, 101, 102, 111, 124),
-        "no_answer": (16, 30, 39, 87, 94, 112),
-        "dropped_early": (11, 19, 64, 89, 93, 96, 103, 104, 106, 108, 114),
-        "network_error": (36, 37, 56, 58, 59, 61, 62, 81, 83, 88, 97, 99, 100, 110),
-        # 107 and 109 are called a dropped call by Phaxio and a dead number by those who send much.
-        "unreachable": (43, 107, 109),
-        "bearer": (32, 71, 92, 95),
-        "number_dead": (34, 47, 49, 73, 91, 115, 116, 123),
-        "rejected": (50, 85),
-        "no_route": (52,),
-    },
-    "faxError": {
-        "no_fax_tone": (13, 14, 26, 132),
-        "handshake_failed": (6, 12, 18, 20, 22, 28, 63, 65, 66, 67, 70, 72, 82, 117),
-        "dropped_early": (38, 41, 80),
-        "page_failed": (8, 10, 21, 29, 53, 60, 77, 84, 131),
-        "incompatible_image": (7, 25, 31, 33, 45, 68),
-        "network_error": (40, 42, 44, 78),
-        "no_answer": (48,),
-        "session_timeout": (76,),  # cancelTimeoutMinutes: too long for that, not for its sender
-        "cancelled": (75,),
-        "unconfirmed": (79,),  # "already complete", so it is not said how
-        "doc_unreadable": (113,),
-        "funds": (46,),
-        "policy": (133,),
-    },
-    "fatalError": {
-        "trunk_down": (9, 24),  # a fault before the call
-        "system": (23,),  # "in the final stages": it may have arrived
-    },
-    "generalError": {"system": (3,), "funds": (5, 86, 105, 125)},
-}
-_SIMULATED: Mapping[tuple[str, int], str] = {
-    ("documentConversionError", 122): "doc_unreadable",
-    ("lineError", 121): "network_error",
-    ("faxError", 119): "handshake_failed",
-    ("fatalError", 126): "system",
-    ("generalError", 120): "system",
-}
-"""What a test key can ask for (`test_fail`)."""
-CAUSES: Mapping[tuple[str, int], str] = MappingProxyType(
-    {
-        (kind, number): cause
-        for kind, causes in _CODES.items()
-        for cause, numbers in causes.items()
-        for number in numbers
-    }
-    | _SIMULATED
-)
-"""(error_type, error_id) of a fax that failed -> canonical cause (events.CAUSES); every other one is
-`unknown`. An id means nothing without its type: 133 is a document that cannot be read, or a number
-that is not permitted. Sources: phaxio.com/docs/errorMessages, and for ids that this page lacks an
-older public copy of the same table."""
-
-STATES: Mapping[str, State] = MappingProxyType(
-    {
-        "queued": State.ACCEPTED,
-        "pendingbatch": State.ACCEPTED,
-        "inprogress": State.PROGRESS,
-        "success": State.DELIVERED,
-        "failure": State.FAILED,
-        "partialsuccess": State.FAILED,
-    }
-)
-"""Phaxio's words for where a fax stands (phaxio.com/docs/statuses); every other word says only that
-Phaxio has it."""
+from faxbot.providers.phaxio.faxes import TAG, id_of, object_in, tag_of, update_of
 
 REFUSALS: tuple[tuple[str, type[ProviderError], str | None], ...] = (
     ("not formatted correctly", Refused, "number_invalid"),
@@ -123,7 +49,6 @@ REFUSALS: tuple[tuple[str, type[ProviderError], str | None], ...] = (
 only where the HTTP status leaves it open."""
 _OPEN_STATUSES = (400, 403, 422)
 
-TAG = "faxbot"
 LISTED_AT_ONCE = 500
 MOST_LISTS = 4
 LISTED_BEFORE = timedelta(hours=1)
@@ -132,7 +57,6 @@ SHORTEST_WAIT = 1.0
 """Seconds after a 429; "wait a second, and then try again" (README of the vendor's clients)."""
 _NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tiff"}
 _PREFERENCE = (State.DELIVERED, State.PROGRESS, State.ACCEPTED, State.FAILED)
-_MOST_PAGES = 100_000
 
 
 class PhaxioProvider(TransportPlugin):
@@ -147,18 +71,9 @@ class PhaxioProvider(TransportPlugin):
     def health(self) -> Health:
         """Asks for the account's status, which proves key and secret and costs nothing."""
         try:
-            reply = self._call("GET", "/account/status")
-            content = _accepted(reply)
-        except AccountRefused as error:
-            if error.cause == "config":
-                return Health(
-                    False,
-                    "There is no Phaxio API at PHAXIO_BASE_URL: it ends with its version, /v2.1 or /v2.",
-                )
-            return Health(
-                False,
-                "Phaxio does not take these credentials: check PHAXIO_API_KEY and PHAXIO_API_SECRET.",
-            )
+            content = _accepted(self._call("GET", "/account/status"))
+        except (AccountRefused, DestinationBarred) as error:
+            return Health(False, _ADVICE.get(error.cause, _ADVICE["trunk_denied"]))
         except Throttled:
             return Health(False, "Phaxio asks to wait: test again in a moment.")
         except ProviderError as error:
@@ -168,20 +83,20 @@ class PhaxioProvider(TransportPlugin):
     def send(self, fax: OutboundFax) -> Receipt:
         """POST faxes (phaxio.com/docs/api/v2/faxes/create_and_send_fax), to one number under our
         tag."""
-        form = self._form(fax)
-        if self.config.get("sendByLink") and fax.document_url is not None:
-            reply = self._submit({**form, "content_url": fax.document_url.reveal()})
+        form, link = self._form(fax), fax.document_url.reveal()
+        if link and self.config.get("sendByLink"):
+            reply = self._submit({**form, "content_url": link})
         else:
             with fax.document.open("rb") as document:
                 name = _NAMES.get(fax.media_type, "fax")
                 reply = self._submit(form, {"file": (name, document, fax.media_type)})
         content = _accepted(reply)
-        return Receipt(_id_of(_dict(content.get("data"))))
+        return Receipt(id_of(object_in(content.get("data"))))
 
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:  # noqa: ARG002
         """GET faxes by our tag. Where it is found twice (people can resend in Phaxio's console),
         the one that went furthest counts: a second try must not be a second fax."""
-        found = [_update(fax) for fax in self._listed(tag, since) if _tag_of(fax) == tag]
+        found = [update_of(fax) for fax in self._listed(tag, since) if tag_of(fax) == tag]
         if not found:
             return Update(State.ABSENT, tag=tag)
         return min(
@@ -193,7 +108,7 @@ class PhaxioProvider(TransportPlugin):
         reply = self._call("GET", f"/faxes/{quote(external_id, safe='')}")
         if _is_unknown(reply):
             return Update(State.ABSENT, external_id=external_id)
-        update = _update(_dict(_accepted(reply).get("data")))
+        update = update_of(object_in(_accepted(reply).get("data")))
         if update.external_id != external_id:
             raise OutcomeUnknown("The carrier's answer is about another fax.")
         return update
@@ -236,10 +151,10 @@ class PhaxioProvider(TransportPlugin):
         if fields.get(b"event_type", b"fax_completed") != b"fax_completed":
             return []
         fax = _loaded(fields.get(b"fax", b""))
-        if b"received" in (fields.get(b"direction"), str(fax.get("direction")).encode()):
+        if fields.get(b"direction") == b"received" or fax.get("direction") == "received":
             return []
-        tag = _tag_of(fax) or _attempt_in(request.url)
-        return [replace(_update(fax), tag=tag)] if tag else []
+        tag = tag_of(fax) or _attempt_in(request.url)
+        return [replace(update_of(fax), tag=tag)] if tag else []
 
     def _form(self, fax: OutboundFax) -> dict[str, str]:
         form = {
@@ -272,10 +187,10 @@ class PhaxioProvider(TransportPlugin):
         seen = 0
         for page in range(1, MOST_LISTS + 1):
             content = _accepted(self._call("GET", "/faxes", {**asked, "page": str(page)}))
-            faxes, total = content.get("data"), _dict(content.get("paging")).get("total")
+            faxes, total = content.get("data"), object_in(content.get("paging")).get("total")
             if not isinstance(faxes, list) or type(total) is not int:
                 raise OutcomeUnknown("The carrier's answer holds no list of faxes.")
-            yield from map(_dict, faxes)
+            yield from map(object_in, faxes)
             seen += len(faxes)
             if not faxes or seen >= total:
                 return
@@ -288,6 +203,14 @@ class PhaxioProvider(TransportPlugin):
 
     def _call(self, method: str, path: str, params: Mapping[str, str] | None = None) -> HttpReply:
         return self.context.http.request(method, self._base + path, params=params, auth=self._auth)
+
+
+_ADVICE = {
+    "config": "There is no Phaxio API at PHAXIO_BASE_URL: it ends with its version, /v2.1 or /v2.",
+    "funds": "The account has no funds: recharge it in Phaxio's console.",
+    "trunk_denied": "Phaxio does not take these credentials: check PHAXIO_API_KEY and PHAXIO_API_SECRET.",
+}
+"""By the cause of a refusal: what mends it."""
 
 
 def _fitness(content: Mapping[str, Any], has_token: bool) -> Health:
@@ -307,7 +230,7 @@ def _content(reply: HttpReply) -> dict[str, Any]:
     """The object in an answer; for a refusal, whose body may be anything, {} where it has none."""
     taken = 200 <= reply.status < 300
     try:
-        return _dict(reply.json())
+        return object_in(reply.json())
     except ProviderError:
         if taken:
             raise
@@ -329,7 +252,7 @@ def _refused(reply: HttpReply, message: str) -> ProviderError:
     taken = 200 <= reply.status < 300
     error = refusal(reply.status, reply.headers)
     if taken:
-        error = Refused("The carrier answered that it does not take the fax.", cause="unknown")
+        error = Refused("The carrier answered that it refuses this.", cause="unknown")
     if taken or reply.status in _OPEN_STATUSES:
         for words, kind, cause in REFUSALS:
             if words in message:
@@ -352,57 +275,6 @@ def _is_unknown(reply: HttpReply) -> bool:
     return reply.status == 404 and _content(reply).get("success") is False
 
 
-def _update(fax: Mapping[str, Any]) -> Update:
-    """News from a fax object of any version; raises OutcomeUnknown where that cannot be told.
-
-    The status decides: a fax that was sent may still carry the error of an earlier call.
-    """
-    if fax.get("direction") == "received":
-        raise OutcomeUnknown("The carrier's answer is about a received fax.")
-    external_id, word = _id_of(fax), fax.get("status")
-    state = STATES.get(word, State.ACCEPTED) if isinstance(word, str) else State.ACCEPTED
-    pages = fax.get("num_pages")
-    counted = type(pages) is int and 0 < pages <= _MOST_PAGES
-    return Update(
-        state,
-        external_id=external_id,
-        tag=_tag_of(fax),
-        cause=_cause(fax) if state is State.FAILED else None,
-        # How many pages the fax has; how many of them went is said of a sent one alone.
-        pages_sent=pages if counted and state is State.DELIVERED else None,
-        occurred_at=_moment(fax.get("completed_at")),
-        # The same news has the same name, whether it was called back (twice) or asked for.
-        key=f"{external_id}:{state}",
-    )
-
-
-def _cause(fax: Mapping[str, Any]) -> str:
-    """Why a fax failed, by the error of the fax, else by that of its one recipient."""
-    if fax.get("status") == "partialsuccess":
-        return "unconfirmed"  # somebody has it, and it was for one
-    recipients = fax.get("recipients")
-    first = recipients[0] if isinstance(recipients, list) and recipients else None
-    for told in (fax, first if isinstance(first, dict) else {}):
-        kind, number = told.get("error_type"), told.get("error_id")
-        if isinstance(kind, str) and type(number) is int:
-            return CAUSES.get((kind, number), "unknown")
-    return "unknown"
-
-
-def _id_of(fax: Mapping[str, Any]) -> str:
-    number = fax.get("id")
-    if type(number) is not int or not 0 < number < 10**18:
-        raise OutcomeUnknown("The carrier's answer holds no id.")
-    return str(number)
-
-
-def _tag_of(fax: Mapping[str, Any]) -> str | None:
-    """Our tag; a fax without any may have {}, [] or null."""
-    tags = fax.get("tags")
-    tag = tags.get(TAG) if isinstance(tags, dict) else None
-    return tag if isinstance(tag, str) and tag else None
-
-
 def _attempt_in(url: str) -> str | None:
     """The tag in the address that was submitted for this fax; it is signed with the rest."""
     try:
@@ -413,23 +285,6 @@ def _attempt_in(url: str) -> str | None:
 
 def _loaded(text: bytes) -> dict[str, Any]:
     try:
-        return _dict(json.loads(text))
+        return object_in(json.loads(text))
     except (ValueError, RecursionError):
         raise OutcomeUnknown("The callback holds no fax.") from None
-
-
-def _dict(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise OutcomeUnknown("The carrier's answer is not what it should be.")
-    return value
-
-
-def _moment(value: object) -> datetime | None:
-    """RFC 3339, or seconds since 1970 as version 1 has them."""
-    try:
-        if type(value) is int:
-            return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None
