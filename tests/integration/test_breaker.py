@@ -228,6 +228,21 @@ def test_a_doubtful_refusal_opens_it_only_where_the_carrier_does_not_let_us_in_e
     assert rest_of(site) == (600, "account_refused")
 
 
+def test_a_refused_account_rests_as_long_as_set_whoever_says_that_it_is_refused(
+    store: Installation, carrier_of_all: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_ACCOUNT_REST_SECONDS="45") as site:
+        site.odd.does["send"] = raises(AccountRefused())
+        site.sent()
+        assert rest_of(site) == (45, "account_refused")
+
+        site.now += 2 * MINUTE
+        site.odd.does["send"] = raises(DestinationBarred())
+        monkeypatch.setattr(site.odd, "health", lambda: Health(False, "no such key"))
+        site.sent()
+        assert rest_of(site) == (45, "account_refused")
+
+
 def test_it_belongs_to_its_account(site: Site) -> None:
     site.odd.does["send"] = raises(AccountRefused())
     site.sent()
