@@ -82,7 +82,7 @@ ANSWERS: dict[str, object] = {
 }
 """What a carrier does when it is called, and what the worker sees of it; None: the name of the fax there."""
 
-MOODS = [*ANSWERS, *4 * ["accepts"]]
+MOODS = [*ANSWERS, *2 * ["accepts"]]
 """So that some faxes get far."""
 
 
