@@ -18,8 +18,6 @@ from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(hours=1)
-"""A fax that stays uncertain or held for so long will not mend itself soon."""
 AGAIN = timedelta(hours=1)
 MOST = 1000
 """More are not counted."""
@@ -49,14 +47,16 @@ class Alarm:
 
 def raised(runtime: Runtime) -> list[Alarm]:
     """The alarms of this moment; raises DatabaseAway."""
-    since = runtime.now() - PATIENCE
+    # A fax that stays uncertain or held for so long will not mend itself soon.
+    since = runtime.now() - timedelta(seconds=runtime.config.alarm_seconds)
     found = []
     for status, sentence in WAITS.items():
         row = runtime.database.row(_COUNTS[status], {"since": since})
         if row is not None and row.faxes:
             more = "more than " if row.faxes >= MOST else ""
             faxes = "1 fax waits" if row.faxes == 1 else f"{more}{row.faxes} faxes wait"
-            detail = f"{faxes} for more than an hour: {sentence}"
+            long = f"{runtime.config.alarm_seconds / 60:g} min"
+            detail = f"{faxes} for more than {long}: {sentence}"
             found.append(Alarm(status.value, row.faxes, detail))
     return found
 

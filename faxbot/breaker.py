@@ -38,8 +38,6 @@ WINDOW, LEAST_CALLS, SHARE = timedelta(minutes=5), 5, 0.5
 """It opens on so many faults in a row, or on such a share of at least so many calls in the window."""
 DEGRADED_FAULTS, DEGRADED_WITHIN = 3, timedelta(minutes=10)
 REST_AT_MOST = timedelta(minutes=10)
-ACCOUNT_REST = timedelta(minutes=10)
-"""After a refused account; then a probe finds out whether it is mended."""
 KNOWN_FOR = timedelta(seconds=1)
 """So long a process goes by what it last read."""
 MOST_CALLS = 500
@@ -60,6 +58,11 @@ it when the provider is well."""
 def look_again(config: Config, reason: str) -> timedelta:
     """When a fax that is held for this reason is looked at again by itself."""
     return timedelta(seconds=config.held_check_seconds * (LOOKS if reason in REASONS else 1))
+
+
+def account_rest(config: Config) -> timedelta:
+    """After a refused account; then a probe finds out whether it is mended."""
+    return timedelta(seconds=config.account_rest_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,7 @@ def judge(
     if isinstance(result, Throttled):
         _throttle(_locked(session, attempt, now), result, now)
     elif isinstance(result, AccountRefused):
-        _open(session, _locked(session, attempt, now), ACCOUNT_REFUSED, now + ACCOUNT_REST, now)
+        open_for_account(session, config, attempt, now)
     elif attempt.verdict in (FAULT, SLOW):
         state = _locked(session, attempt, now)
         if state.opened_at is None:  # else this call began before that, or is a probe
@@ -377,9 +380,10 @@ def _close(
     _record(session, state, ProviderEvent.RECOVERED, now, actor=actor, note=note)
 
 
-def open_for_account(session: Session, attempt: Attempt, now: datetime) -> None:
-    """The carrier does not take our account: "test connection" failed after a doubtful refusal."""
-    _open(session, _locked(session, attempt, now), ACCOUNT_REFUSED, now + ACCOUNT_REST, now)
+def open_for_account(session: Session, config: Config, attempt: Attempt, now: datetime) -> None:
+    """The carrier does not take our account: it says so, or "test connection" failed after a doubtful refusal."""
+    state = _locked(session, attempt, now)
+    _open(session, state, ACCOUNT_REFUSED, now + account_rest(config), now)
 
 
 def _probes_of(state: ProviderState) -> sa.ColumnElement[bool]:

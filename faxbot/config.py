@@ -349,6 +349,20 @@ class Config:
         at_least=0.0,
         at_most=_DAY,
     )
+    silence_seconds: float = option(
+        "FAXBOT_SILENCE_SECONDS",
+        86_400.0,
+        "a sent fax of which nothing final is heard for so long is uncertain",
+        at_least=0.2,
+        at_most=30 * _DAY,
+    )
+    alarm_seconds: float = option(
+        "FAXBOT_ALARM_SECONDS",
+        3600.0,
+        "faxes that are uncertain or held for so long raise an alarm",
+        at_least=0.2,
+        at_most=_DAY,
+    )
     callback_wait_seconds: float = option(
         "FAXBOT_CALLBACK_WAIT_SECONDS",
         60.0,
@@ -368,6 +382,13 @@ class Config:
         5.0,
         "between two calls to one number: the machine must hang up",
         at_least=0.0,
+        at_most=_DAY,
+    )
+    longest_call_seconds: float = option(
+        "FAXBOT_LONGEST_CALL_SECONDS",
+        7200.0,
+        "a call of which nothing is heard for so long keeps the other faxes from its number no more",
+        at_least=120.0,
         at_most=_DAY,
     )
     provider_calls: int = option(
@@ -397,6 +418,13 @@ class Config:
         "FAXBOT_BREAKER_REST_SECONDS",
         30.0,
         "a carrier whose calls fail is not called for so long, and twice as long each time, up to 10 minutes",
+        at_least=0.1,
+        at_most=_DAY,
+    )
+    account_rest_seconds: float = option(
+        "FAXBOT_ACCOUNT_REST_SECONDS",
+        600.0,
+        "a carrier that refuses the account is not called for so long",
         at_least=0.1,
         at_most=_DAY,
     )

@@ -27,8 +27,6 @@ from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(hours=24)
-"""A sent fax without a final result for this long is uncertain."""
 MARGIN = 10.0
 """Seconds beyond the calls to the carrier after which somebody else may ask it."""
 
@@ -132,7 +130,8 @@ def poll(runtime: Runtime, job_id: str) -> None:
 def _is_silent(entry: Entry) -> bool:
     """Whether the carrier took it so long ago that it should have ended."""
     accepted_at = entry.attempt.accepted_at
-    return accepted_at is not None and entry.now - accepted_at > PATIENCE
+    silence = timedelta(seconds=entry.config.silence_seconds)
+    return accepted_at is not None and entry.now - accepted_at > silence
 
 
 def _found_by_tag(runtime: Runtime, turn: _Turn, provider: TransportPlugin) -> Update:
@@ -312,7 +311,9 @@ def _own_rest(runtime: Runtime, session: Session, job: Job) -> datetime:
     if breaker.was_reset(session, job.account_id, attempt.provider_id, ended_at):
         return ended_at  # a person says that it is
     return (
-        ended_at + breaker.ACCOUNT_REST + 2 * timedelta(seconds=runtime.config.held_check_seconds)
+        ended_at
+        + breaker.account_rest(runtime.config)
+        + 2 * timedelta(seconds=runtime.config.held_check_seconds)
     )
 
 

@@ -26,8 +26,6 @@ from faxbot.events import CLAIMABLE, Status
 from faxbot.models import Job, Lane, ProviderState
 from faxbot.runtime import Runtime
 
-LONGEST_CALL = timedelta(hours=2)
-"""A lane is nobody's any more so long after its call began: 100 pages at a minute each are done."""
 TURN = timedelta(minutes=1)
 """So long a free lane is kept for the one whose turn it is."""
 LOOK_AGAIN = timedelta(minutes=1)
@@ -103,7 +101,9 @@ def _spread(others: int) -> timedelta:
 
 
 def _enter_lane(session: Session, config: Config, job: Job, now: datetime) -> Wait | None:
-    mine = {"job_id": job.id, "held_until": now + LONGEST_CALL}
+    # A lane is nobody's any more so long after its call began.
+    held_until = now + timedelta(seconds=config.longest_call_seconds)
+    mine = {"job_id": job.id, "held_until": held_until}
     here = {"account": job.account_id, "number": job.to_key}
     if job.waiting == NUMBER:
         turn = {"job": job.id, "held": mine["held_until"], "turn_began": now + TURN}

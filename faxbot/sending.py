@@ -365,5 +365,5 @@ def _doubt_account(runtime: Runtime, this: Attempt, prepared: Prepared) -> None:
         _log_raise(prepared.route.provider_id, this.job_id, error)
         return
     with runtime.database.transaction() as session:
-        breaker.open_for_account(session, this, runtime.now())
+        breaker.open_for_account(session, runtime.config, this, runtime.now())
     runtime.breakers.forget()

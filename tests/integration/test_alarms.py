@@ -11,8 +11,10 @@ from faxbot import alarms, decisions, health, jobs, oversight, sending, sweeps
 from faxbot.crypto import Unsealable
 from faxbot.errors import AccountRefused, NotSent, OutcomeUnknown, Unreachable
 from faxbot.models import Job
+from tests.carrier import SimulatorProcess
+from tests.installation import Installation
 from tests.integration.odd import raises
-from tests.integration.site import ACTOR, TASKS, Site
+from tests.integration.site import ACTOR, TASKS, Site, open_site
 
 HOUR = timedelta(hours=1)
 
@@ -41,6 +43,17 @@ def test_an_uncertain_fax_raises_the_alarm_after_an_hour_until_it_is_settled(
     assert codes(site) == []
 
 
+def test_it_is_raised_as_soon_as_set(store: Installation, carrier_of_all: SimulatorProcess) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_ALARM_SECONDS="90") as site:
+        site.sent("0403")
+        site.after(90)
+        assert codes(site) == []
+        site.now += timedelta(seconds=1)
+
+        (alarm,) = alarms.raised(site.runtime)
+        assert "1 fax waits for more than 1.5 min" in alarm.detail
+
+
 def test_a_held_fax_raises_it_and_nobody_is_unfit_for_that(site: Site) -> None:
     site.sent("0403")
     site.odd.does["send"] = raises(OutcomeUnknown())
@@ -48,7 +61,7 @@ def test_a_held_fax_raises_it_and_nobody_is_unfit_for_that(site: Site) -> None:
 
     (alarm,) = alarms.raised(site.runtime)
     assert (alarm.code, alarm.count) == ("held", 1)
-    assert "1 fax waits for more than an hour" in alarm.detail
+    assert "1 fax waits for more than 60 min" in alarm.detail
     assert "uncertain" not in health.ready(site.runtime)["parts"]
 
 

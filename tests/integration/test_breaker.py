@@ -228,6 +228,21 @@ def test_a_doubtful_refusal_opens_it_only_where_the_carrier_does_not_let_us_in_e
     assert rest_of(site) == (600, "account_refused")
 
 
+def test_a_refused_account_rests_as_long_as_set_whoever_says_that_it_is_refused(
+    store: Installation, carrier_of_all: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_ACCOUNT_REST_SECONDS="45") as site:
+        site.odd.does["send"] = raises(AccountRefused())
+        site.sent()
+        assert rest_of(site) == (45, "account_refused")
+
+        site.now += 2 * MINUTE
+        site.odd.does["send"] = raises(DestinationBarred())
+        monkeypatch.setattr(site.odd, "health", lambda: Health(False, "no such key"))
+        site.sent()
+        assert rest_of(site) == (45, "account_refused")
+
+
 def test_it_belongs_to_its_account(site: Site) -> None:
     site.odd.does["send"] = raises(AccountRefused())
     site.sent()
@@ -395,6 +410,35 @@ def test_a_probe_that_says_nothing_of_the_provider_makes_place_for_another(opene
 
     assert call(opened, GOOD) == "sent"
     assert state(opened) == "closed"
+
+
+def test_a_wait_that_another_call_is_asked_for_outlives_the_probe_that_succeeds(site: Site) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def throttled_late(_usual: Any, _fax: Any) -> object:
+        began.set()
+        assert over.wait(20)
+        raise Throttled(retry_after=90)
+
+    site.odd.does["send"] = throttled_late
+    early = threading.Thread(target=sending.attempt, args=(site.runtime, site.fax()), daemon=True)
+    early.start()
+    assert began.wait(20)
+    for _ in range(5):
+        call(site, BAD)
+    site.now += timedelta(seconds=31)
+
+    def succeed(_usual: Any, fax: Any) -> Receipt:
+        over.set()
+        early.join(20)
+        return Receipt(f"id-{fax.tag}")
+
+    probe = site.fax()
+    site.odd.does["send"] = succeed
+    sending.attempt(site.runtime, probe)
+
+    assert site.job(probe).status == "sent"
+    assert rest_of(site) == (90, "throttled")
 
 
 def test_of_those_held_only_so_many_are_let_go_as_may_try(opened: Site) -> None:

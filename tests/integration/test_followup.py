@@ -324,6 +324,21 @@ def test_nothing_final_for_a_day_is_uncertain_until_the_carrier_says_how_it_ende
     assert site.story(job_id).endswith("UNCERTAIN RECONCILED SENT DELIVERED")
 
 
+def test_nothing_final_for_as_long_as_set_is_uncertain(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_SILENCE_SECONDS="3000") as site:
+        job_id = site.sent()
+        site.odd.does["fetch"] = lambda _usual, name: Update(State.PROGRESS, external_id=name)
+        for _ in range(2):
+            site.after(site.wait_of(job_id))
+        assert site.job(job_id).status == "sent"
+        site.now += timedelta(seconds=site.wait_of(job_id))
+        followup.poll(site.runtime, job_id)
+
+        assert site.job(job_id).status == "uncertain"
+
+
 @pytest.mark.parametrize(
     ("ending", "cause", "status", "wait"),
     [

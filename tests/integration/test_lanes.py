@@ -345,6 +345,19 @@ def test_a_call_that_is_never_heard_of_again_holds_its_lane_for_two_hours(site: 
     assert site.job(second).status == "sent"
 
 
+def test_a_call_that_is_never_heard_of_again_holds_its_lane_as_long_as_set(opened: Opened) -> None:
+    with opened(FAXBOT_LONGEST_CALL_SECONDS="300") as site:
+        take(site)
+        first, second = come(site, 2, number())
+        for _ in range(4):
+            site.after(60)
+        assert (site.job(first).status, site.job(second).status) == ("sent", "queued")
+        for _ in range(3):
+            site.after(60)
+
+        assert site.job(second).status == "sent"
+
+
 def test_the_most_urgent_of_those_that_wait_is_next(site: Site) -> None:
     take(site)
     to = number()

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from faxbot import claims, decisions, jobs, sending, sweeps
+from faxbot import claims, decisions, followup, jobs, sending, sweeps
 from faxbot.errors import NotPossibleNow, OutcomeUnknown, Refused, Unreachable
 from faxbot.events import OPEN, TERMINAL, Status
 from faxbot.models import Attempt
@@ -81,6 +81,9 @@ ANSWERS: dict[str, object] = {
     "refuses": Refused(cause="number_dead"),
 }
 """What a carrier does when it is called, and what the worker sees of it; None: the name of the fax there."""
+
+MOODS = [*ANSWERS, *2 * ["accepts"]]
+"""So that some faxes get far."""
 
 
 class Carrier:
@@ -155,7 +158,7 @@ class Road(RuleBasedStateMachine):
         self.ended: dict[str, str] = {}
         self.carrier = Carrier(self.site)
 
-    @initialize(plan=st.lists(st.sampled_from(list(ANSWERS)), min_size=FAXES, max_size=12))
+    @initialize(plan=st.lists(st.sampled_from(MOODS), min_size=FAXES, max_size=12))
     def the_carrier_has_its_moods(self, plan: list[str]) -> None:
         self.carrier.plan = plan
 
@@ -206,6 +209,21 @@ class Road(RuleBasedStateMachine):
             else:
                 call.tell(State.DELIVERED, pages_sent=1)
 
+    @rule(place=places, again=st.booleans())
+    def the_line_is_busy_and_the_next_try_begins(self, place: int, again: bool) -> None:
+        """In one step, because by chance it is a long way; and all that was said of the first call may come
+        `again`."""
+        fax = self.ids[place]
+        self.a_worker_tries(place)
+        self.the_call_ends(place, "busy")
+        if self.site.job(fax).status == Status.SENT:
+            self.site.now = max(self.site.now, self.site.job(fax).next_at or self.site.now)
+            followup.poll(self.site.runtime, fax)
+        self.a_worker_tries(place)
+        for number in range(len(self.said(place)) if again else 0):
+            self.something_is_called_back(place, number)
+        self.all_bells_are_answered()
+
     @rule(place=places)
     def the_call_goes_on(self, place: int) -> None:
         for call in self.carrier.of(self.ids[place]):
@@ -213,14 +231,14 @@ class Road(RuleBasedStateMachine):
 
     @rule(place=places, number=st.integers(0, 50))
     def something_is_called_back(self, place: int, number: int) -> None:
-        said = [
-            (call.tag, n)
-            for call in self.carrier.of(self.ids[place])
-            for n in range(len(call.news))
-        ]
-        if said:
+        if said := self.said(place):
             body = json.dumps(said[number % len(said)]).encode()
             self.site.receive(self.site.signed(body))
+
+    def said(self, place: int) -> list[tuple[str, int]]:
+        """All the carrier said of a fax: the call's tag, and which piece of its news."""
+        calls = self.carrier.of(self.ids[place])
+        return [(call.tag, number) for call in calls for number in range(len(call.news))]
 
     @precondition(lambda self: not self.carrier.wished)  # so that the others go on
     @rule(place=places)

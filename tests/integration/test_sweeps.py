@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from faxbot import claims, health, jobs, sending, sweeps
 from faxbot.errors import Unreachable
 from faxbot.events import CAUSES, TRANSITIONS
-from faxbot.models import Heartbeat
+from faxbot.models import Callback, Heartbeat
 from faxbot.plugins.base import State, Update
 from faxbot.runtime import Runtime
 from tests.integration.odd import Vanished, raises, taken_and_gone
@@ -119,6 +120,8 @@ def test_beat_is_off_for_three_hours_and_then_everything_is_caught_up(site: Site
     assert {name: site.job(fax).status for name, fax in taken.items()} == dict.fromkeys(
         taken, "delivered"
     )
+    with site.runtime.database.reading() as session:
+        assert session.scalars(sa.select(Callback.outcome)).all() == ["applied"]
     assert {site.job(fax).status for fax in waiting} == {"sent"}
     assert (site.job(late).status, site.job(cancelled).status) == ("expired", "cancelled")
     assert (site.job(held).status, site.job(held).attempts) == ("held", 2)
