@@ -43,10 +43,10 @@ KNOWN_FOR = timedelta(seconds=1)
 MOST_CALLS = 500
 """The newest calls that are looked at: at a hundred a minute, those of the window."""
 OK, FAULT, SLOW = "ok", "fault", "slow"
-THROTTLED, ACCOUNT_REFUSED, FAILING, PAUSED = (
-    "throttled", "account_refused", "provider_failing", "paused",
+THROTTLED, ACCOUNT_REFUSED, FAILING, PAUSED, DISABLED = (
+    "throttled", "account_refused", "provider_failing", "paused", "plugin_disabled",
 )  # fmt: skip
-REASONS = (ACCOUNT_REFUSED, FAILING, PAUSED)
+REASONS = (ACCOUNT_REFUSED, FAILING, PAUSED, DISABLED)
 """Why a fax is held for its provider."""
 
 
@@ -84,9 +84,12 @@ class Standing:
     paused_until: datetime | None = None
     degraded_at: datetime | None = None
     updated_at: datetime | None = None
+    disabled_at: datetime | None = None
 
     def rest(self, now: datetime) -> Rest | None:
         """The rest it takes at the moment, None when it may be called, or tried by a probe."""
+        if self.disabled_at:
+            return Rest(None, DISABLED)
         if self.paused_at and (self.paused_until is None or self.paused_until > now):
             return Rest(self.paused_until, PAUSED)
         if self.rests_until is not None and self.rests_until > now:
@@ -94,10 +97,10 @@ class Standing:
         return None
 
     def state(self, now: datetime) -> str:
-        """In a word: closed, open, half_open, throttled or paused."""
+        """In a word: closed, open, half_open, throttled, paused or plugin_disabled."""
         rest = self.rest(now)
         if rest is not None:
-            return rest.reason if rest.reason in (PAUSED, THROTTLED) else "open"
+            return rest.reason if rest.reason in (PAUSED, THROTTLED, DISABLED) else "open"
         return "closed" if self.opened_at is None else "half_open"
 
 
@@ -345,7 +348,7 @@ def _open(
 def _degrade(session: Session, state: ProviderState, reason: str, now: datetime) -> None:
     if state.degraded_at is None:
         state.degraded_at = state.updated_at = now
-        _record(session, state, ProviderEvent.DEGRADED, now, reason=reason)
+        record(session, state, ProviderEvent.DEGRADED, now, reason=reason)
 
 
 def _judge_probe(session: Session, config: Config, attempt: Attempt, now: datetime) -> None:
@@ -377,7 +380,7 @@ def _close(
     state.opened_at = state.rests_until = state.reason = state.degraded_at = None
     state.openings, state.closed_at, state.updated_at = 0, now, now
     _end_probes(session, state)
-    _record(session, state, ProviderEvent.RECOVERED, now, actor=actor, note=note)
+    record(session, state, ProviderEvent.RECOVERED, now, actor=actor, note=note)
 
 
 def open_for_account(session: Session, config: Config, attempt: Attempt, now: datetime) -> None:
@@ -419,7 +422,7 @@ def locked(session: Session, account_id: str, provider_id: str, now: datetime) -
     ).one()
 
 
-def _record(
+def record(
     session: Session,
     state: ProviderState,
     event: ProviderEvent,
@@ -430,6 +433,7 @@ def _record(
     actor: str = "worker",
     expires_at: datetime | None = None,
 ) -> None:
+    """Write down in a locked provider's history what happened to it, and who did it."""
     session.add(
         ProviderHistory(
             account_id=state.account_id,
@@ -453,14 +457,14 @@ def pause(
 ) -> None:  # fmt: skip
     """Let nothing be sent through this provider until `until`, or until somebody resumes it."""
     state.paused_at, state.paused_until, state.updated_at = now, until, now
-    _record(session, state, ProviderEvent.PAUSED, now, note=note, actor=actor, expires_at=until)
+    record(session, state, ProviderEvent.PAUSED, now, note=note, actor=actor, expires_at=until)
 
 
 def resume(session: Session, state: ProviderState, now: datetime, *, actor: str, note: str) -> None:
     """End a pause."""
     state.paused_at = state.paused_until = None
     state.updated_at = now
-    _record(session, state, ProviderEvent.RESUMED, now, note=note, actor=actor)
+    record(session, state, ProviderEvent.RESUMED, now, note=note, actor=actor)
 
 
 def reset(session: Session, state: ProviderState, now: datetime, *, actor: str, note: str) -> None:
@@ -504,5 +508,5 @@ def _recover(session: Session, state: ProviderState, now: datetime) -> bool:
     if _lately(session, state, now):
         return False
     state.degraded_at, state.updated_at = None, now
-    _record(session, state, ProviderEvent.RECOVERED, now, actor="clock")
+    record(session, state, ProviderEvent.RECOVERED, now, actor="clock")
     return True

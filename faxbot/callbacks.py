@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import addresses, claims, outcomes
+from faxbot import addresses, claims, guard, outcomes
 from faxbot.crypto import Unsealable
 from faxbot.db import inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated, Unreachable
@@ -96,7 +96,11 @@ _STORE = {
     for dialect, insert in inserts(Callback).items()
 }
 _STORED = sa.select(
-    Callback.provider_id, Callback.raw_sealed, Callback.received_at, Callback.applied_at
+    Callback.account_id,
+    Callback.provider_id,
+    Callback.raw_sealed,
+    Callback.received_at,
+    Callback.applied_at,
 ).where(Callback.id == sa.bindparam("callback_id"))
 _CALLBACK = sa.select(Callback).where(Callback.id == sa.bindparam("callback_id")).with_for_update()
 
@@ -195,18 +199,25 @@ def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
     PluginError, Unsealable; Unreachable where the carrier must be asked first, and is away."""
     request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
     provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
+    if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
+        raise PluginError("The plugin is disabled.")
     try:
-        updates = [outcomes.checked(update) for update in provider.read_callback(request)]
+        news = list(provider.read_callback(request))
     except FaxbotError as error:
         late = runtime.now() - stored.received_at >= LONGEST_SILENCE
         if isinstance(error, Unreachable) and not late:
             raise
         _log_unread(stored, error.code)
+        return None
     except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
         _log_unread(stored, type(error).__name__)
-    else:
-        return updates
-    return None
+        guard.failed(runtime, stored.account_id, stored.provider_id, error)
+        return None
+    try:
+        return [outcomes.checked(update) for update in news]
+    except ValueError as error:
+        _log_unread(stored, type(error).__name__)
+        return None
 
 
 def _log_unread(stored: sa.Row[Any], error: str) -> None:

@@ -435,6 +435,21 @@ class Config:
         at_least=1,
         at_most=20,
     )
+    plugin_faults: int = option(
+        "FAXBOT_PLUGIN_FAULTS",
+        5,
+        "a provider plugin whose own code fails so often within FAXBOT_PLUGIN_FAULT_MINUTES is disabled until a "
+        "person enables it",
+        at_least=1,
+        at_most=1000,
+    )
+    plugin_fault_minutes: float = option(
+        "FAXBOT_PLUGIN_FAULT_MINUTES",
+        10.0,
+        "see FAXBOT_PLUGIN_FAULTS",
+        at_least=0.1,
+        at_most=_DAY / 60,
+    )
     provider_connect_seconds: float = option(
         "FAXBOT_PROVIDER_CONNECT_SECONDS",
         5.0,

@@ -102,6 +102,9 @@ class ProviderEvent(StrEnum):
     RECOVERED = "PROVIDER_RECOVERED"
     PAUSED = "PROVIDER_PAUSED"
     RESUMED = "PROVIDER_RESUMED"
+    PLUGIN_FAILED = "PLUGIN_FAILED"
+    PLUGIN_DISABLED = "PLUGIN_DISABLED"
+    PLUGIN_ENABLED = "PLUGIN_ENABLED"
 
 
 PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
@@ -109,6 +112,9 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
     ProviderEvent.RECOVERED: "calls go well again, or a person has reset its breaker",
     ProviderEvent.PAUSED: "a person lets nothing be sent through it for now",
     ProviderEvent.RESUMED: "the pause is over",
+    ProviderEvent.PLUGIN_FAILED: "its plugin's own code raised, or took too long: the reason says which",
+    ProviderEvent.PLUGIN_DISABLED: "its plugin failed too often and is not asked any more until a person enables it",
+    ProviderEvent.PLUGIN_ENABLED: "a person has enabled its plugin again",
 }
 
 PLANNED = frozenset({Event.PURGED})
@@ -326,6 +332,10 @@ HOLD_REASONS: dict[str, str] = {
     "account_refused": "the carrier refused the account: check credentials and funds",
     "provider_failing": "calls to the carrier fail: it rests, then single faxes try it, and the others follow",
     "paused": "the provider is paused: resume it (faxbot providers resume)",
+    "plugin_disabled": (
+        "the provider's plugin failed too often and was disabled: have it mended, then enable it "
+        "(faxbot plugins enable)"
+    ),
     "document_gone": "the stored document cannot be read: check the storage",
     "fault": "this server fails to prepare it: the worker's log says why; it is tried again every hour",
     "said_delivered": (

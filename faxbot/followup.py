@@ -15,7 +15,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, jobs, outcomes, routing
+from faxbot import artifacts, breaker, claims, guard, jobs, outcomes, routing
 from faxbot.db import UtcDateTime
 from faxbot.errors import FaxbotError, Refused
 from faxbot.events import Event, Status
@@ -196,9 +196,15 @@ def _ask(
     try:
         if not runtime.plugins.manifest(this.provider_id).has("status_lookup"):
             return None
-        provider = runtime.plugins.get(this.provider_id, TransportPlugin)
-        return _about(this, outcomes.checked(question(provider)))
+        if guard.is_disabled(runtime, this.account_id, this.provider_id):
+            return None
+        answer = question(runtime.plugins.get(this.provider_id, TransportPlugin))
     except Exception as error:  # noqa: BLE001 - whatever a plugin does, we ask again later
+        _note_failure(runtime, "no answer from the carrier", this, error)
+        return None
+    try:
+        return _about(this, outcomes.checked(answer))
+    except ValueError as error:
         _log_failure("no answer from the carrier", this, error)
         return None
 
@@ -221,9 +227,11 @@ def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
             return True
         if this.external_id is None:
             return False
+        if guard.is_disabled(runtime, this.account_id, this.provider_id):
+            return False
         runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
     except Exception as error:  # noqa: BLE001 - the wish is kept; the carrier's word ends it
-        _log_failure("cancel not passed on", this, error)
+        _note_failure(runtime, "cancel not passed on", this, error)
         return isinstance(error, Refused)
     return True
 
@@ -231,6 +239,13 @@ def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
 def _next_cancel(now: datetime, asked_at: datetime) -> datetime:
     """When to try again to pass a cancel on: soon at first, then ever more seldom."""
     return now + max((now - asked_at) / 2, timedelta(seconds=10))
+
+
+def _note_failure(runtime: Runtime, message: str, this: Attempt, error: Exception) -> None:
+    """Log it, and count what was the plugin's own doing."""
+    _log_failure(message, this, error)
+    if not isinstance(error, FaxbotError):
+        guard.failed(runtime, this.account_id, this.provider_id, error)
 
 
 def _log_failure(message: str, this: Attempt, error: Exception) -> None:
@@ -283,7 +298,7 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
             return runtime.config.fax_disabled
         case "no_provider":
             return not routing.candidates(runtime, job)
-        case breaker.ACCOUNT_REFUSED | breaker.FAILING | breaker.PAUSED:
+        case breaker.ACCOUNT_REFUSED | breaker.FAILING | breaker.PAUSED | breaker.DISABLED:
             now = runtime.now()
             if job.reason == breaker.ACCOUNT_REFUSED and now < _own_rest(runtime, session, job):
                 return True

@@ -301,6 +301,8 @@ class ProviderState(Base):
     degraded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paused_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when its plugin is not asked, because its own code failed too often."""
     next_call_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Where calls a minute are limited: before it there is none."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import breaker
+from faxbot import breaker, guard
 from faxbot.breaker import WINDOW
 from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
@@ -20,7 +20,12 @@ from faxbot.plugins.manifest import Manifest
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
-DEEDS = {"pause": breaker.pause, "resume": breaker.resume, "reset": breaker.reset}
+DEEDS = {
+    "pause": breaker.pause,
+    "resume": breaker.resume,
+    "reset": breaker.reset,
+    "enable": guard.enable,
+}
 NOTE_LENGTH = 255
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 """The databases and their drivers cannot tell every later time in every zone."""
@@ -132,8 +137,8 @@ def change(
     note: str,
     until: datetime | None = None,
 ) -> dict[str, Any]:
-    """Pause, resume or reset a provider, for a reason that goes into its history: how it stands
-    then.
+    """Pause, resume or reset a provider, or enable its plugin again, for a reason that goes into its
+    history: how it stands then.
 
     Raises NotFound, InvalidFields for a reason that is none or a pause that has ended already.
     """

@@ -17,7 +17,18 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from faxbot import addresses, artifacts, breaker, claims, jobs, lanes, outcomes, routing, stopping
+from faxbot import (
+    addresses,
+    artifacts,
+    breaker,
+    claims,
+    guard,
+    jobs,
+    lanes,
+    outcomes,
+    routing,
+    stopping,
+)
 from faxbot.artifacts import Workspace
 from faxbot.breaker import THROTTLED, Rest
 from faxbot.db import new_id
@@ -107,9 +118,11 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
         raise
     if this is not None:
         begun = runtime.now()
-        result = _call(runtime, job, this, prepared)
+        result, raised = _call(runtime, job, this, prepared)
         took = runtime.now() - begun
         _conclude(runtime, job, this, prepared, result, took)
+        if raised is not None or guard.overran(runtime, took):
+            guard.failed(runtime, job.account_id, this.provider_id, raised or guard.OVERRUN)
         if isinstance(result, DestinationBarred):
             _doubt_account(runtime, this, prepared)
 
@@ -254,8 +267,11 @@ def _wait_for(session: Session, job: Job, wait: lanes.Wait, prepared: Prepared) 
         breaker.give_place_back(session, job.account_id, prepared.route.provider_id, job.id)
 
 
-def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> str | ProviderError:
-    """The carrier's id for the fax, or what went wrong; raises for nothing the provider does."""
+def _call(
+    runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared
+) -> tuple[str | ProviderError, Exception | None]:
+    """The carrier's id for the fax, or what went wrong; and what the plugin's own code raised, if it
+    did. Raises for nothing the provider does."""
     lease = timedelta(seconds=runtime.config.lease_seconds)
     if runtime.now() - this.intended_at >= lease:
         # This worker slept between intent and call: the attempt may be settled as absent by now,
@@ -276,14 +292,14 @@ def _call(runtime: Runtime, job: JobRow, this: Attempt, prepared: Prepared) -> s
     try:
         receipt: object = prepared.route.provider.send(fax)
     except ProviderError as error:
-        return error
+        return error, None
     except Exception as error:  # noqa: BLE001 - a plugin's bug neither loses a fax nor doubles it
         # The class only: the text of a foreign exception may hold anything.
         _log_raise(prepared.route.provider_id, job.id, error)
-        return OutcomeUnknown(cause="system")
+        return OutcomeUnknown(cause="system"), error
     if not isinstance(receipt, Receipt) or not outcomes.is_name(receipt.external_id):
-        return OutcomeUnknown()
-    return receipt.external_id
+        return OutcomeUnknown(), None
+    return receipt.external_id, None
 
 
 def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:

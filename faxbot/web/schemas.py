@@ -502,7 +502,9 @@ class Provider(ma.Schema):
     active = fields.Boolean(required=True, metadata=_says("whether faxes are sent through it"))
     state = fields.String(
         required=True,
-        validate=validate.OneOf(["closed", "open", "half_open", "throttled", "paused"]),
+        validate=validate.OneOf(
+            ["closed", "open", "half_open", "throttled", "paused", "plugin_disabled"]
+        ),
         metadata=_says("of its circuit breaker; `closed` is well", "closed"),
     )
     reason = fields.String(

@@ -1,5 +1,5 @@
-"""What plugins keep for all processes, and the address an attempt's callbacks were asked for at; old code names none
-of it."""
+"""What plugins keep for all processes, whether one is disabled, and the address an attempt's callbacks were asked for
+at; old code names none of it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,6 +15,7 @@ NAME = sa.String(64)
 
 def upgrade() -> None:
     op.add_column("attempts", sa.Column("callback_base", sa.Text))
+    op.add_column("provider_states", sa.Column("disabled_at", TIME))
     op.create_table(
         "plugin_cache",
         sa.Column("account_id", NAME, nullable=False),
@@ -29,4 +30,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("plugin_cache")
+    op.drop_column("provider_states", "disabled_at")
     op.drop_column("attempts", "callback_base")
