@@ -8,6 +8,7 @@ from faxbot.events import CAUSES, CLAIMABLE, HOLD_REASONS, Status
 from faxbot.models import Job, JobRow
 
 SCHEDULED = "Scheduled: it will be sent {when}."
+SET_BACK = "This server could not prepare it; it is tried again {when}."
 WAITING = {
     "number": "Another fax to this number is under way or has just been; this one follows.",
     "provider": "The carrier has as many faxes as it is given at a time; this one follows.",
@@ -42,7 +43,8 @@ def explain(job: Job | JobRow, now: datetime) -> str:
     # With a name for it the carrier has taken it once.
     what = f"what became of it at {provider}" if job.external_id else f"whether {provider} has it"
     confirmed = f"{job.pages_sent} of {job.pages} pages confirmed" if job.pages_sent else ""
-    sentence = (SCHEDULED if scheduled else SENTENCES[status]).format(
+    later = SET_BACK if job.faults else SCHEDULED
+    sentence = (later if scheduled else SENTENCES[status]).format(
         provider=provider,
         what=what,
         when=_when(job.next_at, now),

@@ -40,12 +40,13 @@ _libc = ctypes.CDLL(None)
 
 def main(arguments: list[str]) -> None:
     """Serve until standard input ends. Arguments: memory limit, largest file written (both MiB),
-    import folders."""
-    memory, written, *folders = arguments
+    niceness, import folders."""
+    memory, written, nice, *folders = arguments
     sys.path += folders
     import_module("faxbot")
     sys.modules["faxbot.documents"] = _package
     os.umask(0o077)
+    os.nice(int(nice))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (int(memory) * MEGABYTE,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(written) * MEGABYTE,) * 2)

@@ -61,11 +61,12 @@ class RenderingFailed(FaxbotError):
 class Child:
     """One process, started anew after it died; for one thread at a time.
 
-    `memory_mb` bounds its address space, `written_mb` each file it writes (0: it may write none).
+    `memory_mb` bounds its address space, `written_mb` each file it writes (0: it may write none);
+    `nice` is how far it lets other programs of this machine go first (nice(2), 0 to 19).
     """
 
-    def __init__(self, *, memory_mb: int, written_mb: int) -> None:
-        self._limits = (str(memory_mb), str(written_mb))
+    def __init__(self, *, memory_mb: int, written_mb: int, nice: int = 0) -> None:
+        self._limits = (str(memory_mb), str(written_mb), str(nice))
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._busy = False

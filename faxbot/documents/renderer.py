@@ -19,6 +19,8 @@ from faxbot.documents.process import (
 )
 
 ALONE = 3  # pages up to which starting another process costs more than it saves
+NICE = 10
+"""Drawing pages takes whole cores: what keeps the ledger and talks to people and carriers goes first."""
 WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
 
 
@@ -29,7 +31,7 @@ class Renderer:
     def __init__(self, limits: Limits, processes: int) -> None:
         self._limits = limits
         self._children = [
-            Child(memory_mb=limits.memory_mb, written_mb=WRITTEN_MB)
+            Child(memory_mb=limits.memory_mb, written_mb=WRITTEN_MB, nice=NICE)
             for _ in range(max(1, processes))
         ]
 

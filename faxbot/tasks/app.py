@@ -62,6 +62,8 @@ def _bare(config: Config) -> Celery:
 def _settings(config: Config) -> dict[str, Any]:
     """Measured to hold under kills, freezes and restarts of broker and workers: a message is given
     back when its worker is gone, never while it works, and none is waited for in vain."""
+    # A rendering, a cancel and a question to the carrier, and a database that is away for a while.
+    longest = config.render_seconds + 2 * config.provider_call_seconds + config.lease_seconds
     return {
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -72,8 +74,8 @@ def _settings(config: Config) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_default_queue": "send",
         "task_routes": {task: {"queue": queue} for task, queue in QUEUES.items()},
-        "task_soft_time_limit": config.render_seconds + 240,
-        "task_time_limit": config.render_seconds + 270,
+        "task_soft_time_limit": longest,
+        "task_time_limit": longest + 30,
         "task_publish_retry": True,
         "task_publish_retry_policy": {
             "max_retries": 3,
@@ -94,7 +96,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "broker_pool_limit": 10,
         "broker_transport_options": {
             # Longer than any task: a message is given to a second worker only when the first one is gone.
-            "visibility_timeout": config.render_seconds + 600,
+            "visibility_timeout": longest + 360,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "socket_timeout": 5,

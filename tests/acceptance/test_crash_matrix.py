@@ -69,9 +69,9 @@ POINTS: dict[str, Planted] = {
     ),
     "C4 rung five times": Planted(
         "jobs.py",
-        "        runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)\n",
+        "        claims.announce(runtime, Status.QUEUED, job.id, now, urgency)\n",
         "        for _ in range(5):\n"
-        "            runtime.ring(claims.TASKS[Status.QUEUED], job.id, urgency)\n",
+        "            claims.announce(runtime, Status.QUEUED, job.id, now, urgency)\n",
     ),
     "C5 claimed, before the intent": before(
         "sending.py", "        this = _intend(runtime, job, prepared)\n"

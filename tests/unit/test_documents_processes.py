@@ -77,6 +77,20 @@ def test_no_process_is_started_before_it_is_needed_nor_left_after(
     assert not first.is_running()
 
 
+def test_drawing_pages_lets_the_ledger_go_first_and_checking_an_upload_waits_for_nobody(
+    tmp_path: Path, checker: Checker, letter: Path
+) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    checker.check(letter)
+    assert the_child().nice() == ours
+    checker.close()
+
+    renderer = Renderer(LIMITS, 1)
+    renderer.render([(letter, "")], tmp_path / "target", resolution="fine")
+    assert the_child().nice() == min(ours + 10, 19)
+    renderer.close()
+
+
 def test_a_process_gets_no_keys_no_descriptors_and_no_log(checker: Checker, letter: Path) -> None:
     with letter.open("rb"):
         checker.check(letter)

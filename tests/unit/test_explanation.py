@@ -45,6 +45,11 @@ TOLD = [
         {"next_at": NOW + timedelta(days=2)},
         "Scheduled: it will be sent in 48 h, at 2026-11-22 12:00 UTC.",
     ),
+    (
+        Status.QUEUED,
+        {"next_at": NOW + timedelta(seconds=16), "faults": 2},
+        "This server could not prepare it; it is tried again in 16 s, at 12:00:16 UTC.",
+    ),
     (Status.SUBMITTING, {}, "Being handed to simulator now."),
     (Status.SENT, {}, "Simulator has it; waiting for the result."),
     (
