@@ -1,0 +1,277 @@
+"""Sends faxes through the Sinch Fax API v3.
+
+Sinch has no idempotency key, signs no webhook and redials by itself: so each attempt carries a
+label and is looked up by it, the end that a webhook reports is asked for before it counts, and
+redials are ours (docs/providers/sinch.md). Facts are from Sinch's OpenAPI file and SDKs, as vendor files in
+tests/providers/vendor/sinch/.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from faxbot.errors import (
+    AccountRefused,
+    OutcomeUnknown,
+    ProviderError,
+    Throttled,
+    Unreachable,
+)
+from faxbot.hidden import Hidden
+from faxbot.plugins.base import (
+    CallbackRequest,
+    Context,
+    Health,
+    HttpReply,
+    OutboundFax,
+    Receipt,
+    State,
+    TransportPlugin,
+    Update,
+)
+from faxbot.providers.http import refusal
+from faxbot.providers.sinch import answers, webhooks
+
+PAGE_SIZE, MOST_PAGES = 100, 20
+CLOCKS_APART = timedelta(hours=1)
+"""By so much a fax may seem to be older at Sinch than we know it to be; a longer list does no
+harm."""
+TOKEN_MARGIN, UNSAID_SECONDS, LONGEST_SECONDS = 60.0, 300.0, 86_400.0
+"""Seconds: a token is renewed so long before its end; for so long it is good where Sinch does not
+say; and at most for a day."""
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8000}")
+
+_KEYS = "SINCH_API_KEY and SINCH_API_SECRET (where they are unset, PHAXIO_API_KEY and _SECRET)"
+_ADDRESSES = "Check SINCH_BASE_URL and SINCH_AUTH_BASE_URL."
+_NO_TOKEN = f"Sinch gives no token for this key: check {_KEYS}."
+_ADVICE: Mapping[int, str] = {
+    401: f"Sinch refuses key, secret or project: check {_KEYS} and SINCH_PROJECT_ID.",
+    402: "The Sinch account has no funds left: pay, and faxes go on.",
+    403: "Sinch knows the key, but it may not use the Fax product: check the key's project.",
+    404: "Nothing of the Fax API is at SINCH_BASE_URL, or SINCH_PROJECT_ID is no project: "
+    "the address ends in /v3.",
+    429: "Sinch takes no more calls at the moment. SINCH_AUTH_METHOD=oauth2 is limited less.",
+}
+
+
+class SinchProvider(TransportPlugin):
+    """See docs/providers/sinch.md."""
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        super().initialize(config, context)
+        base = str(config["baseUrl"]).rstrip("/")
+        self._project = f"{base}/projects/{quote(str(config['projectId']), safe='')}"
+        self._token_url = f"{str(config['authBaseUrl']).rstrip('/')}/oauth2/token"
+        self._key = (str(config["apiKey"]), str(config["apiSecret"]))
+        self._uses_tokens = config["authMethod"] == "oauth2"
+        # Another key or server, another token.
+        named = f"{self._token_url}\n{self._key[0]}".encode()
+        self._token_name = f"token-{hashlib.sha256(named).hexdigest()[:16]}"
+        self._proofs = tuple(_proofs(config))
+
+    def health(self) -> Health:
+        """Asks for one service of the project: that proves key, secret and project, and costs
+        nothing. A token that is kept would prove nothing of the secret, so a new one is asked
+        for."""
+        try:
+            if self._uses_tokens:
+                self._new_token()
+            reply = self._call("GET", "/services", params={"pageSize": "1"})
+        except AccountRefused as error:
+            wrong = error.cause == "config"
+            return Health(False, f"{error.detail} {_ADDRESSES}" if wrong else _NO_TOKEN)
+        except Throttled:
+            return Health(False, _ADVICE[429])
+        except ProviderError as error:
+            return Health(False, f"{error.detail} {_ADDRESSES}")
+        if reply.status != 200:
+            usual = f"Sinch answered with HTTP status {reply.status}."
+            return Health(False, _ADVICE.get(reply.status, usual))
+        try:
+            listed = isinstance(answers.mapping(reply.json()).get("services"), list)
+        except ProviderError:
+            listed = False
+        if not listed:
+            return Health(False, "What answers at SINCH_BASE_URL is not Sinch's Fax API.")
+        return Health(True, "Sinch takes key, secret and project.")
+
+    def send(self, fax: OutboundFax) -> Receipt:
+        """One upload. `callbackUrlContentType` is multipart: no setting keeps the document out of
+        the callback, and there it is not a third larger, as it would be in JSON."""
+        form = {
+            "to": fax.to.reveal(),
+            f"labels[{answers.LABEL}]": fax.tag,
+            "callbackUrl": self._with_credentials(fax.callback_url),
+            "callbackUrlContentType": "multipart/form-data",
+            "maxRetries": str(self.config["maxRetries"]),
+            # One webhook for each page would tell nothing that must be known.
+            "inProgressNotifications": "false",
+            # The pages are black and white already, at 200 dpi across.
+            "imageConversionMethod": "MONOCHROME",
+            "resolution": "FINE",
+            **({"headerText": fax.header.reveal()} if fax.header.reveal() else {}),
+            **({"serviceId": self.config["serviceId"]} if self.config.get("serviceId") else {}),
+        }
+        reply = self._call("POST", "/faxes", form=form, fax=fax)
+        return Receipt(answers.id_of(answers.created(reply, fax.tag)))
+
+    def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:
+        """Lists what was sent to the number since then and compares labels here: how they are
+        asked for is not documented. `to` finds by prefix. (Sinch Fax OpenAPI, getFaxes)"""
+        params = {
+            "direction": "OUTBOUND",
+            "to": to.reveal(),
+            # With the "=" that follows it in the address: `createTime>=...`, as documented.
+            "createTime>": f"{(since - CLOCKS_APART).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "pageSize": str(PAGE_SIZE),
+        }
+        for _ in range(MOST_PAGES):
+            page = answers.mapping(answers.accepted(self._call("GET", "/faxes", params=params)))
+            faxes = page.get("faxes")
+            if not isinstance(faxes, list):
+                raise OutcomeUnknown("The carrier's answer holds no list of faxes.")
+            for fax in faxes:
+                if answers.label(answers.mapping(fax)) == tag:
+                    return answers.update(fax)
+            number = answers.next_page(page)
+            if number is None:
+                return Update(State.ABSENT, tag=tag)
+            params["page"] = str(number)
+        raise OutcomeUnknown("The carrier's list of faxes to this number does not end.")
+
+    def fetch(self, external_id: str) -> Update:
+        """GET /faxes/{id}; a 404 counts as absence only in Sinch's own words."""
+        reply = self._call("GET", f"/faxes/{quote(external_id, safe='')}")
+        if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
+            return Update(State.ABSENT, external_id=external_id)
+        update = answers.update(answers.accepted(reply))
+        if update.external_id != external_id:
+            raise OutcomeUnknown("The carrier's answer is about another fax.")
+        return update
+
+    def delete_copy(self, external_id: str) -> None:
+        """DELETE /faxes/{id}/file; the record of the fax stays for 13 months."""
+        reply = self._call("DELETE", f"/faxes/{quote(external_id, safe='')}/file")
+        gone = reply.status == 404 and answers.NOT_FOUND.search(reply.body)
+        if not (gone or 200 <= reply.status < 300):
+            raise answers.refused(reply)
+
+    def verify_callback(self, request: CallbackRequest) -> bool:
+        """Whether it has the Basic credentials of our callback addresses: Sinch signs nothing
+        (Sinch Fax OpenAPI, WebhookBasicAuth)."""
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        found = [hmac.compare_digest(proof, given.strip().encode()) for proof in self._proofs]
+        return scheme.lower() == "basic" and any(found)
+
+    def read_callback(self, request: CallbackRequest) -> list[Update]:
+        """What Sinch says of the fax when it is asked, because nothing proves what a webhook says.
+        FAX_COMPLETED reports failures too; one without the attempt's label is none of ours.
+
+        Raises OutcomeUnknown where it cannot be read, Unreachable where Sinch does not confirm it
+        yet.
+        """
+        event = webhooks.read(request.body)
+        ended = answers.state_of(event.fax) in answers.END
+        if event.name == webhooks.INCOMING or not (event.name == webhooks.COMPLETED or ended):
+            return []
+        update = self._confirmed(answers.id_of(event.fax))
+        asked = parse_qs(urlsplit(request.url).query).get("attempt", [update.tag])
+        if update.tag is None or update.tag != asked[-1]:
+            return []
+        if update.state not in answers.END:
+            raise Unreachable("The carrier's own record does not show the end of the fax yet.")
+        return [update]
+
+    def _confirmed(self, external_id: str) -> Update:
+        try:
+            return self.fetch(external_id)
+        except ProviderError as error:
+            raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
+
+    def _with_credentials(self, address: str) -> str:
+        user, password = (
+            quote(str(self.config[name]), safe="") for name in ("webhookUser", "webhookPassword")
+        )
+        parts = urlsplit(address)
+        return parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        fax: OutboundFax | None = None,
+    ) -> HttpReply:
+        """One call as the project's key; with an expired token once more, since Sinch did nothing
+        with the first."""
+
+        def request(**proof: Any) -> HttpReply:
+            with ExitStack() as opened:
+                files = None
+                if fax is not None:
+                    stream = opened.enter_context(fax.document.open("rb"))
+                    files = {"file": (_FILE_NAMES[fax.media_type], stream, fax.media_type)}
+                return self.context.http.request(
+                    method, self._project + path, params=params, data=form, files=files, **proof
+                )
+
+        return self._with_token(request) if self._uses_tokens else request(auth=self._key)
+
+    def _with_token(self, request: Callable[..., HttpReply]) -> HttpReply:
+        token = self._token()
+        reply = request(headers={"Authorization": f"Bearer {token}"})
+        if reply.status == 401 and "expired" in reply.headers.get("WWW-Authenticate", "").lower():
+            reply = request(headers={"Authorization": f"Bearer {self._token(stale=token)}"})
+        return reply
+
+    def _token(self, *, stale: str | None = None) -> str:
+        return self.context.cache.get(self._token_name, self._new_token, stale=stale)
+
+    def _new_token(self) -> tuple[str, float]:
+        """A token and the seconds for which it may be used. Whatever goes wrong here, no fax was
+        posted: raises NotSent's kin only, also for a 429, which comes without Retry-After."""
+        try:
+            reply = self.context.http.request(
+                "POST", self._token_url, data={"grant_type": "client_credentials"}, auth=self._key
+            )
+            if reply.status == 200:
+                return _token_in(answers.mapping(reply.json()))
+            error = refusal(reply.status, reply.headers)
+        except OutcomeUnknown as unknown:
+            error = unknown
+        if isinstance(error, OutcomeUnknown):
+            raise Unreachable(f"No token could be had. {error.detail}")
+        if isinstance(error, Throttled):
+            raise error
+        cause = error.cause if isinstance(error, AccountRefused) else "trunk_denied"
+        raise AccountRefused(f"No token could be had. {error.detail}", cause=cause)
+
+
+_FILE_NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tif"}
+
+
+def _proofs(config: Mapping[str, Any]) -> Iterable[bytes]:
+    """The Basic credentials that callbacks may have."""
+    for kind in ("webhook", "inbound"):
+        user, password = config.get(f"{kind}User"), config.get(f"{kind}Password")
+        if user and password:
+            yield base64.b64encode(f"{user}:{password}".encode())
+
+
+def _token_in(answer: Mapping[str, Any]) -> tuple[str, float]:
+    token, seconds = answer.get("access_token"), answer.get("expires_in")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise OutcomeUnknown("The token server's answer holds no token.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        seconds = UNSAID_SECONDS
+    return token, max(0.0, min(seconds, LONGEST_SECONDS) - TOKEN_MARGIN)
