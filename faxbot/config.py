@@ -256,6 +256,11 @@ class Config:
         form=forms.NAMES,
     )
     fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
+    delete_at_carrier: bool = option(
+        "FAXBOT_DELETE_AT_CARRIER",
+        False,
+        "have carriers that can (trait `deletes_copy`) delete their copy of a document once its fax has ended",
+    )
     pdf_token_ttl_minutes: int = option(
         "PDF_TOKEN_TTL_MINUTES",
         60,

@@ -27,6 +27,9 @@ IS_OPEN = f"status IN ({', '.join(repr(str(status)) for status in OPEN)})"
 status: SQLite takes no other condition for the same."""
 
 
+HAS_COPY = "delete_copy_at IS NOT NULL"
+
+
 class Job(Base):
     """One outbound fax to one number."""
 
@@ -120,6 +123,12 @@ class Attempt(Base):
         UniqueConstraint("tag"),
         Index("ix_attempts_external", "provider_id", "external_id"),
         Index("ix_attempts_answered", "provider_id", "answered_at"),
+        Index(
+            "ix_attempts_copies",
+            "delete_copy_at",
+            postgresql_where=sa.text(HAS_COPY),
+            sqlite_where=sa.text(HAS_COPY),
+        ),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -147,6 +156,8 @@ class Attempt(Base):
     """What the call said of the provider: ok, fault or slow; None: nothing."""
     accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    delete_copy_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the carrier is to be asked to delete its copy of the document; None: it need not be."""
 
 
 class FaxEvent(Base):

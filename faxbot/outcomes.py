@@ -77,6 +77,8 @@ class Entry:
         if cause == "unknown":
             self.wonder()
         called = outcome not in ("refused", "absent")
+        if called and self.config.delete_at_carrier:
+            self.attempt.delete_copy_at = self.now
         lanes.leave(self.session, self.config, self.job, self.now, called=called)
 
     def wonder(self) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import alarms, breaker, callbacks, claims, lanes, routing
+from faxbot import alarms, breaker, callbacks, claims, copies, lanes, routing
 from faxbot.db import inserts
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import IS_OPEN, Heartbeat, Job
@@ -62,6 +62,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "waiting": lanes.let_in,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
+    "copies": copies.announce_due,
     "alarms": alarms.say,
 }
 PERIODS = 2

@@ -30,6 +30,7 @@ QUEUES: dict[str, str] = {
     "faxbot.look_up_fax": "follow",
     "faxbot.poll_fax": "follow",
     "faxbot.review_fax": "follow",
+    "faxbot.delete_copy": "follow",
     "faxbot.apply_callback": "callbacks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",

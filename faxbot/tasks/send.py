@@ -1,11 +1,11 @@
 """The tasks around one fax: send it, settle a vanished worker's call, look it up, poll it, review a
-held one."""
+held one, have the carrier's copy deleted."""
 
 from __future__ import annotations
 
 from celery import shared_task
 
-from faxbot import followup, sending
+from faxbot import copies, followup, sending
 from faxbot.tasks.worker import runtime
 
 
@@ -37,3 +37,9 @@ def poll_fax(job_id: str) -> None:
 def review_fax(job_id: str) -> None:
     """Look at a held fax again."""
     followup.review(runtime(), job_id)
+
+
+@shared_task(name="faxbot.delete_copy")
+def delete_copy(attempt_id: str) -> None:
+    """Have a carrier delete its copy of a document."""
+    copies.delete(runtime(), attempt_id)

@@ -15,6 +15,15 @@ NAME = sa.String(64)
 
 def upgrade() -> None:
     op.add_column("attempts", sa.Column("callback_base", sa.Text))
+    op.add_column("attempts", sa.Column("delete_copy_at", TIME))
+    has_copy = sa.text("delete_copy_at IS NOT NULL")
+    op.create_index(
+        "ix_attempts_copies",
+        "attempts",
+        ["delete_copy_at"],
+        postgresql_where=has_copy,
+        sqlite_where=has_copy,
+    )
     op.add_column("provider_states", sa.Column("disabled_at", TIME))
     op.create_table(
         "plugin_cache",
@@ -31,4 +40,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("plugin_cache")
     op.drop_column("provider_states", "disabled_at")
+    op.drop_index("ix_attempts_copies", "attempts")
+    op.drop_column("attempts", "delete_copy_at")
     op.drop_column("attempts", "callback_base")

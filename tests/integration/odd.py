@@ -74,6 +74,9 @@ class Odd(SimulatorProvider):
     def cancel(self, external_id: str) -> None:
         self._do("cancel", super().cancel, external_id)
 
+    def delete_copy(self, external_id: str) -> None:
+        self._do("delete_copy", super().delete_copy, external_id)
+
     def verify_callback(self, request: CallbackRequest) -> bool:
         return self._do("verify_callback", super().verify_callback, request)
 

@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import callbacks, followup, jobs, sending, sweeps, wiring
+from faxbot import callbacks, copies, followup, jobs, sending, sweeps, wiring
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
 from faxbot.db import new_id, utcnow
@@ -48,6 +48,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.poll_fax": followup.poll,
     "faxbot.review_fax": followup.review,
     "faxbot.apply_callback": callbacks.apply,
+    "faxbot.delete_copy": copies.delete,
 }
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from faxbot import callbacks, followup, jobs, oversight, sending
 from faxbot.errors import OutcomeUnknown, Refused, Unreachable
-from faxbot.plugins.base import CallbackRequest, OutboundFax, Receipt, State, Update
-from tests.integration.odd import answers, raises
+from faxbot.plugins.base import CallbackRequest, OutboundFax, Receipt
+from tests.integration.odd import Deed, answers, raises
 from tests.integration.site import ACTOR, Site
 
 pytestmark = pytest.mark.usefixtures("adds_up")
@@ -49,6 +49,10 @@ def cancel(site: Site, job_id: str) -> None:
     followup.poll(site.runtime, job_id)
 
 
+def noted(asked: list[str], name: str) -> Deed:
+    return lambda _usual, _argument: asked.append(name)
+
+
 DOORS: dict[str, Callable[[Site], None]] = {
     "send": lambda site: sending.attempt(site.runtime, site.fax()),
     "look_up": lambda site: followup.look_up(site.runtime, site.sent("0500")),
@@ -82,7 +86,7 @@ def test_a_disabled_one_is_asked_nothing_and_its_faxes_wait_and_say_so(site: Sit
     fail(site, "read_callback", 5)
     asked: list[str] = []
     for name in ("send", "fetch", "look_up", "cancel", "read_callback"):
-        site.odd.does[name] = lambda usual, argument, name=name: asked.append(name)
+        site.odd.does[name] = noted(asked, name)
 
     new = site.fax()
     sending.attempt(site.runtime, new)

@@ -30,7 +30,7 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
     left = {str(change.source) for change in TRANSITIONS if change.source is not None}
 
     assert left <= set(sweeps.SWEEPS)
-    assert set(sweeps.SWEEPS) == left | {"callbacks", "providers", "waiting", "alarms"}
+    assert set(sweeps.SWEEPS) == left | {"callbacks", "copies", "providers", "waiting", "alarms"}
 
 
 def test_each_sweep_leaves_a_heartbeat_and_one_that_stops_is_named(site: Site) -> None:
