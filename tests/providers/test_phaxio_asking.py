@@ -210,7 +210,7 @@ def test_a_status_that_no_page_has_ends_nothing(serve: Serve, status: object) ->
         None,
         [],
         {},
-        vendor("faxes/received.json"),
+        {**vendor("faxes/received.json"), "id": 323034813},
         {**vendor("faxes/success.json"), "id": 1},
         {**vendor("faxes/success.json"), "id": None},
     ],

@@ -96,6 +96,14 @@ def test_without_a_token_of_ours_or_without_the_header_nothing_is(name: str) -> 
     assert not offline().verify_callback(unsigned)
 
 
+def test_who_signs_with_nothing_is_refused_where_no_token_is_set() -> None:
+    bare = posted("v2.1_success", headers={"x-phaxio-signature": ""})
+    proof = signature.sign("", bare.url, signature.read(bare))
+
+    forged = posted("v2.1_success", headers={"x-phaxio-signature": proof})
+    assert not offline("").verify_callback(forged)
+
+
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_another_token_another_address_or_a_changed_proof_is_refused(name: str) -> None:
     genuine = posted(name)
@@ -137,6 +145,9 @@ def test_names_are_ordered_by_their_bytes() -> None:
     assert signature.sign(TOKEN, "u", form) == signature.sign(TOKEN, "u", shuffled)
     one = signature.Form({b"": b"B2a3b1\xc3\xa94"}, {})
     assert signature.sign(TOKEN, "u", form) == signature.sign(TOKEN, "u", one)
+    files = signature.Form({b"z": b"5"}, {b"b": "0b", b"B": "0a"})
+    one = signature.Form({b"z5B0a": b"b0b"}, {})
+    assert signature.sign(TOKEN, "u", files) == signature.sign(TOKEN, "u", one)
 
 
 def test_line_ends_in_a_field_are_proven_as_they_came() -> None:
@@ -173,7 +184,11 @@ def test_a_name_that_comes_twice_in_an_urlencoded_form_is_refused() -> None:
 def test_a_body_that_is_cut_short_is_refused(name: str) -> None:
     body = posted(name).body
     for length in (0, 1, 50, len(body) // 2, len(body.rstrip()) - 1):
-        assert not offline().verify_callback(posted(name, body=body[:length]))
+        cut = posted(name, body=body[:length])
+        assert not offline().verify_callback(cut)
+        if not name.endswith("urlencoded"):
+            with pytest.raises(ValueError, match=r"end of|Boundary"):
+                signature.read(cut)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +293,16 @@ def test_a_fax_without_our_tag_belongs_to_the_attempt_in_its_address() -> None:
     (update,) = offline().read_callback(about(fax))
 
     assert (update.tag, update.external_id) == (TAG, "323034813")
+
+
+def test_a_fax_with_our_tag_is_ours_wherever_it_is_called_back() -> None:
+    request = about(vendor("faxes/success.json"))
+    account = "https://fax.example.com/callbacks/phaxio"
+
+    for url in (account, f"{account}?attempt=fbelse"):
+        elsewhere = CallbackRequest("POST", url, request.headers, request.body)
+        (update,) = offline().read_callback(elsewhere)
+        assert update.tag == TAG
 
 
 def test_a_fax_of_another_program_is_no_news() -> None:
