@@ -93,6 +93,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
         assert compare_metadata(context, Base.metadata) == []
         assert constraints(connection) == expected_constraints()
         assert partial_indexes(connection) == {
+            "ix_attempts_copies",
             "ix_callbacks_waiting",
             "ix_jobs_due",
             "ix_jobs_waiting",
