@@ -334,7 +334,7 @@ def test_no_answer_at_all_makes_it_stumble(
     document: Path, status: int, content: object, raw: bytes | None
 ) -> None:
     body = json.dumps(content).encode() if raw is None else raw
-    provider = make("http://nobody.invalid", Answers(status, body), deleteAfterEnd=True)  # type: ignore[arg-type]
+    provider = make("http://nobody.invalid", Answers(status, body))  # type: ignore[arg-type]
 
     provider.health()
     for call in (

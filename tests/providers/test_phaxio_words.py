@@ -135,6 +135,5 @@ def test_the_manifest_promises_no_more_than_is_known() -> None:
         "PHAXIO_CALLBACK_TOKEN",
         "PHAXIO_CALLER_ID",
         "PHAXIO_CANCEL_TIMEOUT_MINUTES",
-        "PHAXIO_DELETE_AFTER_END",
         "PHAXIO_SEND_BY_LINK",
     }

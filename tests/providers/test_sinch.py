@@ -640,6 +640,15 @@ def test_type_and_number_together_are_the_cause(
     assert update.cause == cause
 
 
+@pytest.mark.parametrize(("told", "pages"), [(0, None), (None, None), (2, 2)])
+def test_a_completed_fax_without_a_count_of_pages_is_delivered_all_the_same(
+    told: int | None, pages: int | None
+) -> None:
+    facts = {"status": "COMPLETED", "pagesSentSuccessfully": told}
+    update = answers.update({**json.loads(said("fax_completed.json")), **facts})
+    assert (update.state, update.pages_sent) == (State.DELIVERED, pages)
+
+
 def test_the_page_lists_every_cause_as_the_table_has_it() -> None:
     page = (Path(__file__).parents[2] / "docs" / "providers" / "sinch.md").read_text("utf-8")
     listed = {

@@ -123,9 +123,7 @@ class PhaxioProvider(TransportPlugin):
         _accepted(reply)
 
     def delete_copy(self, external_id: str) -> None:
-        """DELETE faxes/{id}/file, where the setting deleteAfterEnd asks for it."""
-        if not self.config.get("deleteAfterEnd"):
-            return
+        """DELETE faxes/{id}/file; what Phaxio knows of the call stays."""
         reply = self._call("DELETE", f"/faxes/{quote(external_id, safe='')}/file")
         if not _is_unknown(reply) and "has been deleted" not in _message(_content(reply)):
             _accepted(reply)

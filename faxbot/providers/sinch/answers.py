@@ -160,6 +160,8 @@ def update(fax: object) -> Update:
     external_id = id_of(facts)
     state = state_of(facts)
     pages = _count(facts.get("pagesSentSuccessfully"))
+    if state is State.DELIVERED and not pages:
+        pages = None  # a fax of no pages is none: the count is not told
     return Update(
         state,
         external_id=external_id,
