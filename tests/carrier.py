@@ -1,4 +1,4 @@
-"""A simulator carrier as a real process for tests: started on a free port, killed, started again on
+"""A stand-in carrier as a real process for tests: started on a free port, killed, started again on
 the same ledger."""
 
 from __future__ import annotations
@@ -11,33 +11,30 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 _PROGRAM = """
 import json, sys
+from importlib import import_module
 from pathlib import Path
-from faxbot.carriers.simulator import serve
 from faxbot.lifeline import die_with_parent
-options = json.loads(sys.argv[1])
-die_with_parent(options.pop("parent"))
-host, port, ledger, secret = (options.pop(name) for name in ("host", "port", "ledger", "secret"))
-serve(host, port, Path(ledger), secret, **options)
+name, parent, ledger, options = json.loads(sys.argv[1])
+die_with_parent(parent)
+import_module(f"faxbot.carriers.{name}").serve(ledger_path=Path(ledger), **options)
 """
 
 
-class SimulatorProcess:
-    """`faxbot carrier simulator`, as a context manager; its ledger lies in `folder`.
+class CarrierProcess:
+    """`faxbot carrier <name>`, as a context manager; its ledger lies in `folder`, `options` are
+    those of its serve()."""
 
-    Times are as short as they can be unless given: `page_seconds=0` ends a call at once, without
-    progress.
-    """
-
-    def __init__(self, folder: Path, *, secret: str = "test-secret", **options: float) -> None:
-        self.secret = secret
-        self.ledger_path = folder / "simulator.db"
-        self._options = {"page_seconds": 0, "late_seconds": 0.5, **options}
+    def __init__(self, name: str, folder: Path, options: Mapping[str, Any]) -> None:
+        self.ledger_path = folder / f"{name}.db"
+        self._name = name
+        self._options = dict(options)
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -63,23 +60,12 @@ class SimulatorProcess:
         assert self._process is not None
         return self._process.pid
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """The variables that lead the provider to this carrier."""
-        return {"SIMULATOR_BASE_URL": self.url, "SIMULATOR_SECRET": self.secret}
-
     def start(self) -> None:
         """Start it, on the port it had before if it had one; returns when it listens."""
-        options = {
-            "host": "127.0.0.1",
-            "port": self._port,
-            "ledger": str(self.ledger_path),
-            "secret": self.secret,
-            "parent": os.getpid(),
-            **self._options,
-        }
+        options = {**self._options, "host": "127.0.0.1", "port": self._port}
+        words = json.dumps([self._name, os.getpid(), str(self.ledger_path), options])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(options)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _PROGRAM, words], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
@@ -103,6 +89,24 @@ class SimulatorProcess:
         finally:
             process.kill()
             process.stdout.close()
+
+
+class SimulatorProcess(CarrierProcess):
+    """`faxbot carrier simulator`.
+
+    Times are as short as they can be unless given: `page_seconds=0` ends a call at once, without
+    progress.
+    """
+
+    def __init__(self, folder: Path, *, secret: str = "test-secret", **options: float) -> None:
+        self.secret = secret
+        times = {"page_seconds": 0, "late_seconds": 0.5, **options}
+        super().__init__("simulator", folder, {"secret": secret, **times})
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables that lead the provider to this carrier."""
+        return {"SIMULATOR_BASE_URL": self.url, "SIMULATOR_SECRET": self.secret}
 
     def get(self, path: str) -> Any:
         """What it answers to GET, as JSON; raises urllib.error.HTTPError for anything but 2xx."""

@@ -45,11 +45,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered as JSON; `status` 0 answers nothing and drops the connection, after `hold`
-    seconds or when the client has left. `then` runs once it is written."""
+    """What is answered: a mapping as JSON, bytes as they are, with no Content-Type but that of
+    `headers`. `status` 0 answers nothing and drops the connection, after `hold` seconds or when the
+    client has left. `then` runs once it is written."""
 
     status: int
-    content: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] | bytes = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     then: Callable[[], None] | None = None
     hold: float = 0.0
@@ -64,11 +65,32 @@ def error(status: int, code: str, headers: Mapping[str, str] | None = None) -> A
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A multipart form: text by field name, content by file field name."""
+class Part:
+    """A part of a form that has a file name, which may be empty."""
 
-    fields: Mapping[str, str]
-    files: Mapping[str, bytes]
+    name: str
+    filename: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart form: every field that is text (name, value) and every file, of one name in the
+    order in which they came."""
+
+    items: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Text by field name, of a repeated one the first."""
+        return dict(reversed(self.items))
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Content by name of the part, of a repeated one the first."""
+        return {part.name: part.content for part in reversed(self.parts)}
 
 
 def read_form(request: Request) -> Form:
@@ -81,7 +103,13 @@ def read_form(request: Request) -> Form:
     # A buffer as large as the body: the parser searches a large part once, not once per buffer.
     parser = MultiPartParser(buffer_size=max(size, 64 * 1024), max_form_parts=100)
     fields, files = parser.parse(BytesIO(request.body), boundary.encode(), size)
-    return Form(fields.to_dict(), {name: file.read() for name, file in files.items()})
+    return Form(
+        tuple(fields.items(multi=True)),
+        tuple(
+            Part(name, file.filename or "", file.mimetype, file.read())
+            for name, file in files.items(multi=True)
+        ),
+    )
 
 
 def serve(name: str, host: str, port: int, carrier: Carrier, ready: Callable[[], None]) -> None:
@@ -147,7 +175,7 @@ class _Connection(BaseHTTPRequestHandler):
             )
         )
 
-    do_POST = do_GET  # noqa: N815 - the name http.server calls
+    do_POST = do_DELETE = do_GET  # noqa: N815 - the names http.server calls
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has it
         """No access log: addresses hold tags."""
@@ -173,12 +201,13 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _bytes(self, answer: Answer) -> bytes:
         """Head and body in one piece, so that they leave in one packet."""
-        body = json.dumps(answer.content).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            **answer.headers,
-        }
+        headers = dict(answer.headers)
+        if isinstance(answer.content, bytes):
+            body = answer.content
+        else:
+            body = json.dumps(answer.content).encode()
+            headers = {"Content-Type": "application/json", **headers}
+        headers["Content-Length"] = str(len(body))
         if self.close_connection:
             headers["Connection"] = "close"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

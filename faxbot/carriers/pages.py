@@ -1,17 +1,25 @@
-"""What a carrier sees in a document: whether it is a whole TIFF, and its pages, counted without
-rendering anything.
+"""What a carrier sees in a document: whether it is a whole TIFF or PDF, and its pages, counted
+without rendering anything.
 
 TIFF 6.0 is walked from one image file directory to the next, and every strip must lie within the
-file, so a document that was cut off on its way is noticed.
+file, so a document that was cut off on its way is noticed. Of a PDF the page objects are counted,
+also inside compressed object streams (ISO 32000-1, 7.5.7), and its end must be there.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 TIFF = "image/tiff"
+PDF = "application/pdf"
+
+_PDF_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
+_PDF_OBJECTS = re.compile(rb"/Type\s*/ObjStm\b.{0,500}?\bstream\r?\n", re.DOTALL)
+_ENOUGH = 64 * 1024 * 1024
 
 _FIELD_SIZES: Mapping[int, str] = {1: "B", 3: "H", 4: "I"}
 _WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS = 256, 257, 273, 279
@@ -19,7 +27,7 @@ _NEEDED = frozenset((_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_COUNTS))
 
 
 class Unreadable(ValueError):
-    """The document is no whole TIFF with at least one page."""
+    """The document is no whole TIFF, or PDF, with at least one page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,26 @@ def inspect(data: bytes) -> Document:
     if data[:4] not in (b"II*\x00", b"MM\x00*"):
         raise Unreadable("no TIFF")
     return Document(TIFF, sum(1 for _ in _directories(data)))
+
+
+def inspect_pdf(data: bytes) -> Document:
+    """Type and pages of a PDF document; raises Unreadable."""
+    if not data.startswith(b"%PDF-"):
+        raise Unreadable("no PDF")
+    if b"%%EOF" not in data[-1024:]:
+        raise Unreadable("it ends too early")
+    objects = [data, *(_inflated(data[found.end() :]) for found in _PDF_OBJECTS.finditer(data))]
+    pages = sum(len(_PDF_PAGE.findall(each)) for each in objects)
+    if not pages:
+        raise Unreadable("no page")
+    return Document(PDF, pages)
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _ENOUGH)
+    except zlib.error:
+        return b""
 
 
 def _directories(data: bytes) -> Iterator[int]:

@@ -14,8 +14,6 @@ import hmac
 import json
 import re
 import secrets
-import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from pathlib import Path
 from faxbot.carriers import door
 from faxbot.carriers.door import Answer, Request, error, read_form
 from faxbot.carriers.ledger import Fax, Ledger, Refusal
+from faxbot.carriers.live import LiveFaxes
 from faxbot.carriers.pages import Unreadable, inspect
 from faxbot.carriers.timeline import Post, Poster, Timeline
 from faxbot.errors import ConfigError
@@ -125,8 +124,8 @@ THROTTLED_WITH_TIME = "0429"
 THROTTLE_SECONDS = 2
 HANG_SECONDS = 300.0
 """Longer than any client waits."""
-SAVE_SECONDS = 0.05
-"""News of many faxes is written together this often; a kill -9 in between repeats it."""
+REPOST_SECONDS = tuple(min(30.0, 0.5 * 2**number) for number in range(11))
+"""The waits before a callback that was not taken is posted again."""
 
 _NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
 _ADDRESS = re.compile(r"https?://[^\s/?#]+\S*")
@@ -157,10 +156,9 @@ class Carrier:
         self._page_seconds = page_seconds
         self._late_seconds = late_seconds
         self._timeline = Timeline()
-        self._poster = Poster(self._timeline)
-        self._lock = threading.RLock()
-        self._live: dict[str, Fax] = {}
-        self._changed: dict[str, Fax] = {}
+        self._poster = Poster(self._timeline, REPOST_SECONDS)
+        self._live = LiveFaxes(ledger, self._timeline)
+        self._lock = self._live.lock
 
     def resume(self) -> None:
         """Go on with every fax that is not done."""
@@ -170,7 +168,7 @@ class Carrier:
     def close(self) -> None:
         """Stop, and write down where everything stands."""
         self._timeline.stop()
-        self._save()
+        self._live.save()
         self._ledger.close()
 
     def knows(self, secret: str) -> bool:
@@ -213,12 +211,12 @@ class Carrier:
         return self._answer(fax, outcome)
 
     def fetch(self, fax_id: str) -> Answer:
-        fax = self._find(fax_id)
+        fax = self._live.find(fax_id)
         return Answer(200, {"fax": fax.view()}) if fax else error(404, "no-such-fax")
 
     def look_up(self, tag: str) -> Answer:
         with self._lock:
-            known = [self._live.get(fax.id, fax) for fax in self._ledger.tagged(tag)]
+            known = [self._live.current(fax) for fax in self._ledger.tagged(tag)]
             faxes = [fax for fax in known if self._is_listed(fax)]
             return Answer(200, {"faxes": [fax.view() for fax in faxes]})
 
@@ -228,13 +226,13 @@ class Carrier:
 
     def cancel(self, fax_id: str) -> Answer:
         with self._lock:
-            fax = self._find(fax_id)
+            fax = self._live.find(fax_id)
             if fax is None:
                 return error(404, "no-such-fax")
             if fax.final:
                 return error(409, "too-late")
             self._end(fax, "cancelled", "cancelled")
-            self._save()
+            self._live.save()
             return Answer(202, {"fax": fax.view()})
 
     def ledger(self, tag: str | None, after: int, limit: int) -> Answer:
@@ -271,12 +269,8 @@ class Carrier:
     def _key(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), "sha256").hexdigest()[:32]
 
-    def _find(self, fax_id: str) -> Fax | None:
-        return self._live.get(fax_id) or self._ledger.fax(fax_id)
-
     def _begin(self, fax: Fax) -> None:
-        with self._lock:
-            self._live[fax.id] = fax
+        self._live.add(fax)
         if fax.final:
             self._tell(fax)
         else:
@@ -292,7 +286,7 @@ class Carrier:
             if self._advance(fax, outcome):
                 return
             fax.status = "sending"
-            self._note(fax)
+            self._live.note(fax)
             if outcome.callbacks in ("once", "twice", "late"):
                 self._post(fax, "fax.progress", outcome)
         self._timeline.after(self._page_seconds, lambda: self._step(fax))
@@ -317,14 +311,14 @@ class Carrier:
 
     def _end(self, fax: Fax, status: str, code: str | None) -> None:
         fax.status, fax.code, fax.ended_at = status, code, time.time()
-        self._note(fax)
+        self._live.note(fax)
         self._tell(fax)
 
     def _tell(self, fax: Fax) -> None:
         """Call back how it ended, in the manner of its number."""
         outcome = _outcome(fax.last_digits)
         if outcome.callbacks == "none" or not fax.callback_url:
-            self._told(fax)
+            self._live.told(fax)
         elif outcome.callbacks == "late":
             self._timeline.after(
                 self._late_seconds, lambda: self._post(fax, f"fax.{fax.status}", outcome)
@@ -351,7 +345,7 @@ class Carrier:
 
         def done(_taken: bool) -> None:
             if last:
-                self._told(fax)
+                self._live.told(fax)
 
         for _ in range(2 if outcome.callbacks == "twice" else 1):
             self._poster.put(Post(fax.callback_url, body, self._sign, done))
@@ -360,31 +354,6 @@ class Carrier:
         now = str(int(time.time()))
         proof = hmac.new(self._secret, now.encode() + b"." + body, "sha256").hexdigest()
         return {"Content-Type": "application/json", "X-Simulator-Signature": f"t={now},v1={proof}"}
-
-    def _told(self, fax: Fax) -> None:
-        with self._lock:
-            fax.told = True
-            self._note(fax)
-
-    def _note(self, fax: Fax) -> None:
-        """Have it written soon, together with others."""
-        with self._lock:
-            if not self._changed:
-                self._timeline.after(SAVE_SECONDS, self._save)
-            self._changed[fax.id] = fax
-
-    def _save(self) -> None:
-        with self._lock:
-            try:
-                self._ledger.save(self._changed.values())
-            except sqlite3.Error:
-                # A full disk, say: nothing is forgotten, and it is tried again.
-                self._timeline.after(1.0, self._save)
-                raise
-            for fax in self._changed.values():
-                if fax.told:
-                    self._live.pop(fax.id, None)
-            self._changed = {}
 
 
 def _outcome(last_digits: str) -> Outcome:
@@ -400,6 +369,8 @@ class Routes:
     def __call__(self, request: Request) -> Answer:
         if not self._admitted(request):
             return error(401, "bad-credentials")
+        if request.method == "DELETE":
+            return error(501, "no-such-method")
         return self._post(request) if request.method == "POST" else self._get(request)
 
     def _admitted(self, request: Request) -> bool:

@@ -12,11 +12,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 Action = Callable[[], None]
 
@@ -78,25 +79,23 @@ class Post:
     body: bytes
     sign: Callable[[bytes], Mapping[str, str]]
     done: Callable[[bool], None]
-    tries: int = 0
+    repeats: int = 0
 
 
 class Poster:
-    """Posts callbacks; one that is not answered with 2xx is tried again: after `first` seconds,
-    then twice as long each time up to `longest`, `tries` times in all."""
+    """Posts callbacks; one that is not answered with 2xx is posted again, after each of the `waits`
+    (seconds) in turn."""
 
     def __init__(
         self,
         timeline: Timeline,
+        waits: Sequence[float],
         *,
-        first: float = 0.5,
-        longest: float = 30.0,
-        tries: int = 12,
         timeout: float = 5.0,
         threads: int = 4,
     ) -> None:
         self._timeline = timeline
-        self._first, self._longest, self._tries, self._timeout = first, longest, tries, timeout
+        self._waits, self._timeout = tuple(waits), timeout
         self._waiting: queue.SimpleQueue[Post] = queue.SimpleQueue()
         for number in range(threads):
             threading.Thread(target=self._work, name=f"poster-{number}", daemon=True).start()
@@ -109,14 +108,12 @@ class Poster:
         line = _Line(self._timeout)
         while True:
             post = self._waiting.get()
-            post.tries += 1
-            if line.post(post):
-                post.done(True)
-            elif post.tries >= self._tries:
-                post.done(False)
+            taken = line.post(post)
+            if taken or post.repeats == len(self._waits):
+                post.done(taken)
             else:
-                wait = min(self._longest, self._first * 2.0 ** (post.tries - 1))
-                self._timeline.after(wait, partial(self.put, post))
+                post.repeats += 1
+                self._timeline.after(self._waits[post.repeats - 1], partial(self.put, post))
 
 
 class _Line:
@@ -129,25 +126,29 @@ class _Line:
     def post(self, post: Post) -> bool:
         """Whether the callback was answered with 2xx."""
         parts = urlsplit(post.url)
-        server = (parts.scheme, parts.netloc)
+        credentials, _, address = parts.netloc.rpartition("@")
+        server = (parts.scheme, address)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         kept = server in self._connections
         try:
+            headers = {**_basic(credentials), **post.sign(post.body)}
             try:
-                return self._try(server, target, post)
+                return self._try(server, target, post.body, headers)
             except (HTTPException, OSError):
                 if not kept:
                     raise
                 # A server may close a connection that was idle; the news is repeatable, so once
                 # more on a new one.
-                return self._try(server, target, post)
+                return self._try(server, target, post.body, headers)
         except (HTTPException, OSError, ValueError):
             return False
 
-    def _try(self, server: tuple[str, str], target: str, post: Post) -> bool:
+    def _try(
+        self, server: tuple[str, str], target: str, body: bytes, headers: Mapping[str, str]
+    ) -> bool:
         connection = self._connections.pop(server, None) or self._connect(*server)
         try:
-            connection.request("POST", target, post.body, dict(post.sign(post.body)))
+            connection.request("POST", target, body, dict(headers))
             answer = connection.getresponse()
             answer.read(_ENOUGH)
         except BaseException:
@@ -163,3 +164,10 @@ class _Line:
         if scheme == "https":
             return HTTPSConnection(netloc, timeout=self._timeout)
         return HTTPConnection(netloc, timeout=self._timeout)
+
+
+def _basic(credentials: str) -> dict[str, str]:
+    """What `user:password@` in front of an address stands for."""
+    if not credentials:
+        return {}
+    return {"Authorization": f"Basic {b64encode(unquote(credentials).encode()).decode()}"}
