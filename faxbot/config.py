@@ -455,6 +455,13 @@ class Config:
         at_least=0.1,
         at_most=_DAY / 60,
     )
+    plugin_start_seconds: float = option(
+        "FAXBOT_PLUGIN_START_SECONDS",
+        10.0,
+        "a plugin that takes longer to be imported, or to start, cannot be used; it is tried again when it has ended",
+        at_least=0.1,
+        at_most=_DAY,
+    )
     provider_connect_seconds: float = option(
         "FAXBOT_PROVIDER_CONNECT_SECONDS",
         5.0,

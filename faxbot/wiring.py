@@ -77,4 +77,8 @@ def plugins(config: Config, cache: Callable[[str], Cache] | None = None) -> Plug
             cache=cache(manifest.id) if cache else OwnCache(),
         )
 
-    return loader.discover(environ=config.environ, make_context=context)
+    return loader.discover(
+        environ=config.environ,
+        make_context=context,
+        start_seconds=config.plugin_start_seconds,
+    )

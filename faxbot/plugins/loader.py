@@ -3,7 +3,8 @@ per process.
 
 Manifests are read first, without running a line of any plugin; a plugin's module is imported when
 it is used or asked about. A plugin that cannot be used is named with its reason in
-`Plugins.broken`, and everything else works on.
+`Plugins.broken`, and everything else works on. What a plugin does when it begins has a time limit
+(starting.py), and no network while it is imported (offline.py).
 """
 
 from __future__ import annotations
@@ -13,21 +14,30 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from faxbot.errors import FaxbotError, PluginError
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins.base import API_VERSION, BASES, Context, FaxbotPlugin
 from faxbot.plugins.manifest import SCOPES, TRAITS, Manifest
+from faxbot.plugins.offline import offline
+from faxbot.plugins.starting import Trial
 
 GROUP = "faxbot.plugins"
+START_SECONDS = 10.0
+AGAIN_SECONDS = 30.0
+"""A plugin that failed to begin is left alone for so long: a failure may take START_SECONDS, and be asked for by every
+fax that waits."""
 
 P = TypeVar("P", bound=FaxbotPlugin)
 MakeContext = Callable[[Manifest, Mapping[str, Any]], Context]
@@ -46,10 +56,12 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plugin whose manifest is sound; its code has not run yet."""
+    """A plugin whose manifest is sound; its code has not run yet. `folder` is that of its
+    module."""
 
     manifest: Manifest
     entry_point: EntryPoint
+    folder: Path
 
     @property
     def package(self) -> str:
@@ -74,6 +86,19 @@ class Running:
         self.context.http.close()
 
 
+@dataclass(slots=True)
+class _Place:
+    """How one plugin stands in this process. Who lets it begin holds the lock; the others wait for that."""
+
+    found: Found
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    cls: type[FaxbotPlugin] | None = None
+    running: Running | None = None
+    trial: Trial[Any] | None = None
+    fault: Broken | None = None
+    fault_at: float = 0.0
+
+
 class Plugins:
     """Every installed plugin, by id; safe to share between threads, and after a fork each process
     has its own instances."""
@@ -85,115 +110,145 @@ class Plugins:
         *,
         environ: Mapping[str, str],
         make_context: MakeContext,
+        start_seconds: float = START_SECONDS,
+        again_seconds: float = AGAIN_SECONDS,
     ) -> None:
-        self._found = {plugin.manifest.id: plugin for plugin in found}
+        self._places = {plugin.manifest.id: _Place(plugin) for plugin in found}
         self._refused = tuple(refused)
         self._environ = environ
         self._make_context = make_context
-        self._classes: dict[str, type[FaxbotPlugin]] = {}
-        self._failed: dict[str, Broken] = {}
-        self._ready: dict[str, Running] = {}
-        self._inherited: list[dict[str, Running]] = []
-        self._lock = threading.RLock()
+        self._start_seconds = start_seconds
+        self._again_seconds = again_seconds
+        self._inherited: list[Running] = []
         _living.add(self)
 
     @property
     def broken(self) -> tuple[Broken, ...]:
-        """What cannot be used, and why. Imports every plugin that was not imported yet, to know."""
-        for plugin in self._found.values():
-            try:
-                self._class_of(plugin)
-            except PluginError:
-                continue
-        return (*self._refused, *self._failed.values())
+        """What cannot be used, and why. Imports every plugin that was not imported yet, to know: side by side, so that
+        those that hang take one time limit together."""
+        places = list(self._places.values())
+        if unknown := [place for place in places if place.cls is None and not self._rests(place)]:
+            with ThreadPoolExecutor(len(unknown), "plugins") as threads:
+                list(threads.map(self._import_all, unknown))
+        return (*self._refused, *(place.fault for place in places if place.fault is not None))
 
     def manifests(self) -> tuple[Manifest, ...]:
         """Of every plugin not known to be broken, by id."""
-        usable = (plugin for key, plugin in sorted(self._found.items()) if key not in self._failed)
-        return tuple(plugin.manifest for plugin in usable)
+        places = (place for _, place in sorted(self._places.items()) if place.fault is None)
+        return tuple(place.found.manifest for place in places)
 
     def manifest(self, plugin_id: str) -> Manifest:
         """Raises PluginError that says why it is not usable, or names what is installed."""
-        return self._plugin(plugin_id).manifest
+        return self._place(plugin_id).found.manifest
 
     def get(self, plugin_id: str, base: type[P]) -> P:
         """The plugin, initialised once in this process; raises PluginError when it is not there,
         not a `base`, or fails.
 
-        A plugin that failed to start is tried again the next time it is asked for.
+        A plugin that failed to start is tried again when it is asked for after a while.
         """
-        running = self._ready.get(plugin_id) or self._start(self._plugin(plugin_id))
-        plugin = running.plugin
+        place = self._place(plugin_id)
+        plugin = (place.running or self._start(place)).plugin
         if not isinstance(plugin, base):
             raise PluginError(f"The plugin {plugin_id!r} is no {base.__name__}.")
         return plugin
 
     def close(self) -> None:
         """Shut down what was started here; one plugin's failure to do so keeps no other from it."""
-        with self._lock:
-            while self._ready:
-                plugin_id, running = self._ready.popitem()
+        for plugin_id, place in self._places.items():
+            with place.lock:
+                running, place.running = place.running, None
+            if running is not None:
                 running.stop(plugin_id)
 
-    def _plugin(self, plugin_id: str) -> Found:
-        if plugin_id not in self._found:
+    def _place(self, plugin_id: str) -> _Place:
+        if plugin_id not in self._places:
             for broken in self._refused:
                 if broken.name == plugin_id:
                     raise PluginError(f"The plugin {plugin_id!r} cannot be used: {broken.reason}.")
-            installed = ", ".join(sorted(self._found)) or "none"
+            installed = ", ".join(sorted(self._places)) or "none"
             raise PluginError(f"There is no plugin {plugin_id!r}; installed: {installed}.")
-        return self._found[plugin_id]
+        return self._places[plugin_id]
 
-    def _start(self, found: Found) -> Running:
-        plugin_id = found.manifest.id
-        with self._lock:
-            if plugin_id not in self._ready:
-                cls = self._class_of(found)
+    def _start(self, place: _Place) -> Running:
+        with place.lock:
+            if place.running is None:
+                cls = self._class_of(place)
+                self._leave_alone(place)
                 try:
-                    self._ready[plugin_id] = self._initialised(found, cls)
+                    place.running = self._initialised(place, cls)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
-                    raise self._fail(found, _why("does not start", error)) from None
-                self._failed.pop(plugin_id, None)
-            return self._ready[plugin_id]
+                    raise self._fail(place, _why("does not start", error)) from None
+                place.fault = None
+            return place.running
 
-    def _initialised(self, found: Found, cls: type[FaxbotPlugin]) -> Running:
-        settings = manifests.settings(found.manifest, self._environ)
-        context = self._make_context(found.manifest, settings)
-        try:
+    def _initialised(self, place: _Place, cls: type[FaxbotPlugin]) -> Running:
+        manifest = place.found.manifest
+        settings = manifests.settings(manifest, self._environ)
+        context = self._make_context(manifest, settings)
+
+        def begin() -> Running:
             plugin = cls()
             plugin.initialize(settings, context)
+            return Running(plugin, context)
+
+        place.trial = trial = Trial(manifest.id, begin, lambda running: running.stop(manifest.id))
+        try:
+            return trial.result(self._start_seconds)
         except BaseException:
             context.http.close()
             raise
-        return Running(plugin, context)
 
-    def _class_of(self, found: Found) -> type[FaxbotPlugin]:
-        plugin_id = found.manifest.id
-        with self._lock:
-            if plugin_id not in self._classes:
-                try:
-                    self._classes[plugin_id] = _import(found)
-                except PluginError as error:
-                    raise self._fail(found, error.detail) from None
-                self._failed.pop(plugin_id, None)
-            return self._classes[plugin_id]
+    def _import_all(self, place: _Place) -> None:
+        with suppress(PluginError), place.lock:
+            self._class_of(place)
 
-    def _fail(self, found: Found, reason: str) -> PluginError:
-        broken = found.broken(reason)
-        if self._failed.get(broken.name) != broken:
+    def _class_of(self, place: _Place) -> type[FaxbotPlugin]:
+        """Its class; the caller holds the lock."""
+        if place.cls is None:
+            self._leave_alone(place)
+            found = place.found
+            place.trial = trial = Trial(found.manifest.id, lambda: _import(found))
+            try:
+                place.cls = trial.result(self._start_seconds)
+            except PluginError as error:
+                late = "" if trial.is_over else "it cannot be imported: "
+                raise self._fail(place, late + error.detail) from None
+            place.fault = None
+        return place.cls
+
+    def _rests(self, place: _Place) -> bool:
+        """Whether it failed a moment ago, or its thread has not even ended: threads must not pile up."""
+        if place.fault is None:
+            return False
+        hangs = place.trial is not None and not place.trial.is_over
+        return hangs or time.monotonic() - place.fault_at < self._again_seconds
+
+    def _leave_alone(self, place: _Place) -> None:
+        if place.fault is not None and self._rests(place):
+            raise _unusable(place.fault)
+
+    def _fail(self, place: _Place, reason: str) -> PluginError:
+        broken = place.found.broken(reason)
+        if place.fault != broken:
             logger.warning(
                 "plugin %s of package %s cannot be used: %s", broken.name, broken.package, reason
             )
-        self._failed[broken.name] = broken
-        return PluginError(f"The plugin {broken.name!r} cannot be used: {reason}.")
+        place.fault, place.fault_at = broken, time.monotonic()
+        return _unusable(broken)
 
     def after_fork(self) -> None:
         """A child starts its own instances. The parent's are kept, not closed: their connections
-        are the parent's."""
-        self._lock = threading.RLock()
-        if self._ready:
-            self._inherited.append(self._ready)
-            self._ready = {}
+        are the parent's; and its threads that were at it are not here."""
+        for place in self._places.values():
+            place.lock, place.trial = threading.Lock(), None
+            if place.running is not None:
+                self._inherited.append(place.running)
+                place.running = None
+
+
+def _unusable(broken: Broken) -> PluginError:
+    return PluginError(f"The plugin {broken.name!r} cannot be used: {broken.reason}.")
 
 
 _living: weakref.WeakSet[Plugins] = weakref.WeakSet()
@@ -208,12 +263,19 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def discover(
-    *, environ: Mapping[str, str], make_context: MakeContext, scope_allowed: str = "trusted"
+    *,
+    environ: Mapping[str, str],
+    make_context: MakeContext,
+    scope_allowed: str = "trusted",
+    start_seconds: float = START_SECONDS,
+    again_seconds: float = AGAIN_SECONDS,
 ) -> Plugins:
     """Read the manifest of every installed plugin; nothing of a plugin runs.
 
     `environ` is where settings come from (Config.environ); `scope_allowed` is the highest of SCOPES
-    this installation admits; `make_context` gives a plugin what it works with.
+    this installation admits; `make_context` gives a plugin what it works with. A plugin may take
+    `start_seconds` to be imported and as long to start; one that failed to is tried again after
+    `again_seconds`.
     """
     found: list[Found] = []
     refused: list[Broken] = []
@@ -221,8 +283,7 @@ def discover(
         entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)
     ):
         try:
-            plugin = Found(_manifest_of(entry_point), entry_point)
-            _admit(plugin, scope_allowed)
+            plugin = find(entry_point, scope_allowed)
         except PluginError as error:
             refused.append(Broken(entry_point.name, _package(entry_point), error.detail))
         else:
@@ -232,14 +293,23 @@ def discover(
         logger.warning(
             "plugin %s of package %s is refused: %s", broken.name, broken.package, broken.reason
         )
-    return Plugins(unique, (*refused, *doubles), environ=environ, make_context=make_context)
+    return Plugins(
+        unique,
+        (*refused, *doubles),
+        environ=environ,
+        make_context=make_context,
+        start_seconds=start_seconds,
+        again_seconds=again_seconds,
+    )
 
 
 def _package(entry_point: EntryPoint) -> str:
     return entry_point.dist.name if entry_point.dist else "unknown"
 
 
-def _manifest_of(entry_point: EntryPoint) -> Manifest:
+def find(entry_point: EntryPoint, scope_allowed: str) -> Found:
+    """The plugin of an entry point by its manifest alone; raises PluginError with one sentence on
+    why it is refused."""
     try:
         module = entry_point.module
         spec = _locate(module)
@@ -247,7 +317,10 @@ def _manifest_of(entry_point: EntryPoint) -> Manifest:
         raise PluginError(_why("cannot be found", error)) from None
     if spec is None or spec.origin is None:
         raise PluginError(f"its module {module} is not installed")
-    return manifests.read(Path(spec.origin).with_name("manifest.json"))
+    folder = Path(spec.origin).parent
+    found = Found(manifests.read(folder / "manifest.json"), entry_point, folder)
+    _admit(found, scope_allowed)
+    return found
 
 
 def _locate(module: str) -> ModuleSpec | None:
@@ -308,19 +381,36 @@ def _apart(found: list[Found]) -> tuple[list[Found], list[Broken]]:
     return unique, doubles
 
 
+_networked: dict[str, str] = {}
+"""Modules that asked for the network while they were imported in this process, and how."""
+
+
 def _import(found: Found) -> type[FaxbotPlugin]:
     """The class an entry point names; raises PluginError where it is not what the manifest
     promises."""
-    entry_point, manifest = found.entry_point, found.manifest
+    module = found.entry_point.module
     try:
-        cls = entry_point.load()
+        with offline(found.folder) as used:
+            cls = found.entry_point.load()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
-        raise PluginError(_why("cannot be imported", error)) from None
+        if not used:
+            raise PluginError(_why("cannot be imported", error)) from None
+    finally:
+        # It is imported once, so a second try would find nothing wrong with it.
+        if used:
+            _networked[module] = used[0]
+    if module in _networked:
+        raise PluginError(f"it cannot be imported: it uses the network ({_networked[module]})")
+    check_class(cls, found.manifest, found.entry_point.attr)
+    return cast(type[FaxbotPlugin], cls)
+
+
+def check_class(cls: object, manifest: Manifest, name: str) -> None:
+    """Raise PluginError where what the entry point names (`name`) is not the class that the
+    manifest promises."""
     base = BASES[manifest.type]
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise PluginError(
-            f"{entry_point.attr} is no {base.__name__}, as its type {manifest.type!r} demands"
-        )
+        raise PluginError(f"{name} is no {base.__name__}, as its type {manifest.type!r} demands")
     if inspect.isabstract(cls):
         raise PluginError(f"{cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
     lacking = [
@@ -332,7 +422,6 @@ def _import(found: Found) -> type[FaxbotPlugin]:
     ]
     if lacking:
         raise PluginError(f"{cls.__name__} lacks {', '.join(lacking)}")
-    return cls
 
 
 def _why(what: str, error: BaseException) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import sys
-import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from faxbot.errors import PluginError
 from faxbot.plugins.base import Context, FaxbotPlugin, StoragePlugin, TransportPlugin
 from faxbot.plugins.loader import Plugins, discover
 from faxbot.plugins.manifest import Manifest
+from faxbot.plugins.offline import offline
 from faxbot.providers.http import HttpClient
+from tests.ground import eventually
 from tests.threads import at_once
 
 BROKEN = Path(__file__).parents[1] / "plugins_broken"
@@ -60,7 +64,7 @@ def environ() -> dict[str, str]:
 @pytest.fixture
 def plugins(site: Path, environ: dict[str, str]) -> Iterator[Plugins]:
     assert site.is_dir()
-    found = discover(environ=environ, make_context=context)
+    found = discover(environ=environ, make_context=context, again_seconds=0.0)
     yield found
     found.close()
 
@@ -87,6 +91,9 @@ REASONS = {
     "broken_name": "its manifest says 'another_name': entry point and id must be the same",
     "broken_module": "its module broken_module_that_nobody_has is not installed",
     "broken_syntax": "it cannot be found: AttributeError at __init__.py",
+    "broken_network": "it cannot be imported: it uses the network (socket.getaddrinfo at __init__.py:9)",
+    "broken_network_quiet": "it cannot be imported: it uses the network "
+    "(socket.getaddrinfo at __init__.py:11)",
     "broken_parent": "it cannot be imported: ZeroDivisionError at __init__.py:3",
 }
 
@@ -174,17 +181,48 @@ def test_a_missing_setting_is_named_by_its_variable(
         plugins.get("broken_initialize", TransportPlugin)
 
 
-def test_a_plugin_that_failed_to_start_is_tried_again(
-    plugins: Plugins, environ: dict[str, str]
+def test_a_plugin_that_failed_to_start_is_tried_again_after_a_while(
+    site: Path, environ: dict[str, str]
 ) -> None:
+    assert site.is_dir()
     environ["SOUND_STUBBORN"] = "yes"
-    with pytest.raises(PluginError, match="OSError"):
-        plugins.get("sound", StoragePlugin)
+    plugins = discover(environ=environ, make_context=context, again_seconds=0.5)
+    opened = CountingHttp.closed
+    for _ in range(10):
+        with pytest.raises(PluginError, match="OSError"):
+            plugins.get("sound", StoragePlugin)
+    assert CountingHttp.closed == opened + 1  # it was tried once
     assert "sound" in [broken.name for broken in plugins.broken]
     assert "sound" not in [manifest.id for manifest in plugins.manifests()]
     environ["SOUND_STUBBORN"] = "no"
-    assert isinstance(plugins.get("sound", StoragePlugin), StoragePlugin)
+
+    def started() -> bool:
+        with suppress(PluginError):
+            return isinstance(plugins.get("sound", StoragePlugin), StoragePlugin)
+        return False
+
+    eventually(started)
     assert "sound" not in [broken.name for broken in plugins.broken]
+    plugins.close()
+
+
+def test_a_plugin_that_used_the_network_stays_refused(plugins: Plugins) -> None:
+    """Python imports it once: a second look would find nothing."""
+    for _ in range(3):
+        with pytest.raises(PluginError, match="it uses the network"):
+            plugins.get("broken_network_quiet", TransportPlugin)
+
+
+def test_the_network_is_refused_to_the_importing_thread_alone(tmp_path: Path) -> None:
+    def resolved() -> bool:
+        return bool(socket.getaddrinfo("localhost", 443))
+
+    with ThreadPoolExecutor(1) as other, offline(tmp_path) as used:
+        with pytest.raises(PluginError, match="no network here"):
+            resolved()
+        assert other.submit(resolved).result()
+    assert used == ["socket.getaddrinfo"]
+    assert resolved()
 
 
 def test_an_unknown_id_is_answered_with_what_is_installed(plugins: Plugins) -> None:
@@ -231,29 +269,6 @@ def test_after_a_fork_the_child_starts_its_own_and_the_parents_is_left_alone(
         os._exit(0 if own and alone else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert plugins.get("sound", FaxbotPlugin) is mine()
-
-
-def test_a_fork_while_another_thread_starts_a_plugin_leaves_the_child_free(
-    plugins: Plugins,
-) -> None:
-    held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with plugins._lock:
-            held.set()
-            release.wait()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait()
-    child = os.fork()
-    if child == 0:
-        plugins.get("sound", FaxbotPlugin)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    release.set()
-    holder.join()
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_closing_shuts_each_plugin_down_once_and_closes_its_connections(plugins: Plugins) -> None:
