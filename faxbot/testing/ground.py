@@ -1,0 +1,192 @@
+"""What contract tests stand on: the provider under test, a fax for it, and a watch over what it says in the log."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pytest
+from PIL import Image
+
+from faxbot.documents import pdf
+from faxbot.hidden import Hidden
+from faxbot.plugins import manifest
+from faxbot.plugins.base import Context, Http, OutboundFax, TransportPlugin
+from faxbot.plugins.manifest import Manifest
+from faxbot.providers.http import HttpClient
+from faxbot.testing.recorded import Recorded, recorded_in
+
+PAGES = 3
+HEADER = "Practice of Dr. Quincy Contract"
+LINK = "https://fax.example.com/fax/7/pdf?token=link-token-of-the-contract"
+SHORTEST_SECRET = 8
+
+
+class Connect(Protocol):
+    """connect(url): the provider, initialised with `settings(url)` and these changes to them."""
+
+    def __call__(
+        self, url: str, *, at: datetime | None = None, **changes: Any
+    ) -> TransportPlugin: ...
+
+
+class _Ear(logging.Handler):
+    """Hears all that is logged, with exceptions and extras."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(f"{self.format(record)} {record.__dict__!r}")
+
+
+class Ground:
+    """What an author gives, and what the tests are given. `plugin` and `settings` must be written, and the fixture
+    `carrier`; the rest may be."""
+
+    plugin: ClassVar[type[TransportPlugin]]
+    number: ClassVar[str] = "+15550100000"
+    """A number to which the carrier takes a fax."""
+    refused_number: ClassVar[str | None] = None
+    """One that it refuses for good, where that goes by the number; else write the fixture `refusing_carrier`."""
+
+    def settings(self, url: str) -> dict[str, Any]:
+        """Settings of the plugin, by the names of its configSchema, with which it calls its carrier at
+        `url` ("http://127.0.0.1:1234", without a path). Secrets have at least eight characters,
+        because they are looked for in logs."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def carrier(self) -> str:
+        """The address of a carrier, or of a double, that takes a fax to `number` and then finds it by tag and id."""
+        raise NotImplementedError("write the fixture `carrier`")
+
+    @pytest.fixture
+    def refusing_carrier(self, carrier: str) -> str:
+        """The address of one that refuses the fax for good."""
+        return carrier
+
+    @pytest.fixture
+    def tag(self) -> str:
+        """The attempt's tag; core makes such. Write your own for a double that knows one tag only."""
+        return f"fb{secrets.token_hex(16)}"
+
+    @pytest.fixture
+    def callback_url(self, manifest: Manifest, tag: str) -> str:
+        """Where the carrier is told to call back."""
+        return f"http://127.0.0.1:9/callbacks/{manifest.id}?attempt={tag}&token=callback-token-of-the-contract"
+
+    @pytest.fixture
+    def recorded(self, folder: Path) -> list[Recorded]:
+        """Genuine callbacks; usually those in the plugin's `sample_payloads/`."""
+        return recorded_in(folder / "sample_payloads")
+
+    # What follows is the contract's own.
+
+    @pytest.fixture
+    def folder(self) -> Path:
+        """Where the plugin's module lies."""
+        return Path(inspect.getfile(self.plugin)).parent
+
+    @pytest.fixture
+    def manifest(self, folder: Path) -> Manifest:
+        return manifest.read(folder / "manifest.json")
+
+    @pytest.fixture
+    def connect(self, manifest: Manifest) -> Iterator[Connect]:
+        running: list[tuple[TransportPlugin, Http]] = []
+
+        def make(url: str, *, at: datetime | None = None, **changes: Any) -> TransportPlugin:
+            config, context = self.prepared(manifest, url, at, changes)
+            provider = self.plugin()
+            provider.initialize(config, context)
+            running.append((provider, context.http))
+            return provider
+
+        yield make
+        for provider, http in running:
+            provider.shutdown()
+            http.close()
+
+    @pytest.fixture
+    def provider(self, connect: Connect, carrier: str) -> TransportPlugin:
+        """The provider at its carrier."""
+        return connect(carrier)
+
+    @pytest.fixture
+    def fax(self, manifest: Manifest, document: Path, tag: str, callback_url: str) -> OutboundFax:
+        return OutboundFax(
+            tag=tag,
+            to=Hidden(self.number),
+            document=document,
+            media_type=media_type(manifest),
+            pages=PAGES,
+            resolution="fine",
+            callback_url=callback_url,
+            header=Hidden(HEADER),
+            document_url=Hidden(LINK) if manifest.has("fetches_document") else Hidden(""),
+        )
+
+    @pytest.fixture
+    def document(self, manifest: Manifest, tmp_path: Path) -> Path:
+        """Three fax pages in the form that the manifest likes best."""
+        path = tmp_path / "document"
+        page = Image.new("1", (1728, 2200), 1)
+        more = [page] * (PAGES - 1)
+        page.save(path, "TIFF", compression="group4", save_all=True, append_images=more)
+        if media_type(manifest) == "application/pdf":
+            path = tmp_path / "document.pdf"
+            pdf.wrap(str(tmp_path / "document"), str(path), resolution="fine", max_pages=PAGES)
+        return path
+
+    @pytest.fixture(autouse=True)
+    def silence(self, capsys: pytest.CaptureFixture[str], manifest: Manifest) -> Iterator[None]:
+        """Fails the test in which something private was logged or printed."""
+        ear, root = _Ear(), logging.getLogger()
+        level = root.level
+        root.addHandler(ear)
+        root.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            root.removeHandler(ear)
+            root.setLevel(level)
+        out, err = capsys.readouterr()
+        self.assert_nothing_private(manifest, " ".join([*ear.heard, out, err]), "log or output")
+
+    def prepared(
+        self, manifest_: Manifest, url: str, at: datetime | None, changes: dict[str, Any]
+    ) -> tuple[dict[str, Any], Context]:
+        """Configuration and context as core would make them."""
+        config = manifest.validated(manifest_, {**self.settings(url), **changes})
+        http = HttpClient(manifest_.addresses(config), connect=2.0, read=2.0, total=5.0)
+        now: Callable[[], datetime] = lambda: at or datetime.now(UTC)  # noqa: E731 - a clock
+        return config, Context(logging.getLogger(f"faxbot.plugins.{manifest_.id}"), now, http)
+
+    def assert_nothing_private(self, manifest: Manifest, text: str, where: str) -> None:
+        for what, value in self._private(manifest):
+            assert value not in text, f"{what} stands in the {where}"
+
+    def _private(self, manifest: Manifest) -> Iterator[tuple[str, str]]:
+        for number in (self.number, self.refused_number or self.number):
+            yield "the number", number.lstrip("+")
+        yield "the header", HEADER
+        yield "the link to the document", "link-token-of-the-contract"
+        yield "the callback's address", "callback-token-of-the-contract"
+        settings = self.settings("http://127.0.0.1:9")
+        for key in manifest.secrets & settings.keys():
+            assert len(str(settings[key])) >= SHORTEST_SECRET, (
+                f"settings(): make {key!r} at least {SHORTEST_SECRET} characters long, to be found in logs"
+            )
+            yield f"the secret {key!r}", str(settings[key])
+
+
+def media_type(manifest: Manifest) -> str:
+    """The form it likes best; TIFF where it names none."""
+    return (*manifest.values("accepts"), "image/tiff")[0]
