@@ -27,15 +27,14 @@ def of_callbacks(runtime: Runtime, attempt: Attempt) -> str:
     return f"{attempt.callback_base}/callbacks/{attempt.provider_id}?{query}"
 
 
-def admit(runtime: Runtime, url: str) -> None:
-    """Raise Unauthenticated for an address that names an attempt without its token. One that names
-    none is of the account: the carrier was told of it by people."""
+def is_ours(runtime: Runtime, url: str) -> bool:
+    """Whether this address names an attempt with its token, or none: then it is of the account, and
+    the carrier was told of it by people."""
     asked = _asked(url)
     if "attempt" not in asked:
-        return
+        return True
     tag, token = asked["attempt"][-1], asked.get("token", [""])[-1]
-    if not hmac.compare_digest(_token(runtime, tag).encode(), token.encode()):
-        raise Unauthenticated("the callback's address has no token of ours")
+    return hmac.compare_digest(_token(runtime, tag).encode(), token.encode())
 
 
 def given(runtime: Runtime, url: str) -> str:

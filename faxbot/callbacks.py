@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 
 from faxbot import addresses, claims, guard, outcomes
 from faxbot.crypto import Unsealable
-from faxbot.db import inserts, new_id, table
+from faxbot.db import UtcDateTime, inserts, new_id, table
 from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated, Unreachable
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Attempt, Callback, Job
+from faxbot.models import Attempt, Callback, CallbackRefusal, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
 from faxbot.results import locked
@@ -51,12 +51,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     provider = _provider(runtime, provider_id)
     if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
         raise NotFound("no provider of this name takes callbacks here")
-    addresses.admit(runtime, request.url)
-    if not _is_genuine(provider, provider_id, request):
-        # A carrier signs the address that it was given, and ours may be another one since.
-        before, request = request, replace(request, url=addresses.given(runtime, request.url))
-        if request == before or not _is_genuine(provider, provider_id, request):
-            raise Unauthenticated("the callback's signature is not valid")
+    request = _proven(runtime, provider, provider_id, request)
     now = runtime.now()
     row = {
         "id": new_id(now),
@@ -73,6 +68,68 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     stored = runtime.database.row(store, row) or runtime.database.row(_reopen(row), {})
     if stored is not None:
         runtime.ring(TASK, stored.id)
+
+
+def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
+    """The same for a request that names no provider: whose proof it carries, his it is. Raises
+    Unauthenticated where no provider takes it."""
+    for manifest in runtime.plugins.manifests():
+        signed = any(name.lower() in request.headers for name in manifest.values("verify_header"))
+        named = manifest.has("webhook_basic_auth") and "authorization" in request.headers
+        if manifest.has("status_callback") and (signed or named):
+            provider = _provider(runtime, manifest.id)
+            if provider is not None and _is_genuine(provider, manifest.id, request):
+                receive(runtime, manifest.id, request)
+                return
+    raise Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
+
+
+def _proven(
+    runtime: Runtime, provider: TransportPlugin, provider_id: str, request: CallbackRequest
+) -> CallbackRequest:
+    """The request with the address that its carrier was given; raises Unauthenticated."""
+    if not addresses.is_ours(runtime, request.url):
+        raise _refusal(runtime, provider_id, NO_TOKEN)
+    if _is_genuine(provider, provider_id, request):
+        return request
+    # A carrier signs the address that it was given, and ours may be another one since.
+    elsewhere = replace(request, url=addresses.given(runtime, request.url))
+    if elsewhere != request and _is_genuine(provider, provider_id, elsewhere):
+        return elsewhere
+    raise _refusal(runtime, provider_id, NOT_PROVEN)
+
+
+NO_TOKEN, NOT_PROVEN = "no_token", "not_proven"
+REFUSALS = {
+    NO_TOKEN: "the address has no token of ours",
+    NOT_PROVEN: "it is not proven that the carrier sent this: compare the secret that signs its callbacks",
+}
+
+
+def _refusal(runtime: Runtime, provider_id: str, reason: str) -> Unauthenticated:
+    """Count it, for who looks why a carrier's news does not come; nothing of the request is kept."""
+    seen = {"provider_id": provider_id, "reason": reason, "now": runtime.now()}
+    runtime.database.row(_REFUSED[runtime.database.engine.dialect.name], seen)
+    return Unauthenticated(REFUSALS[reason])
+
+
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+_REFUSED = {
+    dialect: insert.values(
+        account_id=DEFAULT_ACCOUNT,
+        provider_id=sa.bindparam("provider_id"),
+        reason=sa.bindparam("reason"),
+        count=1,
+        first_at=_NOW,
+        last_at=_NOW,
+    )
+    .on_conflict_do_update(
+        index_elements=["account_id", "provider_id", "reason"],
+        set_={"count": CallbackRefusal.count + 1, "last_at": insert.excluded.last_at},
+    )
+    .returning(table(CallbackRefusal).c.reason)
+    for dialect, insert in inserts(CallbackRefusal).items()
+}
 
 
 def _reopen(row: dict[str, Any]) -> sa.Update:

@@ -440,6 +440,12 @@ class Config:
         at_least=1,
         at_most=20,
     )
+    plugin_registry: str = option(
+        "FAXBOT_PLUGIN_REGISTRY",
+        "",
+        "a file that names the only plugins this installation admits, each with its package and, where only these very "
+        "files will do, their SHA-256 (`faxbot plugins list --json` shows it); unset: whatever is installed",
+    )
     plugin_faults: int = option(
         "FAXBOT_PLUGIN_FAULTS",
         5,

@@ -257,6 +257,7 @@ class Callback(Base):
     __tablename__ = "callbacks"
     __table_args__ = (
         UniqueConstraint("provider_id", "key"),
+        Index("ix_callbacks_received", "provider_id", "received_at"),
         Index(
             "ix_callbacks_waiting",
             "next_at",
@@ -276,6 +277,20 @@ class Callback(Base):
     tries: Mapped[int] = mapped_column(default=0)
     outcome: Mapped[str | None] = mapped_column(String(16))
     """applied, nothing, unmatched or unreadable."""
+
+
+class CallbackRefusal(Base):
+    """How often requests to a provider's door were refused for one reason, and when last. Nothing of
+    the requests."""
+
+    __tablename__ = "callback_refusals"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    reason: Mapped[str] = mapped_column(String(32), primary_key=True)
+    count: Mapped[int] = mapped_column(sa.BigInteger)
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ApiKey(Base):

@@ -1,5 +1,5 @@
 """What an operator sees of the providers, and does to them: how they stand, pause, resume, reset,
-test connection."""
+test connection; and how their callbacks arrive."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import breaker, guard
+from faxbot import breaker, callbacks, guard
 from faxbot.breaker import WINDOW
 from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
 from faxbot.identity import Actor
-from faxbot.models import Attempt, ProviderHistory
+from faxbot.models import Attempt, Callback, CallbackRefusal, ProviderHistory
 from faxbot.plugins.base import TransportPlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.results import stamp
@@ -168,3 +168,92 @@ def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - a plugin raises anything
         return {"ok": False, "detail": f"The plugin failed ({type(error).__name__})."}
     return {"ok": health.ok, "detail": health.detail}
+
+
+# Callbacks ------------------------------------------------------------------------------------------
+
+LATEST_CALLBACKS = 100
+
+
+def webhooks(runtime: Runtime) -> list[dict[str, Any]]:
+    """Of every provider whose carrier calls back, as plain JSON types: the addresses to paste there,
+    how many came within a day and what became of them, what was refused, and the newest without
+    their content."""
+    return [
+        _webhooks_of(runtime, manifest)
+        for manifest in runtime.plugins.manifests()
+        if manifest.has("status_callback") or manifest.has("inbound_supported")
+    ]
+
+
+def _webhooks_of(runtime: Runtime, manifest: Manifest) -> dict[str, Any]:
+    since = runtime.now() - DAY
+    of_provider = {"provider_id": manifest.id}
+    lately = runtime.database.rows(_OUTCOMES, {**of_provider, "since": since})
+    paths = manifest.values("webhook_path") or (f"/callbacks/{manifest.id}",)
+    return {
+        "provider_id": manifest.id,
+        "name": manifest.name,
+        "addresses": [_to_paste(runtime, manifest, path) for path in paths],
+        "proof": _proof_of(manifest),
+        "lately": dict(Counter(row.outcome or "waiting" for row in lately)),
+        "refused": [
+            {
+                "reason": row.reason,
+                "detail": callbacks.REFUSALS.get(row.reason, row.reason),
+                "count": row.count,
+                "first_at": stamp(row.first_at),
+                "last_at": stamp(row.last_at),
+            }
+            for row in runtime.database.rows(_REFUSED, of_provider)
+        ],
+        "latest": [
+            {
+                "id": row.id,
+                "received_at": stamp(row.received_at),
+                "applied_at": stamp(row.applied_at),
+                "outcome": row.outcome,
+            }
+            for row in runtime.database.rows(_LATEST, of_provider)
+        ],
+    }
+
+
+def _to_paste(runtime: Runtime, manifest: Manifest, path: str) -> str:
+    """Secrets are named, never shown."""
+    scheme, _, rest = runtime.config.base_url.partition("://")
+    credentials = "NAME:PASSWORD@" if manifest.has("webhook_basic_auth") else ""
+    return f"{scheme}://{credentials}{rest}{path}"
+
+
+def _proof_of(manifest: Manifest) -> str:
+    """How its carrier proves that it calls, in a sentence."""
+    if headers := manifest.values("verify_header"):
+        return f"The carrier signs each callback in the header {headers[0]}."
+    if prefixes := manifest.values("basic_auth_env"):
+        names = f"{prefixes[0]}_USER and {prefixes[0]}_PASS"
+        return f"NAME and PASSWORD in the address are {names}."
+    return "The plugin checks it."
+
+
+_OF_PROVIDER = Callback.provider_id == sa.bindparam("provider_id")
+_OUTCOMES = (
+    sa.select(Callback.outcome)
+    .where(
+        _OF_PROVIDER,
+        Callback.received_at > sa.bindparam("since", type_=Callback.received_at.type),
+    )
+    .order_by(Callback.received_at.desc())
+    .limit(MOST_COUNTED)
+)
+_LATEST = (
+    sa.select(Callback.id, Callback.received_at, Callback.applied_at, Callback.outcome)
+    .where(_OF_PROVIDER)
+    .order_by(Callback.received_at.desc())
+    .limit(LATEST_CALLBACKS)
+)
+_REFUSED = (
+    sa.select(table(CallbackRefusal))
+    .where(CallbackRefusal.provider_id == sa.bindparam("provider_id"))
+    .order_by(CallbackRefusal.last_at.desc())
+)

@@ -15,7 +15,7 @@ from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Limits, Renderer
 from faxbot.errors import ConfigError
 from faxbot.leases import Leases
-from faxbot.plugins import loader
+from faxbot.plugins import loader, registry
 from faxbot.plugins.base import Cache, Context, OwnCache
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
@@ -80,5 +80,6 @@ def plugins(config: Config, cache: Callable[[str], Cache] | None = None) -> Plug
     return loader.discover(
         environ=config.environ,
         make_context=context,
+        registry=registry.load(config.plugin_registry),
         start_seconds=config.plugin_start_seconds,
     )

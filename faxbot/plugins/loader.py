@@ -31,6 +31,7 @@ from faxbot.plugins import manifest as manifests
 from faxbot.plugins.base import API_VERSION, BASES, Context, FaxbotPlugin
 from faxbot.plugins.manifest import SCOPES, TRAITS, Manifest
 from faxbot.plugins.offline import offline
+from faxbot.plugins.registry import OPEN, Registry
 from faxbot.plugins.starting import Trial
 
 GROUP = "faxbot.plugins"
@@ -56,12 +57,16 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A plugin whose manifest is sound; its code has not run yet. `folder` is that of its
+    """A plugin whose manifest is sound; its code has not run yet. `module` is the file of its
     module."""
 
     manifest: Manifest
     entry_point: EntryPoint
-    folder: Path
+    module: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.module.parent
 
     @property
     def package(self) -> str:
@@ -136,6 +141,10 @@ class Plugins:
         """Of every plugin not known to be broken, by id."""
         places = (place for _, place in sorted(self._places.items()) if place.fault is None)
         return tuple(place.found.manifest for place in places)
+
+    def found(self, plugin_id: str) -> Found:
+        """What is known of it without running it; raises PluginError as manifest()."""
+        return self._place(plugin_id).found
 
     def manifest(self, plugin_id: str) -> Manifest:
         """Raises PluginError that says why it is not usable, or names what is installed."""
@@ -267,13 +276,15 @@ def discover(
     environ: Mapping[str, str],
     make_context: MakeContext,
     scope_allowed: str = "trusted",
+    registry: Registry = OPEN,
     start_seconds: float = START_SECONDS,
     again_seconds: float = AGAIN_SECONDS,
 ) -> Plugins:
     """Read the manifest of every installed plugin; nothing of a plugin runs.
 
     `environ` is where settings come from (Config.environ); `scope_allowed` is the highest of SCOPES
-    this installation admits; `make_context` gives a plugin what it works with. A plugin may take
+    this installation admits, `registry` may name the only ones that it admits; `make_context` gives
+    a plugin what it works with. A plugin may take
     `start_seconds` to be imported and as long to start; one that failed to is tried again after
     `again_seconds`.
     """
@@ -283,7 +294,7 @@ def discover(
         entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)
     ):
         try:
-            plugin = find(entry_point, scope_allowed)
+            plugin = find(entry_point, scope_allowed, registry)
         except PluginError as error:
             refused.append(Broken(entry_point.name, _package(entry_point), error.detail))
         else:
@@ -307,7 +318,7 @@ def _package(entry_point: EntryPoint) -> str:
     return entry_point.dist.name if entry_point.dist else "unknown"
 
 
-def find(entry_point: EntryPoint, scope_allowed: str) -> Found:
+def find(entry_point: EntryPoint, scope_allowed: str, registry: Registry = OPEN) -> Found:
     """The plugin of an entry point by its manifest alone; raises PluginError with one sentence on
     why it is refused."""
     try:
@@ -317,9 +328,10 @@ def find(entry_point: EntryPoint, scope_allowed: str) -> Found:
         raise PluginError(_why("cannot be found", error)) from None
     if spec is None or spec.origin is None:
         raise PluginError(f"its module {module} is not installed")
-    folder = Path(spec.origin).parent
-    found = Found(manifests.read(folder / "manifest.json"), entry_point, folder)
+    origin = Path(spec.origin)
+    found = Found(manifests.read(origin.with_name("manifest.json")), entry_point, origin)
     _admit(found, scope_allowed)
+    registry.admit(found.manifest.id, found.package, origin)
     return found
 
 

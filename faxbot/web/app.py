@@ -12,9 +12,15 @@ from gunicorn.http.errors import ParseException
 from faxbot import spool
 from faxbot.errors import FaxbotError
 from faxbot.runtime import Runtime
-from faxbot.web import api, auth, callbacks, docs, faxes, health, patience, providers
+from faxbot.web import api, auth, callbacks, docs, faxes, health, patience, plugins, providers
 
-BLUEPRINTS = (faxes.blueprint, callbacks.blueprint, providers.blueprint, health.blueprint)
+BLUEPRINTS = (
+    faxes.blueprint,
+    callbacks.blueprint,
+    providers.blueprint,
+    plugins.blueprint,
+    health.blueprint,
+)
 JSON_BYTES = 64 * 1024
 """The largest body of a request that is neither a submission nor a callback."""
 _POLICY = (

@@ -12,6 +12,13 @@ from faxbot.web import api, auth, problems, schemas
 CALLBACK_BYTES = 25 * 1024 * 1024
 """The largest callback; a received fax may come inside one."""
 
+_KEPT = {200: api.answer(schemas.Received, "Kept, or known already. It is applied in a moment.")}
+_ERRORS = (NotFound, Malformed, problems.REQUEST_TOO_LARGE)
+_ANYTHING = {
+    "description": "Whatever the carrier sends.",
+    "content": {"*/*": {"schema": {}, "example": {"event": "fax.delivered"}}},
+}
+
 blueprint = api.Blueprint("callbacks", __name__, description="What carriers tell us.")
 
 
@@ -19,10 +26,8 @@ blueprint = api.Blueprint("callbacks", __name__, description="What carriers tell
     "POST",
     "/callbacks/<provider_id>",
     access=auth.SIGNATURE,
-    answers={
-        200: api.answer(schemas.Received, "Kept, or known already. It is applied in a moment.")
-    },
-    errors=(NotFound, Malformed, problems.REQUEST_TOO_LARGE),
+    answers=_KEPT,
+    errors=_ERRORS,
     parameters=[
         {
             "name": "provider_id",
@@ -41,10 +46,7 @@ blueprint = api.Blueprint("callbacks", __name__, description="What carriers tell
             "example": "t=1700000000,v1=6a26657cbf1ceefcfa4929e3c16d5059c32c1a65f07058081468544536f4ea94",
         },
     ],
-    requestBody={
-        "description": "Whatever this provider's carrier sends.",
-        "content": {"*/*": {"schema": {}, "example": {"event": "fax.delivered"}}},
-    },
+    requestBody=_ANYTHING,
 )
 def receive_callback(provider_id: str) -> Response:
     """Take a carrier's callback
@@ -52,18 +54,84 @@ def receive_callback(provider_id: str) -> Response:
     The provider checks that it truly comes from its carrier; what is forged, or older than five minutes like the
     example, is answered with 401. Repeats are welcome and change nothing.
     """
-    request.max_content_length = CALLBACK_BYTES
-    callbacks.receive(
-        auth.runtime(),
-        provider_id,
-        CallbackRequest(
-            method=request.method,
-            url=_address(),
-            headers={name.lower(): value for name, value in request.headers.items()},
-            body=request.get_data(cache=False),
-        ),
-    )
+    callbacks.receive(auth.runtime(), provider_id, _request())
     return api.reply(problems.dumps({"status": "ok"}))
+
+
+@blueprint.operation(
+    "POST",
+    "/phaxio-callback",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=_ERRORS,
+    requestBody=_ANYTHING,
+)
+def receive_phaxio() -> Response:
+    """Take Phaxio's callback, at an earlier Faxbot's address
+
+    The same as /callbacks/phaxio.
+    """
+    return receive_callback("phaxio")
+
+
+@blueprint.operation(
+    "POST",
+    "/phaxio-inbound",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=_ERRORS,
+    requestBody=_ANYTHING,
+)
+def receive_phaxio_inbound() -> Response:
+    """Take Phaxio's news of a received fax, at an earlier Faxbot's address
+
+    The same as /callbacks/phaxio.
+    """
+    return receive_callback("phaxio")
+
+
+@blueprint.operation(
+    "POST",
+    "/sinch-inbound",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=_ERRORS,
+    requestBody=_ANYTHING,
+)
+def receive_sinch() -> Response:
+    """Take Sinch's callback, at an earlier Faxbot's address
+
+    The same as /callbacks/sinch.
+    """
+    return receive_callback("sinch")
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/callback",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=(Malformed, problems.REQUEST_TOO_LARGE),
+    requestBody=_ANYTHING,
+)
+def receive_from_anybody() -> Response:
+    """Take a callback of whichever carrier proves itself
+
+    For one address at several carriers: the header that carries the proof says whose it is.
+    """
+    callbacks.receive_from_anybody(auth.runtime(), _request())
+    return api.reply(problems.dumps({"status": "ok"}))
+
+
+def _request() -> CallbackRequest:
+    """The request as it came; its body is read once."""
+    request.max_content_length = CALLBACK_BYTES
+    return CallbackRequest(
+        method=request.method,
+        url=_address(),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=request.get_data(cache=False),
+    )
 
 
 def _address() -> str:

@@ -304,7 +304,7 @@ def _curl_body(operation: Json, schema: Json) -> list[str]:
             }
         )
     if "*/*" in content:
-        proofs = [one for one in operation["parameters"] if one["in"] == "header"]
+        proofs = [one for one in operation.get("parameters", ()) if one["in"] == "header"]
         headers = [f"-H {shlex.quote(one['name'] + ': ' + one['example'])}" for one in proofs]
         return [*headers, *_curl_json(content["*/*"]["example"])]
     return []

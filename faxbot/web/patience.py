@@ -52,7 +52,7 @@ refusal is read away for so long."""
 BROKEN = (OSError, ParseException)
 """What reading a body raises when its client is gone, too slow or frames it wrongly; NoMoreData is an OSError."""
 _PIECE = 64 * 1024
-_OPEN = b"callbacks"
+_OPEN = (b"callback", b"-inbound")
 """Where bodies are read from anybody. Anywhere in an address, since there is more than one way to write a path."""
 _QUEUE_PART = 8
 """Of a worker's connections this part may wait for a thread with a body, for each of the two kinds."""
@@ -107,7 +107,7 @@ class Reader(SocketUnreader):
         head = data[:end].lower()
         self.has_body = b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head
         address = unquote_to_bytes(head.lstrip().partition(b"\r\n")[0]).lower()
-        self.shows_key = _OPEN not in address and (
+        self.shows_key = not any(word in address for word in _OPEN) and (
             b"\nx-api-key:" in head or b"\nauthorization:" in head
         )
         return True

@@ -107,6 +107,20 @@ def _changed(provider_id: str, deed: str, wish: dict[str, Any]) -> Response:
 
 
 @blueprint.operation(
+    "GET",
+    "/admin/webhooks",
+    access="admin",
+    answers={200: api.answer(schemas.CallbackDoors, "Every provider whose carrier calls back.")},
+)
+def list_callback_doors() -> Response:
+    """See how carriers' callbacks arrive
+
+    What to enter at each carrier, what came within a day, what was refused and why, and the newest, without content.
+    """
+    return api.reply(problems.dumps({"items": oversight.webhooks(runtime())}))
+
+
+@blueprint.operation(
     "POST",
     "/admin/providers/<provider_id>/test",
     access="admin",

@@ -556,3 +556,179 @@ class Received(ma.Schema):
     """The callback is kept."""
 
     status = fields.String(required=True, metadata=_says("always `ok`", "ok"))
+
+
+# Callbacks and plugins, as administrators see them
+
+
+class CallbackRefusal(ma.Schema):
+    """Requests to a provider's door that were refused, for one reason."""
+
+    reason = fields.String(required=True, metadata=_says("a word", "not_proven"))
+    detail = fields.String(required=True, metadata=_says("a sentence, with what to compare"))
+    count = fields.Integer(required=True)
+    first_at = fields.AwareDateTime(required=True)
+    last_at = fields.AwareDateTime(required=True)
+
+
+class KeptCallback(ma.Schema):
+    """A callback without its content."""
+
+    id = fields.String(required=True)
+    received_at = fields.AwareDateTime(required=True)
+    applied_at = fields.AwareDateTime(required=True, allow_none=True)
+    outcome = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=_says("applied, nothing, unmatched or unreadable; null while it waits", "applied"),
+    )
+
+
+class CallbackDoor(ma.Schema):
+    """How the callbacks of one provider arrive."""
+
+    provider_id = fields.String(required=True, metadata=_says("its id", "phaxio"))
+    name = fields.String(required=True)
+    addresses = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_says("what to enter at the carrier, for news that belongs to no fax of ours"),
+    )
+    proof = fields.String(required=True, metadata=_says("how the carrier proves that it calls"))
+    lately = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata=_says("how many came within a day, by what became of them; 1000 at most"),
+    )
+    refused = fields.List(fields.Nested(CallbackRefusal), required=True)
+    latest = fields.List(
+        fields.Nested(KeptCallback), required=True, metadata=_says("the newest 100")
+    )
+
+
+class CallbackDoors(ma.Schema):
+    """Every provider whose carrier calls back."""
+
+    items = fields.List(fields.Nested(CallbackDoor), required=True)
+
+
+class Plugin(ma.Schema):
+    """What a plugin says of itself, and how it stands here."""
+
+    id = fields.String(required=True, metadata=_says("its id", "phaxio"))
+    name = fields.String(required=True)
+    version = fields.String(required=True)
+    type = fields.String(required=True, metadata=_says("what kind it is", "transport"))
+    api = fields.String(required=True, metadata=_says("the plugin contract it needs", ">=1,<2"))
+    package = fields.String(required=True, metadata=_says("the package it comes from", "faxbot"))
+    sha256 = fields.String(required=True, metadata=_says("of its own files, for a registry"))
+    traits = fields.List(fields.String(), required=True)
+    required_scope = fields.String(required=True)
+    allowed_hosts = fields.List(fields.String(), required=True)
+    categories = fields.List(fields.String(), required=True)
+    hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
+    learn_more = fields.String(required=True, allow_none=True)
+    active = fields.Boolean(required=True)
+    disabled = fields.Boolean(
+        required=True, metadata=_says("whether it failed too often and waits for a person")
+    )
+
+
+class BrokenPlugin(ma.Schema):
+    """A plugin that cannot be used."""
+
+    id = fields.String(required=True)
+    package = fields.String(required=True)
+    reason = fields.String(required=True, metadata=_says("one sentence"))
+
+
+class Plugins(ma.Schema):
+    """Every plugin that is installed."""
+
+    items = fields.List(fields.Nested(Plugin), required=True)
+    broken = fields.List(fields.Nested(BrokenPlugin), required=True)
+
+
+class PluginSetting(ma.Schema):
+    """One setting of a plugin."""
+
+    key = fields.String(required=True, metadata=_says("its name in the manifest", "apiKey"))
+    title = fields.String(required=True)
+    description = fields.String(required=True)
+    type = fields.String(required=True)
+    secret = fields.Boolean(required=True)
+    required = fields.Boolean(required=True)
+    variables = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_says("where it is read from, the first that is set"),
+    )
+    value = fields.Raw(
+        required=True, allow_none=True, metadata=_says("as it is; a secret that is set is masked")
+    )
+    source = fields.String(
+        required=True,
+        validate=validate.OneOf(["env", "default", "unset"]),
+        metadata=_says("where the value comes from", "env"),
+    )
+
+
+class PluginConfig(ma.Schema):
+    """How the settings of a plugin stand."""
+
+    id = fields.String(required=True)
+    fault = fields.String(
+        required=True, allow_none=True, metadata=_says("what is wrong with them, by variable")
+    )
+    settings = fields.List(fields.Nested(PluginSetting), required=True)
+
+
+class PluginHealth(Part):
+    """Whether a plugin works now."""
+
+    id = fields.String(required=True)
+
+
+class PluginsHealth(ma.Schema):
+    """Whether the active plugins work now."""
+
+    items = fields.List(fields.Nested(PluginHealth), required=True)
+
+
+class RegistryQuery(ma.Schema):
+    """Which plugins of the registry are shown."""
+
+    category = fields.String(
+        validate=validate.Length(max=64), metadata=_says("only of this category", "outbound")
+    )
+    hipaa_only = fields.Boolean(
+        load_default=False, metadata=_says("only those that say they fit HIPAA", False)
+    )
+
+
+class RegistryEntry(ma.Schema):
+    """A plugin that somebody has looked at."""
+
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    package = fields.String(required=True)
+    version = fields.String(required=True, allow_none=True)
+    sha256 = fields.String(
+        required=True, allow_none=True, metadata=_says("of the only files that are admitted")
+    )
+    categories = fields.List(fields.String(), required=True)
+    hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
+    learn_more = fields.String(required=True, allow_none=True)
+    installed = fields.String(
+        required=True, allow_none=True, metadata=_says("the version that is installed here")
+    )
+
+
+class PluginRegistry(ma.Schema):
+    """The registry."""
+
+    closed = fields.Boolean(
+        required=True, metadata=_says("whether this installation admits nothing else")
+    )
+    items = fields.List(fields.Nested(RegistryEntry), required=True)

@@ -25,6 +25,17 @@ def upgrade() -> None:
         sqlite_where=has_copy,
     )
     op.add_column("provider_states", sa.Column("disabled_at", TIME))
+    op.create_index("ix_callbacks_received", "callbacks", ["provider_id", "received_at"])
+    op.create_table(
+        "callback_refusals",
+        sa.Column("account_id", NAME, nullable=False),
+        sa.Column("provider_id", NAME, nullable=False),
+        sa.Column("reason", sa.String(32), nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("first_at", TIME, nullable=False),
+        sa.Column("last_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "provider_id", "reason", name="pk_callback_refusals"),
+    )
     op.create_table(
         "plugin_cache",
         sa.Column("account_id", NAME, nullable=False),
@@ -39,6 +50,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("plugin_cache")
+    op.drop_table("callback_refusals")
+    op.drop_index("ix_callbacks_received", "callbacks")
     op.drop_column("provider_states", "disabled_at")
     op.drop_index("ix_attempts_copies", "attempts")
     op.drop_column("attempts", "delete_copy_at")

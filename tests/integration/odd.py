@@ -128,4 +128,4 @@ def plugins(
 
 
 def _found(manifest: Manifest, value: str) -> Found:
-    return Found(manifest, EntryPoint(manifest.id, value, GROUP))
+    return Found(manifest, EntryPoint(manifest.id, value, GROUP), Path(__file__))

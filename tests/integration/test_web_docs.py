@@ -119,7 +119,9 @@ def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None
     commands = re.findall(r"<pre><code>curl[^<]*?\"?(http://127[^<\"]*)", page)
 
     assert {command.removeprefix("http://127.0.0.1:8080") for command in commands} == {
-        route.split()[1].replace("<fax_id>", "$FAX_ID").replace("<provider_id>", "simulator")
+        re.sub("<(provider|plugin)_id>", "simulator", route.split()[1]).replace(
+            "<fax_id>", "$FAX_ID"
+        )
         for route in ACCESS
         if not PAGES.search(route)
     }

@@ -1,0 +1,147 @@
+"""What an administrator sees of the plugins: which are installed, which are broken and why, how their settings stand,
+whether they work; and the registry of those that somebody has looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faxbot import guard, oversight
+from faxbot.errors import ConfigError, FaxbotError, NotFound, PluginError
+from faxbot.identity import Actor
+from faxbot.plugins import manifest as manifests
+from faxbot.plugins import registry
+from faxbot.plugins.base import FaxbotPlugin
+from faxbot.plugins.manifest import Manifest
+from faxbot.runtime import Runtime
+
+
+def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
+    """{"items": usable ones, "broken": the others with the reason}, as plain JSON types."""
+    broken = runtime.plugins.broken  # imports what was not imported yet
+    return {
+        "items": [_describe(runtime, actor, each) for each in runtime.plugins.manifests()],
+        "broken": [
+            {"id": each.name, "package": each.package, "reason": each.reason} for each in broken
+        ],
+    }
+
+
+def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, Any]:
+    found = runtime.plugins.found(manifest.id)
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "version": manifest.version,
+        "type": manifest.type,
+        "api": manifest.api,
+        "package": found.package,
+        "sha256": registry.digest(found.module),
+        "traits": list(manifest.traits),
+        "required_scope": manifest.required_scope,
+        "allowed_hosts": list(manifest.allowed_hosts),
+        "categories": list(manifest.categories),
+        "hipaa": dict(manifest.hipaa),
+        "learn_more": learn_more(runtime, manifest.docs.get("learnMore", "")),
+        "active": manifest.id in (*runtime.config.provider_ids, runtime.config.storage_backend),
+        "disabled": guard.is_disabled(runtime, actor.account_id, manifest.id),
+    }
+
+
+def enable(runtime: Runtime, actor: Actor, plugin_id: str, note: str) -> dict[str, Any]:
+    """Have a disabled plugin asked again, for a reason that goes into its provider's history; how it
+    stands then. Raises NotFound; InvalidFields as oversight.change()."""
+    oversight.change(runtime, actor, plugin_id, "enable", note=note)
+    return _describe(runtime, actor, _manifest(runtime, plugin_id))
+
+
+def learn_more(runtime: Runtime, page: str) -> str | None:
+    """The address of a page of the documentation, where DOCS_BASE_URL says where that stands."""
+    base = runtime.config.docs_base_url.rstrip("/")
+    if page.startswith("https://"):
+        return page
+    return f"{base}{page}" if base and page.startswith("/") else None
+
+
+def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
+    """How the settings of one plugin stand: value (secrets masked), where it comes from, and what
+    is wrong with them; raises NotFound."""
+    manifest = _manifest(runtime, plugin_id)
+    environ = runtime.config.environ
+    try:
+        values, fault = manifests.settings(manifest, environ), None
+    except ConfigError as error:
+        values, fault = {}, error.detail
+    shown = manifests.masked(manifest, values)
+    return {
+        "id": manifest.id,
+        "fault": fault,
+        "settings": [
+            {
+                "key": key,
+                "title": rule.get("title", key),
+                "description": rule.get("description", ""),
+                "type": rule["type"],
+                "secret": bool(rule.get("secret")),
+                "required": key in manifest.config_schema.get("required", ()),
+                "variables": list(manifest.variables.get(key, ())),
+                "value": shown.get(key),
+                "source": _source(manifest, key, environ),
+            }
+            for key, rule in manifest.properties.items()
+        ],
+    }
+
+
+def _source(manifest: Manifest, key: str, environ: Any) -> str:
+    """env, default, or unset."""
+    if any(environ.get(name) for name in manifest.variables.get(key, ())):
+        return "env"
+    return "default" if "default" in manifest.properties[key] else "unset"
+
+
+def health(runtime: Runtime) -> list[dict[str, Any]]:
+    """Of every active plugin whether it works now, as it says itself; asks their carriers."""
+    active = dict.fromkeys((*runtime.config.provider_ids, runtime.config.storage_backend))
+    return [{"id": plugin_id, **_health(runtime, plugin_id)} for plugin_id in active]
+
+
+def _health(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
+    try:
+        found = runtime.plugins.get(plugin_id, FaxbotPlugin).health()
+    except FaxbotError as error:
+        return {"ok": False, "detail": error.detail}
+    except Exception as error:  # noqa: BLE001 - a plugin raises anything
+        return {"ok": False, "detail": f"The plugin failed ({type(error).__name__})."}
+    return {"ok": found.ok, "detail": found.detail}
+
+
+def listed(
+    runtime: Runtime, *, category: str | None = None, hipaa_only: bool = False
+) -> dict[str, Any]:
+    """The registry: {"closed": whether nothing else is admitted, "items": [...]}."""
+    found = registry.load(runtime.config.plugin_registry)
+    installed = {manifest.id: manifest.version for manifest in runtime.plugins.manifests()}
+    return {
+        "closed": found.closed,
+        "items": [
+            {
+                "id": entry.id,
+                "name": entry.name,
+                "package": entry.package,
+                "version": entry.version or None,
+                "sha256": entry.sha256 or None,
+                "categories": list(entry.categories),
+                "hipaa": dict(entry.hipaa),
+                "learn_more": learn_more(runtime, entry.docs.get("learnMore", "")),
+                "installed": installed.get(entry.id),
+            }
+            for entry in found.listed(category=category, hipaa_only=hipaa_only)
+        ],
+    }
+
+
+def _manifest(runtime: Runtime, plugin_id: str) -> Manifest:
+    try:
+        return runtime.plugins.manifest(plugin_id)
+    except PluginError:
+        raise NotFound("there is no such plugin: `faxbot plugins list` shows all") from None
