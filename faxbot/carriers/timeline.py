@@ -131,7 +131,7 @@ class _Line:
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         kept = server in self._connections
         try:
-            headers = {**_basic(credentials), **post.sign(post.body)}
+            headers = {**basic(credentials), **post.sign(post.body)}
             try:
                 return self._try(server, target, post.body, headers)
             except (HTTPException, OSError):
@@ -166,7 +166,7 @@ class _Line:
         return HTTPConnection(netloc, timeout=self._timeout)
 
 
-def _basic(credentials: str) -> dict[str, str]:
+def basic(credentials: str) -> dict[str, str]:
     """What `user:password@` in front of an address stands for."""
     if not credentials:
         return {}
