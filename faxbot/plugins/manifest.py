@@ -65,7 +65,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         "status_callback": Trait(
             "the carrier calls back with news",
             methods=("verify_callback", "read_callback"),
-            readers=("callbacks",),
+            readers=("callbacks", "oversight"),
         ),
         "status_lookup": Trait(
             "the carrier can be asked by tag and by its own id",
@@ -86,12 +86,17 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "may fetch the document from a link of ours, instead of taking it"
         ),
         "deletes_copy": Trait(
-            "deletes its copy of a document when asked", methods=("delete_copy",)
+            "deletes its copy of a document when asked",
+            methods=("delete_copy",),
+            readers=("copies",),
         ),
         "listens": Trait("holds a connection on which news arrives", methods=("listen",)),
-        "inbound_supported": Trait("receives faxes too"),
+        "inbound_supported": Trait("receives faxes too", readers=("oversight",)),
         "webhook_hmac": Trait("callbacks are proven by a signature"),
-        "webhook_basic_auth": Trait("callbacks are proven by Basic credentials in their address"),
+        "webhook_basic_auth": Trait(
+            "callbacks are proven by Basic credentials in their address",
+            readers=("callbacks", "oversight"),
+        ),
         "requires_ami": Trait("needs an Asterisk manager connection"),
         "requires_tiff": Trait("takes fax pages as TIFF only"),
         "sample_payload": Trait(
@@ -104,12 +109,16 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("routing",),
         ),
         "webhook_path": Trait(
-            "where its callbacks arrive", "path on this server", r"(/[A-Za-z0-9_-]+)+"
+            "where its callbacks arrive",
+            "path on this server",
+            r"(/[A-Za-z0-9_-]+)+",
+            readers=("oversight",),
         ),
         "verify_header": Trait(
             "the header that carries the proof; a request with it belongs to this plugin",
             "header name",
             r"[A-Za-z0-9-]+",
+            readers=("callbacks", "oversight"),
         ),
         "env_fallback": Trait(
             "where the first variable is unset, the second is read",
@@ -121,6 +130,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "<value>_USER and <value>_PASS hold the Basic credentials of its callbacks",
             "variable prefix",
             r"[A-Z][A-Z0-9_]*",
+            readers=("oversight",),
         ),
     }
 )
