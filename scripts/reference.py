@@ -1,7 +1,8 @@
-"""Writes the pages of docs/ that are made from the code: events, settings, errors, traits. A test compares them.
+"""Writes what is made from the code, and a test compares: the pages of docs/ on events, settings, errors and traits,
+the published schema of manifests, and the example of a plugin package.
 
-Run it after a change in events, retry, config, errors, web/problems or plugins/manifest:
-.venv/bin/python scripts/reference.py
+Run it after a change in events, retry, config, errors, web/problems, plugins/manifest, plugins/schemas or
+plugins/template: .venv/bin/python scripts/reference.py
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from faxbot import errors, events, retry
 from faxbot.claims import TASKS
+from faxbot.cli import packages
 from faxbot.cli.connection import ServerSaid
 from faxbot.config import OPTIONS, Option
 from faxbot.crypto import Unsealable
@@ -20,7 +22,9 @@ from faxbot.plugins.manifest import TRAITS, Trait
 from faxbot.supervisor.processes import ChildFailed
 from faxbot.web.problems import PROBLEMS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+EXAMPLE = ROOT / "examples" / "faxbot-provider-example"
 NOT_YET = " (not written yet)"
 
 EVENTS_HEAD = """# Events and statuses
@@ -249,6 +253,20 @@ PAGES = {
     "traits.md": traits_page,
 }
 
+
+def copies() -> dict[Path, str]:
+    """Files outside the package that say what its own files say."""
+    schema = ROOT / "faxbot" / "plugins" / "schemas" / "manifest.schema.json"
+    example = packages.contents("example")
+    return {
+        ROOT / "plugin-dev-kit" / "manifest.schema.json": schema.read_text(encoding="utf-8"),
+        **{EXAMPLE / name: text for name, text in example.items()},
+    }
+
+
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
+    for path, text in copies().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "faxbot.cli.providers:providers",
         "See how providers stand; pause, resume, reset and test them.",
     ),
-    "plugins": ("faxbot.cli.plugins:plugins", "List, show and validate plugins."),
+    "plugins": ("faxbot.cli.plugins:plugins", "List, show, check, write and test plugins."),
     "web": ("faxbot.cli.web:web", "Run the HTTP API."),
     "worker": ("faxbot.cli.worker:worker", "Run a worker, which sends the faxes."),
     "beat": ("faxbot.cli.beat:beat", "Run the clock, which rings for what is due."),

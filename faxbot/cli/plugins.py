@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from faxbot import wiring
+from faxbot.cli import packages
 from faxbot.config import Config
-from faxbot.errors import ConfigError, PluginError
+from faxbot.errors import ConfigError, FaxbotError, PluginError
 from faxbot.plugins import manifest as manifests
+from faxbot.plugins.base import FaxbotPlugin, Health
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.supervisor.program import pasteable
@@ -25,9 +27,9 @@ _TRUST = {
 """What a manifest's requiredScope means to who installs it."""
 
 
-@click.group(short_help="List, show and validate plugins.")
+@click.group(short_help="List, show, check, write and test plugins.")
 def plugins() -> None:
-    """List, show and validate plugins: providers, storage and more, found by their entry points."""
+    """List, show, check, write and test plugins: providers, storage and more, found by their entry points."""
 
 
 @plugins.command("list", short_help="Show every installed plugin.")
@@ -91,15 +93,16 @@ def show(plugin_id: str, as_json: bool) -> None:
     click.echo(f"settings:  {pasteable(fault) if fault else 'complete'}")
 
 
-@plugins.command(short_help="Check installed plugins, or manifest files.")
-@click.argument(
-    "manifest_files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-def validate(manifest_files: tuple[Path, ...]) -> int:
-    """Check every installed plugin, or the MANIFEST_FILES named; exit code 1 when one is not sound."""
-    faults = (
-        _faults_in(manifest_files) if manifest_files else _faults_of(wiring.plugins(Config.load()))
-    )
+@plugins.command(short_help="Check installed plugins, packages or manifest files.")
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+def validate(paths: tuple[Path, ...]) -> int:
+    """Check every installed plugin, or what PATHS name: folders of packages, whose plugins are
+    imported, or manifest files; exit code 1 when one is not sound."""
+    config = Config.load()
+    if paths:
+        faults = [fault for path in paths for fault in _faults_in(path, config)]
+    else:
+        faults = _faults_of(wiring.plugins(config))
     for name, reason in faults:
         click.echo(f"{name}: {reason}", err=True)
     if not faults:
@@ -107,14 +110,60 @@ def validate(manifest_files: tuple[Path, ...]) -> int:
     return 1 if faults else 0
 
 
-def _faults_in(files: tuple[Path, ...]) -> list[tuple[str, str]]:
-    faults = []
-    for path in files:
-        try:
-            manifests.read(path)
-        except PluginError as error:
-            faults.append((str(path), error.detail))
-    return faults
+def _faults_in(path: Path, config: Config) -> list[tuple[str, str]]:
+    if path.is_dir():
+        return packages.faults(path, config.plugin_start_seconds)
+    try:
+        manifests.read(path)
+    except PluginError as error:
+        return [(str(path), error.detail)]
+    return []
+
+
+@plugins.command(short_help="Write the package of a new provider.")
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder below which it is written.  [default: this one]",
+)
+def new(name: str, into: Path) -> None:
+    """Write a package with a new provider called NAME: it is whole, passes its tests, and speaks to
+    an invented carrier until you have it speak to yours."""
+    folder = packages.create(name, into)
+    click.echo(f"{folder} is written; its README.md says what to do next")
+
+
+@plugins.command("test", short_help="Test a package, or the connection of an installed plugin.")
+@click.argument("what", metavar="ID|FOLDER")
+@_as_json
+def test_(what: str, as_json: bool) -> None:
+    """Test a plugin: of the package in FOLDER the tests are run; the installed plugin ID is asked,
+    with the settings of this environment, whether it can work, which may call its carrier."""
+    folder = Path(what)
+    if folder.is_dir() and packages.is_package(folder):
+        packages.run_tests(folder)
+        return
+    health = _health(what)
+    if as_json:
+        click.echo(json.dumps({"ok": health.ok, "detail": health.detail}))
+    else:
+        click.echo(health.detail or ("It works." if health.ok else "It does not work."))
+    if not health.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _health(plugin_id: str) -> Health:
+    found = wiring.plugins(Config.load())
+    try:
+        return found.get(plugin_id, FaxbotPlugin).health()
+    except FaxbotError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a plugin raises anything
+        return Health(False, f"The plugin failed ({type(error).__name__}).")
+    finally:
+        found.close()
 
 
 def _faults_of(found: Plugins) -> list[tuple[str, str]]:

@@ -417,6 +417,11 @@ def _import(found: Found) -> type[FaxbotPlugin]:
     return cast(type[FaxbotPlugin], cls)
 
 
+def begin(found: Found, seconds: float) -> type[FaxbotPlugin]:
+    """Import a plugin that was found as one that is used would be, for tools; raises PluginError."""
+    return Trial(found.manifest.id, lambda: _import(found)).result(seconds)
+
+
 def check_class(cls: object, manifest: Manifest, name: str) -> None:
     """Raise PluginError where what the entry point names (`name`) is not the class that the
     manifest promises."""

@@ -13,7 +13,7 @@ from faxbot.claims import TASKS
 from faxbot.cli import cli
 from faxbot.config import OPTIONS
 from faxbot.plugins.manifest import TRAITS
-from scripts.reference import DOCS, PAGES
+from scripts.reference import DOCS, EXAMPLE, PAGES, copies
 
 ROOT = DOCS.parent
 PROSE = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
@@ -24,6 +24,19 @@ def test_the_page_made_from_the_code_is_up_to_date(name: str) -> None:
     written = (DOCS / name).read_text(encoding="utf-8")
 
     assert written == PAGES[name](), "run .venv/bin/python scripts/reference.py"
+
+
+def test_the_published_schema_and_the_example_package_are_those_of_the_code() -> None:
+    made = copies()
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path, text in made.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    kept = {path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".json", ".toml", ".md")}
+
+    assert wrong == [], "run .venv/bin/python scripts/reference.py"
+    assert kept <= set(made)
 
 
 def test_every_event_status_and_cause_has_its_line() -> None:
