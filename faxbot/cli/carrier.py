@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from faxbot.carriers import phaxio as carriers_phaxio
 from faxbot.carriers import simulator as carriers_simulator
 from faxbot.config import Config
 
@@ -59,4 +61,83 @@ def simulator(
         config.environ.get("SIMULATOR_SECRET", ""),
         page_seconds=seconds_per_page,
         late_seconds=late_seconds,
+    )
+
+
+@carrier.command(short_help="Run the stand-in for Phaxio.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8092,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Its SQLite file.  [default: phaxio.db in FAX_DATA_DIR]",
+)
+@click.option(
+    "--webhooks",
+    "version",
+    type=click.Choice(carriers_phaxio.VERSIONS),
+    default="v2.1",
+    show_default=True,
+    help="The account's webhook format.",
+)
+@click.option("--inflight", is_flag=True, help="Call back on the way, too (v2.1 only).")
+@click.option("--live", is_flag=True, help="The key is no test key.")
+@click.option(
+    "--byte-order-mark", is_flag=True, help="Error bodies begin with one, as some were recorded."
+)
+@click.option(
+    "--callback-url", default="", help="Where news of a fax goes that names no address of its own."
+)
+@click.option("--receive-url", default="", help="Where news of received faxes goes.")
+@click.option(
+    "--number",
+    "numbers",
+    multiple=True,
+    help="A number of the account's, for caller_id; may be repeated.  [default: any number]",
+)
+@click.option(
+    "--seconds-per-page",
+    "page_seconds",
+    type=click.FloatRange(0),
+    default=0.3,
+    show_default=True,
+    help="How long a page takes on the line; 0 ends every call at once.",
+)
+@click.option(
+    "--late-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="How long what comes late waits.",
+)
+@click.option(
+    "--scale",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Multiplies the vendor's own times: re-posted callbacks, batch_delay, cancel_timeout.",
+)
+def phaxio(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
+    """Run the stand-in for Phaxio, which speaks its API 2 and 2.1, keeps a ledger and calls back. The last four
+    digits of a number choose what happens (docs/phaxio-carrier.md). Needs PHAXIO_API_KEY and PHAXIO_API_SECRET, the
+    same as its client; it signs its callbacks with PHAXIO_CALLBACK_TOKEN. Its ledger holds numbers and documents:
+    use invented ones."""
+    config = Config.load()
+    if ledger is None:
+        config.make_data_dir()
+        ledger = config.data_dir / "phaxio.db"
+    carriers_phaxio.serve(
+        host,
+        port,
+        ledger,
+        config.environ.get("PHAXIO_API_KEY", ""),
+        config.environ.get("PHAXIO_API_SECRET", ""),
+        callback_token=config.environ.get("PHAXIO_CALLBACK_TOKEN", ""),
+        **settings,
     )
