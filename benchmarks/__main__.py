@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import machine, product, report, rows, stages, surge, uploads
+from benchmarks import doors, machine, product, report, rows, stages, surge, uploads
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
 from benchmarks.launch import Workshop
 from benchmarks.servers import Servers, servers
+from benchmarks.sides import Side
 from benchmarks.stages import FULL, QUICK, Length
 from benchmarks.targets import TARGETS
 from benchmarks.worker import worker_alone
@@ -121,6 +122,23 @@ class Bench:
             key = surge.account_key(database, workshop.folder / "faxbot-data")
             surge.measure(self.figures, side, key, self.length, say)
 
+    def callbacks(self) -> None:
+        """A carrier's callbacks while clients submit as fast as they can."""
+        with Workshop() as workshop:
+            faxbot = product.install(
+                workshop,
+                "faxbot-callbacks",
+                self.servers.postgres.new_database(),
+                self.servers.redis.database(9),
+                PHAXIO_API_KEY="key",
+                PHAXIO_API_SECRET="secret",  # noqa: S106 - nobody is called
+                PHAXIO_CALLBACK_TOKEN=doors.TOKEN,
+            )
+            web, worker = faxbot.web(), faxbot.start("worker")
+            roles = {"web": [web.pid], "worker": [worker.pid]}
+            side = Side(faxbot.name, faxbot.service(), roles)
+            doors.measure(self.figures, side, faxbot.url, self.length, say)
+
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
@@ -164,6 +182,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "calls": Bench.calls,
     "rows": Bench.rows,
     "surge": Bench.surge,
+    "callbacks": Bench.callbacks,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
 from benchmarks.rows import FEW, MANY
@@ -88,6 +89,8 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("surge", "others' accepted to carrier p95 while one account sends 7 times as much",
            "surge/provider/p95", 2, False, SURGE, QUIET),
+    Target("callbacks", "acknowledged under load, p99", "callbacks/p99", 250, False,
+           BUSY, None, unit=" ms"),
     Target("P16", "conversion, pages per second, 1 process", "rendering/one", 0.4, True,
            base="ghostscript"),
     Target("P16", "conversion, pages spread over the cores", "rendering/spread", 0.7, True,
