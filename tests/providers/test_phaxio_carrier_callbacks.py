@@ -97,7 +97,8 @@ def test_events_on_the_way_come_on_request(tmp_path: Path) -> None:
         eventually(lambda: len(receiver.callbacks) == 3)
         retry, page, end = news(receiver)
         assert (retry["event_type"], retry["retry_count"]) == ("retry_scheduled", "1")
-        assert json.loads(retry["fax"])["recipients"][0]["status"] == "willretry"
+        (recipient,) = json.loads(retry["fax"])["recipients"]
+        assert (recipient["status"], recipient["retry_count"]) == ("willretry", 1)
         assert (page["event_type"], page["page"]) == ("transmitting_page", "1")
         assert page["recipient_phone_number"] == "+15550100017"
         assert end["event_type"] == "fax_completed"
