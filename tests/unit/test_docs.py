@@ -16,7 +16,7 @@ from faxbot.plugins.manifest import TRAITS
 from scripts.reference import DOCS, EXAMPLE, PAGES, copies
 
 ROOT = DOCS.parent
-PROSE = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+PROSE = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *DOCS.glob("howto/*.md")])
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,0 +1,271 @@
+"""ProviderContract finds what is wrong with a provider: each fault below turns the test red that is there for it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.containers import ROOT
+
+HEAD = '''
+"""Providers with one fault each."""
+import pickle, socket
+from faxbot.errors import OutcomeUnknown, ProviderError, Refused
+from faxbot.plugins.base import Health, Receipt, State, Update
+from faxbot_provider_example import ExampleProvider
+'''
+FAULTS: dict[str, tuple[str, str]] = {
+    "Retries": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except OutcomeUnknown:
+            return super().send(fax)""",
+        "test_a_carrier_that_vanishes_after_reading_may_have_the_fax_and_is_not_called_again",
+    ),
+    "SureOfItself": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except OutcomeUnknown:
+            raise Refused""",
+        "test_an_answer_that_proves_nothing_leaves_the_outcome_open",
+    ),
+    "Unsure": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except ProviderError:
+            raise OutcomeUnknown""",
+        "test_a_carrier_that_is_away_was_sent_nothing",
+    ),
+    "Nameless": (
+        """
+    def send(self, fax):
+        super().send(fax)
+        return Receipt("")""",
+        "test_a_fax_that_is_taken_has_a_name",
+    ),
+    "Writes": (
+        """
+    def send(self, fax):
+        fax.document.write_bytes(fax.document.read_bytes() + b"x")
+        return super().send(fax)""",
+        "test_a_fax_that_is_taken_has_a_name",
+    ),
+    "Logs": (
+        """
+    def send(self, fax):
+        self.context.logger.info("sending to %s", fax.to.reveal())
+        return super().send(fax)""",
+        "test_several_threads_send_at_once",
+    ),
+    "Prints": (
+        """
+    def send(self, fax):
+        print(self._secret)
+        return super().send(fax)""",
+        "test_several_threads_send_at_once",
+    ),
+    "Tells": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except Refused:
+            raise Refused(f"no fax to {fax.to.reveal()}")""",
+        "test_a_refused_fax_was_not_sent",
+    ),
+    "OwnWords": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except Refused:
+            raise Refused(cause="computer says no")""",
+        "test_a_refused_fax_was_not_sent",
+    ),
+    "Impatient": (
+        """
+    def send(self, fax):
+        try:
+            return super().send(fax)
+        except ProviderError as error:
+            error.retry_after = None
+            raise""",
+        "test_a_status_that_refuses_proves_that_nothing_was_sent",
+    ),
+    "Shared": (
+        """
+    gate = __import__("threading").Lock()
+    def send(self, fax):
+        if not self.gate.acquire(blocking=False):
+            raise RuntimeError
+        try:
+            return super().send(fax)
+        finally:
+            self.gate.release()""",
+        "test_several_threads_send_at_once",
+    ),
+    "Pickles": (
+        """
+    def send(self, fax):
+        pickle.dumps(fax.tag)
+        return super().send(fax)""",
+        "test_nothing_is_pickled",
+    ),
+    "CallsHome": (
+        """
+    def initialize(self, config, context):
+        super().initialize(config, context)
+        try:
+            socket.create_connection(("127.0.0.1", 9), timeout=1)
+        except Exception:
+            pass""",
+        "test_it_starts_without_the_network",
+    ),
+    "Absent": (
+        """
+    def look_up(self, tag, *, to, since):
+        try:
+            return super().look_up(tag, to=to, since=since)
+        except ProviderError:
+            return Update(State.ABSENT, tag=tag)""",
+        "test_a_question_without_a_sound_answer_is_an_error_and_never_absence",
+    ),
+    "FindsAnything": (
+        """
+    def look_up(self, tag, *, to, since):
+        return Update(State.ACCEPTED, tag=tag, external_id="f-1")""",
+        "test_what_the_carrier_never_had_is_absent",
+    ),
+    "Undeclared": (
+        """
+    def cancel(self, external_id):
+        pass""",
+        "test_its_class_is_what_its_manifest_promises",
+    ),
+    "Proud": (
+        """
+    def health(self):
+        return Health(True, "fine")""",
+        "test_health_says_in_a_sentence_that_the_carrier_is_not_fit",
+    ),
+    "Leaks": (
+        """
+    def health(self):
+        return Health(super().health().ok, f"with {self._secret}")""",
+        "test_health_is_good_at_its_carrier",
+    ),
+    "Fragile": (
+        """
+    def health(self):
+        return Health(self._call("GET", "/account").json()["account"] == "test", "it is")""",
+        "test_health_raises_nothing_whatever_is_answered",
+    ),
+    "OpenDoor": (
+        """
+    def verify_callback(self, request):
+        return True""",
+        "test_a_forged_callback_is_refused",
+    ),
+    "AnyProof": (
+        """
+    def verify_callback(self, request):
+        return len(request.headers.get("x-example-signature", "")) == 64""",
+        "test_a_callback_of_another_account_is_refused",
+    ),
+    "ShutDoor": (
+        """
+    def verify_callback(self, request):
+        return False""",
+        "test_a_genuine_callback_is_admitted_and_read",
+    ),
+    "Misreads": (
+        """
+    def read_callback(self, request):
+        return [Update(State.DELIVERED, tag="x")]""",
+        "test_a_genuine_callback_is_admitted_and_read",
+    ),
+    "Trusts": (
+        """
+    def read_callback(self, request):
+        return [Update(State.ACCEPTED, tag=__import__("json").loads(request.body)["tag"])]""",
+        "test_no_request_makes_a_callback_raise_anything_else",
+    ),
+}
+"""A provider's override -> a test that must fail."""
+TESTS = """
+import pytest
+from carrier import Carrier
+from faxbot.testing import ProviderContract
+from faxbot_provider_example import faults
+
+class Base(ProviderContract):
+    refused_number = "+15550100099"
+    def settings(self, url):
+        return {"baseUrl": url, "secret": "a long test secret"}
+    @pytest.fixture
+    def carrier(self):
+        with Carrier("a long test secret") as carrier:
+            yield carrier.url
+"""
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    """(fault, test) of what failed: all of the contract is tried on the sound provider, and its own test on each
+    fault."""
+    folder = tmp_path_factory.mktemp("faults") / "package"
+    shutil.copytree(ROOT / "examples" / "faxbot-provider-example", folder)
+    classes = {"Sound": ("\n    pass", ""), **FAULTS}
+    (folder / "faxbot_provider_example" / "faults.py").write_text(
+        HEAD
+        + "".join(
+            f"\nclass {name}(ExampleProvider):{code}\n" for name, (code, _) in classes.items()
+        )
+    )
+    (folder / "tests" / "test_contract.py").write_text(
+        TESTS
+        + "".join(f"\nclass Test{name}(Base):\n    plugin = faults.{name}\n" for name in classes)
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no"]
+    wanted = [f"Test{name}::{test}" for name, (_, test) in FAULTS.items()]
+    done = subprocess.run(
+        [*command, *(f"tests/test_contract.py::{test}" for test in ("TestSound", *wanted))],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout
+    return set(re.findall(r"^(?:FAILED|ERROR) \S+::Test(\w+)::(\w+)", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_turns_its_test_red(failed: set[tuple[str, str]], fault: str) -> None:
+    assert (fault, FAULTS[fault][1]) in failed
+
+
+def test_a_sound_provider_passes(failed: set[tuple[str, str]]) -> None:
+    assert [test for name, test in sorted(failed) if name == "Sound"] == []
+
+
+def test_every_test_of_the_contract_is_seen_to_fail() -> None:
+    """But for three that the others stand on, or whose like is among them."""
+    source = (ROOT / "faxbot" / "testing" / "contract.py").read_text()
+    tests = set(re.findall(r"def (test_\w+)", source))
+
+    assert tests - {test for _, test in FAULTS.values()} == {
+        "test_a_fax_can_be_cancelled_or_it_is_refused",
+        "test_there_are_recorded_callbacks",
+        "test_what_was_taken_is_found_by_its_tag_and_by_its_id",
+    }
