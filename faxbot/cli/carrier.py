@@ -9,6 +9,7 @@ import click
 
 from faxbot.carriers import phaxio as carriers_phaxio
 from faxbot.carriers import simulator as carriers_simulator
+from faxbot.carriers import sinch as carriers_sinch
 from faxbot.config import Config
 
 
@@ -141,3 +142,69 @@ def phaxio(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
         callback_token=config.environ.get("PHAXIO_CALLBACK_TOKEN", ""),
         **settings,
     )
+
+
+@carrier.command(short_help="Run the stand-in for Sinch.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8093,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Its SQLite file.  [default: sinch.db in FAX_DATA_DIR]",
+)
+@click.option(
+    "--incoming-url", default="", help="The service's address for news of faxes that come in."
+)
+@click.option(
+    "--incoming-type",
+    type=click.Choice(carriers_sinch.CONTENT_TYPES),
+    default=carriers_sinch.CONTENT_TYPES[0],
+    show_default=True,
+    help="What that news is written in.",
+)
+@click.option(
+    "--seconds-per-page",
+    "page_seconds",
+    type=click.FloatRange(0),
+    default=0.3,
+    show_default=True,
+    help="How long a page takes on the line; 0 ends every call at once.",
+)
+@click.option(
+    "--late-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="How long what comes late waits.",
+)
+@click.option(
+    "--token-seconds",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    help="How long a token is good.",
+)
+@click.option(
+    "--scale",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Multiplies the vendor's own times: the wait before a redial, and re-posted webhooks.",
+)
+def sinch(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
+    """Run the stand-in for Sinch, which speaks its Fax API v3, keeps a ledger and posts webhooks. The last four digits
+    of a number choose what happens (docs/sinch-carrier.md). Needs SINCH_PROJECT_ID, SINCH_API_KEY and
+    SINCH_API_SECRET, the same as its client. Its ledger holds numbers and documents: use invented ones."""
+    config = Config.load()
+    if ledger is None:
+        config.make_data_dir()
+        ledger = config.data_dir / "sinch.db"
+    names = ("SINCH_PROJECT_ID", "SINCH_API_KEY", "SINCH_API_SECRET")
+    account = (config.environ.get(name, "") for name in names)
+    carriers_sinch.serve(host, port, ledger, *account, **settings)
