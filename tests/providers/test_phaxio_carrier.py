@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -335,9 +336,14 @@ def test_an_eleventh_file_is_dropped_without_a_word(carrier: PhaxioProcess) -> N
 
 def test_a_batch_waits_for_its_delay(tmp_path: Path) -> None:
     with PhaxioProcess(tmp_path, scale=0.01) as carrier:
-        number = sent(carrier, batch_delay="50")
-        assert fax(carrier, number)["status"] == "pendingbatch"
-        assert ended(carrier, number)["status"] == "success"
+        number = sent(carrier, batch_delay="100")
+        eventually(lambda: fax(carrier, number)["status"] == "pendingbatch")
+        end = ended(carrier, number)
+        assert end["status"] == "success"
+        began, over = (
+            datetime.fromisoformat(end[f"{each}_at"]) for each in ("created", "completed")
+        )
+        assert (over - began).total_seconds() > 0.9
 
 
 class Document(BaseHTTPRequestHandler):
