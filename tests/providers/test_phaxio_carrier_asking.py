@@ -39,7 +39,7 @@ def carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhaxioProcess]
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhaxioProcess]:
     """A page takes a while, so that what is on its way can be seen."""
-    with PhaxioProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.1) as process:
+    with PhaxioProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.3) as process:
         yield process
 
 

@@ -91,7 +91,7 @@ def test_the_account_chooses_the_webhook_format_and_a_default_address(
 def test_events_on_the_way_come_on_request(tmp_path: Path) -> None:
     with (
         Receiver() as receiver,
-        PhaxioProcess(tmp_path, inflight=True, page_seconds=0.1) as carrier,
+        PhaxioProcess(tmp_path, inflight=True, page_seconds=0.3) as carrier,
     ):
         sent(carrier, "0017", callback_url=receiver.url)
         eventually(lambda: len(receiver.callbacks) == 3)
