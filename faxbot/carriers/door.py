@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,13 +104,11 @@ def read_form(request: Request) -> Form:
     # A buffer as large as the body: the parser searches a large part once, not once per buffer.
     parser = MultiPartParser(buffer_size=max(size, 64 * 1024), max_form_parts=100)
     fields, files = parser.parse(BytesIO(request.body), boundary.encode(), size)
-    return Form(
-        tuple(fields.items(multi=True)),
-        tuple(
-            Part(name, file.filename or "", file.mimetype, file.read())
-            for name, file in files.items(multi=True)
-        ),
-    )
+    parts = []
+    for name, file in files.items(multi=True):
+        with closing(file):
+            parts.append(Part(name, file.filename or "", file.mimetype, file.read()))
+    return Form(tuple(fields.items(multi=True)), tuple(parts))
 
 
 def serve(name: str, host: str, port: int, carrier: Carrier, ready: Callable[[], None]) -> None:

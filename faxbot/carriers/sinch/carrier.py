@@ -269,6 +269,7 @@ class Carrier:
             fax.details["fault"] = _triple(fault if fetched else NOT_FETCHED)
             fax.details["toFetch"] = []
             self._live.note(fax)
+            self._live.save()
         self._timeline.after(self._times.page, lambda: self._step(fax))
 
     def _step(self, fax: Fax) -> None:

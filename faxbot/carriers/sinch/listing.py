@@ -136,6 +136,6 @@ def _word(query: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
 
 def _whole(query: Mapping[str, str], name: str, default: int, highest: int) -> int:
     text = query.get(name, str(default))
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:12]) <= highest:
+    if not re.fullmatch("[0-9]{1,10}", text) or not 1 <= int(text) <= highest:
         raise Invalid(name, f"A number from 1 to {highest} is expected")
     return int(text)

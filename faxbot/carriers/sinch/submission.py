@@ -150,14 +150,16 @@ def _files_of(form: Form) -> Iterable[File]:
 def _from_json(request: Request) -> tuple[dict[str, Any], list[File]]:
     try:
         given = json.loads(request.body)
+        if not isinstance(given, dict):
+            raise Malformed("no object")
+        files = given.pop("files", [])
+        # Half a surrogate pair is JSON, and no text that could be kept.
+        json.dumps(given, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise Malformed("no JSON") from None
-    if not isinstance(given, dict):
-        raise Malformed("no object")
+        raise Malformed("no JSON object") from None
     to = given.get("to")
     if isinstance(to, str):
         given["to"] = to.split(",")
-    files = given.pop("files", [])
     if not isinstance(files, list):
         raise Invalid("files", "A list of files is expected")
     return given, [_decoded(each) for each in files]
@@ -190,7 +192,7 @@ def _checked(given: dict[str, Any], files: list[File]) -> Submission:
 
 
 def _check(name: str, value: Any) -> Any:
-    check = _CHECKS.get(name)
+    check = CHECKS.get(name)
     if check is None:
         raise Invalid(name, "The field is not known")
     return _apply(name, check, value)
@@ -273,7 +275,7 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return check
 
 
-_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "from": number,
     "contentUrl": _urls,
     "headerText": _header,
@@ -291,6 +293,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "serviceId": _one_of(SERVICE_ID),
     "inProgressNotifications": _flag,
 }
+"""What each field but `to` and the files must be; raises ValueError."""
 
 
 def _whole(text: str) -> int:
