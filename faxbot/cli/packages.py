@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from faxbot.errors import PluginError
 from faxbot.plugins import loader
@@ -114,6 +116,19 @@ def run_tests(folder: Path) -> None:
         raise PluginError(f"there are no tests in {folder}")
     if code != 0:
         raise PluginError(f"the tests in {folder} do not pass")
+
+
+def source_of(plugin_id: str) -> Path | None:
+    """The folder from which pip installed the package of this plugin, where it is here still (PEP 610); None for
+    faxbot's own plugins."""
+    for entry in entry_points(group=loader.GROUP, name=plugin_id):
+        if entry.dist is None or entry.dist.name == "faxbot":
+            continue
+        origin = json.loads(entry.dist.read_text("direct_url.json") or "{}")
+        folder = Path(unquote(urlsplit(str(origin.get("url", ""))).path))
+        if "dir_info" in origin and is_package(folder):
+            return folder
+    return None
 
 
 def is_package(folder: Path) -> bool:

@@ -140,12 +140,14 @@ def new(name: str, into: Path) -> None:
 @_as_json
 def test_(what: str, as_json: bool) -> None:
     """Test a plugin: of the package in FOLDER the tests are run; the installed plugin ID is asked,
-    with the settings of this environment, whether it can work, which may call its carrier."""
-    folder = Path(what)
-    if folder.is_dir() and packages.is_package(folder):
+    with the settings of this environment, whether it can work, which may call its carrier. Where
+    settings are missing, the tests of the folder it was installed from are run."""
+    config = Config.load()
+    folder = _to_test(what, config)
+    if folder is not None:
         packages.run_tests(folder)
         return
-    health = _health(what)
+    health = _health(what, config)
     if as_json:
         click.echo(json.dumps({"ok": health.ok, "detail": health.detail}))
     else:
@@ -154,8 +156,20 @@ def test_(what: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _health(plugin_id: str) -> Health:
-    found = wiring.plugins(Config.load())
+def _to_test(what: str, config: Config) -> Path | None:
+    """The package whose tests are meant; None for the connection of an installed plugin."""
+    if packages.is_package(Path(what)):
+        return Path(what)
+    manifest = wiring.plugins(config).manifest(what)
+    try:
+        manifests.settings(manifest, config.environ)
+    except ConfigError:
+        return packages.source_of(what)
+    return None
+
+
+def _health(plugin_id: str, config: Config) -> Health:
+    found = wiring.plugins(config)
     try:
         return found.get(plugin_id, FaxbotPlugin).health()
     except FaxbotError:

@@ -9,13 +9,11 @@ it is used or asked about. A plugin that cannot be used is named with its reason
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +22,14 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from faxbot.errors import FaxbotError, PluginError
+from faxbot.errors import PluginError
 from faxbot.plugins import manifest as manifests
-from faxbot.plugins.base import API_VERSION, BASES, Context, FaxbotPlugin
-from faxbot.plugins.manifest import SCOPES, TRAITS, Manifest
-from faxbot.plugins.offline import offline
+from faxbot.plugins.base import API_VERSION, Context, FaxbotPlugin
+from faxbot.plugins.manifest import SCOPES, Manifest
 from faxbot.plugins.registry import OPEN, Registry
-from faxbot.plugins.starting import Trial
+from faxbot.plugins.starting import Trial, load, why
 
 GROUP = "faxbot.plugins"
 START_SECONDS = 10.0
@@ -87,7 +84,7 @@ class Running:
         try:
             self.plugin.shutdown()
         except Exception as error:  # noqa: BLE001 - foreign code raises anything
-            logger.warning("plugin %s: %s", plugin_id, _why("did not shut down", error))
+            logger.warning("plugin %s: %s", plugin_id, why("did not shut down", error))
         self.context.http.close()
 
 
@@ -187,7 +184,7 @@ class Plugins:
                 try:
                     place.running = self._initialised(place, cls)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
-                    raise self._fail(place, _why("does not start", error)) from None
+                    raise self._fail(place, why("does not start", error)) from None
                 place.fault = None
             return place.running
 
@@ -217,7 +214,7 @@ class Plugins:
         if place.cls is None:
             self._leave_alone(place)
             found = place.found
-            place.trial = trial = Trial(found.manifest.id, lambda: _import(found))
+            place.trial = trial = Trial(found.manifest.id, lambda: _class(found))
             try:
                 place.cls = trial.result(self._start_seconds)
             except PluginError as error:
@@ -325,7 +322,7 @@ def find(entry_point: EntryPoint, scope_allowed: str, registry: Registry = OPEN)
         module = entry_point.module
         spec = _locate(module)
     except Exception as error:  # noqa: BLE001 - finders and values are foreign
-        raise PluginError(_why("cannot be found", error)) from None
+        raise PluginError(why("cannot be found", error)) from None
     if spec is None or spec.origin is None:
         raise PluginError(f"its module {module} is not installed")
     origin = Path(spec.origin)
@@ -393,60 +390,10 @@ def _apart(found: list[Found]) -> tuple[list[Found], list[Broken]]:
     return unique, doubles
 
 
-_networked: dict[str, str] = {}
-"""Modules that asked for the network while they were imported in this process, and how."""
-
-
-def _import(found: Found) -> type[FaxbotPlugin]:
-    """The class an entry point names; raises PluginError where it is not what the manifest
-    promises."""
-    module = found.entry_point.module
-    try:
-        with offline(found.folder) as used:
-            cls = found.entry_point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
-        if not used:
-            raise PluginError(_why("cannot be imported", error)) from None
-    finally:
-        # It is imported once, so a second try would find nothing wrong with it.
-        if used:
-            _networked[module] = used[0]
-    if module in _networked:
-        raise PluginError(f"it cannot be imported: it uses the network ({_networked[module]})")
-    check_class(cls, found.manifest, found.entry_point.attr)
-    return cast(type[FaxbotPlugin], cls)
+def _class(found: Found) -> type[FaxbotPlugin]:
+    return load(found.entry_point, found.manifest, found.folder)
 
 
 def begin(found: Found, seconds: float) -> type[FaxbotPlugin]:
     """Import a plugin that was found as one that is used would be, for tools; raises PluginError."""
-    return Trial(found.manifest.id, lambda: _import(found)).result(seconds)
-
-
-def check_class(cls: object, manifest: Manifest, name: str) -> None:
-    """Raise PluginError where what the entry point names (`name`) is not the class that the
-    manifest promises."""
-    base = BASES[manifest.type]
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise PluginError(f"{name} is no {base.__name__}, as its type {manifest.type!r} demands")
-    if inspect.isabstract(cls):
-        raise PluginError(f"{cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
-    lacking = [
-        f"{method}() (trait {name})"
-        for name, trait in TRAITS.items()
-        if manifest.has(name)
-        for method in trait.methods
-        if getattr(cls, method, None) is getattr(base, method, None)
-    ]
-    if lacking:
-        raise PluginError(f"{cls.__name__} lacks {', '.join(lacking)}")
-
-
-def _why(what: str, error: BaseException) -> str:
-    """One sentence on an exception of foreign code: its kind and place. Its text is left out where
-    it could hold a secret."""
-    if isinstance(error, FaxbotError):
-        return f"it {what}: {error.detail}"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    text = f" ({error})" if isinstance(error, ImportError | SyntaxError) else ""
-    return f"it {what}: {type(error).__name__}{place}{text}"
+    return Trial(found.manifest.id, lambda: _class(found)).result(seconds)

@@ -1,13 +1,20 @@
-"""Lets a plugin's own code begin, in a thread of its own, so that code which never ends holds up nobody for longer than
-its time limit."""
+"""Lets a plugin's own code begin: in a thread of its own, so that code which never ends holds up nobody for longer than
+its time limit, and without the network while it is imported."""
 
 from __future__ import annotations
 
+import inspect
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Generic, TypeVar, cast
 
-from faxbot.errors import PluginError
+from faxbot.errors import FaxbotError, PluginError
+from faxbot.plugins.base import BASES, FaxbotPlugin
+from faxbot.plugins.manifest import TRAITS, Manifest
+from faxbot.plugins.offline import offline
 
 T = TypeVar("T")
 
@@ -56,3 +63,57 @@ class Trial(Generic[T]):
             unwanted = self._given_up and self._results
         if unwanted and self._discard is not None:
             self._discard(self._results.pop())
+
+
+_networked: dict[str, str] = {}
+"""Modules that asked for the network while they were imported in this process, and how."""
+
+
+def load(entry_point: EntryPoint, manifest: Manifest, folder: Path) -> type[FaxbotPlugin]:
+    """The class an entry point names, imported without the network; raises PluginError where it is
+    not what the manifest promises."""
+    module = entry_point.module
+    try:
+        with offline(folder) as used:
+            cls = entry_point.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
+        if not used:
+            raise PluginError(why("cannot be imported", error)) from None
+    finally:
+        # It is imported once, so a second try would find nothing wrong with it.
+        if used:
+            _networked[module] = used[0]
+    if module in _networked:
+        raise PluginError(f"it cannot be imported: it uses the network ({_networked[module]})")
+    check_class(cls, manifest, entry_point.attr)
+    return cast(type[FaxbotPlugin], cls)
+
+
+def check_class(cls: object, manifest: Manifest, name: str) -> None:
+    """Raise PluginError where what the entry point names (`name`) is not the class that the
+    manifest promises."""
+    base = BASES[manifest.type]
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise PluginError(f"{name} is no {base.__name__}, as its type {manifest.type!r} demands")
+    if inspect.isabstract(cls):
+        raise PluginError(f"{cls.__name__} lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    lacking = [
+        f"{method}() (trait {name})"
+        for name, trait in TRAITS.items()
+        if manifest.has(name)
+        for method in trait.methods
+        if getattr(cls, method, None) is getattr(base, method, None)
+    ]
+    if lacking:
+        raise PluginError(f"{cls.__name__} lacks {', '.join(lacking)}")
+
+
+def why(what: str, error: BaseException) -> str:
+    """One sentence on an exception of foreign code: its kind and place. Its text is left out where
+    it could hold a secret."""
+    if isinstance(error, FaxbotError):
+        return f"it {what}: {error.detail}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    text = f" ({error})" if isinstance(error, ImportError | SyntaxError) else ""
+    return f"it {what}: {type(error).__name__}{place}{text}"

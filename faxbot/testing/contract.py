@@ -40,7 +40,6 @@ from faxbot.errors import (
 from faxbot.events import CAUSES
 from faxbot.hidden import Hidden
 from faxbot.outcomes import is_name
-from faxbot.plugins import loader
 from faxbot.plugins.base import (
     Health,
     OutboundFax,
@@ -51,9 +50,10 @@ from faxbot.plugins.base import (
 )
 from faxbot.plugins.manifest import Manifest
 from faxbot.plugins.offline import offline
+from faxbot.plugins.starting import check_class
 from faxbot.testing import callbacks
 from faxbot.testing.ground import Connect, Ground
-from faxbot.testing.recorded import Recorded
+from faxbot.testing.recorded import Recorded, recorded_in
 from faxbot.testing.standin import Answer, Asked, StandIn, dead_url, hangs_up
 
 NONSENSE: dict[str, Answer] = {
@@ -88,7 +88,7 @@ class ProviderContract(Ground):
     def test_its_class_is_what_its_manifest_promises(self, manifest: Manifest) -> None:
         assert manifest.type == "transport", "its type is another than transport"
         assert manifest.has("send_fax"), "its manifest lacks the trait send_fax"
-        loader.check_class(self.plugin, manifest, self.plugin.__name__)
+        check_class(self.plugin, manifest, self.plugin.__name__)
         idle = [
             f"{method}() (trait {trait})"
             for trait, methods in _PROMISES.items()
@@ -250,13 +250,23 @@ class ProviderContract(Ground):
             with suppress(NotSent):  # it may be too late
                 provider.cancel(receipt.external_id)
 
+    def test_the_carriers_copy_is_deleted_and_one_that_is_gone_is_no_error(
+        self, provider: TransportPlugin, fax: OutboundFax, manifest: Manifest
+    ) -> None:
+        receipt = provider.send(fax)
+        if manifest.has("deletes_copy"):
+            provider.delete_copy(receipt.external_id)
+            provider.delete_copy(receipt.external_id)
+
     # Callbacks --------------------------------------------------------------------------------
 
     def test_there_are_recorded_callbacks(
-        self, manifest: Manifest, recorded: list[Recorded]
+        self, manifest: Manifest, folder: Path, recorded: list[Recorded]
     ) -> None:
         if manifest.has("status_callback"):
             assert recorded, "record some callbacks in sample_payloads/, or write `recorded`"
+        if manifest.has("sample_payload"):
+            assert recorded_in(folder / "sample_payloads"), "sample_payloads/ holds none"
 
     def test_a_genuine_callback_is_admitted_and_read(
         self, connect: Connect, carrier: str, recorded: list[Recorded]

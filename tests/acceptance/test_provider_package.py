@@ -108,6 +108,8 @@ def test_the_example_package_sends_a_fax_in_an_environment_of_its_own(place: Pla
     place.run("pip install --no-deps .", package)
     listed = json.loads(place.run("faxbot plugins list --json", place.folder))
     assert "example" in [plugin["id"] for plugin in listed["plugins"]]
+    # Without settings for a call, its own tests are run: where it was installed from is known.
+    assert " passed" in place.run("faxbot plugins test example", place.folder)
     carrier = place.start(
         f"exec python tests/carrier.py --port {port} --secret {SECRET}", package, "listening on"
     )

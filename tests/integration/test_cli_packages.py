@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,6 +208,28 @@ def test_a_plugin_that_is_not_there_is_not_tested(embedded: Installation) -> Non
 
     assert ended.code == 1
     assert "There is no plugin 'telex'; installed: " in one_line(ended.err)
+
+
+def test_every_plugin_that_is_broken_or_hangs_is_listed_with_its_reason_beside_those_that_work(
+    embedded: Installation,
+) -> None:
+    folders = (Path(__file__).parents[1] / name for name in ("plugins_broken", "plugins_hanging"))
+    ended = run_process(
+        embedded,
+        *("plugins", "list", "--json"),
+        PYTHONPATH=os.pathsep.join(map(str, folders)),
+        FAXBOT_PLUGIN_START_SECONDS="3",
+    )
+
+    assert ended.code == 0, ended.err
+    reasons = {fault["id"]: fault["reason"] for fault in ended.json["broken"]}
+    late = "it cannot be imported: it was not done after 3 s (FAXBOT_PLUGIN_START_SECONDS)"
+    assert reasons["hanging_import"] == reasons["hanging_import_too"] == late
+    assert "it uses the network" in reasons["broken_network_quiet"]
+    assert "its trait 'reads_minds' is unknown" in reasons["broken_trait"]
+    usable = {plugin["id"] for plugin in ended.json["plugins"]}
+    assert {"local", "phaxio", "simulator", "sinch", "sound"} <= usable
+    assert not usable & {"broken_import", "broken_network", "hanging_import"}
 
 
 def test_a_plugin_whose_own_code_fails_is_said_to_fail_without_its_words(
