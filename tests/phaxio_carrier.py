@@ -44,7 +44,7 @@ class PhaxioProcess(CarrierProcess):
     def environ(self) -> dict[str, str]:
         """The variables that lead the provider to this carrier."""
         return {
-            "PHAXIO_BASE_URL": self.url,
+            "PHAXIO_BASE_URL": f"{self.url}/v2.1",
             "PHAXIO_API_KEY": KEY,
             "PHAXIO_API_SECRET": SECRET,
             "PHAXIO_CALLBACK_TOKEN": TOKEN,

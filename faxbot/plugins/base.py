@@ -53,11 +53,12 @@ class Http(Protocol):
         params: Mapping[str, str] | None = None,
         data: Mapping[str, str] | None = None,
         json: object | None = None,
-        files: Mapping[str, tuple[str, BinaryIO, str]] | None = None,
+        files: Mapping[str, tuple[str | None, BinaryIO, str]] | None = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
     ) -> HttpReply:
-        """One call. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes
+        """One call. `files` are parts of a multipart form: by name its file name (None: a plain field
+        of such a form), content and type. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes
         were); statuses are returned."""
 
     def close(self) -> None:

@@ -183,7 +183,7 @@ class HttpClient:
         params: Mapping[str, str] | None = None,
         data: Mapping[str, str] | None = None,
         json: object | None = None,
-        files: Mapping[str, tuple[str, BinaryIO, str]] | None = None,
+        files: Mapping[str, tuple[str | None, BinaryIO, str]] | None = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
     ) -> Reply:

@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote, urlsplit
 
 from faxbot.errors import (
@@ -85,7 +86,10 @@ class PhaxioProvider(TransportPlugin):
         tag."""
         form, link = self._form(fax), fax.document_url.reveal()
         if link and self.config.get("sendByLink"):
-            reply = self._submit({**form, "content_url": link})
+            # As a part, so that this form is multipart too.
+            reply = self._submit(
+                form, {"content_url": (None, BytesIO(link.encode()), "text/plain")}
+            )
         else:
             with fax.document.open("rb") as document:
                 name = _NAMES.get(fax.media_type, "fax")
@@ -194,7 +198,9 @@ class PhaxioProvider(TransportPlugin):
                 return
         raise OutcomeUnknown("The carrier's list of faxes does not end.")
 
-    def _submit(self, form: Mapping[str, str], files: Any = None) -> HttpReply:
+    def _submit(
+        self, form: Mapping[str, str], files: Mapping[str, tuple[str | None, BinaryIO, str]]
+    ) -> HttpReply:
         return self.context.http.request(
             "POST", f"{self._base}/faxes", data=form, files=files, auth=self._auth
         )

@@ -72,8 +72,8 @@ class SinchProvider(TransportPlugin):
         self._token_url = f"{str(config['authBaseUrl']).rstrip('/')}/oauth2/token"
         self._key = (str(config["apiKey"]), str(config["apiSecret"]))
         self._uses_tokens = config["authMethod"] == "oauth2"
-        # Another key or server, another token.
-        named = f"{self._token_url}\n{self._key[0]}".encode()
+        # Another server, key or secret, another token.
+        named = "\n".join((self._token_url, *self._key)).encode()
         self._token_name = f"token-{hashlib.sha256(named).hexdigest()[:16]}"
         self._proofs = tuple(_proofs(config))
 

@@ -1,0 +1,215 @@
+"""The road through Phaxio and through Sinch, with real processes: two readings of each vendor, written apart, meet."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import requests
+
+from tests.acceptance.site import SHORT, Site
+from tests.carrier import CarrierProcess
+from tests.conftest import StartService
+from tests.ground import eventually
+from tests.installation import Installation, Service
+from tests.phaxio_carrier import KEY, SECRET, PhaxioProcess
+from tests.servers import free_port
+from tests.sinch_carrier import KEY as SINCH_KEY
+from tests.sinch_carrier import PROJECT, SinchProcess
+from tests.sinch_carrier import SECRET as SINCH_SECRET
+
+PAGES = 3
+DELIVERED, POLLED = ("delivered", None, 1), ("delivered", None, 1)
+PHAXIO_ENDS = {
+    "0000": DELIVERED,
+    "0022": DELIVERED,  # every callback twice
+    "0066": DELIVERED,  # an old callback after the end
+    "0044": POLLED,  # never calls back
+    "0097": DELIVERED,  # a status that no list has on its way
+    "0504": DELIVERED,  # the reply is lost: found by its tag
+    "0501": DELIVERED,  # 500 after accepting
+    "0511": DELIVERED,  # a 200 that is no JSON
+    "0433": ("failed", "policy", 0),
+    "0400": ("failed", "number_invalid", 0),
+    "2034": ("failed", "number_dead", 1),
+    "1128": ("failed", "doc_unreadable", 1),
+    "3133": ("failed", "policy", 1),
+    "0088": ("failed", "unconfirmed", 1),  # partialsuccess
+    "0099": ("failed", "unknown", 1),
+    "4023": ("failed", "system", 1),  # may have arrived
+}
+SINCH_ENDS = {
+    "0000": DELIVERED,
+    "0022": DELIVERED,
+    "0090": DELIVERED,  # COMPLETED with an error code: the status counts
+    "0097": DELIVERED,
+    "0044": POLLED,
+    "0504": DELIVERED,
+    "0501": DELIVERED,
+    "0201": DELIVERED,  # the answer is a web page
+    "0204": DELIVERED,  # {"faxes": [...]}
+    "0205": DELIVERED,  # a bare list
+    "0403": ("failed", "policy", 0),
+    "0422": ("failed", "number_invalid", 0),
+    "2034": ("failed", "number_dead", 1),
+    "1128": ("failed", "doc_unreadable", 1),
+    "3133": ("failed", "policy", 1),
+    "0098": ("failed", "unknown", 1),
+    "4023": ("failed", "system", 1),
+}
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """A carrier, and how faxbot comes to it."""
+
+    name: str
+    carrier: CarrierProcess
+    environ: Mapping[str, str]
+    ends: Mapping[str, tuple[str, str | None, int]]
+    api: str
+    auth: tuple[str, str]
+
+    def has_document(self, external_id: str) -> bool:
+        """Whether the carrier still gives the document of a fax back."""
+        with requests.Session() as session:
+            session.trust_env = False
+            url = f"{self.api}/faxes/{external_id}/file"
+            return session.get(url, auth=self.auth, timeout=10).status_code == 200
+
+
+def phaxio(store: Installation) -> Vendor:
+    carrier = PhaxioProcess(store.folder)
+    carrier.start()
+    return Vendor(
+        "phaxio", carrier, carrier.environ, PHAXIO_ENDS, f"{carrier.url}/v2.1", (KEY, SECRET)
+    )
+
+
+def sinch(store: Installation, method: str = "basic") -> Vendor:
+    carrier = SinchProcess(store.folder)
+    carrier.start()
+    environ = {
+        "SINCH_BASE_URL": f"{carrier.url}/v3",
+        "SINCH_AUTH_BASE_URL": carrier.url,
+        "SINCH_AUTH_METHOD": method,
+        "SINCH_PROJECT_ID": PROJECT,
+        "SINCH_API_KEY": SINCH_KEY,
+        "SINCH_API_SECRET": SINCH_SECRET,
+        "SINCH_WEBHOOK_BASIC_USER": "hook",
+        "SINCH_WEBHOOK_BASIC_PASS": "open-sesame:0123/@",
+    }
+    return Vendor("sinch", carrier, environ, SINCH_ENDS, carrier.api, (SINCH_KEY, SINCH_SECRET))
+
+
+VENDORS: dict[str, Callable[[Installation], Vendor]] = {
+    "phaxio": phaxio,
+    "sinch": sinch,
+    "sinch with tokens": partial(sinch, method="oauth2"),
+}
+
+
+@pytest.fixture(params=VENDORS)
+def vendor(request: pytest.FixtureRequest, store: Installation) -> Iterator[Vendor]:
+    vendor = VENDORS[request.param](store)
+    yield vendor
+    vendor.carrier.end(signal.SIGTERM)
+
+
+def started(
+    vendor: Vendor, store: Installation, start_service: StartService, **settings: str
+) -> Site:
+    port = str(free_port())
+    environ = {"FAX_BACKEND": vendor.name, "FAXBOT_PORT": port, **SHORT, **vendor.environ}
+    service: Service = start_service(store, "up", **{**environ, **settings})
+    return Site(service, vendor.carrier)  # type: ignore[arg-type] # it asks for faxes(tag) alone
+
+
+def test_what_the_vendor_does_decides_the_end_and_no_fax_comes_twice(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    # What the breaker makes of so much trouble is shown elsewhere.
+    site = started(vendor, store, start_service, FAXBOT_BREAKER_REST_SECONDS="0.2")
+    faxes = {ending: site.send(ending) for ending in vendor.ends}
+    busy = site.send("2017")
+
+    ends = {}
+    for ending, fax_id in faxes.items():
+        fax = site.final(fax_id, timeout=90)
+        cause = fax["error"] and fax["error"]["code"]
+        ends[ending] = (fax["status"], cause, site.at_carrier(fax_id))
+        if fax["status"] == "delivered":
+            assert fax["pages_sent"] == PAGES
+
+    assert ends == vendor.ends
+    eventually(lambda: site.fax(busy)["status"] == "retrying", 30, every=0.1)
+    assert site.fax(busy)["error"]["code"] == "busy"
+
+
+def test_a_call_that_nobody_can_tell_the_end_of_waits_for_a_person(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    site = started(vendor, store, start_service)
+    fax_id = site.send("0500")
+
+    eventually(lambda: site.fax(fax_id)["status"] == "uncertain", 30, every=0.1)
+    assert (site.fax(fax_id)["attempts"], site.at_carrier(fax_id)) == (1, 0)
+    wish = {"outcome": "failed", "reason": "the vendor's console does not show it"}
+    decided = site.service.request("POST", f"/fax/{fax_id}/decide", json=wish)
+    assert decided.json()["status"] == "failed"
+
+
+def test_the_connection_is_tested_and_a_wrong_secret_is_named(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    site = started(vendor, store, start_service)
+    path = f"/admin/providers/{vendor.name}/test"
+    answer = site.service.request("POST", path).json()
+    assert answer["ok"], answer
+    site.service.stop()
+
+    secret = f"{vendor.name.upper()}_API_SECRET"
+    site = started(vendor, store, start_service, **{secret: "wrong-secret"})
+    answer = site.service.request("POST", path).json()
+    assert not answer["ok"]
+    assert secret in answer["detail"]
+    fax_id = site.send()
+    eventually(lambda: site.fax(fax_id)["status"] == "held", 30, every=0.1)
+    assert site.fax(fax_id)["status_reason"] == "account_refused"
+
+
+def test_the_vendors_copy_goes_where_that_is_wished(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    site = started(vendor, store, start_service, FAXBOT_DELETE_AT_CARRIER="true")
+    fax_id = site.send()
+    assert site.final(fax_id)["status"] == "delivered"
+
+    name = site.fax(fax_id)["external_id"]
+    eventually(lambda: not vendor.has_document(name), 30, every=0.1)
+
+
+def test_the_vendors_copy_stays_where_nobody_wishes_that_it_goes(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    site = started(vendor, store, start_service)
+    fax_id = site.send()
+    assert site.final(fax_id)["status"] == "delivered"
+
+    assert vendor.has_document(site.fax(fax_id)["external_id"])
+
+
+def test_phaxio_fetches_the_document_from_a_link_where_that_is_wished(
+    store: Installation, start_service: StartService
+) -> None:
+    vendor = phaxio(store)
+    try:
+        site = started(vendor, store, start_service, PHAXIO_SEND_BY_LINK="true")
+        fax = site.final(site.send())
+    finally:
+        vendor.carrier.end(signal.SIGTERM)
+
+    assert (fax["status"], fax["pages_sent"]) == ("delivered", PAGES), fax["error"]
