@@ -334,7 +334,7 @@ HOLD_REASONS: dict[str, str] = {
     "paused": "the provider is paused: resume it (faxbot providers resume)",
     "plugin_disabled": (
         "the provider's plugin failed too often and was disabled: have it mended, then enable it "
-        "(faxbot plugins enable)"
+        "(faxbot providers enable)"
     ),
     "document_gone": "the stored document cannot be read: check the storage",
     "fault": "this server fails to prepare it: the worker's log says why; it is tried again every hour",

@@ -81,6 +81,9 @@ providers.command("resume")(_deed("resume", "End a pause: held faxes are tried a
 providers.command("reset")(
     _deed("reset", "Close a provider's breaker: you know that the trouble is over.")
 )
+providers.command("enable")(
+    _deed("enable", "Have a plugin asked again that failed too often: you know that it is mended.")
+)
 
 
 @providers.command("test")

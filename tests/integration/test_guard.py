@@ -11,6 +11,8 @@ import pytest
 from faxbot import callbacks, followup, jobs, oversight, sending
 from faxbot.errors import OutcomeUnknown, Refused, Unreachable
 from faxbot.plugins.base import CallbackRequest, OutboundFax, Receipt
+from tests.installation import Installation
+from tests.integration.command import run
 from tests.integration.odd import Deed, answers, raises
 from tests.integration.site import ACTOR, Site
 
@@ -115,6 +117,15 @@ def test_once_enabled_by_a_person_everything_goes_on(site: Site) -> None:
     site.odd.does["send"] = raises(BUG)
     sending.attempt(site.runtime, site.fax())
     assert state(site) != "plugin_disabled", "what it did before it was enabled counts"
+
+
+def test_it_is_enabled_from_the_command_line_too(site: Site, store: Installation) -> None:
+    fail(site, "read_callback", 5)
+    done = run(store, "providers", "enable", "simulator", "--note", "1.0.1 is installed")
+
+    assert done.code == 0, done.err
+    assert "PLUGIN_ENABLED" in done.out
+    assert state(site) == "closed"
 
 
 def test_faults_that_are_long_past_do_not_count(site: Site) -> None:
