@@ -58,8 +58,8 @@ class Http(Protocol):
         auth: tuple[str, str] | None = None,
     ) -> HttpReply:
         """One call. `files` are parts of a multipart form: by name its file name (None: a plain field
-        of such a form), content and type. Connection faults raise Unreachable (nothing was sent) or OutcomeUnknown (bytes
-        were); statuses are returned."""
+        of such a form), content and type. Connection faults raise Unreachable (nothing was sent) or
+        OutcomeUnknown (bytes were); statuses are returned."""
 
     def close(self) -> None:
         """Let go of its connections. Core does that after shutdown(); a plugin need not."""
