@@ -191,10 +191,12 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _write(self, answer: Answer, *, last: bool = False) -> None:
         self.close_connection = self.close_connection or last or answer.status == 0
-        if answer.status:
-            self.wfile.write(self._bytes(answer))
-        if answer.then:
-            answer.then()
+        try:
+            if answer.status:
+                self.wfile.write(self._bytes(answer))
+        finally:  # what was taken is taken, also from a client that has left
+            if answer.then:
+                answer.then()
         if answer.hold:
             select.select([self.connection], [], [], answer.hold)
 

@@ -275,6 +275,18 @@ def test_a_document_is_taken_at_first_and_fails_later(
     assert kept == error
 
 
+def test_of_several_documents_the_first_that_is_unreadable_fails_the_fax(
+    carrier: SinchProcess,
+) -> None:
+    files = [("file", ("a.tif", b"no")), ("file", ("b.pdf", b"no")), ("file", ("c.pdf", PDF))]
+    sent = call("POST", f"{carrier.api}/faxes", data={"to": "+15550100000"}, files=files).json()
+    fax = ended(carrier, sent["id"])
+    assert (fax["errorType"], fax["errorCode"]) == ("DOCUMENT_CONVERSION_ERROR", 129)
+    good = [("file", ("a.pdf", PDF)), ("file", ("b.txt", b"text"))]
+    sent = call("POST", f"{carrier.api}/faxes", data={"to": "+15550100000"}, files=good).json()
+    assert ended(carrier, sent["id"])["numberOfPages"] == 4
+
+
 class _Content(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         known = self.headers.get("Authorization") == "Basic dTpw"

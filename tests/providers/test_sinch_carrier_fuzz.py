@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from faxbot.carriers.sinch.carrier import Carrier
 from faxbot.carriers.sinch.routes import Incoming, Routes
 from faxbot.carriers.sinch.submission import CHECKS, JSON, MULTIPART
 from faxbot.carriers.sinch.teller import Times
+from tests.ground import eventually
 from tests.sinch_carrier import (
     KEY,
     PDF,
@@ -33,13 +34,17 @@ ANYTHING = st.recursive(
 FIELD_NAMES = st.sampled_from(["to", "files", *CHECKS])
 
 
+def door(folder: Path, seconds: float) -> tuple[Carrier, Routes]:
+    """A carrier and its door; everything that it waits for takes these seconds."""
+    account = Account(PROJECT, KEY, SECRET)
+    carrier = Carrier(Ledger(folder / "sinch.db"), account, Times(seconds, seconds, seconds))
+    return carrier, Routes(carrier, Access(account, 60), PROJECT, Incoming("", MULTIPART))
+
+
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routes]:
-    """The carrier's door without its process."""
-    account = Account(PROJECT, KEY, SECRET)
-    ledger = Ledger(tmp_path_factory.mktemp("routes") / "sinch.db")
-    carrier = Carrier(ledger, account, Times(3600, 3600, 3600))
-    yield Routes(carrier, Access(account, 60), PROJECT, Incoming("", MULTIPART))
+    carrier, routes = door(tmp_path_factory.mktemp("routes"), 3600)
+    yield routes
     carrier.close()
 
 
@@ -93,3 +98,22 @@ def test_any_path_and_authorization_have_an_answer(
     for target in (path, f"/v3/projects/{PROJECT}/{path}", "/oauth2/token"):
         request = Request(method, target, {}, {"authorization": given}, b"\xff", local=True)
         assert routes(request).status in (401, 404, 429)
+
+
+def test_what_is_asked_while_the_answer_is_on_its_way_is_not_lost(tmp_path: Path) -> None:
+    carrier, routes = door(tmp_path, 0)
+    files = [{"file": base64.b64encode(PDF).decode(), "fileType": "PDF"}]
+    body = json.dumps({"to": "+15550100000", "files": files}).encode()
+    answer = ask(routes, "POST", "faxes", JSON, body)
+    assert isinstance(answer.content, Mapping)
+    assert answer.then is not None
+    path = f"faxes/{answer.content['id']}"
+    assert ask(routes, "DELETE", f"{path}/file").status == 204
+    answer.then()
+
+    def fax() -> Any:
+        return ask(routes, "GET", path).content
+
+    eventually(lambda: fax()["status"] == "FAILURE")
+    assert fax()["errorCode"] == 113
+    carrier.close()

@@ -189,6 +189,8 @@ class Carrier:
             fax.details = _details(to, sender, fields, fields["callbackUrlContentType"])
             fax.details |= {"fault": _triple(fault), "toFetch": list(urls)}
             self._ledger.accept(fax, kept)
+            # In hand before it is answered: its client may ask for something at once.
+            self._live.add(fax)
             faxes.append(fax)
         return faxes
 
