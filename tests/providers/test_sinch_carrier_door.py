@@ -1,10 +1,11 @@
-"""Whatever comes to the stand-in Sinch has an answer: its door, without a process."""
+"""The stand-in Sinch's door, without a process: whatever comes has an answer, and nothing is lost meanwhile."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
