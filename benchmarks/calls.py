@@ -1,4 +1,5 @@
-"""One call to the carrier by itself: a bare requests session beside faxbot's own way out, one thread each."""
+"""One call to the carrier by itself, one thread each: a bare requests session beside faxbot's own way out, and a bare
+requests.post beside the provider of Phaxio with the same form."""
 
 from __future__ import annotations
 
@@ -24,17 +25,26 @@ from faxbot.hidden import Hidden
 from faxbot.plugins.base import OutboundFax, TransportPlugin
 
 
+BARE = "requests.post"
+CALLBACK = "https://fax.example.com/callbacks/phaxio?attempt=fb0&token=0"
+
+
 def carrier_calls(figures: Figures, workshop: Workshop, length: Length, progress: Progress) -> None:
     """Add calls per second of both sides, in turn, for every round."""
     _, url = start_carrier(workshop, "calls", SHARED_WITH_CARRIER)
     page = workshop.folder / "page.tif"
     page.write_bytes(documents.fax_page().copy(0)[0])
-    sides = [("floor", _floor(url, page)), ("faxbot", _faxbot(url, page))]
+    sides = [
+        ("calls/rate", "floor", _floor(url, page)),
+        ("calls/rate", "faxbot", _faxbot(url, page)),
+        ("calls/phaxio", BARE, _bare_post(url, page)),
+        ("calls/phaxio", "faxbot", _phaxio(url, page)),
+    ]
     for number in range(length.rounds):
         progress(f"calls to the carrier, round {number + 1} of {length.rounds}")
-        for side, call in sides if number % 2 else sides[::-1]:
+        for what, side, call in sides if number % 2 else sides[::-1]:
             call()
-            figures.add("calls/rate", side, _rate(call, length.read_seconds))
+            figures.add(what, side, _rate(call, length.read_seconds))
 
 
 def _rate(call: Callable[[], None], seconds: float) -> float:
@@ -69,6 +79,50 @@ def _faxbot(url: str, page: Path) -> Callable[[], None]:
                 pages=1,
                 resolution="fine",
                 callback_url="",
+            )
+        )
+    )
+
+
+def _bare_post(url: str, page: Path) -> Callable[[], None]:
+    """What a script does: the same form, without a session."""
+
+    def call() -> None:
+        with page.open("rb") as file:
+            response = requests.post(
+                f"{url}/v2.1/faxes",
+                data={
+                    "to": DELIVERED_NUMBER,
+                    "callback_url": CALLBACK,
+                    "tag[faxbot]": secrets.token_hex(16),
+                },
+                files={"file": ("fax.tiff", file, "image/tiff")},
+                auth=("key", "secret"),
+                timeout=30,
+            )
+        response.raise_for_status()
+        _drop(response.json()["data"]["id"])
+
+    return call
+
+
+def _phaxio(url: str, page: Path) -> Callable[[], None]:
+    environment = {
+        "PHAXIO_BASE_URL": f"{url}/v2.1",
+        "PHAXIO_API_KEY": "key",
+        "PHAXIO_API_SECRET": "secret",
+    }
+    provider = wiring.plugins(Config.load(environment)).get("phaxio", TransportPlugin)
+    return lambda: _drop(
+        provider.send(
+            OutboundFax(
+                tag=secrets.token_hex(16),
+                to=Hidden(DELIVERED_NUMBER),
+                document=page,
+                media_type="image/tiff",
+                pages=1,
+                resolution="fine",
+                callback_url=CALLBACK,
             )
         )
     )

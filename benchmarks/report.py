@@ -113,6 +113,7 @@ def paths(figures: Figures) -> str:
         ("worker alone: faxes/s", "worker/rate"),
         ("worker alone: CPU per fax, ms", "worker/cpu"),
         ("calls to the carrier, 1 thread: calls/s", "calls/rate"),
+        ("calls to Phaxio, 1 thread: calls/s", "calls/phaxio"),
     )
     sides = ("floor", "faxbot", "faxbot embedded")
     rows = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.calls import BARE
 from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
@@ -83,6 +84,8 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("P12", "worker alone, faxes per second", "worker/rate", 0.5, True),
     Target("P13", "calls to the carrier, 1 thread", "calls/rate", 0.7, True),
+    # No more than 1.3 times its time.
+    Target("calls", "calls to Phaxio, 1 thread", "calls/phaxio", round(1 / 1.3, 2), True, base=BARE),
     *(
         Target("P14", f"{what}, a million rows to a thousand", f"rows/{what}", 1.5, False, MANY, FEW)
         for what in ("sweep", "claim", "lane")

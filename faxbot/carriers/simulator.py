@@ -208,6 +208,8 @@ class Carrier:
             received_at=time.time(),
         )
         self._ledger.accept(fax)
+        # In hand before it is answered: its client may ask for something at once.
+        self._live.add(fax)
         return self._answer(fax, outcome)
 
     def fetch(self, fax_id: str) -> Answer:

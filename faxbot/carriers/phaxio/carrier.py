@@ -66,6 +66,8 @@ class Carrier:
         documents = [(part.media_type, part.content) for part in submission.files]
         fax = self._new_fax(submission, documents)
         self._ledger.accept(fax, documents)
+        # In hand before it is answered: its client may ask for something at once.
+        self._live.add(fax)
         answer = words.success("Fax queued for sending", data={"id": int(fax.id)})
         if chosen.reply != "id":
             answer = words.REFUSALS[chosen.reply]
@@ -128,6 +130,7 @@ class Carrier:
         if not documents:
             doom(again, numbers.FILE_DELETED)
         self._ledger.accept(again, documents)
+        self._live.add(again)
         answer = words.success("Fax queued for resending", data={"id": int(again.id)})
         return replace(answer, then=lambda: self._begin(again))
 
