@@ -181,7 +181,7 @@ def test_what_is_proven_is_acknowledged_and_changes_no_fax_that_it_does_not_name
     runtime: Runtime, provider_id: str, fields: dict[str, str], body: bytes, is_form: bool
 ) -> None:
     url = f"{BASE}/callbacks/{provider_id}"
-    content = multipart(fields) if is_form or provider_id == "phaxio" else body
+    content = multipart(fields) if is_form or provider_id == "phaxio" else body or b" "
     headers = PROOFS[provider_id](url, content, fields)
     answer = client_of(runtime).post(
         f"/callbacks/{provider_id}",

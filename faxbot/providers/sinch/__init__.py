@@ -183,8 +183,7 @@ class SinchProvider(TransportPlugin):
         if event.name == webhooks.INCOMING or not (event.name == webhooks.COMPLETED or ended):
             return []
         update = self._confirmed(answers.id_of(event.fax))
-        asked = parse_qs(urlsplit(request.url).query).get("attempt", [update.tag])
-        if update.tag is None or update.tag != asked[-1]:
+        if update.tag is None or _attempt_in(request.url) not in (None, update.tag):
             return []
         if update.state not in answers.END:
             raise Unreachable("The carrier's own record does not show the end of the fax yet.")
@@ -255,6 +254,14 @@ class SinchProvider(TransportPlugin):
             raise error
         cause = error.cause if isinstance(error, AccountRefused) else "trunk_denied"
         raise AccountRefused(f"No token could be had. {error.detail}", cause=cause)
+
+
+def _attempt_in(url: str) -> str | None:
+    """The tag in the address of a callback; None where it names none, or is no address."""
+    try:
+        return parse_qs(urlsplit(url).query).get("attempt", [None])[-1]
+    except ValueError:
+        return None
 
 
 _FILE_NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tif"}
