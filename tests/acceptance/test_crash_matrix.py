@@ -81,7 +81,7 @@ POINTS: dict[str, Planted] = {
         "    pages = runtime.renderer.render(sources, target, resolution=job.resolution)\n",
     ),
     "C6 intent committed, call not begun": before(
-        "sending.py", "        result = _call(runtime, job, this, prepared)\n"
+        "sending.py", "        result, raised = _call(runtime, job, this, prepared)\n"
     ),
     "C7 accepted by the carrier, reply not read": before(
         "sending.py", "    if not isinstance(receipt, Receipt)"
@@ -102,7 +102,7 @@ POINTS: dict[str, Planted] = {
         f"    callbacks.apply(runtime(), callback_id)\n    {DIES}",
     ),
     "C16 stopped behind the intent, past its lease": before(
-        "sending.py", "        result = _call(runtime, job, this, prepared)\n", STOPS
+        "sending.py", "        result, raised = _call(runtime, job, this, prepared)\n", STOPS
     ),
     "C16 stopped behind the call, past its lease": before(
         "sending.py", "        _conclude(runtime, job, this, prepared, result, took)\n", STOPS

@@ -116,7 +116,8 @@ def test_the_example_package_sends_a_fax_in_an_environment_of_its_own(place: Pla
     service = place.start(f"export {settings}\nexec faxbot up", package, "ready")
     try:
         sent = place.run(
-            f"faxbot send {ROOT}/examples/three-pages.pdf --to +15550100000 --wait --json", package
+            f"faxbot send '{ROOT}/examples/three-pages.pdf' --to +15550100000 --wait --json",
+            package,
         )
         fax = json.loads(sent)
         key = (place.folder / "data" / "first-api-key").read_text().strip()
