@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from faxbot.errors import OutcomeUnknown, ProviderError, Unreachable
 from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, HttpReply, State, Update
+from faxbot.providers.facts import id_in
 from faxbot.providers.http import HttpClient, Reply
 from faxbot.providers.sinch import SinchProvider, answers, webhooks
 from tests.misbehaving import Behaviour, Server, answering, hanging_up, silent
@@ -344,7 +345,7 @@ def test_any_fax_is_news_in_our_words_or_an_unknown_outcome(fax: Any) -> None:
 def test_any_answer_to_a_submission_is_a_fax_or_a_provider_error(status: int, body: bytes) -> None:
     reply: HttpReply = Reply(status, {}, body)
     try:
-        assert answers.id_of(answers.created(reply, TAG))
+        assert id_in(answers.created(reply, TAG))
     except ProviderError:
         return
     assert status == 200

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from faxbot.errors import (
     AccountRefused,
@@ -35,9 +35,10 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
+from faxbot.providers.facts import attempt_in, object_in
 from faxbot.providers.http import refusal, retry_after
 from faxbot.providers.phaxio import signature
-from faxbot.providers.phaxio.faxes import TAG, id_of, object_in, tag_of, update_of
+from faxbot.providers.phaxio.faxes import TAG, id_of, tag_of, update_of
 
 REFUSALS: tuple[tuple[str, type[ProviderError], str | None], ...] = (
     ("not formatted correctly", Refused, "number_invalid"),
@@ -155,7 +156,7 @@ class PhaxioProvider(TransportPlugin):
         fax = _loaded(fields.get(b"fax", b""))
         if fields.get(b"direction") == b"received" or fax.get("direction") == "received":
             return []
-        tag = tag_of(fax) or _attempt_in(request.url)
+        tag = tag_of(fax) or attempt_in(request.url)
         return [replace(update_of(fax), tag=tag)] if tag else []
 
     def _form(self, fax: OutboundFax) -> dict[str, str]:
@@ -277,14 +278,6 @@ def _message(content: Mapping[str, Any]) -> str:
 def _is_unknown(reply: HttpReply) -> bool:
     """Whether Phaxio says that there is no such fax; a wrong address has no such body."""
     return reply.status == 404 and _content(reply).get("success") is False
-
-
-def _attempt_in(url: str) -> str | None:
-    """The tag in the address that was submitted for this fax; it is signed with the rest."""
-    try:
-        return parse_qs(urlsplit(url).query).get("attempt", [None])[-1]
-    except ValueError:
-        return None
 
 
 def _loaded(text: bytes) -> dict[str, Any]:

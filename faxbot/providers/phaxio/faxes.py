@@ -13,6 +13,7 @@ from typing import Any
 
 from faxbot.errors import OutcomeUnknown
 from faxbot.plugins.base import State, Update
+from faxbot.providers.facts import moment
 
 _CODES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "documentConversionError": {
@@ -138,17 +139,9 @@ def tag_of(fax: Mapping[str, Any]) -> str | None:
 
 def _moment(value: object) -> datetime | None:
     """RFC 3339, or seconds since 1970 as version 1 has them."""
+    if type(value) is not int:
+        return moment(value)
     try:
-        if type(value) is int:
-            return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return moment if moment is not None and moment.tzinfo is not None else None
-
-
-def object_in(value: object) -> dict[str, Any]:
-    """The JSON object that `value` should be; raises OutcomeUnknown where it is none."""
-    if not isinstance(value, dict):
-        raise OutcomeUnknown("The carrier's answer is not what it should be.")
-    return value

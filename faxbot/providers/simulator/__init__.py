@@ -29,6 +29,7 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
+from faxbot.providers.facts import id_in, moment, object_in
 from faxbot.providers.http import refusal
 
 CAUSES: Mapping[str, str] = {
@@ -84,7 +85,6 @@ it."""
 
 TOLERANCE_SECONDS = 300
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_PAGES = 100_000
 
 
@@ -127,7 +127,7 @@ class SimulatorProvider(TransportPlugin):
                 },
                 files={"file": ("fax.tiff", document, fax.media_type)},
             )
-        return Receipt(_id_of(_dict(_accepted(reply).get("fax"))))
+        return Receipt(id_in(object_in(_accepted(reply).get("fax"))))
 
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:  # noqa: ARG002
         faxes = _accepted(self._call("GET", "/v1/faxes", {"tag": tag})).get("faxes")
@@ -163,7 +163,7 @@ class SimulatorProvider(TransportPlugin):
             content = json.loads(request.body)
         except (ValueError, RecursionError):
             raise OutcomeUnknown("The callback is not JSON.") from None
-        return [_update(_dict(content).get("fax"))]
+        return [_update(object_in(content).get("fax"))]
 
     def _call(self, method: str, path: str, params: Mapping[str, str] | None = None) -> HttpReply:
         return self.context.http.request(
@@ -174,7 +174,7 @@ class SimulatorProvider(TransportPlugin):
 def _accepted(reply: HttpReply) -> dict[str, Any]:
     """The content of a 2xx answer; raises what any other status means."""
     if 200 <= reply.status < 300:
-        return _dict(reply.json())
+        return object_in(reply.json())
     code = _code(reply)
     cause = CAUSES.get(code) if code else None
     raise refusal(
@@ -185,7 +185,7 @@ def _accepted(reply: HttpReply) -> dict[str, Any]:
 def _code(reply: HttpReply) -> str | None:
     """The carrier's word for a refusal, where its body has one."""
     try:
-        code = _dict(_dict(reply.json()).get("error")).get("code")
+        code = object_in(object_in(reply.json()).get("error")).get("code")
     except ProviderError:
         return None
     return code if isinstance(code, str) else None
@@ -194,8 +194,8 @@ def _code(reply: HttpReply) -> str | None:
 def _update(fax: object) -> Update:
     """News from a fax as the carrier describes it; raises OutcomeUnknown where that cannot be
     told."""
-    facts = _dict(fax)
-    external_id = _id_of(facts)
+    facts = object_in(fax)
+    external_id = id_in(facts)
     word, pages = facts.get("status"), facts.get("pages_sent")
     state = STATES.get(word, State.ACCEPTED) if isinstance(word, str) else State.ACCEPTED
     counted = isinstance(pages, int) and not isinstance(pages, bool) and 0 <= pages <= _MOST_PAGES
@@ -208,30 +208,7 @@ def _update(fax: object) -> Update:
         if state is State.FAILED
         else None,
         pages_sent=pages if counted else None,
-        occurred_at=_moment(facts.get("ended_at")),
+        occurred_at=moment(facts.get("ended_at")),
         # The same news has the same name, whether it was called back (twice) or asked for.
         key=f"{external_id}:{state}:{pages if counted else '-'}",
     )
-
-
-def _id_of(fax: Mapping[str, Any]) -> str:
-    external_id = fax.get("id")
-    if not isinstance(external_id, str) or not _ID.fullmatch(external_id):
-        raise OutcomeUnknown("The carrier's answer holds no id.")
-    return external_id
-
-
-def _dict(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise OutcomeUnknown("The carrier's answer is not what it should be.")
-    return value
-
-
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None

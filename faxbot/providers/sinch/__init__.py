@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from faxbot.errors import (
     AccountRefused,
@@ -37,6 +37,7 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
+from faxbot.providers.facts import attempt_in, id_in, object_in
 from faxbot.providers.http import refusal
 from faxbot.providers.sinch import answers, webhooks
 
@@ -96,7 +97,7 @@ class SinchProvider(TransportPlugin):
             usual = f"Sinch answered with HTTP status {reply.status}."
             return Health(False, _ADVICE.get(reply.status, usual))
         try:
-            listed = isinstance(answers.mapping(reply.json()).get("services"), list)
+            listed = isinstance(object_in(reply.json()).get("services"), list)
         except ProviderError:
             listed = False
         if not listed:
@@ -121,7 +122,7 @@ class SinchProvider(TransportPlugin):
             **({"serviceId": self.config["serviceId"]} if self.config.get("serviceId") else {}),
         }
         reply = self._call("POST", "/faxes", form=form, fax=fax)
-        return Receipt(answers.id_of(answers.created(reply, fax.tag)))
+        return Receipt(id_in(answers.created(reply, fax.tag)))
 
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:
         """Lists what was sent to the number since then and compares labels here: how they are
@@ -134,12 +135,12 @@ class SinchProvider(TransportPlugin):
             "pageSize": str(PAGE_SIZE),
         }
         for _ in range(MOST_PAGES):
-            page = answers.mapping(answers.accepted(self._call("GET", "/faxes", params=params)))
+            page = object_in(answers.accepted(self._call("GET", "/faxes", params=params)))
             faxes = page.get("faxes")
             if not isinstance(faxes, list):
                 raise OutcomeUnknown("The carrier's answer holds no list of faxes.")
             for fax in faxes:
-                if answers.label(answers.mapping(fax)) == tag:
+                if answers.label(object_in(fax)) == tag:
                     return answers.update(fax)
             number = answers.next_page(page)
             if number is None:
@@ -182,8 +183,8 @@ class SinchProvider(TransportPlugin):
         ended = answers.state_of(event.fax) in answers.END
         if event.name == webhooks.INCOMING or not (event.name == webhooks.COMPLETED or ended):
             return []
-        update = self._confirmed(answers.id_of(event.fax))
-        if update.tag is None or _attempt_in(request.url) not in (None, update.tag):
+        update = self._confirmed(id_in(event.fax))
+        if update.tag is None or attempt_in(request.url) not in (None, update.tag):
             return []
         if update.state not in answers.END:
             raise Unreachable("The carrier's own record does not show the end of the fax yet.")
@@ -244,7 +245,7 @@ class SinchProvider(TransportPlugin):
                 "POST", self._token_url, data={"grant_type": "client_credentials"}, auth=self._key
             )
             if reply.status == 200:
-                return _token_in(answers.mapping(reply.json()))
+                return _token_in(object_in(reply.json()))
             error = refusal(reply.status, reply.headers)
         except OutcomeUnknown as unknown:
             error = unknown
@@ -254,14 +255,6 @@ class SinchProvider(TransportPlugin):
             raise error
         cause = error.cause if isinstance(error, AccountRefused) else "trunk_denied"
         raise AccountRefused(f"No token could be had. {error.detail}", cause=cause)
-
-
-def _attempt_in(url: str) -> str | None:
-    """The tag in the address of a callback; None where it names none, or is no address."""
-    try:
-        return parse_qs(urlsplit(url).query).get("attempt", [None])[-1]
-    except ValueError:
-        return None
 
 
 _FILE_NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tif"}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError
 from faxbot.plugins.base import HttpReply, State, Update
+from faxbot.providers.facts import id_in, moment, object_in
 from faxbot.providers.http import refusal
 
 
@@ -90,7 +90,6 @@ LABEL = "faxbot"
 END = (State.DELIVERED, State.FAILED)
 CALLBACK_STATUS = 800
 """Sinch's "non-HTTP" number of a callback address that it cannot connect to."""
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # As printed in Sinch's documents, bodies of refusals are not all JSON.
 _NAMED = re.compile(rb'\b(?:field|reason)"?\s*:\s*"(\w{1,63})"')
 NOT_FOUND = re.compile(rb'"code"\s*:\s*"?404\b')
@@ -131,7 +130,7 @@ def created(reply: HttpReply, tag: str) -> Mapping[str, Any]:
     {"faxes": [...]}: the documents and SDKs have all three."""
     answer = accepted(reply)
     found = answer.get("faxes", answer) if isinstance(answer, dict) else answer
-    faxes = [mapping(fax) for fax in (found if isinstance(found, list) else [found])]
+    faxes = [object_in(fax) for fax in (found if isinstance(found, list) else [found])]
     ours = [fax for fax in faxes if label(fax) == tag] or [
         fax for fax in faxes if label(fax) is None
     ]
@@ -156,8 +155,8 @@ def state_of(fax: Mapping[str, Any]) -> State:
 
 def update(fax: object) -> Update:
     """News from a fax as Sinch describes it; raises OutcomeUnknown where that cannot be told."""
-    facts = mapping(fax)
-    external_id = id_of(facts)
+    facts = object_in(fax)
+    external_id = id_in(facts)
     state = state_of(facts)
     pages = _count(facts.get("pagesSentSuccessfully"))
     if state is State.DELIVERED and not pages:
@@ -168,7 +167,7 @@ def update(fax: object) -> Update:
         tag=label(facts),
         cause=_cause(facts, pages) if state is State.FAILED else None,
         pages_sent=pages,
-        occurred_at=_moment(facts.get("completedTime")),
+        occurred_at=moment(facts.get("completedTime")),
         # The same news has the same name, whether it was called back (twice) or asked for.
         key=f"{external_id}:{state}:{'-' if pages is None else pages}",
     )
@@ -193,28 +192,3 @@ def label(fax: Mapping[str, Any]) -> str | None:
     labels = fax.get("labels")
     mine = labels.get(LABEL) if isinstance(labels, dict) else None
     return mine if isinstance(mine, str) else None
-
-
-def id_of(fax: Mapping[str, Any]) -> str:
-    """Sinch's name for it; raises OutcomeUnknown where it has none."""
-    external_id = fax.get("id")
-    if not isinstance(external_id, str) or not _ID.fullmatch(external_id):
-        raise OutcomeUnknown("The carrier's answer holds no id.")
-    return external_id
-
-
-def mapping(value: object) -> dict[str, Any]:
-    """The value, where it is a JSON object; else raises OutcomeUnknown."""
-    if not isinstance(value, dict):
-        raise OutcomeUnknown("The carrier's answer is not what it should be.")
-    return value
-
-
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None
