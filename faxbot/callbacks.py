@@ -51,7 +51,11 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     provider = _provider(runtime, provider_id)
     if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
         raise NotFound("no provider of this name takes callbacks here")
-    request = _proven(runtime, provider, provider_id, request)
+    _keep(runtime, provider_id, _proven(runtime, provider, provider_id, request))
+
+
+def _keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
+    """Store a proven callback, and ring."""
     now = runtime.now()
     row = {
         "id": new_id(now),
@@ -79,7 +83,8 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
         if manifest.has("status_callback") and (signed or named):
             provider = _provider(runtime, manifest.id)
             if provider is not None and _is_genuine(provider, manifest.id, request):
-                receive(runtime, manifest.id, request)
+                _admit(runtime, manifest.id, request)
+                _keep(runtime, manifest.id, request)
                 return
     raise Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
 
@@ -88,8 +93,7 @@ def _proven(
     runtime: Runtime, provider: TransportPlugin, provider_id: str, request: CallbackRequest
 ) -> CallbackRequest:
     """The request with the address that its carrier was given; raises Unauthenticated."""
-    if not addresses.is_ours(runtime, request.url):
-        raise _refusal(runtime, provider_id, NO_TOKEN)
+    _admit(runtime, provider_id, request)
     if _is_genuine(provider, provider_id, request):
         return request
     # A carrier signs the address that it was given, and ours may be another one since.
@@ -97,6 +101,11 @@ def _proven(
     if elsewhere != request and _is_genuine(provider, provider_id, elsewhere):
         return elsewhere
     raise _refusal(runtime, provider_id, NOT_PROVEN)
+
+
+def _admit(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
+    if not addresses.is_ours(runtime, request.url):
+        raise _refusal(runtime, provider_id, NO_TOKEN)
 
 
 NO_TOKEN, NOT_PROVEN = "no_token", "not_proven"

@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from faxbot import guard, oversight
-from faxbot.errors import ConfigError, FaxbotError, NotFound, PluginError
+from faxbot.errors import ConfigError, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins import registry
-from faxbot.plugins.base import FaxbotPlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.runtime import Runtime
 
@@ -102,17 +101,7 @@ def _source(manifest: Manifest, key: str, environ: Any) -> str:
 def health(runtime: Runtime) -> list[dict[str, Any]]:
     """Of every active plugin whether it works now, as it says itself; asks their carriers."""
     active = dict.fromkeys((*runtime.config.provider_ids, runtime.config.storage_backend))
-    return [{"id": plugin_id, **_health(runtime, plugin_id)} for plugin_id in active]
-
-
-def _health(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
-    try:
-        found = runtime.plugins.get(plugin_id, FaxbotPlugin).health()
-    except FaxbotError as error:
-        return {"ok": False, "detail": error.detail}
-    except Exception as error:  # noqa: BLE001 - a plugin raises anything
-        return {"ok": False, "detail": f"The plugin failed ({type(error).__name__})."}
-    return {"ok": found.ok, "detail": found.detail}
+    return [{"id": plugin_id, **oversight.health_of(runtime, plugin_id)} for plugin_id in active]
 
 
 def listed(

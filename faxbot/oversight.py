@@ -15,7 +15,7 @@ from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, CallbackRefusal, ProviderHistory
-from faxbot.plugins.base import TransportPlugin
+from faxbot.plugins.base import FaxbotPlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
@@ -161,8 +161,13 @@ def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
     """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound. What is
     wrong is said in a sentence, without secrets."""
     _manifest(runtime, provider_id)
+    return health_of(runtime, provider_id)
+
+
+def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
+    """{"ok": bool, "detail": str} as a plugin says itself, or why it cannot be asked."""
     try:
-        health = runtime.plugins.get(provider_id, TransportPlugin).health()
+        health = runtime.plugins.get(plugin_id, FaxbotPlugin).health()
     except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
     except Exception as error:  # noqa: BLE001 - a plugin raises anything
