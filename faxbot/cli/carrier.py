@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,60 @@ from faxbot.carriers import simulator as carriers_simulator
 from faxbot.carriers import sinch as carriers_sinch
 from faxbot.config import Config
 
+Command = Callable[..., None]
+
+
+def _serves(name: str, port: int) -> Callable[[Command], Command]:
+    """The options of where it listens and keeps its ledger."""
+    options = (
+        click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=port,
+            show_default=True,
+            help="0 takes a free one.",
+        ),
+        click.option(
+            "--ledger",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help=f"Its SQLite file.  [default: {name}.db in FAX_DATA_DIR]",
+        ),
+    )
+    return lambda command: _with(command, *options)
+
+
+def _takes_time(command: Command) -> Command:
+    """The options of how long a vendor's stand-in takes."""
+    pages = click.option(
+        "--seconds-per-page",
+        "page_seconds",
+        type=click.FloatRange(0),
+        default=0.3,
+        show_default=True,
+        help="How long a page takes on the line; 0 ends every call at once.",
+    )
+    late = click.option(
+        "--late-seconds",
+        type=click.FloatRange(0),
+        default=30.0,
+        show_default=True,
+        help="How long what comes late waits.",
+    )
+    return _with(command, pages, late)
+
+
+def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):  # as decorators that stand one below the other
+        command = option(command)
+    return command
+
+
+def _ledger(config: Config, given: Path | None, name: str) -> Path:
+    if given is None:
+        config.make_data_dir()
+    return given or config.data_dir / f"{name}.db"
+
 
 @click.group(short_help="Run a stand-in for a carrier, to try things out.")
 def carrier() -> None:
@@ -19,19 +74,7 @@ def carrier() -> None:
 
 
 @carrier.command(short_help="Run the simulated carrier.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8091,
-    show_default=True,
-    help="0 takes a free one.",
-)
-@click.option(
-    "--ledger",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Its SQLite file.  [default: simulator.db in FAX_DATA_DIR]",
-)
+@_serves("simulator", 8091)
 @click.option(
     "--seconds-per-page",
     type=click.FloatRange(0),
@@ -52,13 +95,10 @@ def simulator(
     """Run the simulated carrier, which takes faxes over HTTP, keeps them in a ledger and calls back. The last four
     digits of a number choose what happens (docs/simulator.md). Needs SIMULATOR_SECRET, the same as its client."""
     config = Config.load()
-    if ledger is None:
-        config.make_data_dir()
-        ledger = config.data_dir / "simulator.db"
     carriers_simulator.serve(
         host,
         port,
-        ledger,
+        _ledger(config, ledger, "simulator"),
         config.environ.get("SIMULATOR_SECRET", ""),
         page_seconds=seconds_per_page,
         late_seconds=late_seconds,
@@ -66,19 +106,7 @@ def simulator(
 
 
 @carrier.command(short_help="Run the stand-in for Phaxio.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8092,
-    show_default=True,
-    help="0 takes a free one.",
-)
-@click.option(
-    "--ledger",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Its SQLite file.  [default: phaxio.db in FAX_DATA_DIR]",
-)
+@_serves("phaxio", 8092)
 @click.option(
     "--webhooks",
     "version",
@@ -102,21 +130,7 @@ def simulator(
     multiple=True,
     help="A number of the account's, for caller_id; may be repeated.  [default: any number]",
 )
-@click.option(
-    "--seconds-per-page",
-    "page_seconds",
-    type=click.FloatRange(0),
-    default=0.3,
-    show_default=True,
-    help="How long a page takes on the line; 0 ends every call at once.",
-)
-@click.option(
-    "--late-seconds",
-    type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
-    help="How long what comes late waits.",
-)
+@_takes_time
 @click.option(
     "--scale",
     type=click.FloatRange(0),
@@ -130,13 +144,10 @@ def phaxio(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
     same as its client; it signs its callbacks with PHAXIO_CALLBACK_TOKEN. Its ledger holds numbers and documents:
     use invented ones."""
     config = Config.load()
-    if ledger is None:
-        config.make_data_dir()
-        ledger = config.data_dir / "phaxio.db"
     carriers_phaxio.serve(
         host,
         port,
-        ledger,
+        _ledger(config, ledger, "phaxio"),
         config.environ.get("PHAXIO_API_KEY", ""),
         config.environ.get("PHAXIO_API_SECRET", ""),
         callback_token=config.environ.get("PHAXIO_CALLBACK_TOKEN", ""),
@@ -145,19 +156,7 @@ def phaxio(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
 
 
 @carrier.command(short_help="Run the stand-in for Sinch.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8093,
-    show_default=True,
-    help="0 takes a free one.",
-)
-@click.option(
-    "--ledger",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Its SQLite file.  [default: sinch.db in FAX_DATA_DIR]",
-)
+@_serves("sinch", 8093)
 @click.option(
     "--incoming-url", default="", help="The service's address for news of faxes that come in."
 )
@@ -168,21 +167,7 @@ def phaxio(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
     show_default=True,
     help="What that news is written in.",
 )
-@click.option(
-    "--seconds-per-page",
-    "page_seconds",
-    type=click.FloatRange(0),
-    default=0.3,
-    show_default=True,
-    help="How long a page takes on the line; 0 ends every call at once.",
-)
-@click.option(
-    "--late-seconds",
-    type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
-    help="How long what comes late waits.",
-)
+@_takes_time
 @click.option(
     "--token-seconds",
     type=click.FloatRange(0),
@@ -202,9 +187,6 @@ def sinch(host: str, port: int, ledger: Path | None, **settings: Any) -> None:
     of a number choose what happens (docs/sinch-carrier.md). Needs SINCH_PROJECT_ID, SINCH_API_KEY and
     SINCH_API_SECRET, the same as its client. Its ledger holds numbers and documents: use invented ones."""
     config = Config.load()
-    if ledger is None:
-        config.make_data_dir()
-        ledger = config.data_dir / "sinch.db"
     names = ("SINCH_PROJECT_ID", "SINCH_API_KEY", "SINCH_API_SECRET")
     account = (config.environ.get(name, "") for name in names)
-    carriers_sinch.serve(host, port, ledger, *account, **settings)
+    carriers_sinch.serve(host, port, _ledger(config, ledger, "sinch"), *account, **settings)
