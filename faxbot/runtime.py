@@ -51,6 +51,8 @@ class Runtime:
     plugins: Plugins
     checker: Checker
     renderer: Renderer
+    renderer_behind: Renderer
+    """In the place of the other for faxes that stand behind others."""
     leases: Leases
     breakers: Breakers
     ring: Ring = silent
@@ -65,5 +67,6 @@ class Runtime:
         self.leases.close()
         self.checker.close()
         self.renderer.close()
+        self.renderer_behind.close()
         self.plugins.close()
         self.database.close()

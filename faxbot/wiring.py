@@ -12,7 +12,7 @@ from faxbot.breaker import Breakers
 from faxbot.cache import SharedCache
 from faxbot.config import Config
 from faxbot.db import Database, utcnow
-from faxbot.documents import Checker, Limits, Renderer
+from faxbot.documents import NICE_BEHIND, Checker, Limits, Renderer
 from faxbot.errors import ConfigError
 from faxbot.leases import Leases
 from faxbot.plugins import loader, registry
@@ -42,6 +42,7 @@ def build(
     if config.default_region and not phone.is_region(config.default_region):
         raise ConfigError("FAXBOT_DEFAULT_REGION is the code of no country: write it like US or DE")
     limits = Limits.of(config)
+    rendering, processes = replace(limits, seconds=config.render_seconds), config.render_processes
     database = Database(config, pool_size=threads)
     keyring = crypto.keyring(
         config.master_key_bytes() if config.master_key else None, config.data_dir
@@ -52,7 +53,8 @@ def build(
         keyring=keyring,
         plugins=plugins(config, lambda plugin_id: SharedCache(database, keyring, plugin_id)),
         checker=Checker(limits),
-        renderer=Renderer(replace(limits, seconds=config.render_seconds), config.render_processes),
+        renderer=Renderer(rendering, processes),
+        renderer_behind=Renderer(rendering, processes, nice=NICE_BEHIND),
         leases=Leases(config, database),
         breakers=Breakers(config, database),
         ring=ring,

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from faxbot.documents.checker import Checked, Checker, Limits
 from faxbot.documents.process import RenderingFailed
-from faxbot.documents.renderer import Renderer
+from faxbot.documents.renderer import NICE_BEHIND, Renderer
 
-__all__ = ["Checked", "Checker", "Limits", "Renderer", "RenderingFailed"]
+__all__ = ["NICE_BEHIND", "Checked", "Checker", "Limits", "Renderer", "RenderingFailed"]

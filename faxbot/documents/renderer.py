@@ -21,17 +21,19 @@ from faxbot.documents.process import (
 ALONE = 3  # pages up to which starting another process costs more than it saves
 NICE = 10
 """Drawing pages takes whole cores: what keeps the ledger and talks to people and carriers goes first."""
+NICE_BEHIND = 19
+"""Of faxes that are less urgent than usual: others' pages are drawn seven times as fast beside them (sched(7))."""
 WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
 
 
 class Renderer:
     """Renders in up to `processes` child processes: the first is kept, the others while documents
-    are long."""
+    are long. `nice` is how far these let other programs of this machine go first (nice(2))."""
 
-    def __init__(self, limits: Limits, processes: int) -> None:
+    def __init__(self, limits: Limits, processes: int, *, nice: int = NICE) -> None:
         self._limits = limits
         self._children = [
-            Child(memory_mb=limits.memory_mb, written_mb=WRITTEN_MB, nice=NICE)
+            Child(memory_mb=limits.memory_mb, written_mb=WRITTEN_MB, nice=nice)
             for _ in range(max(1, processes))
         ]
 

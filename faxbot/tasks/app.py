@@ -151,10 +151,20 @@ def _publish(app: Celery, task: str, row_id: str, urgency: int) -> None:
             serializer="json",
             headers=message.headers,
             retry=False,
-            # kombu has four lists a queue for the steps 0, 3, 6 and 9; 0 is looked into first.
-            priority=(URGENT - min(max(urgency, 0), URGENT)) * 9 // URGENT,
+            priority=_step(urgency),
             **message.properties,
         )
+
+
+def _step(urgency: int) -> int:
+    """The priority of a message. kombu has four lists a queue for the steps 0, 3, 6 and 9; 0 is
+    looked into first."""
+    return (URGENT - min(max(urgency, 0), URGENT)) * 9 // URGENT
+
+
+def is_behind(step: int) -> bool:
+    """Whether a message of this priority stands in a list behind that of usual faxes."""
+    return step >= 6
 
 
 class Bell:

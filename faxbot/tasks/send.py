@@ -3,16 +3,23 @@ held one, have the carrier's copy deleted."""
 
 from __future__ import annotations
 
-from celery import shared_task
+from dataclasses import replace
+
+from celery import Task, shared_task
 
 from faxbot import copies, followup, sending
+from faxbot.tasks.app import is_behind
 from faxbot.tasks.worker import runtime
 
 
-@shared_task(name="faxbot.send_fax")
-def send_fax(job_id: str) -> None:
-    """Make one attempt at a due fax."""
-    sending.attempt(runtime(), job_id)
+@shared_task(name="faxbot.send_fax", bind=True)
+def send_fax(self: Task[[str], None], job_id: str) -> None:
+    """Make one attempt at a due fax. One that stands behind others, as those of an account that
+    surges, is also drawn behind theirs."""
+    this = runtime()
+    if is_behind((self.request.delivery_info or {}).get("priority") or 0):
+        this = replace(this, renderer=this.renderer_behind)
+    sending.attempt(this, job_id)
 
 
 @shared_task(name="faxbot.settle_fax")

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from faxbot.db import utcnow
+from faxbot.documents.renderer import NICE, NICE_BEHIND
 from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
@@ -57,6 +58,21 @@ def test_every_kind_of_document_goes_all_the_way_once(site: Site) -> None:
     (attempt,) = site.timeline(as_it_came)["attempts"]
     (taken,) = site.carrier.faxes(attempt["tag"])
     assert taken["sha256"] == hashlib.sha256(ready).hexdigest()
+
+
+def test_a_fax_that_stands_behind_others_is_drawn_behind_theirs(site: Site) -> None:
+    """The processes that draw stay: their niceness tells for whom they were started."""
+
+    def drawing() -> set[int]:
+        worker = site.child("worker")
+        assert worker is not None
+        return {each.nice() for each in worker.children(recursive=True)} - {worker.nice()}
+
+    site.final(site.send(priority="128"))
+    assert drawing() == {NICE}
+
+    site.final(site.send(priority="0"))
+    assert drawing() == {NICE, NICE_BEHIND}
 
 
 def the_timeline_tells_the_road_in_order(timeline: dict[str, Any], pages: int) -> None:
