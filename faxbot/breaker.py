@@ -484,6 +484,17 @@ def was_reset(session: Session, account_id: str, provider_id: str, since: dateti
     return session.scalar(sa.select(deeds)) is True
 
 
+def was_set_anew(session: Session, account_id: str, provider_id: str, since: datetime) -> bool:
+    """Whether a person has changed its settings since then: it may speak for another account now."""
+    deeds = sa.exists().where(
+        ProviderHistory.account_id == account_id,
+        ProviderHistory.provider_id == provider_id,
+        ProviderHistory.type == ProviderEvent.CONFIGURED.value,
+        ProviderHistory.recorded_at >= since,
+    )
+    return session.scalar(sa.select(deeds)) is True
+
+
 def recover(session: Session, now: datetime) -> int:
     """Say of providers that had faults, and have had none lately, that they are well; how many. A
     pause that was to end has ended."""

@@ -6,12 +6,17 @@ from __future__ import annotations
 from typing import Any
 
 from faxbot import guard, oversight
+from faxbot.config import Config
 from faxbot.errors import ConfigError, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins import registry
 from faxbot.plugins.manifest import Manifest
 from faxbot.runtime import Runtime
+
+OUTBOUND, INBOUND, STORAGE = "outbound", "inbound", "storage"
+"""The slots that a plugin may have; several may send and receive."""
+RECEIVES = "inbound_supported"
 
 
 def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
@@ -25,8 +30,18 @@ def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
     }
 
 
+def plugin(runtime: Runtime, actor: Actor, plugin_id: str) -> dict[str, Any]:
+    """One of them; raises NotFound."""
+    return _describe(runtime, actor, the_manifest(runtime, plugin_id))
+
+
 def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, Any]:
     found = runtime.plugins.found(manifest.id)
+    active_for = [
+        slot
+        for slot in slots(runtime.config, manifest.id)
+        if slot != INBOUND or manifest.has(RECEIVES)
+    ]
     return {
         "id": manifest.id,
         "name": manifest.name,
@@ -41,7 +56,8 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "categories": list(manifest.categories),
         "hipaa": dict(manifest.hipaa),
         "learn_more": learn_more(runtime, manifest.docs.get("learnMore", "")),
-        "active": manifest.id in (*runtime.config.provider_ids, runtime.config.storage_backend),
+        "slots": active_for,
+        "active": bool(active_for),
         "disabled": guard.is_disabled(runtime, actor.account_id, manifest.id),
     }
 
@@ -50,7 +66,7 @@ def enable(runtime: Runtime, actor: Actor, plugin_id: str, note: str) -> dict[st
     """Have a disabled plugin asked again, for a reason that goes into its provider's history; how it
     stands then. Raises NotFound; InvalidFields as oversight.change()."""
     oversight.change(runtime, actor, plugin_id, "enable", note=note)
-    return _describe(runtime, actor, _manifest(runtime, plugin_id))
+    return plugin(runtime, actor, plugin_id)
 
 
 def learn_more(runtime: Runtime, page: str) -> str | None:
@@ -64,10 +80,9 @@ def learn_more(runtime: Runtime, page: str) -> str | None:
 def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
     """How the settings of one plugin stand: value (secrets masked), where it comes from, and what
     is wrong with them; raises NotFound."""
-    manifest = _manifest(runtime, plugin_id)
-    environ = runtime.config.environ
+    manifest = the_manifest(runtime, plugin_id)
     try:
-        values, fault = manifests.settings(manifest, environ), None
+        values, fault = runtime.plugins.settings(plugin_id), None
     except ConfigError as error:
         values, fault = {}, error.detail
     shown = manifests.masked(manifest, values)
@@ -84,23 +99,29 @@ def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
                 "required": key in manifest.config_schema.get("required", ()),
                 "variables": list(manifest.variables.get(key, ())),
                 "value": shown.get(key),
-                "source": _source(manifest, key, environ),
+                "source": runtime.plugins.source(plugin_id, key),
             }
             for key, rule in manifest.properties.items()
         ],
     }
 
 
-def _source(manifest: Manifest, key: str, environ: Any) -> str:
-    """env, default, or unset."""
-    if any(environ.get(name) for name in manifest.variables.get(key, ())):
-        return "env"
-    return "default" if "default" in manifest.properties[key] else "unset"
+def slots(config: Config, plugin_id: str) -> list[str]:
+    """What a plugin is active for: `outbound` and `inbound` faxes, `storage`."""
+    have = {
+        OUTBOUND: config.provider_ids,
+        INBOUND: config.inbound_provider_ids,
+        STORAGE: (config.storage_backend,),
+    }
+    return [slot for slot, plugin_ids in have.items() if plugin_id in plugin_ids]
 
 
 def health(runtime: Runtime) -> list[dict[str, Any]]:
     """Of every active plugin whether it works now, as it says itself; asks their carriers."""
-    active = dict.fromkeys((*runtime.config.provider_ids, runtime.config.storage_backend))
+    config = runtime.config
+    active = dict.fromkeys(
+        (*config.provider_ids, *config.inbound_provider_ids, config.storage_backend)
+    )
     return [{"id": plugin_id, **oversight.health_of(runtime, plugin_id)} for plugin_id in active]
 
 
@@ -129,7 +150,8 @@ def listed(
     }
 
 
-def _manifest(runtime: Runtime, plugin_id: str) -> Manifest:
+def the_manifest(runtime: Runtime, plugin_id: str) -> Manifest:
+    """Raises NotFound."""
     try:
         return runtime.plugins.manifest(plugin_id)
     except PluginError:

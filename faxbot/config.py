@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -46,6 +46,7 @@ class Option:
     default: object
     help: str
     secret: bool
+    editable: bool
 
 
 def option(
@@ -58,8 +59,10 @@ def option(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     form: forms.Form | None = None,
+    editable: bool = False,
 ) -> Any:
-    """A dataclass field that is read from the variable `name`."""
+    """A dataclass field that is read from the variable `name`; `editable`: what is saved in the database
+    goes before it, and a change holds without a restart."""
     return field(
         default=default,
         repr=not secret,
@@ -71,6 +74,7 @@ def option(
             "at_most": at_most,
             "choices": choices,
             "form": form,
+            "editable": editable,
         },
     )
 
@@ -247,6 +251,7 @@ class Config:
         "provider_ids in order, separated by commas, when there are several: the first that is well takes a fax; "
         "unset: FAX_BACKEND alone",
         form=forms.NAMES,
+        editable=True,
     )
     fax_backends_covered: str = option(
         "FAX_BACKENDS_COVERED",
@@ -254,6 +259,14 @@ class Config:
         "those of FAX_BACKENDS, behind the first, with whom you have an agreement (BAA): only they may see a fax "
         "when the first cannot take it",
         form=forms.NAMES,
+        editable=True,
+    )
+    inbound_backends: str = option(
+        "FAX_INBOUND_BACKENDS",
+        "",
+        "provider_ids that bring received faxes, separated by commas; unset: all active providers that can",
+        form=forms.NAMES,
+        editable=True,
     )
     fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
     delete_at_carrier: bool = option(
@@ -269,7 +282,7 @@ class Config:
         at_most=60 * 24 * 7,
     )
     storage_backend: str = option(
-        "STORAGE_BACKEND", "local", "id of the storage plugin for documents"
+        "STORAGE_BACKEND", "local", "id of the storage plugin for documents", editable=True
     )
     fax_header: str = option(
         "FAX_HEADER",
@@ -529,6 +542,23 @@ class Config:
         config.check()
         return config
 
+    def with_saved(self, saved: Mapping[str, str]) -> Config:
+        """The same with the editable options that are saved, by variable; an empty one is its default.
+        Raises ConfigError. What is not known or not editable (any more) is left out."""
+        values: dict[str, Any] = {}
+        for spec in fields(self):
+            name = spec.metadata.get("name", "")
+            if name in saved and spec.metadata["editable"]:
+                text = saved[name]
+                values[spec.name] = (
+                    _read(name, spec.type, text, spec.metadata) if text != "" else spec.default
+                )
+        if not values:
+            return self
+        changed = replace(self, **values)
+        changed.check()
+        return changed
+
     def check(self) -> None:
         """Raise ConfigError where single values are fine and their combination is not."""
         if self.master_key:
@@ -604,6 +634,11 @@ class Config:
     def covered_provider_ids(self) -> tuple[str, ...]:
         """Those that may see a fax beside the first."""
         return _provider_ids(self.fax_backends_covered)
+
+    @property
+    def inbound_provider_ids(self) -> tuple[str, ...]:
+        """Those whose received faxes are wanted: of FAX_INBOUND_BACKENDS, else all active ones."""
+        return _provider_ids(self.inbound_backends) or self.provider_ids
 
     @property
     def database(self) -> str:
@@ -700,6 +735,7 @@ OPTIONS: tuple[Option, ...] = tuple(
         default=None if spec.default is MISSING else spec.default,
         help=spec.metadata["help"],
         secret=spec.metadata["secret"],
+        editable=spec.metadata["editable"],
     )
     for spec in fields(Config)
     if "name" in spec.metadata

@@ -126,6 +126,18 @@ class NotPossibleNow(Conflict):
     code = "not-possible-in-this-state"
 
 
+class ChangeRefused(Conflict):
+    """Faxes could not be sent, received or kept any more after this change."""
+
+    code = "change-refused"
+
+
+class ChangedMeanwhile(Conflict):
+    """Somebody else has changed the settings since they were read."""
+
+    code = "changed-meanwhile"
+
+
 class DocumentError(RequestError):
     """The document cannot be faxed."""
 

@@ -105,6 +105,9 @@ class ProviderEvent(StrEnum):
     PLUGIN_FAILED = "PLUGIN_FAILED"
     PLUGIN_DISABLED = "PLUGIN_DISABLED"
     PLUGIN_ENABLED = "PLUGIN_ENABLED"
+    ACTIVATED = "PROVIDER_ACTIVATED"
+    DEACTIVATED = "PROVIDER_DEACTIVATED"
+    CONFIGURED = "PROVIDER_CONFIGURED"
 
 
 PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
@@ -115,6 +118,9 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
     ProviderEvent.PLUGIN_FAILED: "its plugin's own code raised, or took too long: the reason says which",
     ProviderEvent.PLUGIN_DISABLED: "its plugin failed too often and is not asked any more until a person enables it",
     ProviderEvent.PLUGIN_ENABLED: "a person has enabled its plugin again",
+    ProviderEvent.ACTIVATED: "a person has given it a slot: the reason says which",
+    ProviderEvent.DEACTIVATED: "a person has taken it out of a slot: the reason says which",
+    ProviderEvent.CONFIGURED: "a person has changed its settings; `untested`: without a test that went well",
 }
 
 PLANNED = frozenset({Event.PURGED})

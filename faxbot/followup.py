@@ -72,9 +72,13 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
         return
     # Absent twice, after the time in which the carrier's own listing settles, is proof where the
     # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
-    # only proves that the carrier forgot it.
+    # only proves that the carrier forgot it; and another account never had it.
     attempt = entry.attempt
-    proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
+    proof = runtime.plugins.manifest(attempt.provider_id).has(
+        "absence_is_proof"
+    ) and not breaker.was_set_anew(
+        entry.session, attempt.account_id, attempt.provider_id, attempt.intended_at
+    )
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
     if proof and never_had and asked_at >= settled:

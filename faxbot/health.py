@@ -32,6 +32,8 @@ Part = dict[str, Any]
 def ready(runtime: Runtime) -> dict[str, Any]:
     """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...]}; every part is
     asked now. What people must look at makes the server no less fit."""
+    with suppress(FaxbotError):  # the part "settings" says what is wrong
+        runtime = runtime.fresh()
     parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
     waiting: list[dict[str, Any]] = []
     if parts["database"]["ok"]:
@@ -55,6 +57,11 @@ def _database(runtime: Runtime) -> str:
     if revision != db.head():
         raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
     return f"schema {revision}"
+
+
+def _settings(runtime: Runtime) -> str:
+    version = runtime.settings.read().version
+    return f"saved {version} times" if version else "using the environment, nothing is saved"
 
 
 def _broker(runtime: Runtime) -> str:
@@ -138,6 +145,7 @@ def _sweeps(runtime: Runtime) -> str:
 
 CHECKS: dict[str, Callable[[Runtime], str]] = {
     "database": _database,
+    "settings": _settings,
     "broker": _broker,
     "storage": _storage,
     "provider": _provider,

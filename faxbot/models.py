@@ -403,3 +403,25 @@ class CachedValue(Base):
     value_sealed: Mapped[bytes | None]
     good_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     making_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ConfigEntry(Base):
+    """One value that was saved, sealed: an option of faxbot (scope ""), or a setting of a plugin."""
+
+    __tablename__ = "config_entries"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    scope: Mapped[str] = mapped_column(Name, primary_key=True)
+    key: Mapped[str] = mapped_column(Name, primary_key=True)
+    value_sealed: Mapped[bytes]
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ConfigVersion(Base):
+    """How often something was saved; who saves holds this row."""
+
+    __tablename__ = "config_versions"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    version: Mapped[int] = mapped_column(sa.BigInteger)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

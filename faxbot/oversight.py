@@ -143,8 +143,7 @@ def change(
     Raises NotFound, InvalidFields for a reason that is none or a pause that has ended already.
     """
     _manifest(runtime, provider_id)
-    if not 1 <= len(note) <= NOTE_LENGTH or not note.isprintable():
-        raise InvalidFields(errors={"note": [f"1 to {NOTE_LENGTH} printable characters: why?"]})
+    check_note(note)
     now = runtime.now()
     if until is not None and not now < until < LATEST:
         wrong = "lies in the past" if until <= now else "is not before the year 3000"
@@ -157,6 +156,12 @@ def change(
     return provider(runtime, actor, provider_id)
 
 
+def check_note(note: str) -> None:
+    """Raise InvalidFields for a reason that is none."""
+    if not 1 <= len(note) <= NOTE_LENGTH or not note.isprintable():
+        raise InvalidFields(errors={"note": [f"1 to {NOTE_LENGTH} printable characters: why?"]})
+
+
 def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
     """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound. What is
     wrong is said in a sentence, without secrets."""
@@ -167,7 +172,15 @@ def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
 def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
     """{"ok": bool, "detail": str} as a plugin says itself, or why it cannot be asked."""
     try:
-        health = runtime.plugins.get(plugin_id, FaxbotPlugin).health()
+        return said_of_itself(runtime.plugins.get(plugin_id, FaxbotPlugin))
+    except FaxbotError as error:
+        return {"ok": False, "detail": error.detail}
+
+
+def said_of_itself(plugin: FaxbotPlugin) -> dict[str, Any]:
+    """The same of one that has begun."""
+    try:
+        health = plugin.health()
     except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
     except Exception as error:  # noqa: BLE001 - a plugin raises anything
@@ -200,6 +213,8 @@ def _webhooks_of(runtime: Runtime, manifest: Manifest) -> dict[str, Any]:
         "provider_id": manifest.id,
         "name": manifest.name,
         "addresses": [_to_paste(runtime, manifest, path) for path in paths],
+        "receives": manifest.has("inbound_supported")
+        and manifest.id in runtime.config.inbound_provider_ids,
         "proof": _proof_of(manifest),
         "lately": dict(Counter(row.outcome or "waiting" for row in lately)),
         "refused": [

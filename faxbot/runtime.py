@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Renderer
 from faxbot.leases import Leases
 from faxbot.plugins.loader import Plugins
+from faxbot.settings import Settings
 from faxbot.shares import URGENT, Shares
 
 
@@ -55,12 +56,20 @@ class Runtime:
     """In the place of the other for faxes that stand behind others."""
     leases: Leases
     breakers: Breakers
+    settings: Settings
     ring: Ring = silent
     unanswered: Callable[[str], int] = nothing_unanswered
     """How many rings wait for a worker in the queue of this task."""
     now: Callable[[], datetime] = utcnow
     started_at: datetime = field(default_factory=utcnow)
     shares: Shares = field(default_factory=lambda: Shares(time.monotonic))
+
+    def fresh(self) -> Runtime:
+        """The same as it is set now: for one request, or one task, from its beginning to its end.
+        Raises DatabaseAway and ConfigError as Settings.snapshot()."""
+        snapshot = self.settings.snapshot()
+        self.plugins.set(snapshot.saved)
+        return self if snapshot.config is self.config else replace(self, config=snapshot.config)
 
     def close(self) -> None:
         """Let go of child processes, plugins and connections."""

@@ -21,6 +21,7 @@ from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
 from faxbot.runtime import Ring, Runtime, nothing_unanswered, silent
+from faxbot.settings import Settings
 
 
 def build(
@@ -57,6 +58,7 @@ def build(
         renderer_behind=Renderer(rendering, processes, nice=NICE_BEHIND),
         leases=Leases(config, database),
         breakers=Breakers(config, database),
+        settings=Settings(config, database, keyring),
         ring=ring,
         unanswered=unanswered,
     )

@@ -125,7 +125,10 @@ SETTINGS_HEAD = """# Settings
 
 Made from `faxbot/config.py` by `scripts/reference.py`; do not edit by hand.
 
-faxbot is told everything by environment variables. Nothing must be set to try it: without any it
+faxbot is told everything by environment variables, and a few things while it runs: what is marked "may be
+saved", and the settings of plugins, can be saved in the database (`faxbot providers activate`, `PUT
+/plugins/{id}/config`), sealed; that goes before the environment, and every process knows it within five
+seconds. Nothing must be set to try it: without any it
 keeps its data in `./faxdata`, brings its own broker, uses SQLite and sends to the simulator. An
 empty variable counts as unset. Times are in seconds. Values of secrets are never logged or shown. A
 provider's own settings stand in its manifest (`faxbot plugins show ID`). A variable that begins with
@@ -144,8 +147,8 @@ def settings_page() -> str:
 def _setting(option: Option) -> str:
     default = str(option.default).lower() if option.kind == "bool" else option.default
     shown = "unset" if default in ("", None) else f"`{default}`"
-    secret = " (secret)" if option.secret else ""
-    return f"| `{option.name}` | {shown} | {option.help}{secret} |\n"
+    marks = " (secret)" * option.secret + " (may be saved)" * option.editable
+    return f"| `{option.name}` | {shown} | {option.help}{marks} |\n"
 
 
 ERRORS_HEAD = """# Errors

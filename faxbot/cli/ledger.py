@@ -19,6 +19,6 @@ def at_the_ledger() -> Iterator[Runtime]:
     db.check(config)
     runtime = wiring.build(config)
     try:
-        yield runtime
+        yield runtime.fresh()
     finally:
         runtime.close()

@@ -9,6 +9,7 @@ import click
 
 from faxbot import wiring
 from faxbot.cli import packages
+from faxbot.cli.ledger import at_the_ledger
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError, PluginError
 from faxbot.plugins import manifest as manifests
@@ -36,8 +37,7 @@ def plugins() -> None:
 @_as_json
 def list_(as_json: bool) -> None:
     """Show every installed plugin, and those that cannot be used with the reason."""
-    config = Config.load()
-    found = wiring.plugins(config)
+    config, found = _as_set()
     broken, usable = found.broken, found.manifests()
     active = {*config.provider_ids, config.storage_backend}
     if as_json:
@@ -58,18 +58,29 @@ def list_(as_json: bool) -> None:
         )
 
 
+def _as_set() -> tuple[Config, Plugins]:
+    """The settings and the plugins, with what is saved in the database, where one can be asked."""
+    config = Config.load()
+    found = wiring.plugins(config)
+    if config.database_url or (config.data_dir / "faxbot.db").exists():
+        try:
+            with at_the_ledger() as runtime:
+                found.set(runtime.settings.snapshot().saved)
+                return runtime.config, found
+        except FaxbotError as error:
+            click.echo(f"what is saved in the database is not counted: {error.detail}", err=True)
+    return config, found
+
+
 @plugins.command(short_help="Show a plugin and how its settings stand.")
 @click.argument("plugin_id")
 @_as_json
 def show(plugin_id: str, as_json: bool) -> None:
     """Show what a plugin says of itself, and how its settings stand here; secrets are masked."""
-    config = Config.load()
-    manifest = wiring.plugins(config).manifest(plugin_id)
+    config, found = _as_set()
+    manifest = found.manifest(plugin_id)
     try:
-        settings, fault = (
-            manifests.masked(manifest, manifests.settings(manifest, config.environ)),
-            None,
-        )
+        settings, fault = manifests.masked(manifest, found.settings(plugin_id)), None
     except ConfigError as error:
         settings, fault = {}, error.detail
     if as_json:

@@ -17,8 +17,8 @@ def prepare() -> None:
     config = Config.load()
     runtime = wiring.build(config)
     try:
-        _say_what_is_missing(runtime)
         schema.upgrade(config)
+        _say_what_is_missing(runtime.fresh())
         if not config.production:
             firstkey.keep(runtime)
     finally:

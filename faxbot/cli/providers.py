@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from faxbot import oversight
+from faxbot import activation, oversight
 from faxbot.cli.ledger import at_the_ledger
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.identity import Actor
@@ -84,6 +84,53 @@ providers.command("reset")(
 providers.command("enable")(
     _deed("enable", "Have a plugin asked again that failed too often: you know that it is mended.")
 )
+
+
+_slot = click.option(
+    "--slot", type=click.Choice(activation.SLOTS), default="outbound", show_default=True,
+    help="What it is for: to send, to receive, or (a storage plugin) to keep documents.",
+)  # fmt: skip
+
+
+@providers.command()
+@click.argument("provider_id")
+@_slot
+@_note
+@click.option("--last", is_flag=True, help="Behind the others that send, not before them.")
+@click.option(
+    "--covered/--not-covered", default=None,
+    help="Whether there is an agreement (BAA) with it: only then it may see faxes that the first cannot take.",
+)  # fmt: skip
+@click.option("--untested", is_flag=True, help="Although it does not work now, or was not asked.")
+@_as_json
+def activate(
+    provider_id: str, slot: str, note: str, last: bool, covered: bool | None, untested: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Give a provider, or a storage plugin, a slot; a running faxbot goes by it within five seconds."""
+    with at_the_ledger() as runtime:
+        found = activation.activate(
+            runtime, OPERATOR, provider_id,
+            slot=slot, note=note, first=not last, covered=covered, untested=untested,
+        )  # fmt: skip
+    _print_slots(found, as_json)
+
+
+@providers.command()
+@click.argument("provider_id")
+@_slot
+@_note
+@_as_json
+def deactivate(provider_id: str, slot: str, note: str, as_json: bool) -> None:
+    """Take a provider out of a slot; faxes that it has are followed to their end."""
+    with at_the_ledger() as runtime:
+        found = activation.deactivate(runtime, OPERATOR, provider_id, slot=slot, note=note)
+    _print_slots(found, as_json)
+
+
+def _print_slots(found: dict[str, Any], as_json: bool) -> None:
+    slots = ", ".join(found["slots"]) or "nothing"
+    click.echo(json.dumps(found) if as_json else f"{found['id']} is active for {slots}.")
 
 
 @providers.command("test")

@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
@@ -121,8 +121,61 @@ class Plugins:
         self._make_context = make_context
         self._start_seconds = start_seconds
         self._again_seconds = again_seconds
+        self._saved: Mapping[str, Mapping[str, Any]] = {}
         self._inherited: list[Running] = []
+        self._replaced: list[tuple[str, Running]] = []
+        self._lock = threading.Lock()
         _living.add(self)
+
+    def set(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
+        """Have settings, by plugin and key, go before those of the environment. A plugin whose settings
+        changed starts anew when it is asked for next; calls under way end on the one that they began with,
+        which is shut down with this process."""
+        if saved is self._saved:
+            return
+        with self._lock:
+            before, self._saved = self._saved, saved
+            for plugin_id, place in self._places.items():
+                if before.get(plugin_id) != saved.get(plugin_id):
+                    with place.lock:
+                        running, place.running, place.fault = place.running, None, None
+                    if running is not None:
+                        self._replaced.append((plugin_id, running))
+
+    def settings(self, plugin_id: str, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """How a plugin is set, or would be with `saved` in the place of what is: typed, with defaults.
+        Raises ConfigError naming settings, never values; PluginError as manifest()."""
+        manifest = self.manifest(plugin_id)
+        if saved is None:
+            saved = self._saved.get(plugin_id, {})
+        return manifests.settings(manifest, self._environ, saved)
+
+    def source(self, plugin_id: str, key: str) -> str:
+        """Where a setting comes from: db, env, default, or unset."""
+        manifest = self.manifest(plugin_id)
+        if key in self._saved.get(plugin_id, {}):
+            return "db"
+        if any(self._environ.get(name) for name in manifest.variables.get(key, ())):
+            return "env"
+        return "default" if "default" in manifest.properties[key] else "unset"
+
+    @contextmanager
+    def tried(self, plugin_id: str, saved: Mapping[str, Any]) -> Iterator[FaxbotPlugin]:
+        """Another instance of a plugin, set so, for as long as the block lasts; the one that works is not
+        touched. Raises PluginError when it does not start, ConfigError as settings()."""
+        place, settings = self._place(plugin_id), self.settings(plugin_id, saved)
+        with place.lock:
+            cls = self._class_of(place)
+            if place.trial is not None and not place.trial.is_over:
+                raise PluginError(f"The plugin {plugin_id!r} has not even ended its last start.")
+            try:
+                running = self._initialised(place, cls, settings)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
+                raise _unusable(place.found.broken(why("does not start", error))) from None
+        try:
+            yield running.plugin
+        finally:
+            running.stop(plugin_id)
 
     @property
     def broken(self) -> tuple[Broken, ...]:
@@ -166,6 +219,10 @@ class Plugins:
                 running, place.running = place.running, None
             if running is not None:
                 running.stop(plugin_id)
+        with self._lock:
+            replaced, self._replaced = self._replaced, []
+        for plugin_id, running in replaced:
+            running.stop(plugin_id)
 
     def _place(self, plugin_id: str) -> _Place:
         if plugin_id not in self._places:
@@ -182,15 +239,17 @@ class Plugins:
                 cls = self._class_of(place)
                 self._leave_alone(place)
                 try:
-                    place.running = self._initialised(place, cls)
+                    settings = self.settings(place.found.manifest.id)
+                    place.running = self._initialised(place, cls, settings)
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
                     raise self._fail(place, why("does not start", error)) from None
                 place.fault = None
             return place.running
 
-    def _initialised(self, place: _Place, cls: type[FaxbotPlugin]) -> Running:
+    def _initialised(
+        self, place: _Place, cls: type[FaxbotPlugin], settings: Mapping[str, Any]
+    ) -> Running:
         manifest = place.found.manifest
-        settings = manifests.settings(manifest, self._environ)
         context = self._make_context(manifest, settings)
 
         def begin() -> Running:
@@ -246,6 +305,9 @@ class Plugins:
     def after_fork(self) -> None:
         """A child starts its own instances. The parent's are kept, not closed: their connections
         are the parent's; and its threads that were at it are not here."""
+        self._lock = threading.Lock()
+        self._inherited.extend(running for _, running in self._replaced)
+        self._replaced = []
         for place in self._places.values():
             place.lock, place.trial = threading.Lock(), None
             if place.running is not None:

@@ -238,15 +238,19 @@ def parse(content: Any) -> Manifest:
     return manifest
 
 
-def settings(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The plugin's settings as `environ` has them, typed, with defaults; raises ConfigError naming
-    variables, never values."""
+def settings(
+    manifest: Manifest, environ: Mapping[str, str], saved: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The plugin's settings: those `saved`, by key, else as `environ` has them, typed, else defaults;
+    raises ConfigError naming variables, never values. A saved key that this manifest does not know
+    (any more) is left out."""
     found: dict[str, Any] = {}
     for key, names in manifest.variables.items():
         # An empty variable is an unset one, as everywhere in faxbot.
         text = next((environ[name] for name in names if environ.get(name)), None)
         if text is not None:
             found[key] = _typed(manifest.properties[key]["type"], text)
+    found.update({key: value for key, value in saved.items() if key in manifest.properties})
     return validated(manifest, found)
 
 

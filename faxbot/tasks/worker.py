@@ -46,5 +46,6 @@ def heed_the_end(worker: Worker) -> None:
 
 
 def runtime() -> Runtime:
-    """The runtime of this worker process."""
-    return _runtimes["worker"]
+    """What this worker process works with, as it is set when a task begins; raises DatabaseAway and
+    ConfigError as Runtime.fresh()."""
+    return _runtimes["worker"].fresh()

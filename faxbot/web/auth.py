@@ -76,5 +76,13 @@ def actor() -> Actor:
 
 
 def runtime() -> Runtime:
-    """What this process works with."""
+    """What this process works with, as it is set when the request begins; raises DatabaseAway and
+    ConfigError as Runtime.fresh()."""
+    if "runtime" not in g:
+        g.runtime = process().fresh()
+    return cast(Runtime, g.runtime)
+
+
+def process() -> Runtime:
+    """The same as it was set when the process began: for what must answer in any case."""
     return cast(Runtime, current_app.extensions["faxbot"])

@@ -39,5 +39,5 @@ def ready() -> Response:
     Looks at the database, the broker, the storage, the provider and the queue. A provider that rests, because its
     carrier refused the account or asked to wait, is no fault: faxes are taken and wait; its part says until when.
     """
-    state = health.ready(auth.runtime())
+    state = health.ready(auth.process())
     return api.reply(problems.dumps(state), 200 if state["ready"] else 503)

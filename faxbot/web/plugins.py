@@ -6,8 +6,8 @@ from typing import Any
 
 from flask import Response
 
-from faxbot import catalogue
-from faxbot.errors import NotFound
+from faxbot import activation, catalogue
+from faxbot.errors import ChangedMeanwhile, ChangeRefused, NotFound
 from faxbot.web import api, problems, schemas
 from faxbot.web.auth import actor, runtime
 
@@ -66,6 +66,26 @@ def check_plugins() -> Response:
 def read_plugin_config(plugin_id: str) -> Response:
     """Read a plugin's settings"""
     return api.reply(problems.dumps(catalogue.settings(runtime(), plugin_id)))
+
+
+@blueprint.operation(
+    "PUT",
+    "/plugins/<plugin_id>/config",
+    access="admin",
+    body=schemas.PluginWish(),
+    answers={200: api.answer(schemas.PluginConfig, "Its settings as they stand now.")},
+    errors=(NotFound, ChangeRefused, ChangedMeanwhile),
+    parameters=_PLUGIN_ID,
+)
+def change_plugin_config(wish: dict[str, Any], plugin_id: str) -> Response:
+    """Change a plugin's settings
+
+    They go before those of the environment, and hold in every process within five seconds. The plugin is asked first
+    whether it works so, and nothing is saved when it does not.
+    """
+    values = wish.pop("settings")
+    found = activation.configure(runtime(), actor(), plugin_id, values, **wish)
+    return api.reply(problems.dumps(found))
 
 
 @blueprint.operation(

@@ -66,6 +66,16 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Ask for the fax: its status says why. A fax that is final stays as it is.",
         ),
         (
+            errors.ChangeRefused,
+            409,
+            "Mend what the detail names, or, where a test failed, send `untested: true`.",
+        ),
+        (
+            errors.ChangedMeanwhile,
+            409,
+            "Read the settings again, and change them then.",
+        ),
+        (
             errors.DocumentTooLarge,
             413,
             "Send fewer or smaller documents, or raise MAX_FILE_SIZE_MB or FAXBOT_MAX_PAGES, whichever `detail` names.",

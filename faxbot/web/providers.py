@@ -6,8 +6,8 @@ from typing import Any
 
 from flask import Response
 
-from faxbot import oversight
-from faxbot.errors import NotFound
+from faxbot import activation, oversight
+from faxbot.errors import ChangedMeanwhile, ChangeRefused, NotFound
 from faxbot.web import api, problems, schemas
 from faxbot.web.auth import actor, runtime
 
@@ -25,6 +25,7 @@ _PROVIDER_ID = [
         "example": "simulator",
     }
 ]
+_PLUGIN = {200: api.answer(schemas.Plugin, "The plugin as it stands now.")}
 _ONE = {200: api.answer(schemas.ProviderDetail, "The provider as it stands now.")}
 
 
@@ -98,6 +99,41 @@ def reset_provider(wish: dict[str, Any], provider_id: str) -> Response:
     For who knows that the trouble is over and does not want to wait for a probe.
     """
     return _changed(provider_id, "reset", wish)
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/activate",
+    access="admin",
+    body=schemas.Activation(),
+    answers=_PLUGIN,
+    errors=(NotFound, ChangeRefused, ChangedMeanwhile),
+    parameters=_PROVIDER_ID,
+)
+def activate_provider(wish: dict[str, Any], provider_id: str) -> Response:
+    """Give a provider, or a store, a slot
+
+    It holds in every process within five seconds. The plugin is asked first whether it works, and nothing is changed
+    when it does not.
+    """
+    return api.reply(problems.dumps(activation.activate(runtime(), actor(), provider_id, **wish)))
+
+
+@blueprint.operation(
+    "POST",
+    "/admin/providers/<provider_id>/deactivate",
+    access="admin",
+    body=schemas.Deactivation(),
+    answers=_PLUGIN,
+    errors=(NotFound, ChangeRefused, ChangedMeanwhile),
+    parameters=_PROVIDER_ID,
+)
+def deactivate_provider(wish: dict[str, Any], provider_id: str) -> Response:
+    """Take a provider out of a slot
+
+    The last one of a slot stays. Faxes that it has are followed to their end.
+    """
+    return api.reply(problems.dumps(activation.deactivate(runtime(), actor(), provider_id, **wish)))
 
 
 def _changed(provider_id: str, deed: str, wish: dict[str, Any]) -> Response:

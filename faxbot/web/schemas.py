@@ -15,6 +15,7 @@ import marshmallow as ma
 from flask_smorest.fields import Upload
 from marshmallow import fields, validate
 
+from faxbot.activation import SLOTS
 from faxbot.decisions import OUTCOMES, REASON_LENGTH
 from faxbot.errors import InvalidFields
 from faxbot.events import Event, ProviderEvent, Status
@@ -594,6 +595,10 @@ class CallbackDoor(ma.Schema):
         required=True,
         metadata=_says("what to enter at the carrier, for news that belongs to no fax of ours"),
     )
+    receives = fields.Boolean(
+        required=True,
+        metadata=_says("whether its received faxes are wanted (FAX_INBOUND_BACKENDS)"),
+    )
     proof = fields.String(required=True, metadata=_says("how the carrier proves that it calls"))
     lately = fields.Dict(
         keys=fields.String(),
@@ -629,7 +634,12 @@ class Plugin(ma.Schema):
     categories = fields.List(fields.String(), required=True)
     hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
     learn_more = fields.String(required=True, allow_none=True)
-    active = fields.Boolean(required=True)
+    slots = fields.List(
+        fields.String(validate=validate.OneOf(SLOTS)),
+        required=True,
+        metadata=_says("what it is active for", ["outbound"]),
+    )
+    active = fields.Boolean(required=True, metadata=_says("whether it has a slot"))
     disabled = fields.Boolean(
         required=True, metadata=_says("whether it failed too often and waits for a person")
     )
@@ -669,8 +679,8 @@ class PluginSetting(ma.Schema):
     )
     source = fields.String(
         required=True,
-        validate=validate.OneOf(["env", "default", "unset"]),
-        metadata=_says("where the value comes from", "env"),
+        validate=validate.OneOf(["db", "env", "default", "unset"]),
+        metadata=_says("where the value comes from; `db`: it was saved here", "env"),
     )
 
 
@@ -682,6 +692,60 @@ class PluginConfig(ma.Schema):
         required=True, allow_none=True, metadata=_says("what is wrong with them, by variable")
     )
     settings = fields.List(fields.Nested(PluginSetting), required=True)
+
+
+_UNTESTED = fields.Boolean(
+    load_default=False,
+    metadata=_says("save it although the plugin does not work so, or was not asked", False),
+)
+
+
+class PluginWish(ProviderChange):
+    """Settings of a plugin that are to be saved."""
+
+    settings = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.Raw(allow_none=True),
+        required=True,
+        validate=validate.Length(1, 100),
+        metadata=_says(
+            "values by key; one that is not named stays, null takes back what was saved, and ******** leaves a "
+            "secret as it is",
+            {"apiKey": "********"},
+        ),
+    )
+    untested = _UNTESTED
+
+
+class Deactivation(ProviderChange):
+    """Which slot a plugin is to lose."""
+
+    slot = fields.String(
+        required=True,
+        validate=validate.OneOf(SLOTS),
+        metadata=_says(
+            "`outbound` sends, `inbound` receives, `storage` keeps documents", "outbound"
+        ),
+    )
+
+
+class Activation(Deactivation):
+    """Which slot a plugin is to have."""
+
+    first = fields.Boolean(
+        load_default=True,
+        metadata=_says("of `outbound`: whether it takes faxes before those that are active", True),
+    )
+    covered = fields.Boolean(
+        load_default=None,
+        allow_none=True,
+        metadata=_says(
+            "of `outbound`: whether there is an agreement (BAA) with this carrier, so that it may see a fax when the "
+            "first cannot take it; unset: as it was",
+            True,
+        ),
+    )
+    untested = _UNTESTED
 
 
 class PluginHealth(Part):
