@@ -74,11 +74,11 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
     # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
     # only proves that the carrier forgot it; and another account never had it.
     attempt = entry.attempt
-    proof = runtime.plugins.manifest(attempt.provider_id).has(
-        "absence_is_proof"
-    ) and not breaker.was_set_anew(
-        entry.session, attempt.account_id, attempt.provider_id, attempt.intended_at
-    )
+    account_id, provider_id = attempt.account_id, attempt.provider_id
+    proof = runtime.plugins.manifest(provider_id).has("absence_is_proof")
+    since = attempt.intended_at
+    if proof and breaker.was_set_anew(entry.session, account_id, provider_id, since):
+        proof = False
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
     if proof and never_had and asked_at >= settled:

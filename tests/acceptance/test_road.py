@@ -20,7 +20,7 @@ from faxbot.documents.renderer import NICE, NICE_BEHIND
 from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
-from tests.ground import eventually
+from tests.ground import Ground, eventually
 from tests.installation import Installation
 
 
@@ -73,6 +73,32 @@ def test_a_fax_that_stands_behind_others_is_drawn_behind_theirs(site: Site) -> N
 
     site.final(site.send(priority="0"))
     assert drawing() == {NICE, NICE_BEHIND}
+
+
+def test_a_running_faxbot_goes_by_saved_settings_within_five_seconds(
+    site: Site, ground: Ground
+) -> None:
+    """In every process: those of web, which save them, and those of the worker, which send."""
+    before = site.send()
+    site.final(before)
+    with SimulatorProcess(ground.new_folder("second")) as second:
+        settings = {
+            "baseUrl": second.environ["SIMULATOR_BASE_URL"],
+            "secret": second.environ["SIMULATOR_SECRET"],
+        }
+        wish = {"settings": settings, "note": "another account"}
+        answer = site.service.request("PUT", "/plugins/simulator/config", json=wish)
+        assert answer.status_code == 200, answer.text
+        noticed = utcnow() + timedelta(seconds=5)
+        eventually(lambda: utcnow() > noticed, 6)
+
+        faxes = [site.send() for _ in range(6)]
+
+        for fax_id in faxes:
+            assert site.final(fax_id)["status"] == "delivered"
+            (attempt,) = site.timeline(fax_id)["attempts"]
+            assert (len(second.faxes(attempt["tag"])), site.at_carrier(fax_id)) == (1, 0)
+    assert site.at_carrier(before) == 1
 
 
 def the_timeline_tells_the_road_in_order(timeline: dict[str, Any], pages: int) -> None:

@@ -23,6 +23,7 @@ from faxbot.web import schemas
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation
+from tests.integration.command import Ended, run
 from tests.integration.site import Site, open_site
 from tests.integration.web import assert_problem, client_of, new_key
 from tests.misbehaving import OK, Server
@@ -320,6 +321,29 @@ def test_absence_proves_nothing_once_the_provider_was_set_anew(
 
     assert site.job(job_id).status == "uncertain"
     assert [(each.looks, each.absences) for each in site.attempts(job_id)] == [(6, 0)]
+
+
+def test_the_command_line_gives_and_takes_slots(
+    store: Installation, carrier_of_all: SimulatorProcess, admin_names: dict[str, str]
+) -> None:
+    def providers(*words: str) -> Ended:
+        return run(
+            store, "providers", *words, "--note", NOTE, **carrier_of_all.environ, **admin_names
+        )
+
+    assert providers("activate", "simulator").code == 0
+    refused = providers("activate", "phaxio")
+    assert (refused.code, "nothing was changed" in refused.err.lower()) == (1, True)
+    done = providers("activate", "phaxio", "--last", "--covered", "--untested")
+    assert (done.code, done.out) == (0, "phaxio is active for outbound, inbound.\n")
+    done = providers("deactivate", "simulator")
+    assert (done.code, done.out) == (0, "simulator is active for nothing.\n")
+    assert providers("deactivate", "phaxio").code == 1
+    assert providers("activate", "phaxio", "--slot", "everything").code == 2
+
+    listed = run(store, "plugins", "list", "--json", **carrier_of_all.environ).out
+    active = {each["id"] for each in json.loads(listed)["plugins"] if each["active"]}
+    assert active == {"phaxio", "local"}
 
 
 def test_readiness_says_whether_anything_is_saved(admin: FlaskClient) -> None:
