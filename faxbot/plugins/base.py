@@ -128,6 +128,10 @@ class OutboundFax:
     """A line for the top of each page, printed by the carrier or the fax machine; at most 50
     printable ASCII characters, empty for none."""
     deadline: datetime | None = None
+    step: int = 0
+    """How carefully to call: 0 is the fastest way, each further step a slower and surer one (trait
+    `ladder`). Core takes one more when the machines could not agree, and begins with the one that
+    worked at this number before."""
     document_url: Hidden[str] = Hidden("")
     """Where the carrier may fetch the document as PDF for a while, if it is to (trait
     `fetches_document`); whoever has the address has the document."""
@@ -176,6 +180,23 @@ class CallbackRequest:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a listening provider has heard, in its own words: kept by core as a callback
+    is, and read by read_callback() in a worker, with method `LISTEN`, no address and no headers.
+    `acknowledge` is called once it is kept for good: what the provider holds of it may go then.
+    What is not acknowledged is to be yielded again."""
+
+    body: bytes = field(repr=False)
+    acknowledge: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A listening provider may have missed something until now: core asks after every fax that it
+    has (look_up, fetch)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +263,10 @@ class TransportPlugin(FaxbotPlugin):
         that is not possible now, Unreachable has it read again later."""
         return []
 
-    def listen(self) -> Iterator[Update]:
-        """News as it comes, for ever (trait `listens`)."""
+    def listen(self) -> Iterator[Notice | Gap | None]:
+        """What is heard, as it comes, for ever (trait `listens`): called once in a process of its
+        own, and again after it ended or raised. None says that there is nothing at the moment, and
+        is due every few seconds: core looks then whether it is to stop."""
         raise PluginError(f"{type(self).__name__} does not listen")
 
 

@@ -90,7 +90,17 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             methods=("delete_copy",),
             readers=("copies",),
         ),
-        "listens": Trait("holds a connection on which news arrives", methods=("listen",)),
+        "listens": Trait(
+            "holds a connection on which news arrives", methods=("listen", "read_callback")
+        ),
+        "ladder": Trait(
+            "can be told how carefully to call (`step` of a fax)",
+            "how many steps there are",
+            r"[2-9]",
+        ),
+        "confirms_pages": Trait(
+            "the pages that it reports were confirmed one by one by the far end: a fax may be continued behind them"
+        ),
         "inbound_supported": Trait("receives faxes too", readers=("oversight",)),
         "webhook_hmac": Trait("callbacks are proven by a signature"),
         "webhook_basic_auth": Trait(
