@@ -235,6 +235,17 @@ def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> 
 _RESOLUTION = sa.select(Job.resolution).where(Job.id == sa.bindparam("job_id"))
 
 
+def from_page(
+    runtime: Runtime, job: JobRow, pages: Path, wanted: range, workspace: Workspace
+) -> Path:
+    """Fax pages of a job, those `wanted` (from 1, to the last); not kept."""
+    if wanted.start == 1:
+        return pages
+    target = workspace.folder / "continued.tiff"
+    runtime.renderer.cut(pages, target, wanted, resolution=job.resolution)
+    return target
+
+
 def in_form(runtime: Runtime, job: JobRow, pages: Path, form: str, workspace: Workspace) -> Path:
     """Fax pages of a job in one of FORMS; not kept, for it costs next to nothing to make."""
     if form == FAX_PAGES:

@@ -51,11 +51,11 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     provider = _provider(runtime, provider_id)
     if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
         raise NotFound("no provider of this name takes callbacks here")
-    _keep(runtime, provider_id, _proven(runtime, provider, provider_id, request))
+    keep(runtime, provider_id, _proven(runtime, provider, provider_id, request))
 
 
-def _keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
-    """Store a proven callback, and ring."""
+def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
+    """Store a proven callback, or what a listening provider heard, once; and ring."""
     now = runtime.now()
     row = {
         "id": new_id(now),
@@ -84,7 +84,7 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
             provider = _provider(runtime, manifest.id)
             if provider is not None and _is_genuine(provider, manifest.id, request):
                 _admit(runtime, manifest.id, request)
-                _keep(runtime, manifest.id, request)
+                keep(runtime, manifest.id, request)
                 return
     raise Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
 

@@ -274,6 +274,12 @@ class Config:
         False,
         "have carriers that can (trait `deletes_copy`) delete their copy of a document once its fax has ended",
     )
+    continue_faxes: bool = option(
+        "FAXBOT_CONTINUE_FAXES",
+        True,
+        "a fax that broke off goes on behind the pages that the far end has confirmed, where the provider knows them "
+        "(trait `confirms_pages`); false: each try sends all pages",
+    )
     pdf_token_ttl_minutes: int = option(
         "PDF_TOKEN_TTL_MINUTES",
         60,

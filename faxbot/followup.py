@@ -19,7 +19,7 @@ from faxbot import artifacts, breaker, claims, guard, jobs, outcomes, routing
 from faxbot.db import UtcDateTime
 from faxbot.errors import FaxbotError, Refused
 from faxbot.events import Event, Status
-from faxbot.models import Attempt, Job
+from faxbot.models import IS_OPEN, Attempt, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import State, TransportPlugin, Update
 from faxbot.results import locked, locked_with, record_event
@@ -258,6 +258,29 @@ def _log_failure(message: str, this: Attempt, error: Exception) -> None:
     log.warning(
         message, extra={"provider_id": this.provider_id, "job_id": this.job_id, "error": what}
     )
+
+
+def ask_after_all(runtime: Runtime, provider_id: str) -> int:
+    """Have every fax that this provider has, or may have, asked after now: it may have said something that
+    nobody heard. How many. The sweep rings for them."""
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        found = session.scalars(_HAS, {"provider": provider_id, "now": now}).all()
+    return len(found)
+
+
+_HAS = (
+    sa.update(Job)
+    .where(
+        sa.text(IS_OPEN),
+        Job.status.in_((Status.SENT.value, Status.UNCERTAIN.value)),
+        Job.provider_id == sa.bindparam("provider"),
+        Job.next_at > sa.bindparam("now", type_=UtcDateTime),
+    )
+    .values(next_at=sa.bindparam("now", type_=UtcDateTime), rung_at=None)
+    .returning(Job.id)
+    .execution_options(synchronize_session=False)
+)
 
 
 def review(runtime: Runtime, job_id: str) -> None:

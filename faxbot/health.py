@@ -10,7 +10,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import alarms, db, sweeps
+from faxbot import alarms, db, hearing, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -143,6 +143,15 @@ def _sweeps(runtime: Runtime) -> str:
     return "all run"
 
 
+def _listeners(runtime: Runtime) -> str:
+    if silent := hearing.silent(runtime):
+        raise ConfigError(
+            f"nobody listens to {', '.join(silent)}: faxes are sent, and how they end is heard late: "
+            "start `faxbot listen`, or `faxbot up` again"
+        )
+    return "all listen" if hearing.listeners(runtime) else "none needed"
+
+
 CHECKS: dict[str, Callable[[Runtime], str]] = {
     "database": _database,
     "settings": _settings,
@@ -151,4 +160,5 @@ CHECKS: dict[str, Callable[[Runtime], str]] = {
     "provider": _provider,
     "queue": _queue,
     "sweeps": _sweeps,
+    "listeners": _listeners,
 }

@@ -156,6 +156,10 @@ class Attempt(Base):
     """What the call said of the provider: ok, fault or slow; None: nothing."""
     accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    step: Mapped[int | None] = mapped_column(sa.SmallInteger)
+    """Of its provider's ladder; None: it has none."""
+    first_page: Mapped[int] = mapped_column(default=1, server_default="1")
+    """The first page that it sent: the ones before were confirmed earlier."""
     delete_copy_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the carrier is to be asked to delete its copy of the document; None: it need not be."""
 
@@ -347,6 +351,18 @@ class Lane(Base):
     """Of the call; after it, of the gap that follows."""
     wanted: Mapped[bool] = mapped_column(default=False)
     """Whether a fax waits for it."""
+
+
+class ProvenStep(Base):
+    """The step of a provider's ladder with which a fax reached this number last."""
+
+    __tablename__ = "proven_steps"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    to_key: Mapped[str] = mapped_column(Digest, primary_key=True)
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    step: Mapped[int] = mapped_column(sa.SmallInteger)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ProviderProbe(Base):

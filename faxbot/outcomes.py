@@ -17,7 +17,7 @@ from typing import Unpack
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import claims, lanes, retry
+from faxbot import claims, ladder, lanes, retry
 from faxbot.config import Config
 from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused
 from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
@@ -260,6 +260,7 @@ def news(entry: Entry, update: Update) -> None:
     Absence is no news here: who looked it up weighs it.
     """
     job, attempt = entry.job, entry.attempt
+    update = _of_the_whole(update, attempt)
     if update.state is State.FAILED and _is_second_name(attempt, update.external_id):
         _note_second_name(entry)
         return  # that one copy failed says nothing of the other
@@ -280,6 +281,13 @@ def news(entry: Entry, update: Update) -> None:
         _delivered(entry, update)
     elif update.state is State.FAILED:
         _failed(entry, update)
+
+
+def _of_the_whole(update: Update, attempt: Attempt) -> Update:
+    """A carrier counts the pages of its own call; those before were confirmed in an earlier one."""
+    if update.pages_sent is None:
+        return update
+    return replace(update, pages_sent=update.pages_sent + attempt.first_page - 1)
 
 
 def _progress(entry: Entry, update: Update) -> None:
@@ -303,6 +311,7 @@ def _delivered(entry: Entry, update: Update) -> None:
         _failed(entry, Update(State.FAILED, cause="unconfirmed", occurred_at=update.occurred_at))
         return
     entry.end("delivered", None)
+    ladder.worked(entry.session, job, attempt, entry.now)
     attempt.pages_sent = job.pages_sent = job.pages or attempt.pages_sent
     entry.record(
         Event.DELIVERED,

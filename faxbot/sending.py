@@ -24,6 +24,7 @@ from faxbot import (
     claims,
     guard,
     jobs,
+    ladder,
     lanes,
     outcomes,
     routing,
@@ -44,6 +45,7 @@ from faxbot.errors import (
 )
 from faxbot.events import Event, Status
 from faxbot.hidden import Hidden
+from faxbot.ladder import Way
 from faxbot.models import Attempt, Job, JobRow
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import OutboundFax, Receipt
@@ -69,6 +71,7 @@ class Prepared:
     pages: int
     to: Hidden[str]
     header: Hidden[str]
+    way: Way
 
 
 class NotNow(Exception):
@@ -147,8 +150,13 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     route = routing.choose(runtime, job, providers)
     if isinstance(route, Rest):
         raise _not_while(route)
+    way = ladder.way(runtime, job, runtime.plugins.manifest(route.provider_id), pages)
+    document = artifacts.from_page(
+        runtime, job, document, range(way.first_page, pages + 1), workspace
+    )
     document = artifacts.in_form(runtime, job, document, route.form, workspace)
-    return Prepared(route, document, pages, to, header)
+    header = Hidden(way.header(header.reveal(), pages))
+    return Prepared(route, document, pages, to, header, way)
 
 
 def _not_while(rest: Rest) -> NotNow:
@@ -246,6 +254,8 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             outcome="open",
             counted=False,
             pages_sent=0,
+            step=prepared.way.step,
+            first_page=prepared.way.first_page,
             looks=0,
             absences=0,
             intended_at=now,
@@ -282,9 +292,10 @@ def _call(
         to=prepared.to,
         document=prepared.document,
         media_type=prepared.route.form,
-        pages=prepared.pages,
+        pages=prepared.pages - prepared.way.first_page + 1,
         resolution=job.resolution,
         header=prepared.header,
+        step=prepared.way.step or 0,
         deadline=job.expires_at,
         callback_url=addresses.of_callbacks(runtime, this),
         document_url=addresses.of_document(runtime, this),

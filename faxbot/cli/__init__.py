@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "web": ("faxbot.cli.web:web", "Run the HTTP API."),
     "worker": ("faxbot.cli.worker:worker", "Run a worker, which sends the faxes."),
     "beat": ("faxbot.cli.beat:beat", "Run the clock, which rings for what is due."),
+    "listen": (
+        "faxbot.cli.listen:listen",
+        "Listen to providers that speak by themselves (Asterisk).",
+    ),
     "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
     "prepare": ("faxbot.cli.prepare:prepare", ""),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faxbot.documents.checker import Limits
+from faxbot.documents.kinds import TIFF
 from faxbot.documents.page import ROWS_PER_INCH
 from faxbot.documents.process import (
     Child,
@@ -62,14 +63,28 @@ class Renderer:
             except (Crashed, TooSlow) as error:
                 raise RenderingFailed from error
 
+    def cut(self, pages: Path, target: Path, wanted: range, *, resolution: str) -> None:
+        """Put the `wanted` pages (from 1) of a TIFF that render() made, or that is a fax already, into
+        one of their own at `target`, bit by bit. Raises RenderingFailed and OSError as render()."""
+        source = (str(pages.absolute()), TIFF, wanted.stop - 1, resolution)
+        request = {
+            "do": "draw", "sources": [source], "target": str(target.absolute()),
+            "first": wanted.start - 1, "last": wanted.stop - 1, "resolutions": [resolution],
+            "max_pages": self._limits.max_pages, "max_pixels": self._limits.max_pixels,
+        }  # fmt: skip
+        self._have_done(request)
+
     def wrap(self, pages: Path, target: Path, *, resolution: str) -> None:
         """Put the fax pages of a TIFF that render() made, or that is a fax already, into a PDF at
         `target`, bit by bit. Raises RenderingFailed and OSError as render()."""
-        child = self._children[0]
         request = {
             "do": "wrap", "path": str(pages.absolute()), "target": str(target.absolute()),
             "resolutions": [resolution], "max_pages": self._limits.max_pages,
         }  # fmt: skip
+        self._have_done(request)
+
+    def _have_done(self, request: dict[str, object]) -> None:
+        child = self._children[0]
         with child.lock:
             try:
                 child.ask(request, self._limits.seconds)

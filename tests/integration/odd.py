@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -15,7 +15,15 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from faxbot.db import utcnow
-from faxbot.plugins.base import CallbackRequest, Context, OutboundFax, Receipt, Update
+from faxbot.plugins.base import (
+    CallbackRequest,
+    Context,
+    Gap,
+    Notice,
+    OutboundFax,
+    Receipt,
+    Update,
+)
 from faxbot.plugins.loader import GROUP, Found, Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
@@ -82,6 +90,10 @@ class Odd(SimulatorProvider):
 
     def read_callback(self, request: CallbackRequest) -> list[Update]:
         return self._do("read_callback", super().read_callback, request)
+
+    def listen(self) -> Iterator[Notice | Gap | None]:
+        heard: Iterator[Notice | Gap | None] = self._do("listen", lambda _: iter(()), None)
+        return heard
 
     def _do(self, name: str, usual: Callable[[A], R], argument: A) -> R:
         deed = self.does.get(name)

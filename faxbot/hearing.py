@@ -1,0 +1,167 @@
+"""Hears what listening providers hear: each notice is kept as a callback is, and acknowledged only then; after a gap
+every fax that the provider has is asked after.
+
+Two processes that listen to one provider do no harm: what both hear is kept once. One that dies loses nothing: what it
+did not acknowledge is heard again, or found when its successor asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from faxbot import callbacks, followup, guard
+from faxbot.db import inserts, table
+from faxbot.errors import FaxbotError, PluginError
+from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.models import Heartbeat
+from faxbot.plugins.base import CallbackRequest, Gap, Notice, TransportPlugin
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+METHOD = "LISTEN"
+PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a provider that stopped listening is asked to listen again, and each time after."""
+LOOK_EVERY = 2.0  # seconds; who is to be listened to may change
+BEAT_EVERY = 5.0  # seconds
+SILENT = timedelta(seconds=60)
+"""A listener that says so little is none."""
+
+
+def listeners(runtime: Runtime) -> list[str]:
+    """The active providers that must be listened to."""
+    config = runtime.config
+    found = []
+    for provider_id in dict.fromkeys((*config.provider_ids, *config.inbound_provider_ids)):
+        try:
+            if runtime.plugins.manifest(provider_id).has("listens"):
+                found.append(provider_id)
+        except PluginError:
+            continue  # whoever chose it is told elsewhere
+    return found
+
+
+def listen_to_all(runtime: Runtime, stop: threading.Event) -> None:
+    """Listen to every active provider that needs it, each in a thread of its own, until `stop` is set."""
+    threads: dict[str, threading.Thread] = {}
+    while not stop.is_set():
+        try:
+            wanted = listeners(runtime.fresh())
+        except FaxbotError as error:  # the database is away: those that listen go on
+            log.warning("not known whom to listen to", extra={"error": error.code})
+            wanted = []
+        for provider_id in wanted:
+            if provider_id not in threads or not threads[provider_id].is_alive():
+                threads[provider_id] = threading.Thread(
+                    target=listen, args=(runtime, provider_id, stop), name=f"listen {provider_id}"
+                )
+                threads[provider_id].start()
+        stop.wait(LOOK_EVERY)
+    for thread in threads.values():
+        thread.join()
+
+
+def listen(runtime: Runtime, provider_id: str, stop: threading.Event) -> None:
+    """Listen to one provider, again and again, until `stop` is set or it is not active any more."""
+    failures = 0
+    while not stop.is_set():
+        begun = time.monotonic()
+        try:
+            if not _listen_once(runtime, provider_id, stop):
+                return
+        except FaxbotError as error:
+            log.warning("listening ended", extra={"provider_id": provider_id, "error": error.code})
+        except Exception as error:  # noqa: BLE001 - foreign code; the text may hold anything
+            names = {"provider_id": provider_id, "exception": type(error).__name__}
+            log.error("listening ended", extra=names)  # noqa: TRY400 - the class only
+            _count(runtime, provider_id, error)
+        if time.monotonic() - begun > PAUSES[-1]:
+            failures = 0
+        stop.wait(PAUSES[min(failures, len(PAUSES) - 1)])
+        failures += 1
+
+
+def _listen_once(runtime: Runtime, provider_id: str, stop: threading.Event) -> bool:
+    """Until it ends by itself (True), or is to end. Raises what the provider does."""
+    this = runtime.fresh()
+    if guard.is_disabled(this, DEFAULT_ACCOUNT, provider_id):
+        _beat(this, provider_id)
+        return True
+    beaten = 0.0
+    with ExitStack() as stack:
+        heard = this.plugins.get(provider_id, TransportPlugin).listen()
+        if isinstance(heard, Generator):
+            stack.enter_context(closing(heard))  # it lets go of its connection
+        for each in heard:
+            _take(this, provider_id, each)
+            if time.monotonic() - beaten >= BEAT_EVERY:
+                _beat(this, provider_id)
+                beaten = time.monotonic()
+            if stop.is_set():
+                return False
+            this = runtime.fresh()
+            if provider_id not in listeners(this):
+                return False
+    return True
+
+
+def _take(runtime: Runtime, provider_id: str, heard: object) -> None:
+    if isinstance(heard, Notice):
+        callbacks.keep(runtime, provider_id, CallbackRequest(METHOD, "", {}, heard.body))
+        heard.acknowledge()
+    elif isinstance(heard, Gap):
+        followup.ask_after_all(runtime, provider_id)
+    elif heard is not None:
+        raise TypeError("a listening provider yields Notice, Gap or None")
+
+
+def _count(runtime: Runtime, provider_id: str, error: Exception) -> None:
+    try:
+        guard.failed(runtime, DEFAULT_ACCOUNT, provider_id, error)
+    except FaxbotError as away:
+        log.warning("fault not counted", extra={"provider_id": provider_id, "error": away.code})
+
+
+def silent(runtime: Runtime) -> list[str]:
+    """Active providers to whom nobody listens. A server that has just started waits first."""
+    now, wanted = runtime.now(), listeners(runtime)
+    if not wanted or now - runtime.started_at < SILENT:
+        return []
+    beats = {row.name: row.beat_at for row in runtime.database.rows(_BEATS, {})}
+    return [
+        each for each in wanted if _name(each) not in beats or now - beats[_name(each)] > SILENT
+    ]
+
+
+def _beat(runtime: Runtime, provider_id: str) -> None:
+    row: dict[str, Any] = {"name": _name(provider_id), "now": runtime.now()}
+    runtime.database.row(_BEAT[runtime.database.engine.dialect.name], row)
+
+
+def _name(provider_id: str) -> str:
+    return f"listen:{provider_id}"[:64]
+
+
+_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(
+    Heartbeat.account_id == DEFAULT_ACCOUNT, Heartbeat.name.startswith("listen:")
+)
+_BEAT = {
+    dialect: insert.values(
+        account_id=DEFAULT_ACCOUNT,
+        name=sa.bindparam("name"),
+        beat_at=sa.bindparam("now", type_=Heartbeat.beat_at.type),
+    )
+    .on_conflict_do_update(
+        index_elements=["account_id", "name"], set_={"beat_at": insert.excluded.beat_at}
+    )
+    .returning(table(Heartbeat).c.name)
+    for dialect, insert in inserts(Heartbeat).items()
+}
