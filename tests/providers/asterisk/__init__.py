@@ -1,0 +1,1 @@
+"""A real Asterisk for tests: fetched, unpacked, started, with a far end that answers in every way that there is."""

@@ -1,0 +1,223 @@
+"""A running Asterisk with faxbot's dialplan and account as deploy/asterisk has them, and the far end that it calls."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import subprocess
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from tests.ground import Ground, eventually
+from tests.providers.asterisk.packages import Tree
+from tests.servers import Server
+
+DEPLOY = Path(__file__).parents[3] / "deploy" / "asterisk"
+_CONF = Path(__file__).parent / "conf"
+# What number 103 says as its station id, 20 characters: percent-encoded for the dialplan.
+HOSTILE_STATION = "\r\n\r\nEvent:X)}${EPOCH"
+
+
+class FarEnd(StrEnum):
+    """Numbers to dial, by what answers. `line(7)` is another number with the same answer: so a test knows its own
+    faxes among those that the far end received."""
+
+    FAX = "+15550100100"
+    FAX_T38 = "+15550100101"
+    """Asks for T.38 itself."""
+    FAX_NO_ECM = "+15550100102"
+    """9600 bit/s at most, too."""
+    FAX_HOSTILE = "+15550100103"
+    """Its station id is HOSTILE_STATION."""
+    BUSY = "+15550100110"
+    NO_ANSWER = "+15550100111"
+    UNALLOCATED = "+15550100112"
+    CONGESTION = "+15550100113"
+    REJECTED = "+15550100114"
+    CHANGED = "+15550100115"
+    OUT_OF_ORDER = "+15550100116"
+    NETWORK_OUT_OF_ORDER = "+15550100117"
+    INVALID = "+15550100118"
+    BUSY_TONE = "+15550100119"
+    """In the band: rings as far as SIP knows."""
+    VOICE = "+15550100120"
+    ANSWERS_AND_HANGS_UP = "+15550100121"
+    """After two seconds."""
+    SILENCE = "+15550100122"
+    CANNOT_STORE = "+15550100123"
+
+    def line(self, which: int) -> str:
+        """0 to 9999; line(100) is the member itself."""
+        return f"{self[:5]}{which:04}{self[-3:]}"
+
+
+def hangs_up_after(seconds: int, *, t38: bool = False, line: int = 100) -> str:
+    """The number of a fax machine that hangs up so many seconds (1 to 99) after it answered."""
+    return f"+1555{line:04}{3 if t38 else 2}{seconds:02}"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A fax as the far end had it when its call ended; `path` may be missing where nothing came."""
+
+    path: Path
+    status: str
+    text: str
+    pages: int
+    rate: int
+    mode: str
+    station: str
+    caller: str
+
+
+class AsteriskServer(Server):
+    """Asterisk on free loopback ports; start(), stop(), kill9(), restart(), freeze(), thaw() as every Server.
+
+    Several may run side by side. It is its own far end, or calls another one (`far`, which must have been made, not
+    started, before); a frozen or killed far end is a silent one. It ends with the test process, however that ends.
+
+        server = AsteriskServer(ground, tree)      # tree: fixture asterisk_tree; or the fixture asterisk, started
+        server.start()                             # 0.4 s
+        host, port = "127.0.0.1", server.port      # AMI
+        server.username, server.password           # faxbot's account; `observer` has the same password and all rights
+        server.dial("trunk")                       # "PJSIP/{number}@trunk"; also trunk-g711 (refuses T.38) and
+                                                   # deadtrunk (nobody answers); to FarEnd.FAX.line(7), ...
+        server.documents                           # a folder for TIFFs; Asterisk sees it under the same path
+        server.heard(FarEnd.FAX.line(7))           # waits for the end of that call at the far end: Received
+        server.cli("core show channels")
+    """
+
+    name = "asterisk"
+    username = "faxbot"
+    observer = "observer"
+
+    def __init__(
+        self,
+        ground: Ground,
+        tree: Tree,
+        far: AsteriskServer | None = None,
+        rtp_timeout: int | None = None,
+    ) -> None:
+        """rtp_timeout: seconds, instead of what deploy/asterisk/pjsip_faxbot.conf says."""
+        super().__init__(ground)
+        self.tree = tree
+        self.password = secrets.token_hex(16)
+        self.sip_port = _free_udp_port()
+        self.documents = self._made("documents")
+        self._far = far or self
+        self._received = self._made("received")
+        self._configure(rtp_timeout)
+
+    def dial(self, trunk: str = "trunk") -> str:
+        return f"PJSIP/{{number}}@{trunk}"
+
+    def cli(self, command: str, timeout: float = 10.0) -> str:
+        """What the command line of Asterisk says; subprocess.TimeoutExpired while it is frozen."""
+        done = subprocess.run(
+            [*self._command, "-rx", command],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=self._environment,
+            check=False,
+        )
+        return done.stdout
+
+    def stored(self, family: str = "faxbot") -> dict[str, str]:
+        """The entries of AstDB below a family, by key."""
+        lines = self.cli(f"database show {family}").splitlines()
+        pairs = [line.split(": ", 1) for line in lines if line.startswith(f"/{family}/")]
+        return {key.strip().removeprefix(f"/{family}/"): value.strip() for key, value in pairs}
+
+    def received(self, number: str) -> list[Received]:
+        """The faxes that the far end had from calls to this number that have ended."""
+        entries = self._far.stored("far").items()
+        return [
+            self._far._as_received(call, text)
+            for call, text in entries
+            if call.startswith(f"{number}-")
+        ]
+
+    def heard(self, number: str, timeout: float = 120.0) -> Received:
+        """The one fax to this number, as soon as its call has ended at the far end."""
+        eventually(lambda: self.received(number), timeout, every=0.2)
+        (only,) = self.received(number)
+        return only
+
+    def _as_received(self, call: str, text: str) -> Received:
+        said = dict(parse_qsl(text, keep_blank_values=True))
+        return Received(
+            path=self._received / f"{call}.tif",
+            status=said["status"],
+            text=said["text"],
+            pages=int(said["pages"] or 0),
+            rate=int(said["rate"] or 0),
+            mode=said["mode"],
+            station=said["station"],
+            caller=said["caller"],
+        )
+
+    def _made(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def _configure(self, rtp_timeout: int | None) -> None:
+        for name in ("etc", "lib", "run", "log", "spool"):
+            self._made(name)
+        rtp, udptl = random.randrange(20_000, 25_800, 200), random.randrange(26_000, 31_800, 200)
+        words = {
+            "FOLDER": self.folder,
+            "DEPLOY": DEPLOY,
+            "MODULES": self.tree.modules,
+            "DATA": self.tree.data,
+            "NAME": self.folder.name,
+            "AMI_PORT": self.port,
+            "PASSWORD": self.password,
+            "SIP_PORT": self.sip_port,
+            "FAR_PORT": self._far.sip_port,
+            "DEAD_PORT": _free_udp_port(),
+            "RTP_TIMEOUT": rtp_timeout or 60,
+            "RTP_START": rtp,
+            "RTP_END": rtp + 199,
+            "UDPTL_START": udptl,
+            "UDPTL_END": udptl + 199,
+            "HOSTILE_STATION": "".join(f"%{ord(letter):02X}" for letter in HOSTILE_STATION),
+        }
+        for template in _CONF.glob("*.conf"):
+            text = template.read_text()
+            for word, value in words.items():
+                text = text.replace(f"@{word}@", str(value))
+            (self.folder / "etc" / template.name).write_text(text)
+
+    @property
+    def _command(self) -> list[str | Path]:
+        return [*self.tree.command, "-C", self.folder / "etc" / "asterisk.conf"]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # Its command line keeps a history file in the home folder.
+        return {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)}
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [*self._command, "-f"]
+        return self.ground.start(command, self.folder, self._environment, self.log, cwd=self.folder)
+
+    def _answers(self) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            return "fully booted" in self.cli("core waitfullybooted", timeout=5.0)
+        return False
+
+
+def _free_udp_port() -> int:
+    """Below the ranges for RTP and UDPTL of any Asterisk here."""
+    while True:
+        port = random.randrange(15_000, 20_000)
+        with closing(socket.socket(type=socket.SOCK_DGRAM)) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
