@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import callbacks, health, hearing, sending
+from faxbot import callbacks, health, hearing, sending, sweeps
 from faxbot.errors import NotFound, OutcomeUnknown
 from faxbot.events import Status
 from faxbot.models import Callback, ProviderHistory
@@ -152,7 +152,7 @@ def test_after_a_gap_every_fax_that_the_provider_has_is_asked_after_and_no_other
 
     assert {site.job(each).next_at for each in (*sent, uncertain)} == {site.now}
     assert (site.job(done).status, site.job(done).next_at) == (Status.DELIVERED, None)
-    site.sweep()
+    sweeps.run(site.runtime)
     assert {row_id for _, row_id in site.rung} == {*sent, uncertain}
 
 
