@@ -1,0 +1,260 @@
+"""Sends faxes through an Asterisk of one's own: over AMI, with SendFAX in faxbot's dialplan.
+
+A worker only starts the call and is free again; the listener hears how it ends, and what it misses lies in
+Asterisk's database. docs/providers/asterisk.md has the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
+from faxbot.hidden import Hidden
+from faxbot.plugins.base import (
+    CallbackRequest,
+    Context,
+    Gap,
+    Health,
+    Notice,
+    OutboundFax,
+    Receipt,
+    State,
+    TransportPlugin,
+    Update,
+)
+from faxbot.providers.asterisk import tiff
+from faxbot.providers.asterisk.ami import Ami, Declined, Fields, Login, Lost, connected
+from faxbot.providers.asterisk.calls import CHANNEL, Call, is_tag, result_in
+from faxbot.providers.asterisk.fitness import fitness
+from faxbot.providers.asterisk.folder import Folder
+from faxbot.providers.asterisk.listener import FAMILY, Listener
+
+EXTENSION = "send"
+STEPS: tuple[tuple[bool, bool, bool], ...] = (
+    (True, False, True),
+    (False, False, True),
+    (False, True, True),
+    (False, True, False),
+)
+"""The ladder: is T.38 offered, is it 9600 bit/s at most, is errors' correction (ECM) used."""
+SLOWEST = 600
+"""Bytes a second on a line that is bad (4800 bit/s)."""
+SHORTEST_CALL, LONGEST_CALL = 300, 3600
+"""Seconds; Asterisk ends an answered call then."""
+CLOCKS = timedelta(seconds=5)
+"""By how much the clocks may differ when it is asked whether Asterisk was up at a time."""
+_NUMBER = re.compile(r"\+?[0-9]{3,15}")
+_SETTINGS_WRONG = (
+    "extension",
+    "priority",
+    "channel",
+    "permission",
+    "forbidden",
+    "uniqueid",
+    "codec",
+)
+"""In Asterisk's words for an Originate that it refuses: what no other try will mend."""
+_STARTING = "Asterisk is still starting, or its manager user may not read system events."
+
+
+class Asterisk(TransportPlugin):
+    """See docs/providers/asterisk.md."""
+
+    connect_seconds = 5.0
+    answer_seconds = 10.0
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        super().initialize(config, context)
+        self._folder = Folder(str(config["folder"]), str(config.get("folderThere") or ""))
+        self._login = Login(
+            str(config["host"]),
+            int(config["port"]),
+            str(config["username"]),
+            str(config["password"]),
+            self.connect_seconds,
+            self.answer_seconds,
+        )
+
+    def health(self) -> Health:
+        """Logs in and looks at rights, dialplan, trunk and folder; calls nobody."""
+        try:
+            with connected(self._login) as ami:
+                faults = fitness(ami, str(self.config["context"]), str(self.config["dial"]))
+        except AccountRefused as error:
+            return Health(False, error.detail)
+        except ProviderError as error:
+            return Health(False, f"{error.detail} Check ASTERISK_AMI_HOST and ASTERISK_AMI_PORT.")
+        faults += self._folder.faults()
+        return Health(not faults, " ".join(faults) or "Asterisk has all that a fax needs.")
+
+    def send(self, fax: OutboundFax) -> Receipt:
+        """Start the call (AMI action Originate, Async), and do not wait for it."""
+        number = fax.to.reveal()
+        if not _NUMBER.fullmatch(number):
+            raise Refused("This is no number that can be dialled.", cause="number_invalid")
+        if not is_tag(fax.tag):
+            raise Refused("This fax has a name that Asterisk cannot keep.", cause="config")
+        fault = tiff.fault(fax.document)
+        if fault:
+            raise Refused(f"The document is no fax page: {fault}.", cause="doc_unreadable")
+        self._folder.put(fax.tag, fax.document)
+        try:
+            self._originate(self._call(fax, number), f"{CHANNEL}{fax.tag}")
+        except OutcomeUnknown:
+            raise  # Asterisk may read the file in this moment
+        except ProviderError:
+            self._folder.forget(fax.tag)
+            raise
+        return Receipt(f"{CHANNEL}{fax.tag}")
+
+    def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:  # noqa: ARG002
+        """What Asterisk knows of this attempt. ABSENT only where it has been up since before the attempt: it
+        forgets calls when it ends."""
+        with self._connected() as ami:
+            known = _known(ami, _sound(tag))
+            if known is not None:
+                return known
+            uptime = ami.uptime
+        started_at = self.context.now() - timedelta(seconds=uptime or 0)
+        if uptime is None or started_at + CLOCKS > since:
+            raise OutcomeUnknown(
+                "Asterisk was restarted meanwhile: what became of it is not known."
+            )
+        return Update(State.ABSENT, tag=tag, external_id=f"{CHANNEL}{tag}")
+
+    def fetch(self, external_id: str) -> Update:
+        """What Asterisk knows of this call; ABSENT where that is nothing."""
+        tag = _sound(external_id.removeprefix(CHANNEL))
+        with self._connected() as ami:
+            known = _known(ami, tag)
+        return known or Update(State.ABSENT, tag=tag, external_id=external_id)
+
+    def cancel(self, external_id: str) -> None:
+        """Hang up (cause 16): while it rings, or in the middle of a page. Raises Refused when the call is over,
+        OutcomeUnknown when there is no such call, which may be because it is just about to begin."""
+        tag = _sound(external_id.removeprefix(CHANNEL))
+        with self._connected() as ami:
+            try:
+                ami.action("Hangup", [("Channel", f"{CHANNEL}{tag}"), ("Cause", "16")])
+            except Declined as refusal:
+                if "no such channel" not in refusal.words:
+                    raise
+                if _stored(ami, tag) is not None:
+                    raise Refused("It is too late: the call is over.") from None
+                raise OutcomeUnknown("Asterisk has no such call at this moment.") from None
+
+    def listen(self) -> Iterator[Notice | Gap | None]:
+        """Results and answers of calls, as they come; TransportPlugin.listen()."""
+        self._folder.tidy()
+        listener = Listener(self._login, self.context.logger, self._folder.forget)
+        return listener.listen()
+
+    def read_callback(self, request: CallbackRequest) -> list[Update]:
+        """The news in what listen() has heard."""
+        return [Call.read(request.body).update()]
+
+    def _connected(self) -> AbstractContextManager[Ami]:
+        return connected(self._login)
+
+    def _call(self, fax: OutboundFax, number: str) -> Fields:
+        """The fields of Originate. One variable a line, and free text percent-encoded: a comma would begin
+        another variable."""
+        t38, slow, ecm = STEPS[max(0, min(fax.step, len(STEPS) - 1))]
+        longest = 120 + fax.document.stat().st_size // SLOWEST
+        variables = {
+            "ID": fax.tag,
+            "FILE": self._folder.there(fax.tag),
+            "STATION": quote(str(self.config.get("stationId") or ""), safe=""),
+            "HEADER": quote(fax.header.reveal(), safe=""),
+            "MAXSECS": str(max(SHORTEST_CALL, min(longest, LONGEST_CALL))),
+            "OPTS": "zf" if t38 and self.config.get("t38", True) else "F",
+            "SLOW": "yes" if slow else "",
+            "ECM": "yes" if ecm else "no",
+        }
+        dial, caller = str(self.config["dial"]), self.config.get("callerId")
+        channel = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
+        return [
+            ("Channel", channel),
+            ("Context", str(self.config["context"])),
+            ("Exten", EXTENSION),
+            ("Priority", "1"),
+            ("Timeout", str(int(self.config["ringSeconds"]) * 1000)),
+            ("Async", "true"),
+            ("ChannelId", f"{CHANNEL}{fax.tag}"),
+            *([("CallerID", f"<{caller}>")] if caller else []),
+            *(("Variable", f"FAXJOB_{key}={value}") for key, value in variables.items() if value),
+        ]
+
+    def _originate(self, fields: Fields, name: str) -> None:
+        """Raises a NotSent error where no call was made, OutcomeUnknown where one may have been."""
+        with self._connected() as ami:
+            if ami.uptime is None:
+                raise Unreachable(_STARTING)
+            try:
+                ami.action("Originate", fields, action_id=name)
+            except Lost as error:
+                raise OutcomeUnknown(error.detail) from None
+            except Declined as refusal:
+                raise _refused(refusal.words) from None
+
+
+def _refused(words: str) -> ProviderError:
+    """What it means that Asterisk refuses an Originate: no call was made."""
+    if "extension" in words:
+        return AccountRefused(
+            "Asterisk lacks faxbot's dialplan: include extensions_faxbot.conf.", cause="config"
+        )
+    if any(word in words for word in _SETTINGS_WRONG):
+        return AccountRefused(
+            "Asterisk does not take this call: test the connection, it says why.", cause="config"
+        )
+    return Unreachable("Asterisk could not start the call.")
+
+
+def _known(ami: Ami, tag: str) -> Update | None:
+    """The result in the database, or that the channel is there. The result is written before the channel goes, so
+    it is asked for again where there was neither."""
+    result = _stored(ami, tag)
+    if result is None:
+        state = _state(ami, tag)
+        if state is not None:
+            return Update(state, tag=tag, external_id=f"{CHANNEL}{tag}")
+        result = _stored(ami, tag)
+    return None if result is None else Call(tag, result=result).update()
+
+
+def _stored(ami: Ami, tag: str) -> Mapping[str, str] | None:
+    try:
+        found = ami.listing("DBGet", [("Family", FAMILY), ("Key", tag)], last="DBGetResponse")
+    except Declined as refusal:
+        if "not found" in refusal.words:
+            return None
+        raise
+    for each in found:
+        result = result_in(each.get("Val", ""))
+        if result is not None:
+            return result
+    raise OutcomeUnknown("What Asterisk's database has of this call cannot be read.")
+
+
+def _state(ami: Ami, tag: str) -> State | None:
+    """PROGRESS of a call that was answered, ACCEPTED before; None where there is none."""
+    try:
+        found = ami.listing("Status", [("Channel", f"{CHANNEL}{tag}")])
+    except Declined as refusal:
+        if "no such channel" in refusal.words:
+            return None
+        raise
+    up = any(each.get("ChannelStateDesc") == "Up" for each in found)
+    return State.PROGRESS if up else State.ACCEPTED
+
+
+def _sound(tag: str) -> str:
+    if not is_tag(tag):
+        raise Refused("This is no name of a fax of ours.")
+    return tag

@@ -1,0 +1,67 @@
+"""Whether an Asterisk has all that a fax needs, found out without calling anybody."""
+
+from __future__ import annotations
+
+from faxbot.providers.asterisk.ami import Ami, Declined, Message
+from faxbot.providers.asterisk.listener import FAMILY
+
+RIGHTS = {
+    "originate": ("Originate",),
+    "call": ("Hangup", "Status"),
+    "reporting": ("DBGet", "CoreStatus", "ShowDialPlan"),
+}
+"""The class in `write =` of manager.conf, and the actions that it allows. (ListCommands lists what this user may do;
+Asterisk 16 and 22.)"""
+EXTENSIONS = frozenset({"send", "h", "failed"})
+ACK = "faxbot-ack"
+
+
+def fitness(ami: Ami, context: str, dial: str) -> list[str]:
+    """Sentences on what is missing and how to mend it; none where all is there. Raises Lost."""
+    if ami.uptime is None:
+        return ["Asterisk is still starting, or its manager user lacks `read = system,call,user`."]
+    commands = ami.action("ListCommands")
+    rights = [right for right, names in RIGHTS.items() if not commands.keys() >= set(names)]
+    if rights:
+        return [f"The manager user lacks a right: add {','.join(rights)} to `write =`."]
+    faults = []
+    if "FAXStats" not in commands:
+        faults.append("Asterisk has not loaded res_fax: load it, with res_fax_spandsp.")
+    faults += _dialplan(ami, context)
+    if "PJSIPQualify" in commands:
+        faults += _trunk(ami, dial)
+    return faults
+
+
+def _dialplan(ami: Ami, context: str) -> list[str]:
+    extensions = _extensions(ami, context)
+    applications = {each.get("Application", "") for each in extensions}
+    there = {each.get("Extension", "") for each in extensions}
+    if not there >= EXTENSIONS or "SendFAX" not in applications:
+        return [f"The dialplan lacks faxbot's context {context}: include extensions_faxbot.conf."]
+    if not any(each.get("Extension") == "ack" for each in _extensions(ami, ACK)):
+        return [f"The dialplan lacks the context {ACK}: include extensions_faxbot.conf."]
+    if not any(f"DB({FAMILY}/" in each.get("AppData", "") for each in extensions):
+        return [f"The context {context} keeps no results: include today's extensions_faxbot.conf."]
+    return []
+
+
+def _extensions(ami: Ami, context: str) -> list[Message]:
+    try:
+        return ami.listing("ShowDialPlan", [("Context", context)])
+    except Declined:
+        return []
+
+
+def _trunk(ami: Ami, dial: str) -> list[str]:
+    """PJSIPQualify has Asterisk say OPTIONS to the trunk, and refuses for an endpoint that it does not have."""
+    technology, _, rest = dial.partition("/")
+    if technology != "PJSIP":
+        return []
+    user, at, endpoint = rest.partition("@")
+    name = endpoint if at and "/" not in user else rest.partition("/")[0]
+    try:
+        ami.action("PJSIPQualify", [("Endpoint", name)])
+    except Declined:
+        return [f"Asterisk has no PJSIP endpoint {name}, which ASTERISK_DIAL names."]
+    return []
