@@ -1,4 +1,5 @@
-"""`faxbot up`: the embedded broker, the simulator's carrier, web, worker and beat as children of one small process.
+"""`faxbot up`: the embedded broker, the simulator's carrier, web, worker, beat and, where a provider must be listened
+to, listen as children of one small process.
 
 One `up` per data folder (a lock), one listening socket that outlives every restart of web, and nothing left behind
 however it ends: asked to, crashed, or killed with -9. (The user's own command shares our terminal and group: after a
@@ -33,6 +34,8 @@ EXAMPLE = Path(faxbot.__file__).parent.parent / "examples" / "three-pages.pdf"
 NUMBER = "+15550100000"
 """A number that cannot be anybody's (555-01xx is kept for fiction); the simulator delivers to it."""
 
+LISTEN = 10
+"""What `faxbot prepare` ends with where all is well and a provider must be listened to."""
 _READY_WITHIN = 10.0
 _READY_FOR_COMMAND_WITHIN = 60.0
 _LOCK_WAIT = 5.0
@@ -103,12 +106,15 @@ class _Site:
         up = processes.add(self._broker()) if config.embedded_broker else []
         # The migrations need no broker: both start together.
         prepared = processes.run(self._role("prepare", "prepare"))
-        if prepared.exit_code != 0:
+        if prepared.exit_code not in (0, LISTEN):
             raise ChildFailed("nothing was started; see above")
         processes.wait_until_up(up)
         if "simulator" in config.provider_ids and not config.environ.get("SIMULATOR_BASE_URL"):
             up += processes.add(self._carrier())
-        web, *_ = processes.add(*self._servers())
+        listen = (
+            [self._role("listen", "listen", *self._logs)] if prepared.exit_code == LISTEN else []
+        )
+        web, *_ = processes.add(*self._servers(), *listen)
         processes.wait_until_up([*up, web])
 
     def wait_until_ready(self, processes: Processes, seconds: float) -> str:
