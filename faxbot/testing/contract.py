@@ -89,11 +89,12 @@ class ProviderContract(Ground):
         assert manifest.type == "transport", "its type is another than transport"
         assert manifest.has("send_fax"), "its manifest lacks the trait send_fax"
         check_class(self.plugin, manifest, self.plugin.__name__)
+        asked = {each for trait in _PROMISES if manifest.has(trait) for each in _PROMISES[trait]}
         idle = [
             f"{method}() (trait {trait})"
             for trait, methods in _PROMISES.items()
             for method in methods
-            if not manifest.has(trait)
+            if method not in asked
             and getattr(self.plugin, method) is not getattr(TransportPlugin, method)
         ]
         assert not idle, f"core never calls {', '.join(idle)}: the manifest lacks the trait"
@@ -342,7 +343,7 @@ _PROMISES: dict[str, tuple[str, ...]] = {
     "status_lookup": ("look_up", "fetch"),
     "cancel": ("cancel",),
     "deletes_copy": ("delete_copy",),
-    "listens": ("listen",),
+    "listens": ("listen", "read_callback"),
 }
 
 

@@ -1,7 +1,7 @@
 """What is heard of single calls, put together: the last events of a call come in any order, and some never.
 
-Pure: messages and the time go in, what is known of a call comes out. A call is over when its result is known and its
-channel gone, or a while after the first of both; one that was never answered may have had no channel at all.
+Pure: messages and the time go in, what is known of a call comes out. One that was answered is over with its result;
+one that was not is over a while after the first event that says so, for the others tell why.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def result_in(text: str) -> dict[str, str] | None:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=32)
     except ValueError:
         return None
-    return {key[:_LONGEST_VALUE]: value[:_LONGEST_VALUE] for key, value in pairs} or None
+    result = {key[:_LONGEST_VALUE]: value[:_LONGEST_VALUE] for key, value in pairs}
+    return result if "status" in result else None
 
 
 @dataclass(slots=True)
@@ -142,7 +143,6 @@ class _Kept:
     call: Call
     touched_at: float
     over_at: float | None = None
-    gone: bool = False
     asked: bool = False
     told_answered: bool = False
     told_at: float | None = None
@@ -175,7 +175,6 @@ class Calls:
             case "Hangup":
                 call.cause = _cause(event.get("Cause")) or call.cause
                 call.tech_cause = _cause(event.get("TechCause")) or call.tech_cause
-                kept.gone = True
                 _end(kept, now)
             case "HangupRequest":
                 call.cause = call.cause or _cause(event.get("Cause"))
@@ -267,7 +266,7 @@ def _is_over(kept: _Kept, now: float) -> bool:
     waited = now - over_at >= GRACE
     if call.result is None:
         return waited and call.reason is not None and not call.answered
-    return waited or kept.gone
+    return waited or call.result.get("status") != UNANSWERED
 
 
 def _better(one: Mapping[str, str] | None, other: Mapping[str, str]) -> Mapping[str, str]:

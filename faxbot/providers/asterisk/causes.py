@@ -110,6 +110,8 @@ SENTENCES: Mapping[str, str] = {
 """In lower case. A file that Asterisk cannot read was read by us a moment before: it does not see the folder."""
 _NO_WORDS = frozenset({"", "ok", "no_error", "no error", "unknown", "error"})
 """What says nothing: the sentence beside it counts."""
+_LITTLE = ("hangup", "init_error")
+"""What says only who closed, or when: a sentence beside it says what was going on."""
 
 Q850: Mapping[int, str] = {
     **dict.fromkeys((1, 14, 22, 23), "number_dead"),
@@ -152,8 +154,7 @@ def failed(words: str, more: str, pages: int, remote: str) -> str:
     """Why an answered call delivered nothing: FAXERROR, FAXSTATUSSTRING, the pages that were confirmed, and the
     station id that the far end gave ("" where it gave none)."""
     first, second = (" ".join(text.lower().split()) for text in (words, more))
-    # HANGUP says who closed, the sentence beside it what was going on.
-    if first in _NO_WORDS or (first == "hangup" and second in SENTENCES):
+    if first in _NO_WORDS or (first in _LITTLE and second in SENTENCES):
         first = second
     found = _LINE if first in _NO_WORDS else SENTENCES.get(first, "unknown")
     if found == "no_fax_tone" and (remote or pages):

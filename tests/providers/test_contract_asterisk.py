@@ -1,0 +1,166 @@
+"""The provider asterisk keeps the contract with a manager that is written from transcripts; what is said of HTTP there
+is said of AMI here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from faxbot.errors import AccountRefused, NotSent, OutcomeUnknown, ProviderError
+from faxbot.events import CAUSES
+from faxbot.plugins.base import OutboundFax
+from faxbot.plugins.manifest import Manifest
+from faxbot.providers.asterisk import Asterisk
+from faxbot.testing import ProviderContract
+from faxbot.testing.ground import Connect
+from faxbot.testing.standin import dead_url
+from tests.misbehaving import Server
+from tests.providers.ami import HANGS_UP, PASSWORD, error, greeting_then
+from tests.providers.ami import Manager as Switchboard
+from tests.providers.asterisk.pages import make_tiff
+
+ODD: dict[str, bytes] = {
+    "a page": b"HTTP/1.1 200 OK\r\n\r\n<html>",
+    "nothing of ours": b"Response: Success\r\nActionID: another\r\n\r\n",
+    "no response": b"ActionID: faxbot-1\r\n\r\n",
+    "no text": b"\xff\xfe\x00\r\n\r\n",
+    "half a message": b"Response: Success\r\nActionID: faxbot-1\r\n",
+    "gone": HANGS_UP,
+}
+"""What is answered to an action."""
+REFUSALS = (
+    *("Extension does not exist.", "Permission denied", "Invalid channel", "Channel not specified"),
+    *("Uniqueid length exceeds maximum of 149\n", "Originate Access Forbidden", "Out of memory"),
+)
+
+
+class Impatient(Asterisk):
+    connect_seconds = 2.0
+    answer_seconds = 0.2
+
+
+class TestAsterisk(ProviderContract):
+    """Tests that are written anew here take other fixtures than the contract's, hence another signature."""
+
+    plugin = Asterisk
+
+    def settings(self, url: str) -> dict[str, Any]:
+        port = urlsplit(url).port
+        return {"port": port, "password": PASSWORD, "folder": str(self._folder)}
+
+    @pytest.fixture(autouse=True)
+    def documents(self, tmp_path: Path) -> Path:
+        self._folder = tmp_path / "documents"
+        self._folder.mkdir()
+        return self._folder
+
+    @pytest.fixture
+    def folder(self) -> Path:
+        return Path(__file__).parents[2] / "faxbot" / "providers" / "asterisk"
+
+    @pytest.fixture
+    def document(self, tmp_path: Path) -> Path:
+        return make_tiff(tmp_path / "document.tif", 3)
+
+    @pytest.fixture
+    def switchboard(self) -> Iterator[Switchboard]:
+        made = Switchboard()
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def carrier(self, switchboard: Switchboard) -> str:
+        return switchboard.url
+
+    @pytest.fixture
+    def refusing_carrier(self, switchboard: Switchboard) -> str:
+        switchboard.answers["Originate"] = error("Invalid channel")
+        return switchboard.url
+
+    @pytest.fixture
+    def impatient(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Connect:
+        """connect() with a provider that waits for a moment only."""
+        monkeypatch.setattr(type(self), "plugin", Impatient)
+        return connect
+
+    @pytest.mark.parametrize("how", ["not admitted", *ODD])
+    def test_health_says_in_a_sentence_that_the_carrier_is_not_fit(
+        self, impatient: Connect, manifest: Manifest, how: str
+    ) -> None:
+        refused = b"Response: Error\r\nActionID: faxbot-1\r\nMessage: Authentication failed\r\n\r\n"
+        server = Server(greeting_then(ODD.get(how, refused)))
+        health = self._health(impatient(server.url), manifest)
+        server.close()
+        assert not health.ok, "health() is ok all the same"
+        assert " " in health.detail, "health() gives no sentence that tells what is wrong"
+
+    @pytest.mark.parametrize("action", ["ListCommands", "ShowDialPlan", "PJSIPQualify"])
+    @pytest.mark.parametrize("answer", ODD)
+    def test_health_raises_nothing_whatever_is_answered(  # type: ignore[override]
+        self,
+        impatient: Connect,
+        manifest: Manifest,
+        switchboard: Switchboard,
+        action: str,
+        answer: str,
+    ) -> None:
+        switchboard.answers[action] = ODD[answer]
+        assert not self._health(impatient(switchboard.url), manifest).ok
+
+    def test_a_carrier_that_vanishes_after_reading_may_have_the_fax_and_is_not_called_again(  # type: ignore[override]
+        self, connect: Connect, fax: OutboundFax, manifest: Manifest, switchboard: Switchboard
+    ) -> None:
+        switchboard.answers["Originate"] = HANGS_UP
+        provider = connect(switchboard.url)
+        self._raises(manifest, OutcomeUnknown, lambda: provider.send(fax))
+        assert len(switchboard.of("Originate")) == 1, "that may be a second fax"
+        assert list(self._folder.iterdir()), "Asterisk may be about to read the document"
+
+    @pytest.mark.parametrize("answer", ODD)
+    def test_an_answer_that_proves_nothing_leaves_the_outcome_open(  # type: ignore[override]
+        self,
+        impatient: Connect,
+        fax: OutboundFax,
+        manifest: Manifest,
+        switchboard: Switchboard,
+        answer: str,
+    ) -> None:
+        switchboard.answers["Originate"] = ODD[answer]
+        provider = impatient(switchboard.url)
+        self._raises(manifest, OutcomeUnknown, lambda: provider.send(fax))
+
+    @pytest.mark.parametrize("status", REFUSALS)
+    def test_a_status_that_refuses_proves_that_nothing_was_sent(  # type: ignore[override]
+        self,
+        connect: Connect,
+        fax: OutboundFax,
+        manifest: Manifest,
+        switchboard: Switchboard,
+        status: str,
+    ) -> None:
+        switchboard.answers["Originate"] = error(status)
+        provider = connect(switchboard.url)
+        refusal = self._raises(manifest, NotSent, lambda: provider.send(fax))
+        assert refusal.cause in CAUSES, "its cause is not canonical (faxbot.events.CAUSES)"
+        assert isinstance(refusal, AccountRefused) == (status != "Out of memory")
+        assert not list(self._folder.iterdir()), "the document stays behind"
+
+    @pytest.mark.parametrize("how", ["away", "not permitted", *ODD])
+    def test_a_question_without_a_sound_answer_is_an_error_and_never_absence(  # type: ignore[override]
+        self,
+        impatient: Connect,
+        manifest: Manifest,
+        switchboard: Switchboard,
+        tag: str,
+        how: str,
+    ) -> None:
+        for action in ("DBGet", "Status", "Hangup"):
+            switchboard.answers[action] = ODD.get(how) or error("Permission denied")
+        provider = impatient(dead_url() if how == "away" else switchboard.url)
+        self._raises(manifest, ProviderError, lambda: self._look_up(provider, tag))
+        self._raises(manifest, ProviderError, lambda: provider.fetch("fax-7"))
+        self._raises(manifest, ProviderError, lambda: provider.cancel("fax-7"))
