@@ -42,7 +42,7 @@ def test_every_provider_is_listed_as_it_stands(admin: FlaskClient) -> None:
     (found,) = (each for each in items if each["active"])
 
     assert not any(schemas.Provider().validate(each) for each in items)
-    assert {each["id"] for each in items} == {"simulator", "phaxio", "sinch"}
+    assert {each["id"] for each in items} == {"asterisk", "simulator", "phaxio", "sinch"}
     assert (found["id"], found["state"]) == ("simulator", "closed")
     assert found["calls"] == {"ok": 0, "fault": 0, "slow": 0}
     assert "status_lookup" in found["traits"]

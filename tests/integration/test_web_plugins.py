@@ -135,7 +135,7 @@ def test_the_registry_is_read_by_category_and_by_what_fits_hipaa(admin: FlaskCli
     assert of(found["items"], "sinch")["installed"] == "1.0.0"
 
     narrow = asked(admin, "/plugin-registry?category=outbound&hipaa_only=true")
-    assert [each["id"] for each in narrow["items"]] == ["phaxio", "sinch"]
+    assert [each["id"] for each in narrow["items"]] == ["asterisk", "phaxio", "sinch"]
 
 
 def test_an_installations_own_registry_keeps_the_others_out(
@@ -153,7 +153,7 @@ def test_an_installations_own_registry_keeps_the_others_out(
 
     assert [each["id"] for each in found["items"]] == ["simulator"]
     reasons = {each["id"]: each["reason"] for each in found["broken"]}
-    assert set(reasons) == {"local", "phaxio", "sinch"}
+    assert set(reasons) == {"asterisk", "local", "phaxio", "sinch"}
     assert "sha256" in reasons["local"]
 
 
