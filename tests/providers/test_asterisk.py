@@ -104,6 +104,7 @@ def test_a_call_is_asked_for_with_all_that_it_takes(
         "CallerID": "<+15550001111>",
     }
     given = variables(manager)
+    assert not set(given["HEADER"]) & set(',="&$ ')
     assert unquote(given.pop("HEADER")) == HEADER
     assert unquote(given.pop("STATION")) == "+1 555 0001"
     assert given == {
@@ -215,18 +216,6 @@ def _not_booted(connection: socket.socket, server: Server) -> None:
             f"Response: Success\r\nActionID: faxbot-{number}\r\nChallenge: 1\r\n\r\n".encode()
         )
     server.read(connection)
-
-
-def test_login_and_call_take_few_milliseconds(connect: Connect, document: Path) -> None:
-    """The provider's own share; a real Asterisk adds less than a millisecond."""
-    this = connect()
-    took = []
-    for _ in range(9):
-        made = fax("+15550100100", document)
-        begun = time.perf_counter()
-        this.send(made)
-        took.append(time.perf_counter() - begun)
-    assert sorted(took)[4] < 0.05, took
 
 
 # Asking -------------------------------------------------------------------------------------
@@ -698,6 +687,12 @@ def test_a_page_of_many_that_is_wrong_is_found(tmp_path: Path) -> None:
     options = {"compression": "group4", "dpi": (204, 196)}
     pages[0].save(path, "TIFF", save_all=True, append_images=pages[1:], **options)
     assert "1728" in tiff.fault(path)
+
+
+def test_a_page_that_is_cut_off_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path / "page.tif")
+    path.write_bytes(path.read_bytes()[:-10])
+    assert tiff.fault(path) == "it is not a whole TIFF"
 
 
 @settings(deadline=None)
