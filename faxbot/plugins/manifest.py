@@ -91,15 +91,19 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("copies",),
         ),
         "listens": Trait(
-            "holds a connection on which news arrives", methods=("listen", "read_callback")
+            "holds a connection on which news arrives",
+            methods=("listen", "read_callback"),
+            readers=("hearing",),
         ),
         "ladder": Trait(
             "can be told how carefully to call (`step` of a fax)",
             "how many steps there are",
             r"[2-9]",
+            readers=("ladder",),
         ),
         "confirms_pages": Trait(
-            "the pages that it reports were confirmed one by one by the far end: a fax may be continued behind them"
+            "the pages that it reports were confirmed one by one by the far end: a fax may be continued behind them",
+            readers=("ladder",),
         ),
         "inbound_supported": Trait("receives faxes too", readers=("oversight",)),
         "webhook_hmac": Trait("callbacks are proven by a signature"),
