@@ -101,6 +101,18 @@ def test_whatever_sinch_posts_is_kept_whole_and_acknowledged_as_often_as_it_come
     assert nothing_came_of_it(runtime)
 
 
+def test_who_keeps_the_credentials_in_an_address_until_he_is_asked_is_asked_for_them(
+    runtime: Runtime,
+) -> None:
+    """Clients differ in that (RFC 7617, 2); how Sinch's does it is not documented."""
+    bare = replace(sinch.webhook(HOOKS[0], BASE), headers={})
+
+    for url in (bare.url, f"{BASE}/inbound/callback"):
+        refused = post(runtime, replace(bare, url=url))
+        assert_problem(refused, 401, "unauthenticated")
+        assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+
+
 @pytest.mark.parametrize(
     ("token", "header"), [("", True), (phaxio.TOKEN, False), ("another-token", True)]
 )
