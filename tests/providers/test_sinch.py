@@ -233,6 +233,16 @@ def test_a_setting_that_sinch_refuses_holds_every_fax_and_fails_none(
     assert refused.value.cause == "config"
 
 
+def test_what_else_is_blamed_is_a_refusal_for_no_reason_that_is_known(
+    carrier: Carrier, connect: Connect, document: Path
+) -> None:
+    body = said("errors/422.json").replace(b'"to"', b'"headerText"')
+    server = carrier({f"POST {FAXES}": [answer(body, 422)]})
+    with pytest.raises(Refused) as refused:
+        connect(server.url).send(fax(document))
+    assert refused.value.cause == "rejected"
+
+
 def test_429_asks_to_wait_as_long_as_it_says(
     carrier: Carrier, connect: Connect, document: Path
 ) -> None:
