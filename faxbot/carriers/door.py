@@ -184,7 +184,7 @@ class _Connection(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
             return error(411, "length-missing")
-        if int(length[:12]) > MAX_BYTES:
+        if len(length) > 12 or int(length) > MAX_BYTES:
             return error(413, "document-too-large")
         body = self.rfile.read(int(length))
         return body if len(body) == int(length) else error(400, "body-incomplete")
