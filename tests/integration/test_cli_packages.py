@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +253,15 @@ def test_what_a_registry_asks_for_is_listed(embedded: Installation) -> None:
         "faxbot",
         registry.digest(Path(sinch_provider.__file__)),
     )
+
+
+def test_of_two_folders_with_one_module_each_is_checked_by_its_own_code(
+    embedded: Installation, package: Path
+) -> None:
+    other = package.with_name("other")
+    shutil.copytree(package, other)
+    (other / "faxbot_provider_acme" / "__init__.py").write_text("raise ValueError\n")
+
+    ended = run(embedded, "plugins", "validate", str(package), str(other))
+
+    assert (ended.code, "ValueError at __init__.py:1" in one_line(ended.err)) == (1, True)
