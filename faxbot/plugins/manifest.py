@@ -83,7 +83,8 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("followup",),
         ),
         "fetches_document": Trait(
-            "may fetch the document from a link of ours, instead of taking it"
+            "may fetch the document from a link of ours, instead of taking it",
+            readers=("sending",),
         ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
