@@ -278,7 +278,11 @@ def _in_clear(manifest: Manifest, values: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each address to which secrets and faxes would travel readable over foreign networks."""
     for key, rule in manifest.properties.items():
         address = values.get(key)
-        if rule.get("format") == "uri" and isinstance(address, str) and _is_address(address):
+        if (
+            rule.get("format") == "uri"
+            and isinstance(address, str)
+            and _FORMATS.conforms(address, "uri")
+        ):
             parts = urlsplit(address)
             if parts.scheme == "http" and not _is_near(parts.hostname or ""):
                 yield f"{_label(manifest, key)} must begin with https:// outside this machine's own network"
@@ -293,8 +297,7 @@ def _is_near(host: str) -> bool:
 
 
 _NEAR = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
-"""Names that the public network does not have (RFC 6761, 6762 and 8375; ICANN's resolution of 2024-07-29 on `.internal`;
-`.lan` by use)."""
+"""Names that the public network does not have (RFC 6761, 6762, 8375; ICANN on `.internal`, 2024-07-29; `.lan` by use)."""
 
 
 def masked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
