@@ -297,7 +297,7 @@ def _is_near(host: str) -> bool:
 
 
 _NEAR = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
-"""Names that the public network does not have (RFC 6761, 6762, 8375; ICANN on `.internal`, 2024-07-29; `.lan` by use)."""
+"""Names that the public network does not have (RFC 6761, 6762, 8375; ICANN on `.internal`; `.lan` by use)."""
 
 
 def masked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
