@@ -296,7 +296,7 @@ def _is_near(host: str) -> bool:
         return "." not in host or host.lower().endswith(_NEAR)
 
 
-_NEAR = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+_NEAR = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".invalid", ".test")
 """Names that the public network does not have (RFC 6761, 6762, 8375; ICANN on `.internal`; `.lan` by use)."""
 
 
