@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 
 from faxbot.crypto import Keyring, Unsealable
 from faxbot.db import Database, UtcDateTime, inserts, table, utcnow
-from faxbot.errors import Unreachable
+from faxbot.errors import DatabaseAway, Unreachable
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import CachedValue
 
@@ -38,25 +39,43 @@ class SharedCache:
         self._database, self._keyring = database, keyring
         self._plugin_id, self._now = plugin_id, now
         self._known: dict[str, tuple[str, datetime]] = {}
+        self._failed: dict[str, tuple[Exception, float]] = {}
         self._lock = threading.Lock()
 
     def get(
         self, name: str, make: Callable[[], tuple[str, float]], *, stale: str | None = None
     ) -> str:
-        """plugins.base.Cache; raises DatabaseAway as well."""
+        """plugins.base.Cache; a database that is away is Unreachable too, as plugins know of none."""
+        asked_at = time.monotonic()
         with self._lock:  # one thread of this process asks for the others too
             known = self._known.get(name)
             if known is not None and known[1] > self._now() and known[0] != stale:
                 return known[0]
-            given_up = time.monotonic() + MAKING.total_seconds()
+            error, failed_at = self._failed.get(name, (None, 0.0))
+            if error is not None and failed_at >= asked_at:
+                raise error  # waited for: to wait for one's own as well would outlast what a call may take
+            try:
+                value = self._known[name] = self._of_all(name, make, stale)
+            except Exception as failure:
+                self._failed[name] = failure, time.monotonic()
+                raise
+            self._failed.pop(name, None)
+            return value[0]
+
+    def _of_all(
+        self, name: str, make: Callable[[], tuple[str, float]], stale: str | None
+    ) -> tuple[str, datetime]:
+        given_up = time.monotonic() + MAKING.total_seconds()
+        try:
             while True:
                 value = self._read(name, stale) or self._made(name, make, stale)
                 if value is not None:
-                    self._known[name] = value
-                    return value[0]
+                    return value
                 if time.monotonic() > given_up:
                     raise Unreachable("Another process takes too long to get a carrier's token.")
                 time.sleep(LOOK)
+        except DatabaseAway:
+            raise Unreachable("The database is away, which holds the carrier's token.") from None
 
     def _read(self, name: str, stale: str | None) -> tuple[str, datetime] | None:
         row = self._database.row(_READ, {**self._names(name), "now": self._now()})
@@ -84,11 +103,13 @@ class SharedCache:
         try:
             value, seconds = make()
         except BaseException:
-            self._database.row(_GIVE_UP, mine)
+            with suppress(DatabaseAway):
+                self._database.row(_GIVE_UP, mine)
             raise
         good_until = self._now() + timedelta(seconds=seconds)
         sealed = self._keyring.seal(value.encode(), self._place())
-        self._database.row(_KEEP, {**mine, "sealed": sealed, "good_until": good_until})
+        with suppress(DatabaseAway):  # good here at least
+            self._database.row(_KEEP, {**mine, "sealed": sealed, "good_until": good_until})
         return value, good_until
 
     def _names(self, name: str) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
 def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
     """The same for a request that names no provider: whose proof it carries, his it is. Raises
     Unauthenticated where no provider takes it."""
+    unproven = []
     for manifest in runtime.plugins.manifests():
         signed = any(name.lower() in request.headers for name in manifest.values("verify_header"))
         named = manifest.has("webhook_basic_auth") and "authorization" in request.headers
@@ -86,6 +87,9 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
                 _admit(runtime, manifest.id, request)
                 keep(runtime, manifest.id, request)
                 return
+            unproven.append(manifest.id)
+    for provider_id in unproven:
+        _refusal(runtime, provider_id, NOT_PROVEN)
     raise Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
 
 

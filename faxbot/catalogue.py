@@ -3,6 +3,7 @@ whether they work; and the registry of those that somebody has looked at."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from faxbot import guard, oversight
@@ -49,7 +50,7 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "type": manifest.type,
         "api": manifest.api,
         "package": found.package,
-        "sha256": registry.digest(found.module),
+        "sha256": _digest(found.module),
         "traits": list(manifest.traits),
         "required_scope": manifest.required_scope,
         "allowed_hosts": list(manifest.allowed_hosts),
@@ -60,6 +61,13 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "active": bool(active_for),
         "disabled": guard.is_disabled(runtime, actor.account_id, manifest.id),
     }
+
+
+def _digest(module: Path) -> str | None:
+    try:
+        return registry.digest(module)
+    except PluginError:
+        return None  # something among its files is no file
 
 
 def enable(runtime: Runtime, actor: Actor, plugin_id: str, note: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import guard
+from faxbot import claims, guard
 from faxbot.db import UtcDateTime, table
 from faxbot.errors import FaxbotError
 from faxbot.models import HAS_COPY, Attempt
@@ -32,6 +32,7 @@ GIVEN_UP = timedelta(days=7)
 def announce_due(runtime: Runtime, *, limit: int = 500) -> int:
     """Ring for copies that are due, as long as the broker takes it; how many."""
     now = runtime.now()
+    unanswered = max(SOONEST, timedelta(seconds=claims.ring_again(runtime, TASK)))
     with runtime.database.transaction() as session:
         due = session.scalars(
             sa.select(Attempt.id)
@@ -41,7 +42,7 @@ def announce_due(runtime: Runtime, *, limit: int = 500) -> int:
             .with_for_update(skip_locked=True)
         ).all()
         if due:
-            again = {"delete_copy_at": now + SOONEST}
+            again = {"delete_copy_at": now + unanswered}
             session.execute(sa.update(Attempt).where(Attempt.id.in_(due)).values(again))
     for count, attempt_id in enumerate(due):
         if not runtime.ring(TASK, attempt_id):

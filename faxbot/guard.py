@@ -21,7 +21,7 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 OVERRUN = "overrun"
-MARGIN = 1.5
+MARGIN = 2.5
 """A plugin may make two calls in one (a token, then the fax); beyond so many times the limit it is its own doing."""
 
 

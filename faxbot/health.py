@@ -32,7 +32,7 @@ Part = dict[str, Any]
 def ready(runtime: Runtime) -> dict[str, Any]:
     """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...]}; every part is
     asked now. What people must look at makes the server no less fit."""
-    with suppress(FaxbotError):  # the part "settings" says what is wrong
+    with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts below say what is wrong
         runtime = runtime.fresh()
     parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
     waiting: list[dict[str, Any]] = []

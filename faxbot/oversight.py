@@ -15,7 +15,7 @@ from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, CallbackRefusal, ProviderHistory
-from faxbot.plugins.base import FaxbotPlugin
+from faxbot.plugins.base import FaxbotPlugin, Health
 from faxbot.plugins.manifest import Manifest
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
@@ -180,12 +180,22 @@ def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
 def said_of_itself(plugin: FaxbotPlugin) -> dict[str, Any]:
     """The same of one that has begun."""
     try:
-        health = plugin.health()
+        health = as_said(plugin.health())
     except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
     except Exception as error:  # noqa: BLE001 - a plugin raises anything
         return {"ok": False, "detail": f"The plugin failed ({type(error).__name__})."}
     return {"ok": health.ok, "detail": health.detail}
+
+
+def as_said(health: object) -> Health:
+    """What a plugin's health() gave, where that is what it should be."""
+    if not isinstance(health, Health):
+        return _NOT_SAID
+    return health if (type(health.ok), type(health.detail)) == (bool, str) else _NOT_SAID
+
+
+_NOT_SAID = Health(False, "The plugin does not say how it is.")
 
 
 # Callbacks ------------------------------------------------------------------------------------------

@@ -72,8 +72,9 @@ SCHEDULES: dict[str, Schedule] = {
     "t38_failed": _LINE,
     "rejected": _TURNED_AWAY,
     "unreachable": _TURNED_AWAY,
+    "no_route": _TURNED_AWAY,
     "doc_fetch_failed": Schedule("document", (10.0, MINUTE, 5 * MINUTE), 3, Use.NOTHING),
-    **dict.fromkeys(("network_error", "congestion", "trunk_down", "no_route"), _WAYS),
+    **dict.fromkeys(("network_error", "congestion", "trunk_down"), _WAYS),
 }
 PROVEN: dict[str, Schedule] = {
     "no_fax_tone": Schedule("no fax machine", _minutes(5, 15, 60), 4),

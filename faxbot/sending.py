@@ -298,7 +298,7 @@ def _call(
         step=prepared.way.step or 0,
         deadline=job.expires_at,
         callback_url=addresses.of_callbacks(runtime, this),
-        document_url=addresses.of_document(runtime, this),
+        document_url=_link(runtime, this),
     )
     try:
         receipt: object = prepared.route.provider.send(fax)
@@ -311,6 +311,12 @@ def _call(
     if not isinstance(receipt, Receipt) or not outcomes.is_name(receipt.external_id):
         return OutcomeUnknown(), None
     return receipt.external_id, None
+
+
+def _link(runtime: Runtime, this: Attempt) -> Hidden[str]:
+    """Only for a provider that can make use of it: whoever has it has the document."""
+    fetches = runtime.plugins.manifest(this.provider_id).has("fetches_document")
+    return addresses.of_document(runtime, this) if fetches else Hidden("")
 
 
 def _log_raise(provider_id: str, job_id: str, error: Exception) -> None:

@@ -13,7 +13,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,17 +117,22 @@ def serve(name: str, host: str, port: int, carrier: Carrier, ready: Callable[[],
     Once it listens it calls `ready` and prints one line with its address; port 0 takes a free one.
     Raises OSError where it cannot listen.
     """
-    try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _Server((host, port), carrier) as server:
-            ready()
-            sys.stdout.write(f"{name} carrier: listening on http://{host}:{server.server_port}\n")
-            sys.stdout.flush()
-            server.serve_forever(poll_interval=3600)
-    except KeyboardInterrupt:
-        # A second signal must not interrupt the caller's tidying up.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _Server((host, port), carrier) as server:
+        # A handler that raised could be swallowed, or come just before the wait for a request and be kept till its end.
+        signal.signal(signal.SIGTERM, server.stop)
+        signal.signal(signal.SIGINT, server.stop)
+        ready()
+        sys.stdout.write(f"{name} carrier: listening on http://{host}:{server.server_port}\n")
+        sys.stdout.flush()
+        with suppress(_Stopped):
+            server.serve_forever(poll_interval=LOOK_EVERY)
+
+
+LOOK_EVERY = 0.05  # seconds; whether it is to end
+
+
+class _Stopped(Exception):
+    """A signal asked the server to end."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -137,7 +142,17 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], carrier: Carrier) -> None:
         self.carrier = carrier
+        self._stopped = False
         super().__init__(address, _Connection)
+
+    def stop(self, *_: object) -> None:
+        """End soon; for signal handlers."""
+        self._stopped = True
+
+    def service_actions(self) -> None:
+        """Called by serve_forever() after each wait."""
+        if self._stopped:
+            raise _Stopped
 
     def server_bind(self) -> None:
         """As HTTPServer does, without asking a name server what this machine is called."""
@@ -184,7 +199,7 @@ class _Connection(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
             return error(411, "length-missing")
-        if int(length[:12]) > MAX_BYTES:
+        if len(length) > 12 or int(length) > MAX_BYTES:
             return error(413, "document-too-large")
         body = self.rfile.read(int(length))
         return body if len(body) == int(length) else error(400, "body-incomplete")

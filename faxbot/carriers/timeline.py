@@ -124,8 +124,11 @@ class _Line:
         self._connections: dict[tuple[str, str], HTTPConnection] = {}
 
     def post(self, post: Post) -> bool:
-        """Whether the callback was answered with 2xx."""
-        parts = urlsplit(post.url)
+        """Whether the callback was answered with 2xx; not where its address is none."""
+        try:
+            parts = urlsplit(post.url)
+        except ValueError:
+            return False
         credentials, _, address = parts.netloc.rpartition("@")
         server = (parts.scheme, address)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"

@@ -157,11 +157,15 @@ def _entry_points(folder: Path) -> list[EntryPoint]:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Its modules come before installed ones of the same name."""
-    before = list(sys.path)
+    """Its modules come before installed ones of the same name, and are forgotten again."""
+    before, known = list(sys.path), set(sys.modules)
     sys.path[:0] = [str(folder / "src"), str(folder)]
     importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path[:] = before
+        for name in set(sys.modules) - known:
+            file = Path(getattr(sys.modules[name], "__file__", None) or "/").resolve()
+            if file.is_relative_to(folder.resolve()):
+                del sys.modules[name]

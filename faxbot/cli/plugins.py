@@ -12,7 +12,9 @@ from faxbot.cli import packages
 from faxbot.cli.ledger import at_the_ledger
 from faxbot.config import Config
 from faxbot.errors import ConfigError, FaxbotError, PluginError
+from faxbot.oversight import as_said
 from faxbot.plugins import manifest as manifests
+from faxbot.plugins import registry
 from faxbot.plugins.base import FaxbotPlugin, Health
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
@@ -41,7 +43,10 @@ def list_(as_json: bool) -> None:
     broken, usable = found.broken, found.manifests()
     active = {*config.provider_ids, config.storage_backend}
     if as_json:
-        rows = [{**_summary(manifest), "active": manifest.id in active} for manifest in usable]
+        rows = [
+            {**_summary(each), **_origin(found, each.id), "active": each.id in active}
+            for each in usable
+        ]
         faults = [
             {"id": fault.name, "package": fault.package, "reason": fault.reason} for fault in broken
         ]
@@ -182,7 +187,7 @@ def _to_test(what: str, config: Config) -> Path | None:
 def _health(plugin_id: str, config: Config) -> Health:
     found = wiring.plugins(config)
     try:
-        return found.get(plugin_id, FaxbotPlugin).health()
+        return as_said(found.get(plugin_id, FaxbotPlugin).health())
     except FaxbotError:
         raise
     except Exception as error:  # noqa: BLE001 - a plugin raises anything
@@ -216,3 +221,13 @@ def _summary(manifest: Manifest) -> dict[str, object]:
         "required_scope": manifest.required_scope,
         "allowed_hosts": list(manifest.allowed_hosts),
     }
+
+
+def _origin(found: Plugins, plugin_id: str) -> dict[str, object]:
+    """What an installation's own registry asks for (FAXBOT_PLUGIN_REGISTRY)."""
+    plugin = found.found(plugin_id)
+    try:
+        sha256 = registry.digest(plugin.module)
+    except PluginError:
+        sha256 = None
+    return {"package": plugin.package, "sha256": sha256}

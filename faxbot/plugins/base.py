@@ -76,7 +76,7 @@ class Cache(Protocol):
 
         `make` gives the value and for how many seconds it is good; what it raises comes through.
         `stale`: a value that was found to be good no longer, whatever was said when it was made.
-        Raises Unreachable when another process takes too long to make it.
+        Raises Unreachable when another process takes too long to make it, or what keeps it is away.
         """
 
 

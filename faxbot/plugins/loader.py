@@ -188,9 +188,10 @@ class Plugins:
         return (*self._refused, *(place.fault for place in places if place.fault is not None))
 
     def manifests(self) -> tuple[Manifest, ...]:
-        """Of every plugin not known to be broken, by id."""
-        places = (place for _, place in sorted(self._places.items()) if place.fault is None)
-        return tuple(place.found.manifest for place in places)
+        """Of every plugin not known to be broken, by id; one that did not start may the next time."""
+        places = (place for _, place in sorted(self._places.items()))
+        usable = (place for place in places if place.fault is None or place.cls is not None)
+        return tuple(place.found.manifest for place in usable)
 
     def found(self, plugin_id: str) -> Found:
         """What is known of it without running it; raises PluginError as manifest()."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -83,7 +84,8 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("followup",),
         ),
         "fetches_document": Trait(
-            "may fetch the document from a link of ours, instead of taking it"
+            "may fetch the document from a link of ours, instead of taking it",
+            readers=("sending",),
         ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
@@ -280,9 +282,36 @@ def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
         for error in _validator(closed).iter_errors(complete)
         for sentence in _sentences(manifest, error, complete)
     )
+    faults.update(dict.fromkeys(_in_clear(manifest, complete)))
     if faults:
         raise ConfigError("; ".join(faults))
     return complete
+
+
+def _in_clear(manifest: Manifest, values: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each address to which secrets and faxes would travel readable over foreign networks."""
+    for key, rule in manifest.properties.items():
+        address = values.get(key)
+        if (
+            rule.get("format") == "uri"
+            and isinstance(address, str)
+            and _FORMATS.conforms(address, "uri")
+        ):
+            parts = urlsplit(address)
+            if parts.scheme == "http" and not _is_near(parts.hostname or ""):
+                yield f"{_label(manifest, key)} must begin with https:// outside this machine's own network"
+
+
+def _is_near(host: str) -> bool:
+    """Whether it is this machine, or one of its own network, as far as its name or address says."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.lower().endswith(_NEAR)
+
+
+_NEAR = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".invalid", ".test")
+"""Names that the public network does not have (RFC 6761, 6762, 8375; ICANN on `.internal`; `.lan` by use)."""
 
 
 def masked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:

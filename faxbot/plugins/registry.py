@@ -133,18 +133,21 @@ _SCHEMA = Draft202012Validator(
 
 
 def digest(module: Path) -> str:
-    """SHA-256 in hex over the names and contents of a plugin's own files: of the package whose
-    __init__.py this is, or of this module and the manifest beside it; without what Python compiles
-    there."""
+    """SHA-256 in hex over the names and contents of a plugin's own files: of the package that this
+    module is in, or, where it is in none, of the module and the manifest beside it; without what
+    Python compiles there. Raises PluginError where they cannot be read."""
     folder = module.parent
-    alone = module.name != "__init__.py"
-    files = [module, folder / "manifest.json"] if alone else _files(folder)
+    in_package = (folder / "__init__.py").exists()
     total = hashlib.sha256()
-    for path in sorted(files):
-        name = path.relative_to(folder).as_posix().encode()
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
-        total.update(len(name).to_bytes(4, "big") + name + content)
+    try:
+        files = _files(folder) if in_package else [module, folder / "manifest.json"]
+        for path in sorted(files):
+            name = path.relative_to(folder).as_posix().encode()
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            total.update(len(name).to_bytes(4, "big") + name + content)
+    except OSError as error:
+        raise PluginError(f"its files cannot be read: {error.strerror}") from None
     return total.hexdigest()
 
 
@@ -153,5 +156,9 @@ def _files(folder: Path) -> Iterable[Path]:
         if path.is_dir() and not path.is_symlink():
             if path.name != "__pycache__":
                 yield from _files(path)
-        elif path.suffix not in (".pyc", ".pyo"):
+        elif path.is_file():
             yield path
+        else:  # Python follows a link to a folder; a pipe would be read for ever
+            raise PluginError(
+                f"{path.name} in its package is neither a file nor a folder of its own"
+            )

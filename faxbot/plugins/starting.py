@@ -56,8 +56,10 @@ class Trial(Generic[T]):
     def _run(self) -> None:
         try:
             self._results.append(self._work())
-        except BaseException as error:  # noqa: BLE001 - foreign code raises anything; result() raises it again
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code raises anything; result() raises it again
             self._error = error
+        except BaseException as error:  # noqa: BLE001 - to who asks for the result it would be the end
+            self._error = PluginError(_kind(error))
         with self._lock:
             self._ended.set()
             unwanted = self._given_up and self._results
@@ -76,7 +78,7 @@ def load(entry_point: EntryPoint, manifest: Manifest, folder: Path) -> type[Faxb
     try:
         with offline(folder) as used:
             cls = entry_point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
+    except BaseException as error:  # noqa: BLE001 - foreign code, in a thread of its own
         if not used:
             raise PluginError(why("cannot be imported", error)) from None
     finally:
@@ -113,7 +115,11 @@ def why(what: str, error: BaseException) -> str:
     it could hold a secret."""
     if isinstance(error, FaxbotError):
         return f"it {what}: {error.detail}"
+    return f"it {what}: {_kind(error)}"
+
+
+def _kind(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     text = f" ({error})" if isinstance(error, ImportError | SyntaxError) else ""
-    return f"it {what}: {type(error).__name__}{place}{text}"
+    return f"{type(error).__name__}{place}{text}"

@@ -193,7 +193,9 @@ class ProviderContract(Ground):
 
         with ThreadPoolExecutor(THREADS) as threads:
             receipts = list(threads.map(send, range(THREADS)))
-        assert all(is_name(receipt.external_id) for receipt in receipts), "a receipt has no name"
+        names = [receipt.external_id for receipt in receipts]
+        assert all(map(is_name, names)), "a receipt has no name"
+        assert len(set(names)) == THREADS, "a thread was given another one's receipt"
 
     def test_nothing_is_pickled(
         self, provider: TransportPlugin, fax: OutboundFax, monkeypatch: pytest.MonkeyPatch

@@ -240,7 +240,7 @@ def failed(error: FaxbotError) -> Response:
         return _failed(problem)
     answer = _failed(problem, detail=error.detail, fields=getattr(error, "errors", None))
     if isinstance(error, Unauthenticated):
-        answer.headers["WWW-Authenticate"] = auth.CHALLENGE
+        answer.headers["WWW-Authenticate"] = auth.challenge()
     elif isinstance(error, DatabaseAway):
         answer.headers["Retry-After"] = str(DATABASE_RETRY_SECONDS)
     elif isinstance(error, KeyInFlight):

@@ -20,7 +20,7 @@ OPEN = "open"
 SIGNATURE = "signature"
 LINK = "link"
 WITHOUT_KEY = (OPEN, SIGNATURE, LINK)
-CHALLENGE = 'Bearer realm="faxbot"'
+KEY_CHALLENGE, CARRIER_CHALLENGE = 'Bearer realm="faxbot"', 'Basic realm="faxbot"'
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -57,6 +57,13 @@ def authorize() -> None:
     if access not in WITHOUT_KEY:
         g.actor = identity.authenticate(runtime(), _presented())
         g.actor.require(access)
+
+
+def challenge() -> str:
+    """What a 401 asks for: a key; of a carrier the credentials in the address that it was given,
+    which some clients keep until they are asked (RFC 9110, 11.6.1)."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    return CARRIER_CHALLENGE if getattr(view, "access", None) == SIGNATURE else KEY_CHALLENGE
 
 
 def _presented() -> str | None:

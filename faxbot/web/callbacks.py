@@ -22,6 +22,14 @@ _ANYTHING = {
 blueprint = api.Blueprint("callbacks", __name__, description="What carriers tell us.")
 
 
+@blueprint.after_request
+def ask_for_credentials(answer: Response) -> Response:
+    """Many clients send the credentials of an address only when they are asked for them (RFC 7617)."""
+    if answer.status_code == 401:
+        answer.headers["WWW-Authenticate"] = 'Basic realm="faxbot"'
+    return answer
+
+
 @blueprint.operation(
     "POST",
     "/callbacks/<provider_id>",

@@ -266,7 +266,7 @@ def _type(field: Json) -> str:
 
 
 def _limits(field: Json) -> str:
-    default = f", {field['default']} when not given" if "default" in field else ""
+    default = f", {json.dumps(field['default'])} when not given" if "default" in field else ""
     if "minimum" in field and "maximum" in field:
         return f", {field['minimum']} to {field['maximum']}{default}"
     if "maxLength" in field:

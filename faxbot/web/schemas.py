@@ -627,7 +627,9 @@ class Plugin(ma.Schema):
     type = fields.String(required=True, metadata=_says("what kind it is", "transport"))
     api = fields.String(required=True, metadata=_says("the plugin contract it needs", ">=1,<2"))
     package = fields.String(required=True, metadata=_says("the package it comes from", "faxbot"))
-    sha256 = fields.String(required=True, metadata=_says("of its own files, for a registry"))
+    sha256 = fields.String(
+        required=True, allow_none=True, metadata=_says("of its own files, for a registry")
+    )
     traits = fields.List(fields.String(), required=True)
     required_scope = fields.String(required=True)
     allowed_hosts = fields.List(fields.String(), required=True)

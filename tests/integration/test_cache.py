@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -150,3 +151,62 @@ def test_plugins_do_not_see_each_others_values_and_nobody_reads_them_in_the_data
         rows = session.scalars(sa.select(CachedValue)).all()
     assert len(rows) == 2
     assert all(b"token-1" not in (row.value_sealed or b"") for row in rows)
+
+
+def cut_off(runtime: Runtime) -> None:
+    """From now on the database is away for single statements, as while it restarts."""
+
+    def refuse(*_: object) -> None:
+        raise sa.exc.OperationalError("", {}, Exception("the database is away"))
+
+    sa.event.listen(runtime.database.reader, "before_cursor_execute", refuse)
+
+
+def test_a_database_that_is_away_is_nothing_that_a_plugin_must_know_of(
+    runtime: Runtime,
+) -> None:
+    cut_off(runtime)
+
+    with pytest.raises(Unreachable):
+        process(runtime).get("token", Carrier().token)
+
+
+def test_what_was_made_is_used_though_it_cannot_be_kept(runtime: Runtime) -> None:
+    carrier = Carrier()
+
+    def token() -> tuple[str, float]:
+        cut_off(runtime)
+        return carrier.token()
+
+    this = process(runtime)
+    assert this.get("token", token) == "token-1"
+    assert this.get("token", carrier.token) == "token-1"
+
+
+def test_who_waited_for_a_making_that_failed_does_not_wait_for_his_own_as_well(
+    runtime: Runtime,
+) -> None:
+    this, tries = process(runtime), 0
+    made, asking = threading.Event(), threading.Barrier(8)
+
+    def slowly() -> tuple[str, float]:
+        nonlocal tries
+        tries += 1
+        made.set()
+        if tries == 1:
+            asking.wait(20)  # the others are at the door
+        time.sleep(3 * cache.LOOK)
+        raise AccountRefused
+
+    def ask(number: int) -> str:
+        if number:
+            assert made.wait(20)
+            asking.wait(20)
+        try:
+            return this.get("token", slowly)
+        except AccountRefused:
+            return "refused"
+
+    assert at_once(8, ask) == ["refused"] * 8
+    assert tries == 1
+    assert this.get("token", Carrier().token) == "token-1"

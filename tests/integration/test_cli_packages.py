@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from faxbot.plugins import registry
+from faxbot.providers import sinch as sinch_provider
 from faxbot.testing import Answer, Asked, StandIn
 from tests.installation import Installation
 from tests.integration.command import one_line, run, run_process
@@ -240,3 +243,25 @@ def test_a_plugin_whose_own_code_fails_is_said_to_fail_without_its_words(
 
     assert ended.code == 1
     assert json.loads(ended.out) == {"ok": False, "detail": "The plugin failed (ValueError)."}
+
+
+def test_what_a_registry_asks_for_is_listed(embedded: Installation) -> None:
+    listed = run(embedded, "plugins", "list", "--json").json["plugins"]
+
+    (sinch,) = (each for each in listed if each["id"] == "sinch")
+    assert (sinch["package"], sinch["sha256"]) == (
+        "faxbot",
+        registry.digest(Path(sinch_provider.__file__)),
+    )
+
+
+def test_of_two_folders_with_one_module_each_is_checked_by_its_own_code(
+    embedded: Installation, package: Path
+) -> None:
+    other = package.with_name("other")
+    shutil.copytree(package, other)
+    (other / "faxbot_provider_acme" / "__init__.py").write_text("raise ValueError\n")
+
+    ended = run(embedded, "plugins", "validate", str(package), str(other))
+
+    assert (ended.code, "ValueError at __init__.py:1" in one_line(ended.err)) == (1, True)

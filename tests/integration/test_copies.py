@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from faxbot import sending
+from faxbot import copies, sending, sweeps
 from faxbot.errors import Unreachable
 from faxbot.plugins.base import Receipt, State, TransportPlugin, Update
 from tests.carrier import SimulatorProcess
@@ -129,3 +129,18 @@ def test_a_plugin_that_is_gone_keeps_nothing_from_going_on(site: Site) -> None:
     assert site.attempt(job_id).delete_copy_at is not None
     site.after(8 * 86_400)
     assert site.attempt(job_id).delete_copy_at is None
+
+
+def test_in_a_crowded_queue_it_is_not_announced_again_each_minute(site: Site) -> None:
+    provider(site).does["delete_copy"] = raises(Unreachable())
+    job_id = ended(site)
+    site.runtime = replace(site.runtime, unanswered=lambda _task: 10_000)
+    site.now += timedelta(hours=7)
+    site.rung.clear()
+
+    for _ in range(4):
+        sweeps.run(site.runtime)
+        site.now += timedelta(minutes=1)
+
+    attempt_id = site.attempt(job_id).id
+    assert site.rung.count((copies.TASK, attempt_id)) == 1

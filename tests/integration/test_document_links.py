@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pypdfium2
+import pytest
 
 from faxbot import sending
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import OutboundFax, Receipt, State, Update
-from tests.integration.odd import answers
-from tests.integration.site import Site
+from tests.carrier import SimulatorProcess
+from tests.installation import Installation
+from tests.integration import odd
+from tests.integration.odd import Odd, answers
+from tests.integration.site import Site, open_site
 from tests.integration.web import assert_problem, client_of
 from tests.threads import at_once
+
+
+@pytest.fixture
+def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
+    """The provider `second` may fetch its documents; `simulator` may not."""
+    with open_site(store, carrier_of_all, FAX_BACKENDS="second,simulator") as site:
+        may = {"second": ("send_fax", "status_lookup", "fetches_document")}
+        site.runtime = replace(site.runtime, plugins=odd.plugins(site.runtime, others=may))
+        yield site
+
+
+def provider(site: Site, name: str = "second") -> Odd:
+    return site.runtime.plugins.get(name, Odd)
 
 
 def link_of(site: Site, **wish: int) -> tuple[str, str]:
@@ -23,7 +42,7 @@ def link_of(site: Site, **wish: int) -> tuple[str, str]:
         links.append(fax.document_url)
         return Receipt(f"id-{fax.tag}")
 
-    site.odd.does["send"] = take
+    provider(site).does["send"] = take
     job_id = site.fax("0000", **wish)
     sending.attempt(site.runtime, job_id)
     return job_id, links[-1].reveal().removeprefix(site.runtime.config.base_url)
@@ -39,6 +58,19 @@ def test_a_carrier_fetches_the_pages_by_its_link_as_often_as_it_likes(site: Site
         assert len(pypdfium2.PdfDocument(response.data)) == 3
     assert client.head(link, buffered=True).status_code == 200
     assert list(site.runtime.config.spool_dir.iterdir()) == [], "a file is left behind"
+
+
+def test_a_provider_that_does_not_fetch_is_given_no_link(site: Site) -> None:
+    links: list[str] = []
+
+    def take(_usual: object, fax: OutboundFax) -> Receipt:
+        links.append(fax.document_url.reveal())
+        return Receipt(f"id-{fax.tag}")
+
+    provider(site, "simulator").does["send"] = take
+    sending.attempt(site.runtime, site.fax("0000", provider_id="simulator"))
+
+    assert links == [""]
 
 
 def test_a_link_is_good_for_one_fax_and_as_it_was_given(site: Site) -> None:
@@ -74,7 +106,7 @@ def test_a_link_ends_when_its_time_is_over(site: Site) -> None:
 def test_a_link_ends_with_the_attempt_it_was_for(site: Site) -> None:
     client, (job_id, link) = client_of(site.runtime), link_of(site)
     name = site.job(job_id).external_id
-    site.odd.does["fetch"] = answers(Update(State.DELIVERED, external_id=name))
+    provider(site).does["fetch"] = answers(Update(State.DELIVERED, external_id=name))
     site.after(600)
     assert site.job(job_id).status == "delivered"
 

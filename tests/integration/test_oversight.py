@@ -157,6 +157,10 @@ def test_a_connection_is_tried_and_what_is_wrong_is_said(
     monkeypatch.setattr(site.odd, "health", fail)
     wrong = {"ok": False, "detail": "The plugin failed (ValueError)."}
     assert oversight.try_connection(site.runtime, "simulator") == wrong
+    for nonsense in (None, True, "fine", Health("yes", b"?")):  # type: ignore[arg-type]
+        monkeypatch.setattr(site.odd, "health", lambda said=nonsense: said)
+        wrong = {"ok": False, "detail": "The plugin does not say how it is."}
+        assert oversight.try_connection(site.runtime, "simulator") == wrong
     with pytest.raises(NotFound):
         oversight.try_connection(site.runtime, "nobody")
     with pytest.raises(InvalidFields):

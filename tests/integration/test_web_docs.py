@@ -33,6 +33,7 @@ def store(embedded: Installation) -> Installation:
     return embedded
 
 
+METHODS = {"get", "post", "put"}
 PAGES = re.compile("openapi|docs| /$")
 """Routes for people and programs that read of the API; they are no part of it."""
 
@@ -54,7 +55,7 @@ def test_the_document_is_valid_and_has_every_route_of_the_api(document: dict[str
         route_of(method, path)
         for path, item in document["paths"].items()
         for method in item
-        if method in ("get", "post")
+        if method in METHODS
     }
 
     assert documented == {route for route in ACCESS if not PAGES.search(route)}
@@ -62,7 +63,7 @@ def test_the_document_is_valid_and_has_every_route_of_the_api(document: dict[str
 
 def test_every_operation_states_its_failures_and_its_security(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
-        for method in set(item) & {"get", "post"}:
+        for method in set(item) & METHODS:
             operation, access = item[method], ACCESS[route_of(method, path)]
             statuses = set(operation["responses"])
 

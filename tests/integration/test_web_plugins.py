@@ -215,6 +215,8 @@ def test_an_earlier_faxbots_addresses_take_phaxios_callbacks(
     assert client.post(path, data={"fax": fax}).status_code == 401
     found = of(asked(admin, "/admin/webhooks")["items"], "phaxio", "provider_id")
     assert found["lately"] == {"waiting": 1}
+    # What comes to the common address without any proof is nobody's.
+    assert found["refused"][0]["count"] == (1 if path == "/inbound/callback" else 2)
 
 
 @pytest.mark.parametrize("path", ["/sinch-inbound", "/inbound/callback"])
@@ -228,6 +230,11 @@ def test_an_earlier_faxbots_addresses_take_sinchs_callbacks(
 
     for credentials, status in ((good, 200), (bad, 401), ("", 401)):
         headers = {"Authorization": f"Basic {credentials}"}
-        assert client.post(path, json=body, headers=headers).status_code == status
+        answer = client.post(path, json=body, headers=headers)
+        assert answer.status_code == status
+        # Credentials in an address are sent by many clients only when they are asked for.
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        assert challenge.startswith("Basic " if status == 401 else "")
     found = of(asked(admin, "/admin/webhooks")["items"], "sinch", "provider_id")
     assert found["lately"] == {"waiting": 1}
+    assert found["refused"][0]["count"] == 2

@@ -133,6 +133,16 @@ def test_a_callback_that_is_not_taken_is_posted_again_until_the_schedule_ends(
         assert len({each.request.body for each in receiver.callbacks}) == 1
 
 
+def test_an_address_that_is_none_keeps_no_other_callback_from_its_client(
+    carrier: PhaxioProcess,
+) -> None:
+    for _ in range(8):  # more than there are threads that post
+        sent(carrier, callback_url="http://[")
+    with Receiver() as receiver:
+        sent(carrier, callback_url=receiver.url)
+        eventually(lambda: receiver.callbacks)
+
+
 def test_the_pauses_between_posts_are_the_vendors_scaled(tmp_path: Path) -> None:
     with Receiver(500, 302, 404) as receiver, PhaxioProcess(tmp_path, scale=0.001) as carrier:
         number = sent(carrier, callback_url=receiver.url)

@@ -57,6 +57,8 @@ def test_the_table_holds_every_published_code_and_no_other() -> None:
         ("lineError", 34, "number_dead"),
         ("lineError", 115, "number_dead"),
         ("lineError", 52, "no_route"),
+        ("lineError", 107, "no_fax_tone"),
+        ("lineError", 109, "no_fax_tone"),
         ("lineError", 32, "bearer"),
         ("faxError", 132, "no_fax_tone"),
         ("faxError", 53, "page_failed"),

@@ -157,6 +157,8 @@ CHUNKED = "Transfer-Encoding: chunked"
     ("line", "headers", "body", "status"),
     [
         ("POST /v1/faxes", [KNOWN, "Content-Length: 99999999999"], "", 413),
+        ("POST /v1/faxes", [KNOWN, "Content-Length: " + "0" * 12 + "9" * 12], "", 413),
+        ("POST /v1/faxes", [KNOWN, "Content-Length: " + "9" * 5000], "", 413),
         ("POST /v1/faxes", [KNOWN, "Content-Length: -1"], "", 411),
         ("POST /v1/faxes", [KNOWN, CHUNKED], "0\r\n\r\n", 411),
         ("POST /v1/faxes", [KNOWN, "Content-Length: 50"], "half", 400),

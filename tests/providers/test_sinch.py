@@ -28,7 +28,9 @@ from faxbot.hidden import Hidden
 from faxbot.plugins import manifest
 from faxbot.plugins.base import OwnCache, State, Update
 from faxbot.providers.http import HttpClient
+from faxbot.providers.phaxio import faxes
 from faxbot.providers.sinch import SinchProvider, answers
+from faxbot.retry import Again, End, Past, decide
 from tests.misbehaving import Behaviour, Server, answering, hanging_up, silent
 from tests.providers.sinch import (
     CALLBACK,
@@ -229,6 +231,16 @@ def test_a_setting_that_sinch_refuses_holds_every_fax_and_fails_none(
     with pytest.raises(AccountRefused) as refused:
         connect(server.url).send(fax(document))
     assert refused.value.cause == "config"
+
+
+def test_what_else_is_blamed_is_a_refusal_for_no_reason_that_is_known(
+    carrier: Carrier, connect: Connect, document: Path
+) -> None:
+    body = said("errors/422.json").replace(b'"to"', b'"headerText"')
+    server = carrier({f"POST {FAXES}": [answer(body, 422)]})
+    with pytest.raises(Refused) as refused:
+        connect(server.url).send(fax(document))
+    assert refused.value.cause == "rejected"
 
 
 def test_429_asks_to_wait_as_long_as_it_says(
@@ -474,7 +486,7 @@ FOUND: dict[str, tuple[State, str | None, int | None]] = {
     "fax_failed.json": (State.FAILED, "busy", 0),
     "fax_failed_number_not_permitted.json": (State.FAILED, "policy", 0),
     "fax_failed_document.json": (State.FAILED, "doc_unreadable", 0),
-    "fax_failed_without_code.json": (State.FAILED, "trunk_down", 0),
+    "fax_failed_without_code.json": (State.FAILED, "unreachable", 0),
 }
 
 
@@ -620,7 +632,7 @@ def test_every_number_that_sinch_lists_has_a_canonical_cause() -> None:
         ("CALL_ERROR", True, 0, "unknown"),
         ("CALL_ERROR", 999, 0, "unknown"),
         ("CALL_ERROR", None, 0, "unknown"),
-        ("FATAL_ERROR", None, 0, "trunk_down"),
+        ("FATAL_ERROR", None, 0, "unreachable"),
         ("FATAL_ERROR", 23, 0, "system"),
         ("FATAL_ERROR", 99, 0, "unknown"),
         ("GENERAL_ERROR", None, 0, "unknown"),
@@ -649,10 +661,44 @@ def test_a_completed_fax_without_a_count_of_pages_is_delivered_all_the_same(
     assert (update.state, update.pages_sent) == (State.DELIVERED, pages)
 
 
+def test_a_number_means_what_it_means_at_phaxio_whence_it_comes() -> None:
+    kinds = {
+        "documentConversionError": "DOCUMENT_CONVERSION_ERROR",
+        "lineError": "CALL_ERROR",
+        "faxError": "FAX_ERROR",
+        "fatalError": "FATAL_ERROR",
+        "generalError": "GENERAL_ERROR",
+    }
+    phaxio = {(kinds[kind], number): cause for (kind, number), cause in faxes.CAUSES.items()}
+    assert phaxio == {(kind, code): c for (kind, code), c in answers.CAUSES.items() if code}
+
+
+def tries(cause: str) -> list[float]:
+    """Minutes before each further try of a fax that fails so every time."""
+    history, waits = [Past(End.FAILED, cause)], []
+    while isinstance(decision := decide(history, now=SINCE, luck=0.0), Again):
+        waits.append((decision.at - SINCE).total_seconds() / 60)
+        history.append(history[0])
+    return waits
+
+
+def test_a_fatal_error_without_a_number_is_tried_again_seldom_and_late() -> None:
+    """It may be one that says "in the final stages"."""
+    cause = answers.update(json.loads(said("fax_failed_without_code.json"))).cause
+    waits = tries(str(cause))
+    assert 1 <= len(waits) <= 3
+    assert min(waits) >= 10
+
+
+def test_what_may_be_a_dead_number_is_tried_once_more() -> None:
+    for code in (107, 109):
+        assert len(tries(answers.CAUSES["CALL_ERROR", code])) == 1
+
+
 def test_the_page_lists_every_cause_as_the_table_has_it() -> None:
     page = (Path(__file__).parents[2] / "docs" / "providers" / "sinch.md").read_text("utf-8")
     listed = {
-        (kind, None if number == "or none" else int(number)): cause
+        (kind, None if number == "none" else int(number)): cause
         for kind, numbers, cause in re.findall(
             r"^\| `([A-Z_]+)` \| (.+) \| `(\w+)` \|$", page, re.M
         )

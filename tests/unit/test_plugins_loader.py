@@ -73,6 +73,7 @@ REASONS = {
     "broken_import": "it cannot be imported: ModuleNotFoundError at __init__.py:5 "
     "(No module named 'a_package_that_nobody_has')",
     "broken_exit": "it cannot be imported: SystemExit at __init__.py:7",
+    "broken_cancelled": "it cannot be imported: CancelledError at __init__.py:7",
     "broken_base": "Plugin is no TransportPlugin, as its type 'transport' demands",
     "broken_function": "Plugin is no TransportPlugin, as its type 'transport' demands",
     "broken_abstract": "Plugin lacks delete",
@@ -153,6 +154,7 @@ def test_a_plugin_that_works_works_in_broken_company(plugins: Plugins, tmp_path:
     [
         ("broken_constructor", "it does not start: ZeroDivisionError at __init__.py:10"),
         ("broken_initialize", "it does not start: ValueError at __init__.py:14"),
+        ("broken_cancelled_start", "it does not start: CancelledError at __init__.py:15"),
     ],
 )
 def test_a_plugin_that_does_not_start_is_named_without_its_exceptions_text(
@@ -193,7 +195,7 @@ def test_a_plugin_that_failed_to_start_is_tried_again_after_a_while(
             plugins.get("sound", StoragePlugin)
     assert CountingHttp.closed == opened + 1  # it was tried once
     assert "sound" in [broken.name for broken in plugins.broken]
-    assert "sound" not in [manifest.id for manifest in plugins.manifests()]
+    assert "sound" in [manifest.id for manifest in plugins.manifests()], "nobody would ask it again"
     environ["SOUND_STUBBORN"] = "no"
 
     def started() -> bool:

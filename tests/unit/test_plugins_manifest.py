@@ -275,6 +275,33 @@ def test_a_wrong_setting_is_named_by_its_variable(
 @pytest.mark.parametrize(
     ("address", "good"),
     [
+        ("http://api.example.org", False),
+        ("http://93.184.216.34/v1", False),
+        ("http://[2606:2800:220:1::1]", False),
+        ("http://carrier.local.example.org", False),
+        ("https://api.example.org", True),
+        ("http://localhost:8091", True),
+        ("http://carrier:8091", True),
+        ("http://fax.clinic.internal", True),
+        ("http://10.1.2.3", True),
+        ("http://192.168.1.9:80/v1", True),
+        ("http://[::1]:8091", True),
+    ],
+)
+def test_secrets_and_faxes_do_not_travel_in_clear_beyond_the_own_network(
+    phaxio: Manifest, address: str, good: bool
+) -> None:
+    environ = {**KEYS, "PHAXIO_BASE_URL": address}
+    if good:
+        assert settings(phaxio, environ)["baseUrl"] == address
+    else:
+        with pytest.raises(ConfigError, match="PHAXIO_BASE_URL must begin with https://"):
+            settings(phaxio, environ)
+
+
+@pytest.mark.parametrize(
+    ("address", "good"),
+    [
         ("https://api.example", True),
         ("http://127.0.0.1:8091/v1", True),
         ("https://[::1]:80", True),

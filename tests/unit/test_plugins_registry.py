@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def test_an_installations_own_admits_what_it_names_and_nothing_else(tmp_path: Pa
         {"manifest.json": "{ }"},
         {"more.py": ""},
         {"deep/er.json": "1"},
+        {"more.pyc": "Python imports it where there is no more.py"},
     ],
 )
 def test_with_a_sha256_it_admits_only_the_files_that_were_looked_at(
@@ -104,13 +106,45 @@ def test_a_file_under_another_name_is_another_plugin(tmp_path: Path) -> None:
 
 
 def test_a_plugin_of_one_module_is_that_module_and_its_manifest(tmp_path: Path) -> None:
-    package(tmp_path / "site", **{"acme.py": "1", "other.py": "2"})
+    package(tmp_path / "site", **{"acme.py": "1", "other.py": "2"}).unlink()
     before = digest(tmp_path / "site" / "acme.py")
 
-    package(tmp_path / "site", **{"other.py": "3"})
+    package(tmp_path / "site", **{"other.py": "3"}).unlink()
     assert digest(tmp_path / "site" / "acme.py") == before
-    package(tmp_path / "site", **{"acme.py": "3"})
+    package(tmp_path / "site", **{"acme.py": "3"}).unlink()
     assert digest(tmp_path / "site" / "acme.py") != before
+
+
+def test_a_module_of_a_package_is_looked_at_with_all_that_is_in_the_package(tmp_path: Path) -> None:
+    package(tmp_path / "acme", **{"provider.py": "from acme import client", "client.py": "1"})
+    module = tmp_path / "acme" / "provider.py"
+    found = own(tmp_path, {**ACME, "sha256": digest(module)})
+    found.admit("acme", "faxbot-acme", module)
+
+    package(tmp_path / "acme", **{"client.py": "2"})
+    with pytest.raises(PluginError, match="sha256"):
+        found.admit("acme", "faxbot-acme", module)
+
+
+@pytest.mark.parametrize("odd", ["a link to a folder", "a link to nothing", "a pipe"])
+def test_a_package_that_holds_what_cannot_be_looked_at_is_refused(tmp_path: Path, odd: str) -> None:
+    module = package(tmp_path / "acme")
+    found = own(tmp_path, {**ACME, "sha256": digest(module)})
+    if odd == "a pipe":
+        os.mkfifo(tmp_path / "acme" / "odd")
+    else:
+        (tmp_path / "acme" / "odd").symlink_to(tmp_path if "folder" in odd else "nowhere")
+
+    with pytest.raises(PluginError, match="odd in its package is neither a file nor a folder"):
+        found.admit("acme", "faxbot-acme", module)
+
+
+def test_files_that_cannot_be_read_keep_one_plugin_out_and_say_so(tmp_path: Path) -> None:
+    module = tmp_path / "nowhere" / "acme.py"
+    found = own(tmp_path, {**ACME, "sha256": "0" * 64})
+
+    with pytest.raises(PluginError, match="its files cannot be read: No such file"):
+        found.admit("acme", "faxbot-acme", module)
 
 
 @pytest.mark.parametrize(

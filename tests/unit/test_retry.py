@@ -48,7 +48,7 @@ GOLDEN = {
     "network_error": "15 30 1m 2m 5m 5m 5m 5m 5m -",
     "congestion": "15 30 1m 2m 5m 5m 5m 5m 5m -",
     "trunk_down": "15 30 1m 2m 5m 5m 5m 5m 5m -",
-    "no_route": "15 30 1m 2m 5m 5m 5m 5m 5m -",
+    "no_route": "15m 60m -",
 }
 # The same for a number at which a fax has arrived before, where it differs.
 GOLDEN_PROVEN = {"no_fax_tone": "5m 15m 60m -", "number_dead": "15m -"}
@@ -65,7 +65,8 @@ MIXED = {
     "rejected unreachable": "60m",
     "rejected unreachable rejected": "-",
     "bearer t38_failed": "-",
-    "no_route congestion trunk_down network_error": "2m",
+    "rejected no_route unreachable": "-",
+    "congestion trunk_down network_error": "1m",
     # dials are counted over all kinds, and so are tries
     "busy no_answer busy no_answer busy busy busy no_answer busy busy busy": "30m",
     "busy no_answer busy no_answer busy busy busy no_answer busy busy busy busy": "-",

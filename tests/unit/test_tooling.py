@@ -68,6 +68,7 @@ def test_import_contracts_refuse_every_wrong_way(tmp_path: Path) -> None:
         "web/__init__.py": "import faxbot.providers",
         "retry.py": "import celery",
         "cli/__init__.py": "import flask",
+        "carriers/door.py": "import faxbot.providers.http",
     }.items():
         with (package / path).open("a") as file:
             file.write(f"\n{line}\n")
@@ -83,6 +84,7 @@ def test_import_contracts_refuse_every_wrong_way(tmp_path: Path) -> None:
         "faxbot.web is not allowed to import faxbot.providers",
         "faxbot.retry is not allowed to import celery",
         "faxbot.cli is not allowed to import flask",
+        "faxbot.carriers is not allowed to import faxbot.providers",
     ):
         assert sign in done.stdout
 

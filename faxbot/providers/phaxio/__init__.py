@@ -123,7 +123,12 @@ class PhaxioProvider(TransportPlugin):
         all. Raises Refused when it is too late, or there is no such fax."""
         reply = self._call("POST", f"/faxes/{quote(external_id, safe='')}/cancel")
         declined = reply.status < 300 or reply.status in (*_OPEN_STATUSES, 404, 409)
-        if declined and _content(reply).get("success") is False:
+        content = _content(reply)
+        if declined and content.get("success") is False:
+            error = _refused(reply, _message(content))
+            # Then it was not this fax that Phaxio spoke of.
+            if isinstance(error, AccountRefused | Throttled) and reply.status != 404:
+                raise error
             raise Refused("Phaxio does not stop this fax: it has ended, or is not known there.")
         _accepted(reply)
 

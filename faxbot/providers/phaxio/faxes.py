@@ -26,12 +26,13 @@ _CODES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
         "no_answer": (16, 30, 39, 87, 94, 112),
         "dropped_early": (11, 19, 64, 89, 93, 96, 103, 104, 106, 108, 114),
         "network_error": (36, 37, 56, 58, 59, 61, 62, 81, 83, 88, 97, 99, 100, 110, 121),
-        # 107 and 109 are called a dropped call by Phaxio and a dead number by those who send much.
-        "unreachable": (43, 107, 109),
+        "unreachable": (43,),
         "bearer": (32, 71, 92, 95),
         "number_dead": (34, 47, 49, 73, 91, 115, 116, 123),
         "rejected": (50, 85),
         "no_route": (52,),
+        # A dropped call in Phaxio's words, a dead number to those who send much: one more try.
+        "no_fax_tone": (107, 109),
     },
     "faxError": {
         "no_fax_tone": (13, 14, 26, 132),

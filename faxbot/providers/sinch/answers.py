@@ -57,7 +57,8 @@ CAUSES: Mapping[tuple[str, int | None], str] = {
     **_of("trunk_down", "FATAL_ERROR", 9, 24),
     # "In the final stages of sending": it may have arrived.
     **_of("system", "FATAL_ERROR", 23, 126),
-    ("FATAL_ERROR", None): "trunk_down",
+    # It passes, or it is 23: few tries more, and late.
+    ("FATAL_ERROR", None): "unreachable",
 }
 """(errorType, errorCode) -> canonical cause (events.CAUSES); what is not here is `unknown`. The
 numbers are Phaxio's: those that Sinch's OpenAPI lists, and older ones, of which 89 still arrives
