@@ -18,8 +18,10 @@ from tests.servers import Server
 
 DEPLOY = Path(__file__).parents[3] / "deploy" / "asterisk"
 _CONF = Path(__file__).parent / "conf"
-# What number 103 says as its station id, 20 characters: percent-encoded for the dialplan.
-HOSTILE_STATION = "\r\n\r\nEvent:X)}${EPOCH"
+# What hostile far ends say, 20 characters at most: an event of their own for AMI; expressions for the dialplan.
+HOSTILE_LINES = "\r\n\r\nEvent: Hangup"
+HOSTILE_WORDS = "x)}${EPOCH}a&b=c,d:e"
+HOSTILE_NAME = "Nobody at all"
 
 
 class FarEnd(StrEnum):
@@ -31,8 +33,9 @@ class FarEnd(StrEnum):
     """Asks for T.38 itself."""
     FAX_NO_ECM = "+15550100102"
     """9600 bit/s at most, too."""
-    FAX_HOSTILE = "+15550100103"
-    """Its station id is HOSTILE_STATION."""
+    FAX_HOSTILE_LINES = "+15550100103"
+    """Its station id is HOSTILE_LINES, and its caller id HOSTILE_NAME."""
+    FAX_HOSTILE_WORDS = "+15550100104"
     BUSY = "+15550100110"
     NO_ANSWER = "+15550100111"
     UNALLOCATED = "+15550100112"
@@ -187,7 +190,9 @@ class AsteriskServer(Server):
             "RTP_END": rtp + 199,
             "UDPTL_START": udptl,
             "UDPTL_END": udptl + 199,
-            "HOSTILE_STATION": "".join(f"%{ord(letter):02X}" for letter in HOSTILE_STATION),
+            "HOSTILE_LINES": _percent(HOSTILE_LINES),
+            "HOSTILE_WORDS": _percent(HOSTILE_WORDS),
+            "HOSTILE_NAME": HOSTILE_NAME,
         }
         for template in _CONF.glob("*.conf"):
             text = template.read_text()
@@ -212,6 +217,11 @@ class AsteriskServer(Server):
         with suppress(subprocess.TimeoutExpired):
             return "fully booted" in self.cli("core waitfullybooted", timeout=5.0)
         return False
+
+
+def _percent(text: str) -> str:
+    """Every character as %XX, so that the dialplan's reader sees nothing else."""
+    return "".join(f"%{ord(letter):02X}" for letter in text)
 
 
 def _free_udp_port() -> int:

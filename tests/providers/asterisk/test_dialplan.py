@@ -1,0 +1,239 @@
+"""What deploy/asterisk does on a real Asterisk: every call's end is said, kept and forgotten, and text stays text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qsl, quote
+
+import pytest
+
+from tests.ground import Ground, eventually
+from tests.providers.asterisk.manager import Manager, Message
+from tests.providers.asterisk.packages import Tree
+from tests.providers.asterisk.pages import assert_arrived, make_tiff
+from tests.providers.asterisk.server import (
+    HOSTILE_LINES,
+    HOSTILE_NAME,
+    HOSTILE_WORDS,
+    AsteriskServer,
+    FarEnd,
+    hangs_up_after,
+)
+
+# All that manager_faxbot.conf lets through.
+KNOWN = {
+    *("FullyBooted", "Shutdown", "OriginateResponse", "UserEvent", "FAXStatus"),
+    *("DialBegin", "DialState", "DialEnd", "Hangup", "HangupRequest"),
+}
+
+
+@pytest.fixture
+def own_asterisk(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer]:
+    server = AsteriskServer(ground, asterisk_tree)
+    server.start()
+    yield server
+    if server.process is not None:
+        server.stop()
+
+
+def dial(
+    manager: Manager, tag: str, number: str, file: Path, trunk: str = "trunk", **words: str
+) -> None:
+    variables = {"FAXJOB_ID": tag, "FAXJOB_FILE": str(file)}
+    variables |= {f"FAXJOB_{name}": value for name, value in words.items()}
+    manager.ask(
+        "Originate",
+        ("Channel", f"PJSIP/{number}@{trunk}"),
+        *(("Context", "faxbot-send"), ("Exten", "send"), ("Priority", "1")),
+        *(("Timeout", "5000"), ("Async", "true"), ("ChannelId", f"fax-{tag}")),
+        *(("CallerID", '"${EPOCH}, <a>\\" <5550001111>'),),
+        *(("Variable", f"{name}={value}") for name, value in variables.items()),
+    )
+
+
+def told(manager: Manager, tag: str, timeout: float = 90.0) -> str:
+    """The Result of FaxbotResult, undecoded."""
+
+    def is_it(message: Message) -> bool:
+        return message.get("UserEvent") == "FaxbotResult" and message["JobID"] == tag
+
+    return manager.wait(is_it, timeout)["Result"]
+
+
+def cause(manager: Manager, tag: str) -> str:
+    """The Q.850 cause of our channel's end."""
+
+    def is_it(message: Message) -> bool:
+        return message.get("Event") == "Hangup" and message["Uniqueid"] == f"fax-{tag}"
+
+    return manager.wait(is_it)["Cause"]
+
+
+def decoded(result: str) -> dict[str, str]:
+    return dict(parse_qsl(result, keep_blank_values=True))
+
+
+def forget(manager: Manager, tag: str) -> None:
+    manager.ask(
+        "Originate",
+        *(("Channel", "Local/ack@faxbot-ack/n"), ("Application", "NoOp"), ("Async", "true")),
+        ("Variable", f"__FAXJOB_ID={tag}"),
+    )
+
+
+# What each situation gives: number, variables; status or reason, and cause. The causes of answered calls tell nothing.
+ANSWERED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    "audio": (FarEnd.FAX, {"OPTS": "F"}, {"status": "SUCCESS", "pages": "2", "mode": "audio"}),
+    "t38": (FarEnd.FAX_T38, {}, {"status": "SUCCESS", "pages": "2", "mode": "T38"}),
+    "slow": (
+        FarEnd.FAX_NO_ECM,
+        {"OPTS": "F", "SLOW": "yes", "ECM": "no"},
+        {"status": "SUCCESS", "rate": "9600"},
+    ),
+    "wrong-file": (
+        FarEnd.FAX.line(1),
+        {"OPTS": "F", "FILE": "/nowhere.tif"},
+        {"status": "FAILED", "error": "FILE_ERROR", "text": "error reading file"},
+    ),
+    "hangs-up": (
+        hangs_up_after(9),
+        {"OPTS": "F"},
+        {"status": "FAILED", "text": "The call dropped prematurely"},
+    ),
+    "full": (FarEnd.CANNOT_STORE, {"OPTS": "F"}, {"status": "FAILED"}),
+    "too-long": (FarEnd.FAX.line(2), {"OPTS": "F", "MAXSECS": "8"}, {"status": "FAILED"}),
+}
+UNANSWERED = {
+    "busy": (FarEnd.BUSY, "0", {"17"}),
+    "no-answer": (FarEnd.NO_ANSWER, "3", {"19", "0"}),
+    "busy-tone": (FarEnd.BUSY_TONE, "3", {"19", "0"}),
+    "unallocated": (FarEnd.UNALLOCATED, "0", {"1"}),
+    "congestion": (FarEnd.CONGESTION, "0", {"34"}),
+    "rejected": (FarEnd.REJECTED, "0", {"21"}),
+    "changed": (FarEnd.CHANGED, "0", {"22"}),
+    "out-of-order": (FarEnd.OUT_OF_ORDER, "0", {"27"}),
+    "network-out-of-order": (FarEnd.NETWORK_OUT_OF_ORDER, "0", {"38"}),
+    "invalid": (FarEnd.INVALID, "0", {"28"}),
+}
+
+
+def test_every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer) -> None:
+    file = make_tiff(asterisk.documents / "two.tif", pages=2)
+    with Manager(asterisk) as manager:
+        for tag, (number, words, _) in ANSWERED.items():
+            dial(manager, tag, number, file, **words)
+        for tag, (number, _, _) in UNANSWERED.items():
+            dial(manager, tag, number, file)
+        dial(manager, "dead-trunk", FarEnd.FAX, file, trunk="deadtrunk")
+
+        for tag, (_, _, expected) in ANSWERED.items():
+            said = decoded(told(manager, tag))
+            assert said | expected == said, tag
+        for tag, (_, reason, causes) in UNANSWERED.items():
+            assert told(manager, tag) == f"status=UNANSWERED&reason={reason}", tag
+            assert cause(manager, tag) in causes, tag
+        assert told(manager, "dead-trunk") == "status=UNANSWERED&reason=3"
+
+        tags = [*ANSWERED, *UNANSWERED, "dead-trunk"]
+        assert asterisk.stored() == {tag: told(manager, tag) for tag in tags}
+        for tag in tags[1:]:
+            forget(manager, tag)
+        eventually(lambda: list(asterisk.stored()) == tags[:1])
+        forget(manager, tags[0])
+        eventually(lambda: not asterisk.stored())
+
+    for number in (FarEnd.FAX, FarEnd.FAX_T38, FarEnd.FAX_NO_ECM):
+        assert assert_arrived(file, asterisk.heard(number).path) == [0, 0]
+
+
+def test_text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
+    file = make_tiff(asterisk.documents / "one.tif", resolution="standard")
+    station = "a,b=c;)}${EPOCH}$[1]"
+    words = {
+        "OPTS": "F",
+        "STATION": quote(station, safe=""),
+        "HEADER": quote('A, "B" )}${EPOCH}\r\nAction: Logoff', safe=""),
+    }
+    lines, said = FarEnd.FAX_HOSTILE_LINES.line(3), FarEnd.FAX_HOSTILE_WORDS.line(3)
+    with Manager(asterisk) as manager:
+        dial(manager, "lines", lines, file, **words)
+        dial(manager, "words", said, file, **words)
+        assert decoded(told(manager, "lines"))["remote"] == HOSTILE_LINES
+        assert decoded(told(manager, "words"))["remote"] == HOSTILE_WORDS
+        assert decoded(asterisk.stored()["lines"])["remote"] == HOSTILE_LINES
+        assert cause(manager, "lines") == "16"
+        assert cause(manager, "words") == "16"
+        manager.ask("Ping")
+        events = [message for message in manager.log if "Response" not in message]
+        for tag in ("lines", "words"):
+            forget(manager, tag)
+    assert {message.get("Event") for message in events} <= KNOWN
+    assert all(message["Privilege"] for message in events)  # nobody else's event has one
+    ours = [message for message in events if "fax-lines" in message.values()]
+    assert ours
+    assert HOSTILE_NAME not in str(ours)
+    for number in (lines, said):
+        received = asterisk.heard(number)
+        assert received.station == station
+        assert received.caller == "5550001111"
+        assert assert_arrived(file, received.path) == [16]
+
+
+def test_no_name_is_not_a_result(asterisk: AsteriskServer) -> None:
+    """An acknowledgement without an id leaves all results where they are."""
+    with Manager(asterisk) as manager:
+        dial(manager, "kept", FarEnd.UNALLOCATED, Path("/nowhere.tif"))
+        told(manager, "kept")
+        forget(manager, "")
+        dial(manager, "last", FarEnd.UNALLOCATED, Path("/nowhere.tif"))
+        told(manager, "last")
+        assert {"kept", "last"} <= asterisk.stored().keys()
+        forget(manager, "kept")
+        forget(manager, "last")
+        eventually(lambda: not {"kept", "last"} & asterisk.stored().keys())
+
+
+def test_results_survive_a_restart_also_of_the_fax_that_it_interrupts(
+    own_asterisk: AsteriskServer,
+) -> None:
+    file = make_tiff(own_asterisk.documents / "dense.tif", dense=True)
+    with Manager(own_asterisk) as manager:
+        dial(manager, "over", FarEnd.BUSY, file)
+        dial(manager, "running", FarEnd.FAX, file, OPTS="F")
+        told(manager, "over")
+        manager.wait(lambda message: message.get("Status") == "FAX Transmission In Progress")
+    own_asterisk.restart()
+    stored = own_asterisk.stored()
+    assert stored["over"] == "status=UNANSWERED&reason=0"
+    assert decoded(stored["running"])["text"] == "The call dropped prematurely"
+
+
+def test_a_far_end_that_falls_silent_ends_the_call(ground: Ground, asterisk_tree: Tree) -> None:
+    far = AsteriskServer(ground, asterisk_tree)
+    near = AsteriskServer(ground, asterisk_tree, far=far, rtp_timeout=3)
+    for server in (far, near):
+        server.start()
+    file = make_tiff(near.documents / "dense.tif", dense=True)
+    with Manager(near) as manager:
+        dial(manager, "silent", FarEnd.FAX, file, OPTS="F")
+        manager.wait(lambda message: message.get("Status") == "FAX Transmission In Progress")
+        far.freeze()
+        assert decoded(told(manager, "silent"))["text"] == "The call dropped prematurely"
+        assert cause(manager, "silent") == "44"
+    far.kill9()
+    near.stop()
+
+
+def test_the_account_may_not_do_what_faxbot_does_not_need(asterisk: AsteriskServer) -> None:
+    with Manager(asterisk) as manager:
+        for action in ("Command", "DBDel", "Reload", "GetConfig", "PJSIPShowEndpoints"):
+            with pytest.raises(AssertionError, match="Permission denied"):
+                manager.ask(action, ("Command", "core show version"))
+        with pytest.raises(AssertionError, match="Originate Access Forbidden"):
+            manager.ask(
+                "Originate",
+                *(("Channel", "Local/ack@faxbot-ack"), ("Application", "System")),
+                ("Data", "true"),
+            )
+        manager.ask("CoreStatus")
