@@ -19,7 +19,7 @@ from tests.integration.odd import raises
 from tests.integration.site import Site, number, open_site
 from tests.servers import RedisServer, free_port
 
-PARTS = {"database", "settings", "broker", "storage", "provider", "queue", "sweeps"}
+PARTS = {"database", "settings", "broker", "storage", "provider", "queue", "sweeps", "listeners"}
 
 
 def faults(site: Site) -> dict[str, str]:

@@ -322,7 +322,7 @@ def test_compose_runs_faxbot_without_privileges() -> None:
     services = compose(SECRETS)["services"]
     ours = [service for service in services.values() if "build" in service]
 
-    assert len(ours) == 6
+    assert len(ours) == 7
     for service in ours:
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
