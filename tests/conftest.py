@@ -19,6 +19,7 @@ from faxbot.runtime import Runtime
 from tests.ground import Ground
 from tests.guard import allow_this_machine_only
 from tests.installation import Installation, Service, Stores
+from tests.providers.asterisk.packages import NOT_TESTED, Store, cache_folder, locks
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
 
 allow_this_machine_only()
@@ -33,7 +34,21 @@ StartService = Callable[..., Service]
 
 def pytest_report_header() -> list[str]:
     """Which servers the tests run on."""
-    return list(describe())
+    return [*describe(), f"asterisk: {Store(cache_folder(), locks()).describe()}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What could not be tested for want of an Asterisk, and which one it was otherwise."""
+    skipped = [
+        report.longrepr[2]
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and NOT_TESTED in report.longrepr[2]
+    ]
+    if skipped:
+        terminalreporter.write_sep("!", f"{len(skipped)} tests: {NOT_TESTED}", red=True)
+        terminalreporter.write_line(skipped[0])
+    elif any("asterisk" in report.nodeid for report in terminalreporter.stats.get("passed", [])):
+        terminalreporter.write_line(f"asterisk: {Store(cache_folder(), locks()).describe()}")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ground import Ground
-from tests.providers.asterisk.packages import NoPackages, Store, Tree, cache_folder, locks
+from tests.providers.asterisk.packages import (
+    NOT_TESTED,
+    NoPackages,
+    Store,
+    Tree,
+    cache_folder,
+    locks,
+)
 from tests.providers.asterisk.server import AsteriskServer
 
 
@@ -17,7 +24,7 @@ def asterisk_tree() -> Tree:
     try:
         return Store(cache_folder(), locks()).fetch()
     except NoPackages as error:
-        pytest.skip(f"NO ASTERISK, not tested: {error}")
+        pytest.skip(f"{NOT_TESTED}: {error}")
 
 
 @pytest.fixture(scope="session")

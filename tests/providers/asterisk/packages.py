@@ -32,6 +32,8 @@ LOCK = Path(__file__).parent / "lock.json"
 # does not move.
 SUITES = ("forky", "bullseye")
 APT_HELPER = Path("/usr/lib/apt/apt-helper")
+NOT_TESTED = "NO ASTERISK, so this was not tested"
+REMAKE = "python -m tests.providers.asterisk.packages --lock"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 FETCH_SECONDS = 300
 _FORGO = (
@@ -93,7 +95,7 @@ class Tree:
     version: str
 
     def __str__(self) -> str:
-        return f"asterisk {self.version} ({self.suite}, {self.root})"
+        return f"{self.version} ({self.suite}, {self.root})"
 
     @cached_property
     def command(self) -> tuple[str | Path, ...]:
@@ -178,6 +180,14 @@ class Store:
                     why.append(f"{locked.suite}: {error}")
         raise NoPackages("; ".join(why) or f"nothing is locked for {_architecture()}")
 
+    def describe(self) -> str:
+        """For pytest's header: which one it is, and why not the preferred one."""
+        gone = [locked.suite for locked in self._locked if self._gone(locked).exists()]
+        why = [f"{suite} has moved on: {REMAKE}" for suite in gone]
+        return "; ".join(
+            [str(self.present() or "is fetched by the first test that needs it"), *why]
+        )
+
     def _candidates(self) -> list[Locked]:
         here = [locked for locked in self._locked if locked.architecture == _architecture()]
         return [locked for locked in here if not self._gone(locked).exists()]
@@ -251,7 +261,11 @@ def _download(archive: str, packages: Sequence[Package], folder: Path) -> str:
         *("-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20", "download-file"),
     ]
     for package in packages:
-        command += [f"{archive}/{package.path}", _file(folder, package), f"SHA256:{package.sha256}"]
+        command += [
+            f"{archive}/{package.path}",
+            _file(folder, package),
+            "",
+        ]  # "": we look at the hash
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
     )
