@@ -138,16 +138,20 @@ def cache_folder() -> Path:
     return Path(base).resolve() / "faxbot-tests"
 
 
-def locks(path: Path = LOCK) -> list[Locked]:
+def locks() -> list[Locked]:
     """What may be fetched, the preferred one first; FAXBOT_TEST_ASTERISK=bullseye takes that suite alone."""
-    read = [
+    wanted = ENVIRONMENT.get("FAXBOT_TEST_ASTERISK")
+    return [locked for locked in read_lock() if wanted in (None, "", locked.suite)]
+
+
+def read_lock() -> list[Locked]:
+    """All that lock.json names."""
+    return [
         Locked(
             each["suite"], each["architecture"], tuple(Package(**one) for one in each["packages"])
         )
-        for each in json.loads(path.read_text())
+        for each in json.loads(LOCK.read_text())
     ]
-    wanted = ENVIRONMENT.get("FAXBOT_TEST_ASTERISK")
-    return [each for each in read if wanted in (None, "", each.suite)]
 
 
 class Store:

@@ -17,7 +17,7 @@ from tests.providers.asterisk.packages import (
     Package,
     Store,
     archives_of_this_machine,
-    locks,
+    read_lock,
 )
 
 NOWHERE = "http://127.0.0.1:1/debian"
@@ -52,7 +52,7 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def locked(archive: Path) -> Locked:
     digest = hashlib.sha256((archive / "asterisk.deb").read_bytes()).hexdigest()
-    here = locks(LOCK)[0].architecture
+    here = read_lock()[0].architecture
     package = Package("asterisk", "1:99.1.2+dfsg-1", "asterisk.deb", digest)
     return Locked("new", here, (package,))
 
@@ -103,9 +103,9 @@ def test_an_archive_out_of_reach_is_said_and_asked_again(
 
 
 def test_the_lock_names_every_suite_and_no_host() -> None:
-    assert [locked.suite for locked in locks()] == list(SUITES)
+    assert [locked.suite for locked in read_lock()] == list(SUITES)
     assert "//" not in LOCK.read_text()
-    for locked in locks():
+    for locked in read_lock():
         assert all(len(package.sha256) == 64 for package in locked.packages)
         assert {"asterisk", "asterisk-modules"} <= {package.name for package in locked.packages}
 
