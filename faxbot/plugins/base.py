@@ -61,6 +61,19 @@ class Http(Protocol):
         of such a form), content and type. Connection faults raise Unreachable (nothing was sent) or
         OutcomeUnknown (bytes were); statuses are returned."""
 
+    def download(
+        self,
+        url: str,
+        target: BinaryIO,
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> HttpReply | None:
+        """GET something large: the body of a 2xx answer of this `media_type` goes into `target`, piece
+        by piece and bounded, and None is returned; every other answer is given as by request(). What
+        is in `target` then, or after an error, is no document."""
+
     def close(self) -> None:
         """Let go of its connections. Core does that after shutdown(); a plugin need not."""
 
@@ -246,6 +259,12 @@ class TransportPlugin(FaxbotPlugin):
     def cancel(self, external_id: str) -> None:
         """Ask the carrier to stop it (trait `cancel`); the outcome comes as news like any other."""
         raise PluginError(f"{type(self).__name__} cannot cancel")
+
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        """Write the carrier's copy of a fax, as PDF, into `target` (trait `gives_document`). Raises
+        Refused where there is none, another ProviderError where it cannot be had now; what was written
+        then is nothing."""
+        raise PluginError(f"{type(self).__name__} gives no documents")
 
     def delete_copy(self, external_id: str) -> None:
         """Have the carrier delete its copy of the document, once the fax has ended (trait

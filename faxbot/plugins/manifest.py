@@ -87,6 +87,10 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "may fetch the document from a link of ours, instead of taking it",
             readers=("sending",),
         ),
+        "gives_document": Trait(
+            "its copy of a fax, sent or received, can be fetched from the carrier as PDF",
+            methods=("document",),
+        ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
             methods=("delete_copy",),

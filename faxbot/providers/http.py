@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
@@ -40,7 +40,10 @@ from faxbot.errors import (
     Unreachable,
 )
 
+PDF = "application/pdf"
 MAX_BODY = 2 * 1024 * 1024
+MAX_FILE = 256 * 1024 * 1024
+"""A document that is fetched: 350 pages of photographs take less."""
 IDLE_SECONDS = 4.0
 """A connection unused for longer is replaced before the next request.
 
@@ -190,36 +193,39 @@ class HttpClient:
         """One call; any status is returned. Raises AccountRefused for an address that is not
         admitted, Unreachable when nothing was sent, OutcomeUnknown when something was and no whole
         answer came."""
-        try:
-            prepared = requests.Request(
-                method,
-                url,
-                params=params,
-                data=data,
-                json=json,
-                files=files,
-                auth=auth,
-                headers={
-                    "User-Agent": f"faxbot/{__version__}",
-                    "Accept-Encoding": "identity",
-                    **(headers or {}),
-                },
-            ).prepare()
-        except (requests.RequestException, ValueError):
-            raise AccountRefused(
-                "The request to the carrier cannot be built.", cause="config"
-            ) from None
-        if _origin(prepared.url or "") not in self._origins:
-            raise AccountRefused(
-                "This address is not among those that the plugin may call.", cause="config"
+        return self._exchange(
+            _prepared(
+                requests.Request(
+                    method, url, params=params, data=data, json=json, files=files, auth=auth,
+                    headers=headers,
+                )
             )
-        return self._exchange(prepared)
+        )  # fmt: skip
+
+    def download(
+        self,
+        url: str,
+        target: BinaryIO,
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> Reply | None:
+        """plugins.base.Http.download(): at most MAX_FILE bytes; raises as request()."""
+        prepared = _prepared(requests.Request("GET", url, headers=headers, auth=auth))
+        wanted = _Wanted(target, media_type)
+        reply = self._exchange(prepared, wanted)
+        return None if wanted.is_in(reply) else reply
 
     def close(self) -> None:
         """Close every pooled connection; a later request opens new ones."""
         self._adapter.close()
 
-    def _exchange(self, prepared: requests.PreparedRequest) -> Reply:
+    def _exchange(self, prepared: requests.PreparedRequest, wanted: _Wanted | None = None) -> Reply:
+        if _origin(prepared.url or "") not in self._origins:
+            raise AccountRefused(
+                "This address is not among those that the plugin may call.", cause="config"
+            )
         connect, read, total = self._limits
         call = _Call(read=read, deadline=time.monotonic() + total, idle=self._idle)
         _thread.call = call
@@ -228,7 +234,11 @@ class HttpClient:
                 prepared, stream=True, timeout=(min(connect, total), read), verify=self._verify
             )
             try:
-                body = self._body(answer)
+                reply = Reply(answer.status_code, answer.headers, b"")
+                if wanted is not None and wanted.is_in(reply):
+                    wanted.take(answer)
+                else:
+                    reply = replace(reply, body=self._body(answer))
             finally:
                 answer.close()
         except (requests.RequestException, HTTPError, HTTPException, OSError) as error:
@@ -237,7 +247,7 @@ class HttpClient:
             if call.begun:
                 raise OutcomeUnknown(_lost(error)) from None
             raise Unreachable(_unreachable(error)) from None
-        return Reply(answer.status_code, answer.headers, body)
+        return reply
 
     def _body(self, answer: requests.Response) -> bytes:
         """The whole body, or for a refusal what there is of it."""
@@ -256,6 +266,42 @@ class HttpClient:
             if taken:
                 raise
         return b"".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A large body, and where it is to go."""
+
+    target: BinaryIO
+    media_type: str
+
+    def is_in(self, reply: Reply) -> bool:
+        kind = reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return 200 <= reply.status < 300 and kind == self.media_type
+
+    def take(self, answer: requests.Response) -> None:
+        room = MAX_FILE
+        while piece := answer.raw.read1(_PIECE, decode_content=False):
+            room -= len(piece)
+            if room < 0:
+                raise OutcomeUnknown("The carrier's document is too large to be taken.")
+            try:
+                self.target.write(piece)
+            except OSError:
+                raise Unreachable("The carrier's document cannot be kept here.") from None
+        if room == MAX_FILE:
+            raise OutcomeUnknown("The carrier's document is empty.")
+
+
+def _prepared(request: requests.Request) -> requests.PreparedRequest:
+    usual = {"User-Agent": f"faxbot/{__version__}", "Accept-Encoding": "identity"}
+    request.headers = {**usual, **request.headers}
+    try:
+        return request.prepare()
+    except (requests.RequestException, ValueError):
+        raise AccountRefused(
+            "The request to the carrier cannot be built.", cause="config"
+        ) from None
 
 
 def _origin(address: str) -> tuple[str, str, int]:

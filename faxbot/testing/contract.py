@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,8 @@ class ProviderContract(Ground):
                 if any(method in _PROMISES[trait] for trait in _PROMISES if manifest.has(trait)):
                     with suppress(ProviderError):
                         getattr(provider, method)("7")
+            if manifest.has("gives_document"):
+                self._raises(manifest, ProviderError, lambda: provider.document("7", BytesIO()))
 
     def test_a_fax_can_be_cancelled_or_it_is_refused(
         self, provider: TransportPlugin, fax: OutboundFax, manifest: Manifest
@@ -260,6 +263,16 @@ class ProviderContract(Ground):
         if manifest.has("deletes_copy"):
             provider.delete_copy(receipt.external_id)
             provider.delete_copy(receipt.external_id)
+
+    def test_the_carriers_copy_is_a_pdf_and_none_is_no_document(
+        self, provider: TransportPlugin, fax: OutboundFax, manifest: Manifest
+    ) -> None:
+        if not manifest.has("gives_document"):
+            return
+        receipt, copy = provider.send(fax), BytesIO()
+        provider.document(receipt.external_id, copy)
+        assert copy.getvalue().startswith(b"%PDF-"), "document() gives something else than a PDF"
+        self._raises(manifest, ProviderError, lambda: provider.document("404404404", BytesIO()))
 
     # Callbacks --------------------------------------------------------------------------------
 

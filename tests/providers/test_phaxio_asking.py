@@ -4,6 +4,7 @@ Phaxio's files say, and as they do not."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from faxbot.errors import (
     Throttled,
 )
 from faxbot.plugins.base import State, Update
+from faxbot.providers.http import MAX_BODY
 from tests.misbehaving import Server, hanging_up
 from tests.providers.phaxio import (
     NOW,
@@ -298,18 +300,18 @@ def test_a_cancel_that_phaxio_did_not_hear_is_not_called_too_late(
     assert type(error.value) is kind
 
 
+GONE = {
+    "success": False,
+    "message": "The file for this fax has been deleted or is not accessible.",
+}
+
+
 @pytest.mark.parametrize(
     "said",
     [
         answer("deleted_file.json"),
         answer("not_found.json"),
-        answering_with(
-            422,
-            {
-                "success": False,
-                "message": "The file for this fax has been deleted or is not accessible.",
-            },
-        ),
+        answering_with(422, GONE),
     ],
 )
 def test_the_stored_document_is_deleted_or_was_before(serve: Serve, said: bytes) -> None:
@@ -326,6 +328,49 @@ def test_the_stored_document_is_deleted_or_was_before(serve: Serve, said: bytes)
 def test_a_document_that_may_still_be_there_is_no_success(serve: Serve, said: bytes) -> None:
     with pytest.raises(ProviderError):
         make(serve(said).url).delete_copy("1")
+
+
+PDF = b"%PDF-1.4 of a fax" * 200_000
+AS_PDF = "Content-Type: application/pdf\r\n"
+
+
+def test_the_stored_document_is_fetched_however_large(serve: Serve) -> None:
+    """More than any other answer may have."""
+    server, copy = serve(answering_with(200, PDF, headers=AS_PDF)), BytesIO()
+    assert len(PDF) > MAX_BODY
+
+    make(server.url).document("323038033", copy)
+
+    assert copy.getvalue() == PDF
+    assert (asked(server).method, asked(server).path) == ("GET", "/v2.1/faxes/323038033/file")
+
+
+@pytest.mark.parametrize("said", [answering_with(422, GONE), answer("not_found.json")])
+def test_a_document_that_is_gone_is_refused(serve: Serve, said: bytes) -> None:
+    with pytest.raises(Refused) as gone:
+        make(serve(said).url).document("1", BytesIO())
+
+    assert gone.value.cause == "doc_fetch_failed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer("unavailable"),
+        answer("rate_limited.json"),
+        answering_with(404, b"<html>"),
+        answering_with(200, b"<html>"),
+        answering_with(200, {"success": True}),
+        answering_with(200, b""),
+        answering_with(200, b"", headers=AS_PDF),
+        answering_with(200, PDF, headers=AS_PDF)[:-1],
+    ],
+)
+def test_what_is_no_whole_document_is_none(serve: Serve, said: bytes) -> None:
+    with pytest.raises(ProviderError) as wrong:
+        make(serve(said).url).document("1", BytesIO())
+
+    assert not isinstance(wrong.value, Refused)
 
 
 def test_an_id_stays_within_its_place_in_the_address(serve: Serve) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -519,6 +520,32 @@ def test_an_answer_about_another_fax_is_none(carrier: Carrier, connect: Connect)
     server = carrier({f"GET {PROJECT}/faxes/ANOTHER": [answer(said("fax_completed.json"))]})
     with pytest.raises(OutcomeUnknown):
         connect(server.url).fetch("ANOTHER")
+
+
+def test_the_stored_document_is_fetched_and_what_is_none_is_an_error(
+    carrier: Carrier, connect: Connect
+) -> None:
+    pdf, copy = b"%PDF-1.4 of a fax" * 200_000, BytesIO()
+    kind = "Content-Type: application/pdf; charset=binary"
+    server = carrier({f"GET {FAX}/file": [answer(pdf, 200, kind)]})
+    connect(server.url).document(FAX_ID, copy)
+    assert copy.getvalue() == pdf
+
+    server = carrier({f"GET {FAX}/file": [answer(said("errors/404.json"), 404)]})
+    with pytest.raises(Refused):
+        connect(server.url).document(FAX_ID, BytesIO())
+    for reply in (
+        answer(b"<h1>404</h1>", 404),
+        answer(b"", 500),
+        answer(b"{}", 200, "Content-Type: application/json"),
+        answer(b"", 200, kind),
+        answer(pdf, 200, kind)[:-1],
+        WRONG,
+    ):
+        server = carrier({f"GET {FAX}/file": [reply]})
+        with pytest.raises(ProviderError) as wrong:
+            connect(server.url).document(FAX_ID, BytesIO())
+        assert not isinstance(wrong.value, Refused)
 
 
 def test_the_copy_is_deleted_and_one_that_is_gone_is_no_error(

@@ -36,7 +36,7 @@ from faxbot.plugins.base import (
     Update,
 )
 from faxbot.providers.facts import attempt_in, object_in
-from faxbot.providers.http import refusal, retry_after
+from faxbot.providers.http import PDF, refusal, retry_after
 from faxbot.providers.phaxio import signature
 from faxbot.providers.phaxio.faxes import TAG, id_of, tag_of, update_of
 
@@ -131,6 +131,17 @@ class PhaxioProvider(TransportPlugin):
                 raise error
             raise Refused("Phaxio does not stop this fax: it has ended, or is not known there.")
         _accepted(reply)
+
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        """GET faxes/{id}/file; what is wrong comes as JSON at the same address."""
+        url = f"{self._base}/faxes/{quote(external_id, safe='')}/file"
+        reply = self.context.http.download(url, target, media_type=PDF, auth=self._auth)
+        if reply is None:
+            return
+        if _is_unknown(reply) or "has been deleted" in _message(_content(reply)):
+            raise Refused("Phaxio has no document of this fax.", cause="doc_fetch_failed")
+        _accepted(reply)
+        raise OutcomeUnknown("The carrier's answer is no PDF.")
 
     def delete_copy(self, external_id: str) -> None:
         """DELETE faxes/{id}/file; what Phaxio knows of the call stays."""

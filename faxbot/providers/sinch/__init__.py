@@ -15,13 +15,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
 
 from faxbot.errors import (
     AccountRefused,
     OutcomeUnknown,
     ProviderError,
+    Refused,
     Throttled,
     Unreachable,
 )
@@ -38,7 +39,7 @@ from faxbot.plugins.base import (
     Update,
 )
 from faxbot.providers.facts import attempt_in, id_in, object_in
-from faxbot.providers.http import refusal
+from faxbot.providers.http import PDF, refusal
 from faxbot.providers.sinch import answers, webhooks
 
 PAGE_SIZE, MOST_PAGES = 100, 20
@@ -61,6 +62,8 @@ _ADVICE: Mapping[int, str] = {
     "the address ends in /v3.",
     429: "Sinch takes no more calls at the moment. SINCH_AUTH_METHOD=oauth2 is limited less.",
 }
+
+R = TypeVar("R", HttpReply, HttpReply | None)
 
 
 class SinchProvider(TransportPlugin):
@@ -158,6 +161,21 @@ class SinchProvider(TransportPlugin):
             raise OutcomeUnknown("The carrier's answer is about another fax.")
         return update
 
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        """GET /faxes/{id}/file, without `.pdf` at its end, which is deprecated."""
+        url = f"{self._project}/faxes/{quote(external_id, safe='')}/file"
+
+        def request(**proof: Any) -> HttpReply | None:
+            return self.context.http.download(url, target, media_type=PDF, **proof)
+
+        reply = self._with_token(request) if self._uses_tokens else request(auth=self._key)
+        if reply is None:
+            return
+        if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
+            raise Refused("Sinch has no document of this fax.", cause="doc_fetch_failed")
+        answers.accepted(reply)
+        raise OutcomeUnknown("The carrier's answer is no PDF.")
+
     def delete_copy(self, external_id: str) -> None:
         """DELETE /faxes/{id}/file; the record of the fax stays for 13 months."""
         reply = self._call("DELETE", f"/faxes/{quote(external_id, safe='')}/file")
@@ -227,10 +245,10 @@ class SinchProvider(TransportPlugin):
 
         return self._with_token(request) if self._uses_tokens else request(auth=self._key)
 
-    def _with_token(self, request: Callable[..., HttpReply]) -> HttpReply:
+    def _with_token(self, request: Callable[..., R]) -> R:
         token = self._token()
         reply = request(headers={"Authorization": f"Bearer {token}"})
-        if reply.status == 401 and "expired" in reply.headers.get("WWW-Authenticate", "").lower():
+        if _is_expired(reply):
             reply = request(headers={"Authorization": f"Bearer {self._token(stale=token)}"})
         return reply
 
@@ -266,6 +284,13 @@ def _proofs(config: Mapping[str, Any]) -> Iterable[bytes]:
         user, password = config.get(f"{kind}User"), config.get(f"{kind}Password")
         if user and password:
             yield base64.b64encode(f"{user}:{password}".encode())
+
+
+def _is_expired(reply: HttpReply | None) -> bool:
+    """Whether a token was good once, and is no more."""
+    if reply is None or reply.status != 401:
+        return False
+    return "expired" in reply.headers.get("WWW-Authenticate", "").lower()
 
 
 def _token_in(answer: Mapping[str, Any]) -> tuple[str, float]:
