@@ -96,8 +96,9 @@ def _listen_once(runtime: Runtime, provider_id: str, stop: threading.Event) -> b
         _beat(this, provider_id)
         return True
     beaten = 0.0
+    provider = this.plugins.get(provider_id, TransportPlugin)
     with ExitStack() as stack:
-        heard = this.plugins.get(provider_id, TransportPlugin).listen()
+        heard = provider.listen()
         if isinstance(heard, Generator):
             stack.enter_context(closing(heard))  # it lets go of its connection
         for each in heard:
@@ -110,6 +111,8 @@ def _listen_once(runtime: Runtime, provider_id: str, stop: threading.Event) -> b
             this = runtime.fresh()
             if provider_id not in listeners(this):
                 return False
+            if this.plugins.get(provider_id, TransportPlugin) is not provider:
+                return True  # it was set anew, and may be another account's
     return True
 
 

@@ -189,6 +189,29 @@ def test_who_is_not_active_any_more_is_not_listened_to(site: Site) -> None:
     assert (len(line.heard), line.stop.is_set()) == (2, False)
 
 
+def test_a_provider_that_was_set_anew_is_listened_to_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "PAUSES", (0.0,))
+    runtime, after = site.runtime, Line()
+    went_on: list[bool] = []
+
+    def saved() -> Iterator[None]:
+        with runtime.database.transaction() as session:
+            wish = {"listening": {"secret": "another account's"}}
+            runtime.settings.write(session, wish, seen=0, now=site.now)
+        runtime.settings.forget()
+        runtime.fresh().plugins.get("listening", Odd).does["listen"] = after
+        yield None
+        went_on.append(True)
+
+    runtime.plugins.get("listening", Odd).does["listen"] = lambda _usual, _none: saved()
+
+    hearing.listen(runtime, "listening", after.stop)
+
+    assert (after.begun, went_on) == (1, [])
+
+
 def test_listeners_are_started_for_those_that_need_one_and_end_together(site: Site) -> None:
     line = Line()
     line.heard = [line.notice(b"one")]
