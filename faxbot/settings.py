@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -91,9 +91,7 @@ class Settings:
         version = row.version if row else 0
         if not version:
             return Snapshot(self._boot)
-        saved: dict[str, dict[str, Any]] = {}
-        for entry in self._database.rows(_ENTRIES, _ACCOUNT):
-            saved.setdefault(entry.scope, {})[entry.key] = self._open(entry)
+        saved = self._opened(self._database.rows(_ENTRIES, _ACCOUNT))
         return Snapshot(self._boot.with_saved(saved.get(OPTIONS, {})), version, saved)
 
     def write(self, session: Session, wish: Wish, *, seen: int, now: datetime) -> None:
@@ -103,15 +101,13 @@ class Settings:
         Raises ChangedMeanwhile when somebody else has saved something since version `seen` was read, ConfigError
         for options that do not hold together. Plugins' settings are checked by who knows their manifest.
         """
-        saved = {
-            scope: dict(values) for scope, values in self._raise_version(session, seen, now).items()
-        }
+        self._raise_version(session, seen, now)
         for scope, values in wish.items():
             for key, value in values.items():
                 self._put(session, scope, key, value, now)
-                saved.setdefault(scope, {})[key] = value
-        options = {name: text for name, text in saved.get(OPTIONS, {}).items() if text is not None}
-        self._boot.with_saved(options)
+        session.flush()
+        saved = self._opened(session.execute(_ENTRIES, _ACCOUNT))
+        self._boot.with_saved(saved.get(OPTIONS, {}))
 
     def forget(self) -> None:
         """Look again at once: this process has changed something."""
@@ -130,7 +126,7 @@ class Settings:
             log.warning("settings not read: %s", error.detail)
             return known
 
-    def _raise_version(self, session: Session, seen: int, now: datetime) -> Saved:
+    def _raise_version(self, session: Session, seen: int, now: datetime) -> None:
         dialect = session.get_bind().dialect.name
         session.execute(
             inserts(ConfigVersion)[dialect]
@@ -141,10 +137,6 @@ class Settings:
         if state.version != seen:
             raise ChangedMeanwhile("the settings were changed meanwhile: nothing was saved")
         state.version, state.changed_at = seen + 1, now
-        saved: dict[str, dict[str, Any]] = {}
-        for entry in session.execute(_ENTRIES, _ACCOUNT):
-            saved.setdefault(entry.scope, {})[entry.key] = self._open(entry)
-        return saved
 
     def _put(self, session: Session, scope: str, key: str, value: Any, now: datetime) -> None:
         names = {**_ACCOUNT, "scope": scope, "key": key}
@@ -159,7 +151,13 @@ class Settings:
         entry.value_sealed = self._keyring.seal(json.dumps(value).encode(), _place(scope, key))
         entry.updated_at = now
 
-    def _open(self, entry: Any) -> Any:
+    def _opened(self, entries: Iterable[sa.Row[Any]]) -> dict[str, dict[str, Any]]:
+        saved: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            saved.setdefault(entry.scope, {})[entry.key] = self._open(entry)
+        return saved
+
+    def _open(self, entry: sa.Row[Any]) -> Any:
         try:
             return json.loads(
                 self._keyring.open(entry.value_sealed, _place(entry.scope, entry.key))
