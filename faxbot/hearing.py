@@ -13,15 +13,10 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from datetime import timedelta
-from typing import Any
 
-import sqlalchemy as sa
-
-from faxbot import callbacks, followup, guard
-from faxbot.db import inserts, table
+from faxbot import callbacks, followup, guard, heartbeats
 from faxbot.errors import FaxbotError, PluginError
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Heartbeat
 from faxbot.plugins.base import CallbackRequest, Gap, Notice, TransportPlugin
 from faxbot.runtime import Runtime
 
@@ -135,36 +130,13 @@ def _count(runtime: Runtime, provider_id: str, error: Exception) -> None:
 
 def silent(runtime: Runtime) -> list[str]:
     """Active providers to whom nobody listens. A server that has just started waits first."""
-    now, wanted = runtime.now(), listeners(runtime)
-    if not wanted or now - runtime.started_at < SILENT:
-        return []
-    beats = {row.name: row.beat_at for row in runtime.database.rows(_BEATS, {})}
-    return [
-        each for each in wanted if _name(each) not in beats or now - beats[_name(each)] > SILENT
-    ]
+    wanted = {_name(each): each for each in listeners(runtime)}
+    return [wanted[name] for name in heartbeats.missing(runtime, list(wanted), SILENT)]
 
 
 def _beat(runtime: Runtime, provider_id: str) -> None:
-    row: dict[str, Any] = {"name": _name(provider_id), "now": runtime.now()}
-    runtime.database.row(_BEAT[runtime.database.engine.dialect.name], row)
+    heartbeats.beat(runtime, [_name(provider_id)])
 
 
 def _name(provider_id: str) -> str:
     return f"listen:{provider_id}"[:64]
-
-
-_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(
-    Heartbeat.account_id == DEFAULT_ACCOUNT, Heartbeat.name.startswith("listen:")
-)
-_BEAT = {
-    dialect: insert.values(
-        account_id=DEFAULT_ACCOUNT,
-        name=sa.bindparam("name"),
-        beat_at=sa.bindparam("now", type_=Heartbeat.beat_at.type),
-    )
-    .on_conflict_do_update(
-        index_elements=["account_id", "name"], set_={"beat_at": insert.excluded.beat_at}
-    )
-    .returning(table(Heartbeat).c.name)
-    for dialect, insert in inserts(Heartbeat).items()
-}

@@ -9,16 +9,15 @@ makes the server unfit (health).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import alarms, breaker, callbacks, claims, copies, lanes, routing
-from faxbot.db import inserts
-from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, Heartbeat, Job
+from faxbot import alarms, breaker, callbacks, claims, copies, heartbeats, lanes, routing
+from faxbot.events import Status
+from faxbot.models import IS_OPEN, Job
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -83,36 +82,12 @@ def run(runtime: Runtime) -> None:
             errors.append(error)
         else:
             done.append(name)
-    _beat(runtime, done)
+    heartbeats.beat(runtime, done)
     if errors:
         raise errors[0]
-
-
-def _beat(runtime: Runtime, names: Iterable[str]) -> None:
-    now = runtime.now()
-    rows = [{"account_id": DEFAULT_ACCOUNT, "name": name, "beat_at": now} for name in names]
-    if not rows:
-        return
-    with runtime.database.writing() as connection:
-        insert = inserts(Heartbeat)[connection.dialect.name]
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["account_id", "name"], set_={"beat_at": insert.excluded.beat_at}
-            ),
-            rows,
-        )
 
 
 def overdue(runtime: Runtime) -> list[str]:
     """The sweeps that do not run, in order. A server that has just started waits for them first."""
     limit = timedelta(seconds=PERIODS * runtime.config.sweep_seconds) + MARGIN
-    now = runtime.now()
-    if now - runtime.started_at < limit:
-        return []
-    beats: dict[str, datetime] = {
-        row.name: row.beat_at for row in runtime.database.rows(_BEATS, {})
-    }
-    return [name for name in SWEEPS if name not in beats or now - beats[name] > limit]
-
-
-_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(Heartbeat.account_id == DEFAULT_ACCOUNT)
+    return heartbeats.missing(runtime, list(SWEEPS), limit)
