@@ -32,6 +32,7 @@ DIALPLAN = {
         ("send", "SendFAX", "${FAXJOB_FILE}"),
         ("h", "Set", "DB(faxbot/${FAXJOB_ID})=${FAXJOB_RESULT}"),
         ("failed", "UserEvent", "FaxbotResult"),
+        ("cause", "Return", ""),
     ),
     "faxbot-ack": (("ack", "Hangup", ""),),
 }
@@ -130,7 +131,9 @@ class Manager:
 
     def _originate(self, asked: Asked) -> list[str]:
         if asked["Channel"].startswith("Local/ack@"):
-            self.database.pop(asked["Variable"].removeprefix("__FAXJOB_ID="), None)
+            tag = asked["Variable"].removeprefix("__FAXJOB_ID=")
+            for key in (tag, f"{tag}/cause"):
+                self.database.pop(key, None)
         else:
             self.calls.add(asked["ChannelId"])
         return ok(("Message", "Originate successfully queued"))

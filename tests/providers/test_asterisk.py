@@ -31,12 +31,22 @@ from faxbot.providers.asterisk.ami import LONGEST_MESSAGE, Login, Message, conne
 from faxbot.providers.asterisk.calls import FORGOTTEN, GRACE, MOST_CALLS, Call, Calls
 from tests.ground import eventually
 from tests.misbehaving import Behaviour, Server, resetting, silent
-from tests.providers.ami import BOOTED, GREETING, HANGS_UP, PASSWORD, Manager, greeting_then, text
+from tests.providers.ami import (
+    BOOTED,
+    GREETING,
+    HANGS_UP,
+    PASSWORD,
+    Manager,
+    error,
+    greeting_then,
+    text,
+)
 from tests.providers.asterisk.ear import Ear, fax, provider
 from tests.providers.asterisk.pages import make_tiff
 
 HEADER = 'Acme, Inc. = "Sons" & ${SHELL(id)} 100%'
 AGAIN = 200.0  # seconds
+CALLED = {"callerId": "+15550001111", "stationId": "Acme 1"}
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +123,26 @@ def test_a_call_is_asked_for_with_all_that_it_takes(
         "MAXSECS": "300",
         "OPTS": "zf",
         "ECM": "yes",
+        "DEVICE": "PJSIP/trunk",
+        "CHANNEL(hangup_handler_push)": '"faxbot-send,cause,1"',
     }
     placed = folder / f"{made.tag}.tif"
     assert placed.read_bytes() == document.read_bytes()
     assert stat.S_IMODE(placed.stat().st_mode) == 0o640
     assert list(folder.iterdir()) == [placed]
+
+
+@pytest.mark.parametrize(
+    ("settings", "station"),
+    [({}, ""), ({"callerId": "+15550001111"}, "+15550001111"), (CALLED, "Acme 1")],
+)
+def test_a_fax_without_a_text_of_its_own_has_a_header_line_with_our_number(
+    manager: Manager, connect: Connect, document: Path, settings: dict[str, str], station: str
+) -> None:
+    """Where there is no text spandsp prints no line at all."""
+    connect(**settings).send(fax("+15550100100", document))
+    given = variables(manager)
+    assert (given["HEADER"], unquote(given.get("STATION", ""))) == ("Fax", station)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +167,7 @@ def test_each_step_of_the_ladder_calls_more_carefully(
 def test_a_trunk_may_take_digits_only(manager: Manager, connect: Connect, document: Path) -> None:
     connect(dial="PJSIP/trunk/sip:00{digits}@10.0.0.1").send(fax("+15550100100", document))
     assert originate(manager)["Channel"] == "PJSIP/trunk/sip:0015550100100@10.0.0.1"
+    assert variables(manager)["DEVICE"] == "PJSIP/trunk"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +233,19 @@ def test_asterisk_that_is_still_starting_is_not_given_a_call(
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("action", ["Challenge", "Originate"])
+def test_asterisk_that_is_being_stopped_is_given_the_call_later(
+    folder: Path, document: Path, action: str
+) -> None:
+    """It takes no action then, not even a login; neither account nor settings are to blame."""
+    manager = Manager(**{action: error("Asterisk is shutting down")})
+    this = provider(port=manager.port, password=PASSWORD, folder=folder)
+    with pytest.raises(Unreachable, match="stopped"):
+        this.send(fax("+15550100100", document))
+    manager.close()
+    assert not list(folder.iterdir())
+
+
 def _not_booted(connection: socket.socket, server: Server) -> None:
     """No FullyBooted follows the login."""
     connection.sendall(GREETING)
@@ -220,6 +259,7 @@ def _not_booted(connection: socket.socket, server: Server) -> None:
 
 # Asking -------------------------------------------------------------------------------------
 
+UNANSWERED = "status=UNANSWERED"
 DONE = (
     "status=SUCCESS&error=HANGUP&text=OK&pages=2&rate=14400&mode=audio&remote=%2B1%20FAR&cause=16"
 )
@@ -234,6 +274,41 @@ def test_a_result_in_the_database_is_news(manager: Manager, connect: Connect) ->
     update = connect().fetch("fax-t1")
     assert (update.state, update.pages_sent, update.tag) == (State.DELIVERED, 2, "t1")
     assert look_up(connect(), "t1", timedelta(0)) == update
+
+
+# What the dialplan kept of a call that was not answered, and of its channel's end.
+UNHEARD: dict[str, tuple[str | None, str | None]] = {
+    "busy": ("reason=0&device=NOT_INUSE", "cause=17&tech=486"),
+    "trunk_denied": ("reason=0", "cause=21&tech=401&state=Down"),
+    "no_answer": ("reason=3&device=", "cause=0&tech=183&state=Down"),
+    "unreachable": ("reason=3", "cause=0&state=Down"),
+    "number_dead": (None, "cause=1&tech=404&state=Down"),
+    "config": ("reason=0&device=INVALID", None),
+    "trunk_down": ("reason=0&device=UNAVAILABLE", None),
+}
+
+
+def test_of_a_call_that_nobody_heard_the_database_tells_the_cause(
+    manager: Manager, connect: Connect
+) -> None:
+    for tag, entries in UNHEARD.items():
+        for key, entry in zip((tag, f"{tag}/cause"), entries, strict=True):
+            if entry is not None:
+                manager.database[key] = f"status=UNANSWERED&{entry}"
+    fetched = {tag: connect().fetch(f"fax-{tag}") for tag in UNHEARD}
+    with Ear(connect()) as ear:
+        heard = {tag: ear.end(tag) for tag in UNHEARD}
+    for tag in UNHEARD:
+        assert (fetched[tag].state, fetched[tag].cause) == (State.FAILED, tag)
+        assert (heard[tag].cause, heard[tag].key) == (tag, fetched[tag].key)
+
+
+def test_a_dialplan_that_keeps_no_causes_leaves_them_open(
+    manager: Manager, connect: Connect
+) -> None:
+    manager.database.update({"t0": f"{UNANSWERED}&reason=0", "t3": f"{UNANSWERED}&reason=3"})
+    assert connect().fetch("fax-t0").cause == "unreachable"
+    assert connect().fetch("fax-t3").cause == "no_answer"
 
 
 def test_absence_is_proof_only_where_asterisk_was_up_all_the_time(connect: Connect) -> None:
@@ -323,9 +398,16 @@ SCENARIOS: dict[str, tuple[list[Message], tuple[State, str | None, int | None]]]
     "no such trunk": (
         [
             event("OriginateResponse", ActionID="fax-t1", Response="Failure", Reason="0"),
-            result("status=UNANSWERED&reason=0"),
+            result("status=UNANSWERED&reason=0&device=INVALID"),
         ],
         (State.FAILED, "config", None),
+    ),
+    "a trunk that does not answer": (
+        [
+            event("OriginateResponse", ActionID="fax-t1", Response="Failure", Reason="0"),
+            result("status=UNANSWERED&reason=0&device=UNAVAILABLE"),
+        ],
+        (State.FAILED, "trunk_down", None),
     ),
 }
 
@@ -363,6 +445,16 @@ def test_what_is_lost_is_found_in_the_database_and_ends_alike(
     assert (update.state, update.pages_sent) == (end[0], end[2])
     if events[-1] in kept and any(each["Event"] == "Hangup" for each in kept):
         assert update.cause is None or update.cause in (end[1], "unreachable")
+
+
+def test_an_asterisk_that_makes_no_channels_any_more_is_no_matter_of_settings() -> None:
+    """It is being stopped: not even the dialplan's `failed` runs."""
+    calls = Calls()
+    calls.hear(
+        event("OriginateResponse", ActionID="fax-t1", Response="Failure", Reason="0"), 1000.0
+    )
+    (call,) = told(calls, 1000.0 + GRACE)
+    assert call.update().cause == "trunk_down"
 
 
 @given(st.data())
@@ -481,6 +573,19 @@ def test_a_connection_that_breaks_is_made_again_and_asks_after_all(
         manager.database["t1"] = DONE
         eventually(lambda: ear.gaps == 2)
         assert ear.end("t1").state is State.DELIVERED
+
+
+def test_asterisk_that_is_being_stopped_is_listened_to_until_its_calls_are_over(
+    manager: Manager, connect: Connect
+) -> None:
+    with Ear(connect()) as ear:
+        manager.answers["DBGetTree"] = error("Asterisk is shutting down")
+        # A channel is gone, and its result is looked for.
+        manager.tell(text(("Event", "Hangup"), ("Uniqueid", "fax-t0"), ("Cause", "16")))
+        eventually(lambda: len(manager.of("DBGetTree")) > 1)
+        manager.tell(text(*result(DONE).items()))
+        assert ear.end("t1").state is State.DELIVERED
+        assert (ear.gaps, ear.error) == (1, None)
 
 
 def test_listening_is_silent_at_most_for_seconds(connect: Connect) -> None:

@@ -94,7 +94,23 @@ def test_a_sentence_means_what_it_says(
 def test_an_unanswered_call_has_the_cause_of_its_hang_up(
     reason: int | None, cause: int | None, sip: int | None, dial: frozenset[str], canonical: str
 ) -> None:
-    assert unanswered(reason, cause, sip, dial) == canonical
+    assert unanswered(cause, sip, dial, reason) == canonical
+
+
+@pytest.mark.parametrize(
+    ("device", "canonical"),
+    [
+        (None, "config"),
+        ("INVALID", "config"),
+        ("UNAVAILABLE", "trunk_down"),
+        ("NOT_INUSE", "trunk_down"),
+        ("", "trunk_down"),
+    ],
+)
+def test_a_call_without_a_channel_is_told_by_its_trunk(device: str | None, canonical: str) -> None:
+    assert unanswered(None, None, NOTHING, 0, device) == canonical
+    assert unanswered(17, 486, BEGUN, 0, device) == "busy"
+    assert unanswered(None, None, NOTHING, 3, device) == "no_answer"
 
 
 def test_the_tables_hold_canonical_causes_only() -> None:
@@ -108,8 +124,8 @@ numbers = st.none() | st.integers(0, 999)
 def test_whatever_is_heard_has_a_cause_that_somebody_knows(
     reason: int | None, cause: int | None, sip: int | None, dial: frozenset[str]
 ) -> None:
-    assert unanswered(reason, cause, sip, dial) in CAUSES
-    assert CAUSES[unanswered(reason, cause, sip, dial)].retry is not Retry.VERIFY
+    assert unanswered(cause, sip, dial, reason) in CAUSES
+    assert CAUSES[unanswered(cause, sip, dial, reason)].retry is not Retry.VERIFY
 
 
 @given(st.text(), st.text(), st.integers(0, 99), st.text())

@@ -29,12 +29,15 @@ from faxbot.plugins.base import (
 )
 from faxbot.providers.asterisk import tiff
 from faxbot.providers.asterisk.ami import Ami, Declined, Fields, Login, Lost, connected
-from faxbot.providers.asterisk.calls import CHANNEL, Call, is_tag, result_in
-from faxbot.providers.asterisk.fitness import fitness
+from faxbot.providers.asterisk.calls import CAUSE, CHANNEL, UNANSWERED, Call, is_tag, result_in
+from faxbot.providers.asterisk.fitness import device, fitness
 from faxbot.providers.asterisk.folder import Folder
 from faxbot.providers.asterisk.listener import FAMILY, Listener
 
 EXTENSION = "send"
+HEADER = "Fax"
+"""The text of a fax that brings none: spandsp prints neither date nor station id nor page number without a text, and
+47 CFR 68.318(d) wants all three on every page."""
 STEPS: tuple[tuple[bool, bool, bool], ...] = (
     (True, False, True),
     (False, False, True),
@@ -165,22 +168,24 @@ class Asterisk(TransportPlugin):
         """The fields of Originate. One variable a line, and free text percent-encoded: a comma would begin
         another variable."""
         t38, slow, ecm = STEPS[max(0, min(fax.step, len(STEPS) - 1))]
+        caller = self.config.get("callerId")
         longest = 120 + fax.document.stat().st_size // SLOWEST
         variables = {
             "ID": fax.tag,
             "FILE": self._folder.there(fax.tag),
-            "STATION": quote(str(self.config.get("stationId") or ""), safe=""),
-            "HEADER": quote(fax.header.reveal(), safe=""),
+            "STATION": quote(str(self.config.get("stationId") or caller or ""), safe=""),
+            "HEADER": quote(fax.header.reveal() or HEADER, safe=""),
             "MAXSECS": str(max(SHORTEST_CALL, min(longest, LONGEST_CALL))),
             "OPTS": "zf" if t38 and self.config.get("t38", True) else "F",
             "SLOW": "yes" if slow else "",
             "ECM": "yes" if ecm else "no",
+            "DEVICE": device(str(self.config["dial"])),
         }
-        dial, caller = str(self.config["dial"]), self.config.get("callerId")
+        context, dial = str(self.config["context"]), str(self.config["dial"])
         channel = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
         return [
             ("Channel", channel),
-            ("Context", str(self.config["context"])),
+            ("Context", context),
             ("Exten", EXTENSION),
             ("Priority", "1"),
             ("Timeout", str(int(self.config["ringSeconds"]) * 1000)),
@@ -188,10 +193,12 @@ class Asterisk(TransportPlugin):
             ("ChannelId", f"{CHANNEL}{fax.tag}"),
             *([("CallerID", f"<{caller}>")] if caller else []),
             *(("Variable", f"FAXJOB_{key}={value}") for key, value in variables.items() if value),
+            ("Variable", f'CHANNEL(hangup_handler_push)="{context},{CAUSE},1"'),
         ]
 
     def _originate(self, fields: Fields, name: str) -> None:
-        """Raises a NotSent error where no call was made, OutcomeUnknown where one may have been."""
+        """Raises a NotSent error where no call was made (Stopping among them), OutcomeUnknown where one may have
+        been."""
         with self._connected() as ami:
             if ami.uptime is None:
                 raise Unreachable(_STARTING)
@@ -219,26 +226,39 @@ def _refused(words: str) -> ProviderError:
 def _known(ami: Ami, tag: str) -> Update | None:
     """The result in the database, or that the channel is there. The result is written before the channel goes, so
     it is asked for again where there was neither."""
-    result = _stored(ami, tag)
-    if result is None:
+    stored = _stored(ami, tag)
+    if stored is None:
         state = _state(ami, tag)
         if state is not None:
             return Update(state, tag=tag, external_id=f"{CHANNEL}{tag}")
-        result = _stored(ami, tag)
-    return None if result is None else Call(tag, result=result).update()
+        stored = _stored(ami, tag)
+    return None if stored is None else stored.update()
 
 
-def _stored(ami: Ami, tag: str) -> Mapping[str, str] | None:
+def _stored(ami: Ami, tag: str) -> Call | None:
+    """The call as it lies in Asterisk's database; None where nothing is there."""
+    call = Call(tag)
+    result = _entry(ami, tag)
+    if result is not None:
+        call.take("", result)
+    if result is None or result["status"] == UNANSWERED:
+        why = _entry(ami, f"{tag}/{CAUSE}")
+        if why is not None:
+            call.take(CAUSE, why)
+    return call if call.result else None
+
+
+def _entry(ami: Ami, key: str) -> Mapping[str, str] | None:
     try:
-        found = ami.listing("DBGet", [("Family", FAMILY), ("Key", tag)], last="DBGetResponse")
+        found = ami.listing("DBGet", [("Family", FAMILY), ("Key", key)], last="DBGetResponse")
     except Declined as refusal:
         if "not found" in refusal.words:
             return None
         raise
     for each in found:
-        result = result_in(each.get("Val", ""))
-        if result is not None:
-            return result
+        entry = result_in(each.get("Val", ""))
+        if entry is not None:
+            return entry
     raise OutcomeUnknown("What Asterisk's database has of this call cannot be read.")
 
 

@@ -34,6 +34,11 @@ class Lost(Unreachable):
     """The connection to Asterisk is of no use any more."""
 
 
+class Stopping(Unreachable):
+    """Asterisk is asked to stop as soon as its calls are over. It takes no action any more, not even a login, and does
+    nothing of what it was asked; events still come. (Asterisk 22, measured.)"""
+
+
 class Declined(AccountRefused):
     """Asterisk did not do what it was asked to. `words` are its own, in lower case: to be compared, never shown."""
 
@@ -70,7 +75,7 @@ class Ami:
         user may not read system events."""
 
     def action(self, name: str, fields: Fields = (), *, action_id: str = "") -> Message:
-        """Ask, and return the answer. Raises Declined, Lost, and ValueError for a line break in a value."""
+        """Ask, and return the answer. Raises Declined, Stopping, Lost, and ValueError for a line break in a value."""
         action_id = action_id or f"faxbot-{next(self._ids)}"
         self._send([("Action", name), ("ActionID", action_id), *fields])
         return self._answer(action_id, self._deadline())
@@ -166,7 +171,7 @@ class Ami:
                 self._keep(message, size)
             elif message.get("ActionID") == action_id and "Response" in message:
                 if message["Response"] == "Error":
-                    raise Declined(message.get("Message", "").strip().lower())
+                    raise _refusal(message.get("Message", "").strip().lower())
                 return message
 
     def _keep(self, message: Message, size: int) -> None:
@@ -222,7 +227,8 @@ class Ami:
 @contextmanager
 def connected(login: Login, events: str = "system") -> Iterator[Ami]:
     """A connection that is logged in, closed at the end. `events`: the classes to be told of, `on` for all that
-    the user may read; `system` brings FullyBooted. Raises Lost, and AccountRefused for a login that fails."""
+    the user may read; `system` brings FullyBooted. Raises Lost, Stopping, and AccountRefused for a login that
+    fails."""
     deadline = time.monotonic() + login.connect_seconds
     try:
         sock = socket.create_connection((login.host, login.port), timeout=login.connect_seconds)
@@ -244,6 +250,12 @@ def _why(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
     return "connecting took too long" if isinstance(error, TimeoutError) else "no connection"
+
+
+def _refusal(words: str) -> Stopping | Declined:
+    if "shutting down" in words:
+        return Stopping("Asterisk is being stopped.")
+    return Declined(words)
 
 
 def _clean(text: str) -> str:

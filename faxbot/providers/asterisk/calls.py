@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,10 +26,14 @@ GRACE = 2.0
 FORGOTTEN = 2 * 3600.0
 """Seconds without news after which a call is forgotten; none is as long."""
 MOST_CALLS = 10_000
+_PROVISIONAL = range(180, 200)
+"""SIP: it rings, or says in the band why it does not."""
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_RESULT = 4096
 _LONGEST_VALUE = 200
 SUCCESS, UNANSWERED = "SUCCESS", "UNANSWERED"
+CAUSE = "cause"
+"""The entry beside a result, `<tag>/cause`: how the channel of a call ended that was never answered."""
 
 
 def tag_of(channel: str) -> str | None:
@@ -66,6 +71,17 @@ class Call:
     tech_cause: int | None = None
     reason: int | None = None
     result: Mapping[str, str] | None = None
+
+    def take(self, part: str, entry: Mapping[str, str]) -> None:
+        """Take in an entry of Asterisk's database: a result (part ""), or CAUSE."""
+        if part == CAUSE:
+            sip = _cause(entry.get("tech"))
+            rang = entry.get("state") == "Ringing" or sip in _PROVISIONAL
+            self.cause = self.cause or _cause(entry.get("cause"))
+            self.tech_cause = self.tech_cause or (None if rang else sip)
+            self.dial.add("RINGING" if rang else "BEGIN")
+            entry = {"status": UNANSWERED}
+        self.result = _better(self.result, entry)
 
     def body(self) -> bytes:
         """As JSON; the same for the same knowledge."""
@@ -120,10 +136,15 @@ class Call:
         return self._news(State.FAILED, cause=cause, pages=pages)
 
     def _why_unanswered(self) -> str:
-        reason = self.reason
-        if reason is None and (self.result or {}).get("reason") == str(causes.NO_ANSWER):
-            reason = causes.NO_ANSWER
-        return causes.unanswered(reason, self.cause, self.tech_cause, frozenset(self.dial))
+        why = partial(causes.unanswered, self.cause, self.tech_cause, frozenset(self.dial))
+        if self.result is None:
+            return why(self.reason, "")
+        device, reason = self.result.get("device") or None, self.reason
+        said = _number(self.result.get("reason"))
+        # An older dialplan says nothing of the device, and leaves it open whether there was a channel.
+        if reason is None and (device or said == causes.NO_ANSWER):
+            reason = said
+        return why(reason, device)
 
     def _news(self, state: State, cause: str | None = None, pages: int | None = None) -> Update:
         return Update(
@@ -182,13 +203,14 @@ class Calls:
             case _:
                 call.dial.add(event.get("DialStatus", "BEGIN")[:20])
 
-    def find(self, tag: str, text: str, now: float) -> None:
-        """Take in a result that lies in Asterisk's database."""
-        result = result_in(text)
-        if result is None or not is_tag(tag):
+    def find(self, key: str, text: str, now: float) -> None:
+        """Take in what lies in Asterisk's database under this key: a tag, or `<tag>/cause`."""
+        tag, _, part = key.partition("/")
+        entry = result_in(text)
+        if entry is None or not is_tag(tag) or part not in ("", CAUSE):
             return
         kept = self._of(tag, now)
-        kept.call.result = _better(kept.call.result, result)
+        kept.call.take(part, entry)
         _end(kept, now)
 
     def ripe(self, now: float, again_after: float) -> Iterator[tuple[Call, bool]]:
@@ -276,9 +298,10 @@ def _better(one: Mapping[str, str] | None, other: Mapping[str, str]) -> Mapping[
         return other
     ranked = (SUCCESS, None, UNANSWERED)
 
-    def rank(result: Mapping[str, str]) -> tuple[int, str]:
+    def rank(result: Mapping[str, str]) -> tuple[int, int, str]:
         status = result.get("status")
-        return ranked.index(status if status in ranked else None), json.dumps(dict(result))
+        place = ranked.index(status if status in ranked else None)
+        return place, -len(result), json.dumps(dict(result))
 
     return min(one, other, key=rank)
 

@@ -146,6 +146,8 @@ SIP: Mapping[int, str] = {
 }
 _SIP_KNOWS_BETTER = (401, 402, 407)
 """Asterisk makes cause 21, "rejected", of these (res_pjsip.c); they are the account's matter."""
+NO_DEVICE = "INVALID"
+"""DEVICE_STATE of what Asterisk's configuration does not have; UNAVAILABLE is one that does not answer."""
 NO_ANSWER = 3
 """OriginateResponse.Reason after the time for ringing; every other failure has 0 (measured)."""
 
@@ -166,10 +168,15 @@ def failed(words: str, more: str, pages: int, remote: str) -> str:
 
 
 def unanswered(
-    reason: int | None, cause: int | None, tech_cause: int | None, dial: frozenset[str]
+    cause: int | None,
+    tech_cause: int | None,
+    dial: frozenset[str],
+    reason: int | None,
+    device: str | None = None,
 ) -> str:
-    """Why a call was not answered: Reason of OriginateResponse, Cause and TechCause (SIP) of Hangup, and the
-    states that were heard of while it was dialled; None where it was not heard."""
+    """Why a call was not answered: Cause and TechCause (SIP) of Hangup, the states that were heard of while it was
+    dialled, and Reason of OriginateResponse; None where it was not heard. `device`: what the dialplan's `failed`
+    says of the trunk (DEVICE_STATE), "" where `failed` did not run, None where it does not say."""
     rang = bool(dial & {"RINGING", "PROGRESS"})
     sip = SIP.get(tech_cause or 0)
     if sip is not None and tech_cause in _SIP_KNOWS_BETTER:
@@ -179,6 +186,8 @@ def unanswered(
     if reason == NO_ANSWER:
         # Nothing but silence within the time for ringing: there may be nobody, or a trunk that is dead.
         return "no_answer" if rang or not dial else "unreachable"
-    # Failed, and no channel was ever heard of: there is no such trunk.
-    no_channel = reason is not None and cause is None and not dial
-    return Q850.get(cause or 0) or sip or ("config" if no_channel else "unreachable")
+    if reason is not None and cause is None and not dial:
+        # No channel was ever heard of: there is no such trunk, or Asterisk knows by its OPTIONS that nobody is at the
+        # other end. Where not even `failed` runs, it is being stopped and makes no channels.
+        return "config" if device in (None, NO_DEVICE) else "trunk_down"
+    return Q850.get(cause or 0) or sip or "unreachable"

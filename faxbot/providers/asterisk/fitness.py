@@ -12,7 +12,7 @@ RIGHTS = {
 }
 """The class in `write =` of manager.conf, and the actions that it allows. (ListCommands lists what this user may do;
 Asterisk 16 and 22.)"""
-EXTENSIONS = frozenset({"send", "h", "failed"})
+EXTENSIONS = frozenset({"send", "h", "failed", "cause"})
 ACK = "faxbot-ack"
 
 
@@ -55,13 +55,29 @@ def _extensions(ami: Ami, context: str) -> list[Message]:
 
 def _trunk(ami: Ami, dial: str) -> list[str]:
     """PJSIPQualify has Asterisk say OPTIONS to the trunk, and refuses for an endpoint that it does not have."""
-    technology, _, rest = dial.partition("/")
+    technology, _, name = device(dial).partition("/")
     if technology != "PJSIP":
         return []
-    user, at, endpoint = rest.partition("@")
-    name = endpoint if at and "/" not in user else rest.partition("/")[0]
     try:
         ami.action("PJSIPQualify", [("Endpoint", name)])
     except Declined:
         return [f"Asterisk has no PJSIP endpoint {name}, which ASTERISK_DIAL names."]
+    if _device_state(ami, device(dial)) == "UNAVAILABLE":
+        return [f"The trunk {name} does not answer Asterisk: look at pjsip show contacts."]
     return []
+
+
+def _device_state(ami: Ami, name: str) -> str:
+    """As the dialplan sees it; empty where Asterisk has not loaded func_devstate."""
+    try:
+        return ami.action("GetVar", [("Variable", f"DEVICE_STATE({name})")]).get("Value", "")
+    except Declined:
+        return ""
+
+
+def device(dial: str) -> str:
+    """The trunk in ASTERISK_DIAL by the name that Asterisk has for its state: PJSIP/{number}@trunk is PJSIP/trunk."""
+    technology, _, rest = dial.partition("/")
+    user, at, endpoint = rest.partition("@")
+    name = endpoint if at and "/" not in user else rest.partition("/")[0]
+    return f"{technology}/{name}"

@@ -15,7 +15,7 @@ from functools import partial
 
 from faxbot.errors import Unreachable
 from faxbot.plugins.base import Gap, Notice
-from faxbot.providers.asterisk.ami import Ami, Declined, Login, Lost, connected
+from faxbot.providers.asterisk.ami import Ami, Declined, Login, Lost, Stopping, connected
 from faxbot.providers.asterisk.calls import Calls
 
 FAMILY = "faxbot"
@@ -46,6 +46,7 @@ class Listener:
         self._due: deque[tuple[float, str]] = deque()
         """Results that are kept for good, and when they may leave Asterisk's database."""
         self._acknowledged: dict[str, None] = {}
+        self._ping_at = self._list_at = 0.0
 
     def listen(self) -> Iterator[Notice | Gap | None]:
         """TransportPlugin.listen(). Raises Unreachable where Asterisk stays away, AccountRefused where it
@@ -69,18 +70,10 @@ class Listener:
     def _hear(self, ami: Ami) -> Iterator[Notice | Gap | None]:
         # From now on events come; what came before them lies in the database, or core asks for it.
         yield Gap()
-        ping_at = time.monotonic() + PING_EVERY
-        list_at = nothing_at = 0.0
+        self._ping_at, self._list_at = time.monotonic() + PING_EVERY, 0.0
+        nothing_at, asks = 0.0, True
         while True:
-            now = time.monotonic()
-            if now >= list_at or self._calls.missing(now):
-                self._find(ami)
-                self._calls.tidy(now)
-                list_at = now + LIST_EVERY
-            if now >= ping_at:
-                ami.action("Ping")
-                ping_at = now + PING_EVERY
-            self._let_go(ami, now)
+            asks = asks and self._ask(ami, time.monotonic())
             event = ami.event(_LOOK)
             now = time.monotonic()
             if event is not None:
@@ -93,6 +86,21 @@ class Listener:
             if now >= nothing_at:
                 yield None
                 nothing_at = time.monotonic() + NOTHING_EVERY
+
+    def _ask(self, ami: Ami, now: float) -> bool:
+        """Do what is due; False where Asterisk takes no actions any more, but goes on to tell of its calls."""
+        try:
+            if now >= self._list_at or self._calls.missing(now):
+                self._find(ami)
+                self._calls.tidy(now)
+                self._list_at = now + LIST_EVERY
+            if now >= self._ping_at:
+                ami.action("Ping")
+                self._ping_at = now + PING_EVERY
+            self._let_go(ami, now)
+        except Stopping:
+            return False
+        return True
 
     def _notices(self, now: float) -> Iterator[Notice]:
         for call, over in self._calls.ripe(now, TELL_AGAIN):
@@ -125,14 +133,14 @@ class Listener:
         except Declined:
             return
         for entry in found:
-            tag = entry.get("Key", "").removeprefix(f"/{FAMILY}/")
-            if tag not in self._acknowledged:
-                self._calls.find(tag, entry.get("Val", ""), time.monotonic())
+            key = entry.get("Key", "").removeprefix(f"/{FAMILY}/")
+            if key.partition("/")[0] not in self._acknowledged:
+                self._calls.find(key, entry.get("Val", ""), time.monotonic())
 
 
 def delete(ami: Ami, tag: str) -> bool:
-    """Have the dialplan delete a result, and whether it has the extension for it. (DBDel would need the right
-    `system`, which may do much more.)"""
+    """Have the dialplan delete a result and its cause, and whether it has the extension for it. (DBDel would need
+    the right `system`, which may do much more.)"""
     fields = [
         ("Channel", ACK_CHANNEL),
         ("Application", "NoOp"),

@@ -23,19 +23,25 @@ def make_tiff(path: Path, pages: int = 1, resolution: str = "fine", *, dense: bo
         "TIFF",
         compression="group4",
         dpi=_DPI[resolution],
-        tiffinfo={262: 0},  # white is zero, as in every fax; Pillow inverts the bits then
+        # White is zero, as in every fax; Pillow inverts the bits then. One strip a page, as faxbot makes them.
+        tiffinfo={262: 0, 278: HEIGHTS[resolution]},
         save_all=True,
         append_images=images[1:],
     )
     return path
 
 
-def assert_arrived(sent: Path, received: Path) -> list[int]:
-    """Every page bit by bit, below the header that the sending Asterisk prints above it (the page grows by that).
+def assert_arrived(
+    sent: Path, received: Path, first: int = 1, pages: int | None = None
+) -> list[int]:
+    """Every page bit by bit, below the header that the sending Asterisk prints above it (the page grows by that): all
+    from the `first` on, or so many `pages`, behind which the call was cut off.
 
     Returns the height of each page's header, in lines; AssertionError says which page differs and by how much.
     """
-    before, after = _pages(sent), _pages(received)
+    before, after = _pages(sent)[first - 1 :], _pages(received)
+    if pages is not None:
+        before, after = before[:pages], after[:pages]
     assert len(before) == len(after), f"{len(before)} pages were sent, {len(after)} received"
     headers = []
     for number, (page, arrived) in enumerate(zip(before, after, strict=True), 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import socket
 import subprocess
@@ -87,8 +88,9 @@ class AsteriskServer(Server):
         server.start()                             # 0.4 s
         host, port = "127.0.0.1", server.port      # AMI
         server.username, server.password           # faxbot's account; `observer` has the same password and all rights
-        server.dial("trunk")                       # "PJSIP/{number}@trunk"; also trunk-g711 (refuses T.38) and
-                                                   # deadtrunk (nobody answers); to FarEnd.FAX.line(7), ...
+        server.dial("trunk")                       # "PJSIP/{number}@trunk"; also trunk-g711 (refuses T.38),
+                                                   # deadtrunk (nobody answers) and watchedtrunk (the same, and
+                                                   # Asterisk knows it, qualified()); to FarEnd.FAX.line(7), ...
         server.documents                           # a folder for TIFFs; Asterisk sees it under the same path
         server.heard(FarEnd.FAX.line(7))           # waits for the end of that call at the far end: Received
         server.cli("core show channels")
@@ -131,6 +133,10 @@ class AsteriskServer(Server):
         )
         return done.stdout
 
+    def qualified(self) -> None:
+        """Wait until it knows that nobody answers behind watchedtrunk."""
+        eventually(lambda: "Unavail" in self.cli("pjsip show contacts"), 15.0, every=0.2)
+
     def stored(self, family: str = "faxbot") -> dict[str, str]:
         """The entries of AstDB below a family, by key."""
         lines = self.cli(f"database show {family}").splitlines()
@@ -145,6 +151,20 @@ class AsteriskServer(Server):
             for call, text in entries
             if call.startswith(f"{number}-")
         ]
+
+    def confirmed(self, tag: str) -> int:
+        """Pages of this fax, which is being sent, that the far end has confirmed so far."""
+        for session in re.findall(r"([0-9]+) +(?:G.711|T.38) +send", self.cli("fax show sessions")):
+            told = self.cli(f"fax show session {session}")
+            if f"{tag}.tif" in told and (pages := re.search(r"Tx Pages *: *([0-9]+)", told)):
+                return int(pages[1])
+        return 0
+
+    def gone(self, timeout: float = 90.0) -> None:
+        """Wait until it has ended by itself, as it was asked to; start() starts it again."""
+        assert self.process is not None, "it is not running"
+        self.process.wait(timeout)
+        self.process = None
 
     def heard(self, number: str, timeout: float = 120.0) -> Received:
         """The one fax to this number, as soon as its call has ended at the far end."""

@@ -40,7 +40,12 @@ def own_asterisk(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer
 def dial(
     manager: Manager, tag: str, number: str, file: Path, trunk: str = "trunk", **words: str
 ) -> None:
-    variables = {"FAXJOB_ID": tag, "FAXJOB_FILE": str(file)}
+    variables = {
+        "FAXJOB_ID": tag,
+        "FAXJOB_FILE": str(file),
+        "FAXJOB_DEVICE": f"PJSIP/{trunk}",
+        "CHANNEL(hangup_handler_push)": '"faxbot-send,cause,1"',
+    }
     variables |= {f"FAXJOB_{name}": value for name, value in words.items()}
     manager.ask(
         "Originate",
@@ -120,6 +125,7 @@ UNANSWERED = {
     "out-of-order": (FarEnd.OUT_OF_ORDER, "0", {"27"}),
     "network-out-of-order": (FarEnd.NETWORK_OUT_OF_ORDER, "0", {"38"}),
     "invalid": (FarEnd.INVALID, "0", {"28"}),
+    "dead": (FarEnd.FAX.line(63), "3", {"19", "0"}),
 }
 
 
@@ -128,25 +134,33 @@ def test_every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskS
     with Manager(asterisk) as manager:
         for tag, (number, words, _) in ANSWERED.items():
             dial(manager, tag, number, file, **words)
-        for tag, (number, _, _) in UNANSWERED.items():
-            dial(manager, tag, number, file)
-        dial(manager, "dead-trunk", FarEnd.FAX.line(63), file, trunk="deadtrunk")
-
+        for tag, (number, *_) in UNANSWERED.items():
+            dial(manager, tag, number, file, trunk="deadtrunk" if tag == "dead" else "trunk")
         for tag, (_, _, expected) in ANSWERED.items():
             said = decoded(told(manager, tag))
             assert said | expected == said, tag
         for tag, (_, reason, causes) in UNANSWERED.items():
-            assert told(manager, tag) == f"status=UNANSWERED&reason={reason}", tag
+            said = decoded(told(manager, tag))
+            assert said.pop("device") in ("NOT_INUSE", "INUSE", "RINGINUSE"), tag
+            assert said == {"status": "UNANSWERED", "reason": reason}, tag
             assert cause(manager, tag) in causes, tag
-        assert told(manager, "dead-trunk") == "status=UNANSWERED&reason=3"
+            kept = decoded(asterisk.stored()[f"{tag}/cause"])
+            assert kept["status"] == "UNANSWERED"
+            assert kept["cause"] in causes, tag
+            assert (kept["tech"] in ("180", "183")) == (reason == "3" and tag != "dead"), tag
 
-        tags = [*ANSWERED, *UNANSWERED, "dead-trunk"]
-        assert asterisk.stored() == {tag: told(manager, tag) for tag in tags}
+        tags = [*ANSWERED, *UNANSWERED]
+        whys = {f"{tag}/cause" for tag in UNANSWERED}
+        stored = {tag: told(manager, tag) for tag in tags}
+        entries = asterisk.stored()
+        assert stored.items() <= entries.items()
+        assert {key for key in entries if key.partition("/")[0] in tags} == {*tags, *whys}
         for tag in tags[1:]:
             forget(manager, tag)
-        eventually(lambda: list(asterisk.stored()) == tags[:1])
+        eventually(lambda: not {*tags[1:], *whys} & asterisk.stored().keys())
+        assert tags[0] in asterisk.stored()
         forget(manager, tags[0])
-        eventually(lambda: not asterisk.stored())
+        eventually(lambda: tags[0] not in asterisk.stored())
 
     for end in (FarEnd.FAX, FarEnd.FAX_T38, FarEnd.FAX_NO_ECM):
         assert assert_arrived(file, asterisk.heard(end.line(60)).path) == [0, 0]
@@ -210,7 +224,8 @@ def test_results_survive_a_restart_also_of_the_fax_that_it_interrupts(
         manager.wait(lambda message: message.get("Status") == "FAX Transmission In Progress")
     own_asterisk.restart()
     stored = own_asterisk.stored()
-    assert stored["over"] == "status=UNANSWERED&reason=0"
+    assert decoded(stored["over"])["status"] == "UNANSWERED"
+    assert decoded(stored["over/cause"])["cause"] == "17"
     assert decoded(stored["running"])["text"] == "The call dropped prematurely"
 
 
