@@ -18,7 +18,7 @@ SENTENCES: dict[Status, str] = {
     Status.QUEUED: "Waiting for a worker; it will be sent in a moment.",
     Status.SUBMITTING: "Being handed to {provider} now.",
     Status.SENT: "{provider} has it; {so_far}waiting for the result{cancelling}.",
-    Status.RETRYING: "{why} {next_try} {when}.",
+    Status.RETRYING: "{why} {arrived}{next_try} {when}.",
     Status.HELD: "On hold: {held}.",
     Status.UNCERTAIN: (
         "{what} is not known{cancelling}; it is being looked up and will not be "
@@ -31,8 +31,8 @@ SENTENCES: dict[Status, str] = {
 }
 
 
-def explain(job: Job | JobRow, now: datetime) -> str:
-    """The sentence for this job at this moment."""
+def explain(job: Job | JobRow, now: datetime, *, continues: bool = False) -> str:
+    """The sentence for this job at this moment. `continues`: its next call goes on behind the confirmed pages."""
     status = Status(job.status)
     waits = WAITING.get((job.waiting or "").partition(":")[0])
     if status in CLAIMABLE and waits:
@@ -51,6 +51,7 @@ def explain(job: Job | JobRow, now: datetime) -> str:
         next_try="Its deadline comes before the next try: it ends" if _ends(job) else "Next try",
         why=cause.sentence if cause else "The last try did not go through.",
         held=_held(job, now),
+        arrived=_arrived(job) if continues and not _ends(job) else "",
         so_far=confirmed and f"{confirmed}; ",
         in_the_end=confirmed and f"{confirmed}. ",
         all_pages="its page is" if job.pages == 1 else f"all {job.pages} pages are",
@@ -58,6 +59,14 @@ def explain(job: Job | JobRow, now: datetime) -> str:
         cancelling=" (a cancel was asked for)" if job.cancel_requested_at else "",
     )
     return sentence[:1].upper() + sentence[1:]
+
+
+def _arrived(job: Job | JobRow) -> str:
+    if not (job.pages_sent and job.pages):
+        return ""
+    # Where all were confirmed and the call failed, the last one is sent again (ladder.way).
+    first = min(job.pages_sent + 1, job.pages)
+    return f"{job.pages_sent} of {job.pages} pages arrived; continuing at {first}. "
 
 
 def _held(job: Job | JobRow, now: datetime) -> str:

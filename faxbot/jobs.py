@@ -26,6 +26,7 @@ from faxbot.errors import (
     Malformed,
     NotFound,
     NotPossibleNow,
+    PluginError,
 )
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
@@ -354,6 +355,16 @@ def header(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
     return Hidden(runtime.keyring.open(job.header_sealed, place).decode())
 
 
+def _continues(runtime: Runtime, job: Job | JobRow) -> bool:
+    """Whether its next call leaves out the pages that are confirmed (ladder.way)."""
+    if not (job.provider_id and job.pages_sent and runtime.config.continue_faxes):
+        return False
+    try:
+        return runtime.plugins.manifest(job.provider_id).has("confirms_pages")
+    except PluginError:
+        return False
+
+
 def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> dict[str, Any]:
     """The fax as the API shows it, in plain JSON types; `masked` hides the number."""
     to = number(runtime, job).reveal()
@@ -363,7 +374,7 @@ def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> di
         "to_key": job.to_key,
         "status": job.status,
         "status_reason": job.reason,
-        "explanation": explain(job, runtime.now()),
+        "explanation": explain(job, runtime.now(), continues=_continues(runtime, job)),
         "provider_id": job.provider_id,
         "external_id": job.external_id,
         "pages": job.pages,

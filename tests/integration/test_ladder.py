@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageSequence
 
-from faxbot import sending
+from faxbot import jobs, sending
 from faxbot.events import Status
 from faxbot.ladder import STEPPING, Way
 from faxbot.models import ProvenStep
@@ -162,11 +162,16 @@ def test_a_provider_without_a_ladder_is_asked_for_no_step(site: Site) -> None:
     assert remembered(site) == []
 
 
+def explanation(site: Site, job_id: str) -> str:
+    return str(jobs.describe(site.runtime, site.job(job_id))["explanation"])
+
+
 def test_a_fax_goes_on_behind_the_confirmed_pages_and_says_so(site: Site, line: Line) -> None:
     job_id = site.fax(pages=5, header="Practice")
     line.failed(job_id, "page_failed", pages_sent=2)
     line.failed(job_id, "page_failed", pages_sent=1)
     assert site.job(job_id).pages_sent == 3
+    assert "3 of 5 pages arrived; continuing at 4." in explanation(site, job_id)
     line.delivered(job_id, pages_sent=2)
 
     whole = line.pages[0]
@@ -207,6 +212,7 @@ def test_each_try_sends_all_pages_where_that_is_wanted(site: Site, line: Line) -
     site.runtime = replace(site.runtime, config=replace(site.runtime.config, continue_faxes=False))
     job_id = site.fax(pages=3, header="Practice")
     line.failed(job_id, "page_failed", pages_sent=2)
+    assert "continuing" not in explanation(site, job_id)
     line.delivered(job_id, pages_sent=3)
 
     assert line.pages[0] == line.pages[1]

@@ -87,6 +87,11 @@ TOLD = [
         {"reason": "busy", "next_at": NOW + 5 * MINUTE, "expires_at": NOW + 6 * MINUTE},
         "The line was busy. Next try in 5 min, at 12:05:00 UTC.",
     ),
+    (
+        Status.RETRYING,
+        {"reason": "page_failed", "pages_sent": 2, "next_at": NOW + 2 * MINUTE},
+        "A page failed in the middle of the call. Next try in 2 min, at 12:02:00 UTC.",
+    ),
     (Status.HELD, {"reason": "disabled"}, "On hold: sending is switched off (FAX_DISABLED)."),
     (Status.HELD, {"reason": "words nobody knows"}, "On hold: an operator must look."),
     (
@@ -129,6 +134,22 @@ TOLD = [
 @pytest.mark.parametrize(("status", "fields", "sentence"), TOLD)
 def test_what_people_read(status: Status, fields: dict[str, Any], sentence: str) -> None:
     assert explain(job(status, **fields), NOW) == sentence
+
+
+@pytest.mark.parametrize(
+    ("pages_sent", "arrived"),
+    [
+        (0, ""),
+        (1, "1 of 3 pages arrived; continuing at 2. "),
+        (3, "3 of 3 pages arrived; continuing at 3. "),
+    ],
+)
+def test_a_fax_that_goes_on_says_from_where(pages_sent: int, arrived: str) -> None:
+    waits = job(Status.RETRYING, reason="page_failed", pages_sent=pages_sent, next_at=NOW + MINUTE)
+    broken, tried = "A page failed in the middle of the call.", "in 60 s, at 12:01:00 UTC."
+    assert explain(waits, NOW, continues=True) == f"{broken} {arrived}Next try {tried}"
+    waits.expires_at = waits.next_at
+    assert "continuing" not in explain(waits, NOW, continues=True)
 
 
 @pytest.mark.parametrize("status", Status)

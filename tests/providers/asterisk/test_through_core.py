@@ -1,0 +1,189 @@
+"""Faxes on a real line through faxbot's own road, with a clock in hand: cut off and continued, and whatever is done to
+Asterisk meanwhile, one whole fax arrives and what is said of it is true."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from faxbot import hearing, jobs, sending, wiring
+from faxbot.events import Status
+from tests.carrier import SimulatorProcess
+from tests.ground import Ground, eventually
+from tests.installation import Installation
+from tests.integration.conftest import carrier_of_all
+from tests.integration.site import Site, open_site
+from tests.providers.asterisk.packages import Tree
+from tests.providers.asterisk.pages import assert_arrived, make_tiff
+from tests.providers.asterisk.server import AsteriskServer, FarEnd, Received, hangs_up_after
+
+__all__ = ["carrier_of_all"]
+
+
+@pytest.fixture
+def own(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer]:
+    """An Asterisk that a test may stop."""
+    server = AsteriskServer(ground, asterisk_tree)
+    server.start()
+    yield server
+    if server.process is not None:
+        server.stop()
+
+
+@pytest.fixture
+def site(
+    embedded: Installation, carrier_of_all: SimulatorProcess, own: AsteriskServer
+) -> Iterator[Site]:
+    """The road to this Asterisk, and somebody who listens to it. Polls are far away."""
+    settings = {
+        "FAX_BACKEND": "asterisk",
+        "ASTERISK_AMI_PORT": str(own.port),
+        "ASTERISK_AMI_PASSWORD": own.password,
+        "ASTERISK_DIAL": own.dial("trunk-g711"),
+        "ASTERISK_T38": "false",
+        "ASTERISK_FOLDER": str(own.documents),
+    }
+    with open_site(embedded, carrier_of_all, **settings) as site:
+        site.runtime = replace(site.runtime, plugins=wiring.plugins(site.runtime.config))
+        with listening(site):
+            eventually(lambda: "faxbot" in own.cli("manager show connected"), 10)
+            yield site
+        site.runtime.plugins.close()
+
+
+@contextmanager
+def listening(site: Site) -> Iterator[None]:
+    stop = threading.Event()
+    listener = threading.Thread(target=hearing.listen, args=(site.runtime, "asterisk", stop))
+    listener.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        listener.join()
+
+
+def fax(site: Site, to: str, document: Path, pages: int) -> str:
+    upload = site.upload(document.read_bytes(), pages)
+    return site.fax_to(to, uploads=(upload,), header="Practice")
+
+
+def call(site: Site, job_id: str) -> None:
+    """Its next call, at the time when it is due."""
+    given = len(site.attempts(job_id))
+    for _ in range(4):  # a fax waits till its number's machine has hung up
+        site.now = max(site.now, site.job(job_id).next_at or site.now)
+        sending.attempt(site.runtime, job_id)
+        if len(site.attempts(job_id)) > given:
+            return
+    raise AssertionError(site.story(job_id))
+
+
+def is_now(site: Site, job_id: str, *statuses: Status, timeout: float = 60.0) -> str:
+    """Wait until it has come so far; what is said of it then."""
+
+    def come() -> bool:
+        site.work()
+        return Status(site.job(job_id).status) in statuses
+
+    eventually(come, timeout, every=0.1)
+    return str(jobs.describe(site.runtime, site.job(job_id))["explanation"])
+
+
+def is_answered(site: Site, job_id: str) -> bool:
+    site.work()
+    return "PROGRESS" in site.story(job_id)
+
+
+def in_order(server: AsteriskServer, number: str) -> list[Received]:
+    """What the far end had of every call to this number, oldest first."""
+    return sorted(server.received(number), key=lambda each: each.path.name)
+
+
+def test_a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once(
+    site: Site, own: AsteriskServer, tmp_path: Path
+) -> None:
+    pages, number = 5, hangs_up_after(25)
+    document = make_tiff(tmp_path / "five.tif", pages)
+    job_id = fax(site, number, document, pages)
+
+    for calls in range(1, 6):
+        call(site, job_id)
+        said = is_now(site, job_id, Status.RETRYING, Status.DELIVERED)
+        eventually(lambda wanted=calls: len(own.received(number)) == wanted, 10)  # type: ignore[misc]
+        job = site.job(job_id)
+        if job.status == Status.DELIVERED:
+            break
+        assert 0 < job.pages_sent < pages
+        assert f"{job.pages_sent} of 5 pages arrived; continuing at {job.pages_sent + 1}." in said
+
+    assert (job.status, job.pages, job.pages_sent) == (Status.DELIVERED, pages, pages)
+    attempts = site.attempts(job_id)
+    assert len(attempts) > 1
+    first = 1
+    for attempt, received in zip(attempts, in_order(own, number), strict=True):
+        assert attempt.first_page == first
+        confirmed = attempt.pages_sent - first + 1
+        # The far end may have a page whose confirmation did not get through any more.
+        assert received.pages - confirmed in (0, 1)
+        headers = assert_arrived(document, received.path, first, confirmed)
+        assert len(headers) == confirmed
+        assert min(headers) > 0
+        first = attempt.pages_sent + 1
+    assert first == pages + 1
+    site.add_up()
+
+
+def test_an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_takes_no_other(
+    site: Site, own: AsteriskServer, tmp_path: Path
+) -> None:
+    document = make_tiff(tmp_path / "two.tif", 2)
+    job_id = fax(site, FarEnd.FAX, document, 2)
+    call(site, job_id)
+    eventually(lambda: is_answered(site, job_id))
+    stopping = threading.Thread(target=own.cli, args=("core stop gracefully", 90.0))
+    stopping.start()  # it says so when Asterisk has ended
+    other = fax(site, FarEnd.BUSY, document, 2)
+    call(site, other)
+    said = is_now(site, other, Status.RETRYING)
+    assert "could not be reached" in said
+    is_now(site, job_id, Status.DELIVERED)
+    own.gone()
+    stopping.join()
+    own.start()
+
+    call(site, other)
+    assert "busy" in is_now(site, other, Status.RETRYING)
+    (received,) = own.received(FarEnd.FAX)
+    assert (received.status, received.pages) == ("SUCCESS", 2)
+    assert len(site.attempts(job_id)) == 1
+    assert_arrived(document, received.path)
+    site.add_up()
+
+
+def test_an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later(
+    site: Site, own: AsteriskServer, tmp_path: Path
+) -> None:
+    document = make_tiff(tmp_path / "four.tif", 4)
+    job_id = fax(site, FarEnd.FAX, document, 4)
+    call(site, job_id)
+    eventually(lambda: own.confirmed(site.attempt(job_id).tag), 60, every=0.2)
+    own.stop()
+    own.start()
+
+    assert "pages arrived; continuing" in is_now(site, job_id, Status.RETRYING)
+    call(site, job_id)
+    is_now(site, job_id, Status.DELIVERED)
+    cut, whole = in_order(own, FarEnd.FAX)
+    assert (cut.status, whole.status) == ("FAILED", "SUCCESS")
+    first = site.attempt(job_id).first_page
+    assert first > 1
+    assert_arrived(document, cut.path, 1, first - 1)
+    assert_arrived(document, whole.path, first)
+    assert site.job(job_id).pages_sent == 4
+    site.add_up()
