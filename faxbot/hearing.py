@@ -14,9 +14,12 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing
 from datetime import timedelta
 
+import sqlalchemy as sa
+
 from faxbot import callbacks, followup, guard, heartbeats
-from faxbot.errors import FaxbotError, PluginError
-from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.errors import FaxbotError
+from faxbot.events import DEFAULT_ACCOUNT, Status
+from faxbot.models import IS_OPEN, Job
 from faxbot.plugins.base import CallbackRequest, Gap, Notice, TransportPlugin
 from faxbot.runtime import Runtime
 
@@ -32,20 +35,31 @@ SILENT = timedelta(seconds=60)
 
 
 def listeners(runtime: Runtime) -> list[str]:
-    """The active providers that must be listened to."""
+    """The providers that must be listened to: those that are active, and those that were and still have a call under
+    way."""
     config = runtime.config
-    found = []
-    for provider_id in dict.fromkeys((*config.provider_ids, *config.inbound_provider_ids)):
-        try:
-            if runtime.plugins.manifest(provider_id).has("listens"):
-                found.append(provider_id)
-        except PluginError:
-            continue  # whoever chose it is told elsewhere
-    return found
+    active = {*config.provider_ids, *config.inbound_provider_ids}
+    speak = [each.id for each in runtime.plugins.manifests() if each.has("listens")]
+    return [each for each in speak if each in active or _has_calls(runtime, each)]
+
+
+def _has_calls(runtime: Runtime, provider_id: str) -> bool:
+    return runtime.database.row(_UNDER_WAY, {"provider": provider_id}) is not None
+
+
+_UNDER_WAY = (
+    sa.select(Job.id)
+    .where(
+        sa.text(IS_OPEN),
+        Job.status.in_((Status.SUBMITTING.value, Status.SENT.value)),
+        Job.provider_id == sa.bindparam("provider"),
+    )
+    .limit(1)
+)
 
 
 def listen_to_all(runtime: Runtime, stop: threading.Event) -> None:
-    """Listen to every active provider that needs it, each in a thread of its own, until `stop` is set."""
+    """Listen to every provider that needs it, each in a thread of its own, until `stop` is set."""
     threads: dict[str, threading.Thread] = {}
     while not stop.is_set():
         try:
@@ -65,7 +79,7 @@ def listen_to_all(runtime: Runtime, stop: threading.Event) -> None:
 
 
 def listen(runtime: Runtime, provider_id: str, stop: threading.Event) -> None:
-    """Listen to one provider, again and again, until `stop` is set or it is not active any more."""
+    """Listen to one provider, again and again, until `stop` is set or it need not be listened to any more."""
     failures = 0
     while not stop.is_set():
         begun = time.monotonic()
@@ -129,7 +143,7 @@ def _count(runtime: Runtime, provider_id: str, error: Exception) -> None:
 
 
 def silent(runtime: Runtime) -> list[str]:
-    """Active providers to whom nobody listens. A server that has just started waits first."""
+    """Providers to whom nobody listens, and somebody must. A server that has just started waits first."""
     wanted = {_name(each): each for each in listeners(runtime)}
     return [wanted[name] for name in heartbeats.missing(runtime, list(wanted), SILENT)]
 

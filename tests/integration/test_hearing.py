@@ -189,6 +189,33 @@ def test_who_is_not_active_any_more_is_not_listened_to(site: Site) -> None:
     assert (len(line.heard), line.stop.is_set()) == (2, False)
 
 
+def test_who_is_not_active_any_more_is_listened_to_until_its_last_fax_has_ended(
+    site: Site, listening: Odd
+) -> None:
+    job_id = site.sent()
+    tag = site.attempt(job_id).tag
+    listening.does["read_callback"] = odd.answers([Update(State.DELIVERED, tag=tag)])
+    other = replace(site.runtime.config, fax_backend="simulator")
+    settings = type(site.runtime.settings)(other, site.runtime.database, site.runtime.keyring)
+    runtime = replace(site.runtime, settings=settings)
+    went_on: list[bool] = []
+
+    def heard() -> Iterator[Notice | None]:
+        yield None
+        yield Notice(b"over", lambda: None)
+        assert hearing.listeners(runtime.fresh()) == ["listening"]
+        site.work()
+        yield None
+        went_on.append(True)
+
+    listening.does["listen"] = lambda _usual, _none: heard()
+    hearing.listen(runtime, "listening", threading.Event())
+
+    assert site.job(job_id).status == Status.DELIVERED
+    assert went_on == []
+    assert hearing.listeners(runtime.fresh()) == []
+
+
 def test_a_provider_that_was_set_anew_is_listened_to_anew(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
