@@ -109,7 +109,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         ),
         "confirms_pages": Trait(
             "the pages that it reports were confirmed one by one by the far end: a fax may be continued behind them",
-            readers=("ladder",),
+            readers=("jobs", "ladder"),
         ),
         "inbound_supported": Trait("receives faxes too", readers=("oversight",)),
         "webhook_hmac": Trait("callbacks are proven by a signature"),
