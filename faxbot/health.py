@@ -30,7 +30,7 @@ Part = dict[str, Any]
 
 
 def ready(runtime: Runtime) -> dict[str, Any]:
-    """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...]}; every part is
+    """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...], "listen": bool}; every part is
     asked now. What people must look at makes the server no less fit."""
     with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts below say what is wrong
         runtime = runtime.fresh()
@@ -39,7 +39,19 @@ def ready(runtime: Runtime) -> dict[str, Any]:
     if parts["database"]["ok"]:
         with suppress(DatabaseAway):  # since a moment ago
             waiting = alarms.shown(runtime)
-    return {"ready": all(part["ok"] for part in parts.values()), "parts": parts, "alarms": waiting}
+    return {
+        "ready": all(part["ok"] for part in parts.values()),
+        "parts": parts,
+        "alarms": waiting,
+        "listen": _must_listen(runtime),
+    }
+
+
+def _must_listen(runtime: Runtime) -> bool:
+    try:
+        return bool(hearing.listeners(runtime))
+    except (FaxbotError, sa.exc.SQLAlchemyError):
+        return False  # not known
 
 
 def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
@@ -147,7 +159,7 @@ def _listeners(runtime: Runtime) -> str:
     if silent := hearing.silent(runtime):
         raise ConfigError(
             f"nobody listens to {', '.join(silent)}: faxes are sent, and how they end is heard late: "
-            "start `faxbot listen`, or `faxbot up` again"
+            "start `faxbot listen`"
         )
     return "all listen" if hearing.listeners(runtime) else "none needed"
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import click
 
-from faxbot import hearing, schema, wiring
+from faxbot import schema, wiring
 from faxbot.cli import firstkey
 from faxbot.config import Config
 from faxbot.errors import PluginError
 from faxbot.runtime import Runtime
-from faxbot.supervisor.up import LISTEN
 
 
 @click.command(hidden=True)
-def prepare() -> int:
-    """Check the settings, bring the database to the newest schema and, outside production, see to the first API key.
-    The exit code says whether an active provider must be listened to (supervisor.up.LISTEN)."""
+def prepare() -> None:
+    """Check the settings, bring the database to the newest schema and, outside production, see to the first API key."""
     config = Config.load()
     runtime = wiring.build(config)
     try:
         schema.upgrade(config)
-        fresh = runtime.fresh()
-        _say_what_is_missing(fresh)
+        _say_what_is_missing(runtime.fresh())
         if not config.production:
             firstkey.keep(runtime)
-        return LISTEN if hearing.listeners(fresh) else 0
     finally:
         runtime.close()
 

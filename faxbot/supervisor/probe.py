@@ -7,14 +7,19 @@ import socket
 import time
 from dataclasses import dataclass
 
+_LONGEST = 1024 * 1024
+"""Bytes of an answer; more are not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Connect to `address` (host and port, or a unix socket), send `ask`: a child that works answers `expect`..."""
+    """Connect to `address` (host and port, or a unix socket), send `ask`: a child that works answers `expect`..., or
+    has it `anywhere` in its answer."""
 
     address: tuple[str, int] | str
     ask: bytes
     expect: bytes
+    anywhere: bool = False
 
 
 class Question:
@@ -47,7 +52,10 @@ class Question:
             self.decide(False)
             return
         self._read += data
-        if not data or len(self._read) >= len(self._probe.expect):
+        if self._probe.anywhere:
+            if not data or len(self._read) > _LONGEST:
+                self.decide(self._probe.expect in self._read)
+        elif not data or len(self._read) >= len(self._probe.expect):
             self.decide(self._read.startswith(self._probe.expect))
 
     def decide(self, answer: bool) -> None:

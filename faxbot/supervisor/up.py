@@ -1,4 +1,4 @@
-"""`faxbot up`: the embedded broker, the simulator's carrier, web, worker, beat and, where a provider must be listened
+"""`faxbot up`: the embedded broker, the simulator's carrier, web, worker, beat and, once a provider must be listened
 to, listen as children of one small process.
 
 One `up` per data folder (a lock), one listening socket that outlives every restart of web, and nothing left behind
@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import faxbot
@@ -34,8 +35,10 @@ EXAMPLE = Path(faxbot.__file__).parent.parent / "examples" / "three-pages.pdf"
 NUMBER = "+15550100000"
 """A number that cannot be anybody's (555-01xx is kept for fiction); the simulator delivers to it."""
 
-LISTEN = 10
-"""What `faxbot prepare` ends with where all is well and a provider must be listened to."""
+_LOOK_EVERY = 10.0
+"""Seconds between looks whether a provider must be listened to: one may be activated while all runs."""
+_LISTEN = b'"listen":true'
+"""In the answer of /health/ready."""
 _READY_WITHIN = 10.0
 _READY_FOR_COMMAND_WITHIN = 60.0
 _LOCK_WAIT = 5.0
@@ -67,6 +70,7 @@ def up(
             missing = site.wait_until_ready(
                 processes, _READY_FOR_COMMAND_WITHIN if command else _READY_WITHIN
             )
+            site.listen_where_needed(processes)
             if command:
                 if missing:
                     raise ChildFailed(f"not ready: {missing}")
@@ -77,6 +81,7 @@ def up(
                 console.say(line)
             while True:
                 processes.turn()
+                site.listen_where_needed(processes)
         except Stopped as end:
             console.say("faxbot is stopping (once more: at once)")
             return 128 + end.signum if command else 0
@@ -96,6 +101,7 @@ class _Site:
         host, port = listener.getsockname()[:2]
         self._address = (listening.reached_at(host), port)
         self.url = listening.url(host, port)
+        self._listens, self._look_at = False, 0.0
         self._environ = {**config.environ, "FAXBOT_PORT": str(port), "PYTHONUNBUFFERED": "1"}
         if not config.public_url and self._address[0] != "127.0.0.1":
             self._environ["PUBLIC_API_URL"] = self.url
@@ -106,15 +112,12 @@ class _Site:
         up = processes.add(self._broker()) if config.embedded_broker else []
         # The migrations need no broker: both start together.
         prepared = processes.run(self._role("prepare", "prepare"))
-        if prepared.exit_code not in (0, LISTEN):
+        if prepared.exit_code != 0:
             raise ChildFailed("nothing was started; see above")
         processes.wait_until_up(up)
         if "simulator" in config.provider_ids and not config.environ.get("SIMULATOR_BASE_URL"):
             up += processes.add(self._carrier())
-        listen = (
-            [self._role("listen", "listen", *self._logs)] if prepared.exit_code == LISTEN else []
-        )
-        web, *_ = processes.add(*self._servers(), *listen)
+        web, *_ = processes.add(*self._servers())
         processes.wait_until_up([*up, web])
 
     def wait_until_ready(self, processes: Processes, seconds: float) -> str:
@@ -128,6 +131,15 @@ class _Site:
                 return self._missing()
             processes.turn()
         return ""
+
+    def listen_where_needed(self, processes: Processes) -> None:
+        """Start `listen` once a provider must be listened to. Then it stays: it is idle where that is over."""
+        if self._listens or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY
+        if processes.answers(replace(self._probe("/health/ready"), expect=_LISTEN, anywhere=True)):
+            self._listens = True
+            processes.add(self._role("listen", "listen", *self._logs))
 
     def for_command(self) -> Mapping[str, str]:
         """The environment of the user's command; `faxbot` in it is this one."""

@@ -467,6 +467,10 @@ class Readiness(ma.Schema):
         required=True,
         metadata=_says("what people must look at; it makes the server no less ready"),
     )
+    listen = fields.Boolean(
+        required=True,
+        metadata=_says("a provider speaks by itself, and `faxbot listen` must run"),
+    )
 
 
 class ProviderChange(ma.Schema):

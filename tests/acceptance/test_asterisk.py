@@ -31,18 +31,23 @@ def asterisk(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer]:
 
 
 @pytest.fixture
-def service(store: Installation, asterisk: AsteriskServer, start_service: StartService) -> Service:
-    return start_service(
-        store,
-        "up",
-        **{**SHORT, "FAXBOT_LEASE_SECONDS": "10", "FAXBOT_POLL_FIRST_SECONDS": "600"},
-        FAX_BACKEND="asterisk",
-        ASTERISK_AMI_PORT=str(asterisk.port),
-        ASTERISK_AMI_PASSWORD=asterisk.password,
-        ASTERISK_DIAL=asterisk.dial("trunk-g711"),
-        ASTERISK_T38="false",
-        ASTERISK_FOLDER=str(asterisk.documents),
-    )
+def settings(asterisk: AsteriskServer) -> dict[str, str]:
+    """Polls are far away: how a fax ended is heard, or not known."""
+    return {
+        **SHORT,
+        "FAXBOT_LEASE_SECONDS": "10",
+        "FAXBOT_POLL_FIRST_SECONDS": "600",
+        "ASTERISK_AMI_PORT": str(asterisk.port),
+        "ASTERISK_AMI_PASSWORD": asterisk.password,
+        "ASTERISK_DIAL": asterisk.dial("trunk-g711"),
+        "ASTERISK_T38": "false",
+        "ASTERISK_FOLDER": str(asterisk.documents),
+    }
+
+
+@pytest.fixture
+def service(store: Installation, settings: dict[str, str], start_service: StartService) -> Service:
+    return start_service(store, "up", **settings, FAX_BACKEND="asterisk")
 
 
 def send(service: Service, to: str) -> str:
@@ -106,3 +111,30 @@ def test_an_asterisk_that_is_killed_in_the_middle_of_a_fax_leaves_it_uncertain_a
     listener = children(service)["listen"]
     assert listener.status() != psutil.STATUS_ZOMBIE
     assert send(service, FarEnd.BUSY)
+
+
+def change(service: Service, provider_id: str, deed: str, **more: object) -> None:
+    wish = {"slot": "outbound", "note": "we have a line now", **more}
+    answer = service.request("POST", f"/admin/providers/{provider_id}/{deed}", json=wish)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_line_that_is_activated_later_is_listened_to_until_its_last_fax_has_ended(
+    embedded: Installation,
+    settings: dict[str, str],
+    asterisk: AsteriskServer,
+    start_service: StartService,
+) -> None:
+    """Also when it is not active any more by then; and nobody starts anything again."""
+    service = start_service(embedded, "up", **settings)
+    assert "listen" not in children(service)
+
+    change(service, "asterisk", "activate")
+    eventually(lambda: "faxbot" in asterisk.cli("manager show connected"), 30)
+    fax_id = send(service, FarEnd.FAX.line(60))
+    eventually(lambda: status(service, fax_id) == "sent", 20, every=0.1)
+    change(service, "asterisk", "deactivate")
+
+    assert final(service, fax_id) == "delivered"
+    eventually(lambda: "faxbot" not in asterisk.cli("manager show connected"), 20)
+    assert "listen" in children(service)
