@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import doors, machine, product, report, rows, stages, surge, uploads
+from benchmarks import asterisk, doors, machine, product, report, rows, stages, surge, uploads
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
@@ -139,6 +139,12 @@ class Bench:
             side = Side(faxbot.name, faxbot.service(), roles)
             doors.measure(self.figures, side, faxbot.url, self.length, say)
 
+    def asterisk(self) -> None:
+        """Thirty calls at once on a line of one's own."""
+        with Workshop() as workshop:
+            database, redis = self.servers.postgres.new_database(), self.servers.redis.database(10)
+            asterisk.measure(self.figures, workshop, database, redis, self.length, say)
+
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
@@ -183,6 +189,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "rows": Bench.rows,
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
+    "asterisk": Bench.asterisk,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }

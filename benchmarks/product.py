@@ -24,7 +24,7 @@ HERE = Path(__file__).parent.parent
 _ROLE = re.compile(r"faxbot\.cli (\w+)")
 _PORT = re.compile(r"carrier simulator --port (\d+)")
 _WARNINGS = ("--log-level", "warning")
-_QUIET = {"web": _WARNINGS, "worker": _WARNINGS, "beat": _WARNINGS}
+_QUIET = dict.fromkeys(("web", "worker", "beat", "listen"), _WARNINGS)
 """As `faxbot up` starts its roles."""
 
 
