@@ -1,11 +1,13 @@
-"""Many threads that do one thing at the same moment, as workers that hear the same bell."""
+"""Many threads: that do one thing at the same moment, as workers that hear the same bell; or that wait side by side."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -23,3 +25,12 @@ def at_once(count: int, deed: Callable[[int], T]) -> list[T]:
 
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(begin, range(count)))
+
+
+def side_by_side(subtests: pytest.Subtests, deeds: Mapping[str, Callable[[], None]]) -> None:
+    """Do all of it at the same time, for it mostly waits; each deed is a subtest by its name."""
+    with ThreadPoolExecutor(len(deeds)) as threads:
+        begun = {name: threads.submit(deed) for name, deed in deeds.items()}
+        for name, done in begun.items():
+            with subtests.test(name):
+                done.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
@@ -20,6 +21,7 @@ from tests.providers.asterisk.server import (
     FarEnd,
     hangs_up_after,
 )
+from tests.threads import side_by_side
 
 # All that manager_faxbot.conf lets through.
 KNOWN = {
@@ -129,7 +131,7 @@ UNANSWERED = {
 }
 
 
-def test_every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer) -> None:
+def every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer) -> None:
     file = make_tiff(asterisk.documents / "two.tif", pages=2)
     with Manager(asterisk) as manager:
         for tag, (number, words, _) in ANSWERED.items():
@@ -166,7 +168,7 @@ def test_every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskS
         assert assert_arrived(file, asterisk.heard(end.line(60)).path) == [0, 0]
 
 
-def test_text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
+def text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
     file = make_tiff(asterisk.documents / "one.tif", resolution="standard")
     station = "a,b=c;)}${EPOCH}$[1]"
     words = {
@@ -197,6 +199,16 @@ def test_text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
         assert received.station == station
         assert received.caller == "5550001111"
         assert assert_arrived(file, received.path) == [16]
+
+
+def test_what_calls_say_is_told_and_kept_and_stays_text(
+    asterisk: AsteriskServer, subtests: pytest.Subtests
+) -> None:
+    deeds = (
+        every_end_is_told_and_kept_until_it_is_acknowledged,
+        text_of_others_and_ours_stays_text,
+    )
+    side_by_side(subtests, {each.__name__: partial(each, asterisk) for each in deeds})
 
 
 def test_no_name_is_not_a_result(asterisk: AsteriskServer) -> None:

@@ -1,6 +1,6 @@
 """The provider at a real Asterisk: faxes that arrive, calls that fail in every way, and whatever is cut or killed.
 
-The calls of the table are made at once and each is waited for by a test of its own: a fax takes as long as it takes.
+All calls are made at once: a fax takes as long as it takes.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.providers.asterisk.ear import Ear, fax, provider
 from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.pages import assert_arrived, make_tiff
 from tests.providers.asterisk.server import AsteriskServer, FarEnd, hangs_up_after
+from tests.threads import side_by_side
 
 HEADER = 'Acme, Inc. & "Sons" ${SHELL(id)}'
 AUDIO, SLOW = 1, 3
@@ -114,28 +116,18 @@ def at(server: AsteriskServer, **settings: Any) -> Asterisk:
     return provider(folder=server.documents, **given)
 
 
-@pytest.fixture(scope="module")
-def ear(asterisk: AsteriskServer) -> Iterator[Ear]:
-    with Ear(at(asterisk)) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def under_way(
-    asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
-) -> dict[str, OutboundFax]:
-    """The calls of the table, all begun, by name: by the first test of the module, so that the others run meanwhile."""
-    assert ear.gaps
+def begun(asterisk: AsteriskServer, documents: dict[int, Path]) -> dict[str, OutboundFax]:
+    """The calls of the table, under way, by name."""
     asterisk.qualified()
-    begun = {}
+    faxes = {}
     for name, plan in CALLS.items():
         this = fax(plan.number, documents[plan.pages], plan.pages, plan.step, plan.header)
         assert at(asterisk, **plan.settings).send(this).external_id == f"fax-{this.tag}"
-        begun[name] = this
-    return begun
+        faxes[name] = this
+    return faxes
 
 
-# What breaks on the way: first, while the calls of the table go on.
+# What breaks on the way, while the calls of the table go on.
 
 
 def sent(this: Asterisk, number: str, document: Path, pages: int = 1) -> OutboundFax:
@@ -160,16 +152,6 @@ def is_up(this: Asterisk, made: OutboundFax) -> bool:
 
 def is_begun(this: Asterisk, made: OutboundFax) -> bool:
     return this.fetch(f"fax-{made.tag}").state is State.ACCEPTED
-
-
-@pytest.fixture
-def own(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer]:
-    """An Asterisk that a test may kill."""
-    server = AsteriskServer(ground, asterisk_tree)
-    server.start()
-    yield server
-    if server.process is not None:
-        server.stop()
 
 
 class Relay:
@@ -229,7 +211,6 @@ def _shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.usefixtures("under_way")
 def test_it_is_fit(asterisk: AsteriskServer) -> None:
     health = at(asterisk).health()
     assert health.ok, health.detail
@@ -278,7 +259,7 @@ def _absent(this: Asterisk, tag: str) -> bool:
     return False
 
 
-def test_a_fax_is_cancelled_while_it_rings(
+def a_fax_is_cancelled_while_it_rings(
     asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
 ) -> None:
     this = at(asterisk)
@@ -292,7 +273,7 @@ def test_a_fax_is_cancelled_while_it_rings(
     assert this.fetch(f"fax-{made.tag}").state is State.FAILED
 
 
-def test_a_fax_is_cancelled_in_the_middle_of_a_page(
+def a_fax_is_cancelled_in_the_middle_of_a_page(
     asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
 ) -> None:
     this = at(asterisk)
@@ -310,9 +291,11 @@ def test_a_fax_is_cancelled_in_the_middle_of_a_page(
     assert this.fetch(f"fax-{made.tag}").key == end.key
 
 
-def test_what_ends_while_the_connection_is_cut_is_heard_later(
-    asterisk: AsteriskServer, documents: dict[int, Path]
+def what_ends_while_the_connection_is_cut_is_heard_later(
+    asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
 ) -> None:
+    """Of two that listen one is cut off."""
+    assert not ear.error
     with ExitStack() as stack:
         relay = Relay(asterisk.port)
         stack.callback(relay.close)
@@ -329,10 +312,11 @@ def test_what_ends_while_the_connection_is_cut_is_heard_later(
         assert mine.gaps >= 2
 
 
-def test_what_a_killed_listener_did_not_acknowledge_its_successor_hears(
-    asterisk: AsteriskServer, documents: dict[int, Path]
+def what_a_killed_listener_did_not_acknowledge_its_successor_hears(
+    asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
 ) -> None:
-    """The module's own ear acknowledges it meanwhile: two that listen are harmless."""
+    """The other ear acknowledges it meanwhile: two that listen are harmless."""
+    assert not ear.error
     with Ear(at(asterisk), forgets=True) as killed:
         made = sent(at(asterisk), FarEnd.BUSY.line(25), documents[1])
         first = killed.end(made.tag)
@@ -356,7 +340,7 @@ UNHEARD: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def test_a_call_that_ended_while_nobody_listened_has_its_cause(
+def a_call_that_ended_while_nobody_listened_has_its_cause(
     own: AsteriskServer, documents: dict[int, Path]
 ) -> None:
     own.qualified()
@@ -372,7 +356,7 @@ def test_a_call_that_ended_while_nobody_listened_has_its_cause(
             assert late.end(made.tag).cause == cause
 
 
-def test_asterisk_killed_in_mid_fax_leaves_the_outcome_unknown(
+def asterisk_killed_in_mid_fax_leaves_the_outcome_unknown(
     own: AsteriskServer, documents: dict[int, Path]
 ) -> None:
     this = at(own)
@@ -391,9 +375,7 @@ def test_asterisk_killed_in_mid_fax_leaves_the_outcome_unknown(
         assert not mine.of(made.tag)
 
 
-def test_asterisk_stopped_in_mid_fax_says_so(
-    own: AsteriskServer, documents: dict[int, Path]
-) -> None:
+def asterisk_stopped_in_mid_fax_says_so(own: AsteriskServer, documents: dict[int, Path]) -> None:
     this = at(own)
     with Ear(this) as mine:
         made = sent(this, FarEnd.FAX, documents[10], 10)
@@ -403,23 +385,57 @@ def test_asterisk_stopped_in_mid_fax_says_so(
     assert (end.state, end.cause) == (State.FAILED, "dropped_early")
 
 
-# The calls of the table: one test, for whoever takes it over from another process begins all of them once more.
+# One test, of some seventy seconds: all of it waits for calls.
+
+TOGETHER = (
+    a_fax_is_cancelled_while_it_rings,
+    a_fax_is_cancelled_in_the_middle_of_a_page,
+    what_ends_while_the_connection_is_cut_is_heard_later,
+    what_a_killed_listener_did_not_acknowledge_its_successor_hears,
+)
+"""At one Asterisk, to whom the ear listens."""
+APART = (
+    a_call_that_ended_while_nobody_listened_has_its_cause,
+    asterisk_killed_in_mid_fax_leaves_the_outcome_unknown,
+    asterisk_stopped_in_mid_fax_says_so,
+)
+"""Each at one that it may kill."""
 
 
-def test_every_call_of_the_table_ends_as_it_should_and_is_forgotten(
+def test_every_call_ends_as_it_should_whatever_breaks_meanwhile(
     asterisk: AsteriskServer,
-    ear: Ear,
-    under_way: dict[str, OutboundFax],
+    documents: dict[int, Path],
+    ground: Ground,
+    asterisk_tree: Tree,
     subtests: pytest.Subtests,
 ) -> None:
-    for name, this in under_way.items():
-        with subtests.test(name):
-            ends_as_it_should(CALLS[name], this, asterisk, ear)
-    unanswered = {this.tag for name, this in under_way.items() if CALLS[name].cause in EARLY}
-    assert len(unanswered) > len(EARLY)
-    assert not [path for path in asterisk.documents.iterdir() if path.stem in unanswered]
-    eventually(lambda: not unanswered & tags_in(asterisk), 45, every=1.0)
-    assert ear.error is None
+    with Ear(at(asterisk)) as ear:
+        faxes = begun(asterisk, documents)
+        deeds = {each.__name__: partial(each, asterisk, ear, documents) for each in TOGETHER}
+        for each in APART:
+            own = AsteriskServer(ground, asterisk_tree)
+            deeds[each.__name__] = partial(at_one_of_its_own, each, own, documents)
+        for name, this in faxes.items():
+            deeds[name] = partial(ends_as_it_should, CALLS[name], this, asterisk, ear)
+        side_by_side(subtests, deeds)
+        early = {this.tag for name, this in faxes.items() if CALLS[name].cause in EARLY}
+        assert len(early) > len(EARLY)
+        assert not [path for path in asterisk.documents.iterdir() if path.stem in early]
+        eventually(lambda: not early & tags_in(asterisk), 45, every=1.0)
+        assert ear.error is None
+
+
+def at_one_of_its_own(
+    deed: Callable[[AsteriskServer, dict[int, Path]], None],
+    own: AsteriskServer,
+    documents: dict[int, Path],
+) -> None:
+    own.start()
+    try:
+        deed(own, documents)
+    finally:
+        if own.process is not None:
+            own.stop()
 
 
 def ends_as_it_should(plan: Planned, this: OutboundFax, asterisk: AsteriskServer, ear: Ear) -> None:

@@ -4,9 +4,10 @@ Asterisk meanwhile, one whole fax arrives and what is said of it is true."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,29 +16,22 @@ from faxbot import hearing, jobs, sending, wiring
 from faxbot.events import Status
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground, eventually
-from tests.installation import Installation
+from tests.installation import Installation, Stores
 from tests.integration.conftest import carrier_of_all
 from tests.integration.site import Site, open_site
 from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.pages import assert_arrived, make_tiff
 from tests.providers.asterisk.server import AsteriskServer, FarEnd, Received, hangs_up_after
+from tests.threads import side_by_side
 
 __all__ = ["carrier_of_all"]
 
-
-@pytest.fixture
-def own(ground: Ground, asterisk_tree: Tree) -> Iterator[AsteriskServer]:
-    """An Asterisk that a test may stop."""
-    server = AsteriskServer(ground, asterisk_tree)
-    server.start()
-    yield server
-    if server.process is not None:
-        server.stop()
+Deed = Callable[[Site, AsteriskServer, Path], None]
 
 
-@pytest.fixture
-def site(
-    embedded: Installation, carrier_of_all: SimulatorProcess, own: AsteriskServer
+@contextmanager
+def road(
+    installation: Installation, carrier: SimulatorProcess, own: AsteriskServer
 ) -> Iterator[Site]:
     """The road to this Asterisk, and somebody who listens to it. Polls are far away."""
     settings = {
@@ -48,12 +42,18 @@ def site(
         "ASTERISK_T38": "false",
         "ASTERISK_FOLDER": str(own.documents),
     }
-    with open_site(embedded, carrier_of_all, **settings) as site:
+    with open_site(installation, carrier, **settings) as site:
         site.runtime = replace(site.runtime, plugins=wiring.plugins(site.runtime.config))
-        with listening(site):
-            eventually(lambda: "faxbot" in own.cli("manager show connected"), 10)
-            yield site
-        site.runtime.plugins.close()
+        own.start()
+        try:
+            with listening(site):
+                eventually(lambda: "faxbot" in own.cli("manager show connected"), 10)
+                yield site
+            site.add_up()
+        finally:
+            site.runtime.plugins.close()
+            if own.process is not None:
+                own.stop()
 
 
 @contextmanager
@@ -105,11 +105,11 @@ def in_order(server: AsteriskServer, number: str) -> list[Received]:
     return sorted(server.received(number), key=lambda each: each.path.name)
 
 
-def test_a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once(
-    site: Site, own: AsteriskServer, tmp_path: Path
+def a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once(
+    site: Site, own: AsteriskServer, folder: Path
 ) -> None:
     pages, number = 5, hangs_up_after(25)
-    document = make_tiff(tmp_path / "five.tif", pages)
+    document = make_tiff(folder / "five.tif", pages)
     job_id = fax(site, number, document, pages)
 
     for calls in range(1, 6):
@@ -136,13 +136,12 @@ def test_a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once(
         assert min(headers) > 0
         first = attempt.pages_sent + 1
     assert first == pages + 1
-    site.add_up()
 
 
-def test_an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_takes_no_other(
-    site: Site, own: AsteriskServer, tmp_path: Path
+def an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_takes_no_other(
+    site: Site, own: AsteriskServer, folder: Path
 ) -> None:
-    document = make_tiff(tmp_path / "two.tif", 2)
+    document = make_tiff(folder / "two.tif", 2)
     job_id = fax(site, FarEnd.FAX, document, 2)
     call(site, job_id)
     eventually(lambda: is_answered(site, job_id))
@@ -163,13 +162,12 @@ def test_an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_tak
     assert (received.status, received.pages) == ("SUCCESS", 2)
     assert len(site.attempts(job_id)) == 1
     assert_arrived(document, received.path)
-    site.add_up()
 
 
-def test_an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later(
-    site: Site, own: AsteriskServer, tmp_path: Path
+def an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later(
+    site: Site, own: AsteriskServer, folder: Path
 ) -> None:
-    document = make_tiff(tmp_path / "four.tif", 4)
+    document = make_tiff(folder / "four.tif", 4)
     job_id = fax(site, FarEnd.FAX, document, 4)
     call(site, job_id)
     eventually(lambda: own.confirmed(site.attempt(job_id).tag), 60, every=0.2)
@@ -186,4 +184,32 @@ def test_an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_lat
     assert_arrived(document, cut.path, 1, first - 1)
     assert_arrived(document, whole.path, first)
     assert site.job(job_id).pages_sent == 4
-    site.add_up()
+
+
+DEEDS = (
+    a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once,
+    an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_takes_no_other,
+    an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later,
+)
+
+
+def test_one_whole_fax_arrives_whatever_happens_on_the_line(
+    stores: Stores,
+    carrier_of_all: SimulatorProcess,
+    ground: Ground,
+    asterisk_tree: Tree,
+    tmp_path: Path,
+    subtests: pytest.Subtests,
+) -> None:
+    """Side by side, each with an installation and an Asterisk of its own: all of it waits for calls."""
+
+    def deed(this: Deed, installation: Installation, own: AsteriskServer) -> None:
+        with road(installation, carrier_of_all, own) as site:
+            this(site, own, tmp_path)
+
+    places = [(stores.embedded(), AsteriskServer(ground, asterisk_tree)) for _ in DEEDS]
+    deeds = {
+        each.__name__: partial(deed, each, *place)
+        for each, place in zip(DEEDS, places, strict=True)
+    }
+    side_by_side(subtests, deeds)
