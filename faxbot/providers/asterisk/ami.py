@@ -36,7 +36,7 @@ class Lost(Unreachable):
 
 class Stopping(Unreachable):
     """Asterisk is asked to stop as soon as its calls are over. It takes no action any more, not even a login, and does
-    nothing of what it was asked; events still come. (Asterisk 22, measured.)"""
+    nothing of what it was asked; events still come. (Asterisk 16 and 22, measured.)"""
 
 
 class Declined(AccountRefused):
