@@ -509,6 +509,29 @@ def test_a_unix_socket_can_be_asked_too(ground: Ground, start: StartFamily) -> N
     assert [answer for answer, _ in family.wait_for("answer", 2)] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_there"), [(b"HTTP/1.1 503\r\n\r\nyes", True), (b"no", False)]
+)
+def test_an_answer_may_be_read_to_its_end(
+    ground: Ground, start: StartFamily, answer: bytes, is_there: bool
+) -> None:
+    path = ground.new_folder("s") / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        family = start(f"""
+            with family(answer_within=5) as processes:
+                probe = Probe({str(path)!r}, b"PING", b"yes", anywhere=True)
+                note("answer", processes.answers(probe))
+        """)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b"PING"
+            connection.sendall(answer)
+
+    assert [said for said, _ in family.wait_for("answer")] == [is_there]
+
+
 def test_the_supervisor_is_small_and_has_one_thread(start: StartFamily) -> None:
     family = start("import faxbot.supervisor.up" + ONE, one=SLEEPER)
     family.wait_for("serving")

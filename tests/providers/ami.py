@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from tests.misbehaving import Behaviour, Server
@@ -195,8 +195,11 @@ def _login(asked: Asked) -> list[str]:
 
 def _dialplan(asked: Asked) -> list[str]:
     lines = DIALPLAN.get(asked["Context"])
-    if lines is None:
-        return error(f"Did not find context {asked['Context']}")
+    return error(f"Did not find context {asked['Context']}") if lines is None else dialplan(lines)
+
+
+def dialplan(lines: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The answer to ShowDialPlan: extension, application and its arguments."""
     return listed(
         *(
             (

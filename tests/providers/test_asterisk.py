@@ -33,10 +33,12 @@ from tests.ground import eventually
 from tests.misbehaving import Behaviour, Server, resetting, silent
 from tests.providers.ami import (
     BOOTED,
+    DIALPLAN,
     GREETING,
     HANGS_UP,
     PASSWORD,
     Manager,
+    dialplan,
     error,
     greeting_then,
     text,
@@ -255,6 +257,17 @@ def _not_booted(connection: socket.socket, server: Server) -> None:
             f"Response: Success\r\nActionID: faxbot-{number}\r\nChallenge: 1\r\n\r\n".encode()
         )
     server.read(connection)
+
+
+def test_a_dialplan_of_an_older_faxbot_is_told_from_todays(
+    manager: Manager, connect: Connect
+) -> None:
+    assert connect().health().ok
+    extensions = [*DIALPLAN["faxbot-send"][:3], *DIALPLAN["faxbot-ack"]]
+    manager.answers["ShowDialPlan"] = dialplan(extensions)
+    health = connect().health()
+    assert not health.ok
+    assert "older faxbot" in health.detail
 
 
 # Asking -------------------------------------------------------------------------------------

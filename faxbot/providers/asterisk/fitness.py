@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faxbot.providers.asterisk.ami import Ami, Declined, Message
+from faxbot.providers.asterisk.calls import CAUSE
 from faxbot.providers.asterisk.listener import FAMILY
 
 RIGHTS = {
@@ -12,7 +13,7 @@ RIGHTS = {
 }
 """The class in `write =` of manager.conf, and the actions that it allows. (ListCommands lists what this user may do;
 Asterisk 16 and 22.)"""
-EXTENSIONS = frozenset({"send", "h", "failed", "cause"})
+EXTENSIONS = frozenset({"send", "h", "failed"})
 ACK = "faxbot-ack"
 
 
@@ -41,8 +42,11 @@ def _dialplan(ami: Ami, context: str) -> list[str]:
         return [f"The dialplan lacks faxbot's context {context}: include extensions_faxbot.conf."]
     if not any(each.get("Extension") == "ack" for each in _extensions(ami, ACK)):
         return [f"The dialplan lacks the context {ACK}: include extensions_faxbot.conf."]
-    if not any(f"DB({FAMILY}/" in each.get("AppData", "") for each in extensions):
-        return [f"The context {context} keeps no results: include today's extensions_faxbot.conf."]
+    keeps = any(f"DB({FAMILY}/" in each.get("AppData", "") for each in extensions)
+    if not keeps or CAUSE not in there:
+        return [
+            f"The context {context} is of an older faxbot: copy today's extensions_faxbot.conf."
+        ]
     return []
 
 
