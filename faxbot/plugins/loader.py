@@ -122,19 +122,22 @@ class Plugins:
         self._start_seconds = start_seconds
         self._again_seconds = again_seconds
         self._saved: Mapping[str, Mapping[str, Any]] = {}
+        self._serial = 0
         self._inherited: list[Running] = []
         self._replaced: list[tuple[str, Running]] = []
         self._lock = threading.Lock()
         _living.add(self)
 
-    def set(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Have settings, by plugin and key, go before those of the environment. A plugin whose settings
-        changed starts anew when it is asked for next; calls under way end on the one that they began with,
-        which is shut down with this process."""
+    def set(self, saved: Mapping[str, Mapping[str, Any]], serial: int) -> None:
+        """Have settings, by plugin and key, go before those of the environment; what a slow thread brings with a
+        lower `serial` is past. A plugin whose settings changed starts anew when it is asked for next; calls
+        under way end on the one that they began with, which is shut down with this process."""
         if saved is self._saved:
             return
         with self._lock:
-            before, self._saved = self._saved, saved
+            if serial < self._serial:
+                return
+            before, self._saved, self._serial = self._saved, saved, serial
             for plugin_id, place in self._places.items():
                 if before.get(plugin_id) != saved.get(plugin_id):
                     with place.lock:
@@ -200,6 +203,13 @@ class Plugins:
     def manifest(self, plugin_id: str) -> Manifest:
         """Raises PluginError that says why it is not usable, or names what is installed."""
         return self._place(plugin_id).found.manifest
+
+    def has(self, plugin_id: str, trait: str) -> bool:
+        """Whether a plugin is there and declares `trait`."""
+        try:
+            return self.manifest(plugin_id).has(trait)
+        except PluginError:
+            return False
 
     def get(self, plugin_id: str, base: type[P]) -> P:
         """The plugin, initialised once in this process; raises PluginError when it is not there,
