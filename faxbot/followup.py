@@ -76,7 +76,8 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
     attempt = entry.attempt
     account_id, provider_id = attempt.account_id, attempt.provider_id
     proof = runtime.plugins.manifest(provider_id).has("absence_is_proof")
-    since = attempt.intended_at
+    # Its worker may have gone by settings that were changed after its task had begun.
+    since = attempt.intended_at - timedelta(seconds=entry.config.longest_task_seconds)
     if proof and breaker.was_set_anew(entry.session, account_id, provider_id, since):
         proof = False
     never_had = attempt.accepted_at is None
