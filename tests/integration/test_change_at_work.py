@@ -125,6 +125,20 @@ def test_absence_proves_nothing_either_where_the_worker_had_not_noticed_the_chan
     this.plugins.close()
 
 
+def test_a_fax_that_the_account_that_was_left_has_is_not_sent_by_the_other(
+    site: Site, admin: FlaskClient, second: SimulatorProcess
+) -> None:
+    job_id = site.sent("0044")  # taken, and never heard of
+    assert configured(admin, settings_of(second)).status_code == 200
+
+    for _ in range(6):
+        site.after(3700)
+        site.runtime.fresh()
+
+    assert (site.job(job_id).status, len(site.attempts(job_id))) == ("uncertain", 1)
+    assert (site.at_carrier(job_id), second.faxes(site.attempt(job_id).tag)) == (1, [])
+
+
 def test_what_another_process_has_saved_counts_where_it_is_not_known_yet(
     admin: FlaskClient, elsewhere: FlaskClient, second: SimulatorProcess
 ) -> None:
