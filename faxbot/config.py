@@ -689,11 +689,6 @@ class Config:
         return self.data_dir / "spool"
 
     @property
-    def longest_task_seconds(self) -> float:
-        """A rendering, a cancel and a question to the carrier, and a database that is away for a while."""
-        return self.render_seconds + 2 * self.provider_call_seconds + self.lease_seconds
-
-    @property
     def max_bytes(self) -> int:
         return self.max_file_size_mb * 1024 * 1024
 

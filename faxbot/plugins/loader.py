@@ -79,6 +79,7 @@ class Running:
 
     plugin: FaxbotPlugin
     context: Context
+    settings: Mapping[str, Any] = field(repr=False)
 
     def stop(self, plugin_id: str) -> None:
         try:
@@ -223,6 +224,11 @@ class Plugins:
             raise PluginError(f"The plugin {plugin_id!r} is no {base.__name__}.")
         return plugin
 
+    def in_use(self, plugin_id: str) -> Mapping[str, Any]:
+        """The settings with which the plugin that get() gives has begun; raises PluginError as get()."""
+        place = self._place(plugin_id)
+        return (place.running or self._start(place)).settings
+
     def close(self) -> None:
         """Shut down what was started here; one plugin's failure to do so keeps no other from it."""
         for plugin_id, place in self._places.items():
@@ -266,7 +272,7 @@ class Plugins:
         def begin() -> Running:
             plugin = cls()
             plugin.initialize(settings, context)
-            return Running(plugin, context)
+            return Running(plugin, context, settings)
 
         place.trial = trial = Trial(manifest.id, begin, lambda running: running.stop(manifest.id))
         try:

@@ -63,7 +63,8 @@ def _bare(config: Config) -> Celery:
 def _settings(config: Config) -> dict[str, Any]:
     """Measured to hold under kills, freezes and restarts of broker and workers: a message is given
     back when its worker is gone, never while it works, and none is waited for in vain."""
-    longest = config.longest_task_seconds
+    # A rendering, a cancel and a question to the carrier, and a database that is away for a while.
+    longest = config.render_seconds + 2 * config.provider_call_seconds + config.lease_seconds
     return {
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,

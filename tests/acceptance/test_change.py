@@ -54,3 +54,17 @@ def test_another_account_is_used_by_all_processes_within_five_seconds(
     assert [other.at_carrier(each) for each in (*before, *after)] == [0] * 9 + [1] * 9
     assert "another-secret" not in service.output()
     assert began == {role: process.pid for role, process in children(service).items()}
+
+
+def test_the_simulated_carrier_is_the_same_one_after_a_restart(
+    embedded: Installation, start_service: StartService
+) -> None:
+    """Else what it does not know would prove nothing, and people would have to decide."""
+
+    def port() -> str:
+        service = start_service(embedded, "up", **SHORT)
+        words = children(service)["carrier"].cmdline()
+        service.stop()
+        return words[words.index("--port") + 1]
+
+    assert port() == port()

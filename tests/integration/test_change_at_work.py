@@ -125,6 +125,24 @@ def test_absence_proves_nothing_either_where_the_worker_had_not_noticed_the_chan
     this.plugins.close()
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_absence_proves_nothing_where_the_environment_names_another_account(
+    store: Installation, carrier_of_all: SimulatorProcess, second: SimulatorProcess, same: bool
+) -> None:
+    """faxbot was ended and started anew in between."""
+    with open_site(store, carrier_of_all) as site:
+        # The carrier takes it, or never hears of it, and the reply is lost.
+        job_id = site.sent("0500" if same else "0504")
+        assert site.job(job_id).status == "uncertain"
+    with open_site(store, carrier_of_all if same else second) as site:
+        for _ in range(3):
+            site.after(3700)
+
+        tags = [each.tag for each in site.attempts(job_id)]
+        assert (len(tags) > 1) is same
+        assert sum(len(each.faxes(tag)) for each in (carrier_of_all, second) for tag in tags) <= 1
+
+
 def test_a_fax_that_the_account_that_was_left_has_is_not_sent_by_the_other(
     site: Site, admin: FlaskClient, second: SimulatorProcess
 ) -> None:
