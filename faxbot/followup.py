@@ -74,10 +74,8 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
     # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
     # only proves that the carrier forgot it; and another account never had it.
     attempt = entry.attempt
-    account_id, provider_id = attempt.account_id, attempt.provider_id
-    proof = runtime.plugins.manifest(provider_id).has("absence_is_proof")
-    since = attempt.intended_at
-    if proof and breaker.was_set_anew(entry.session, account_id, provider_id, since):
+    proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
+    if attempt.settings_hash != routing.settings_hash(runtime, attempt.provider_id):
         proof = False
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)

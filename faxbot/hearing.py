@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from datetime import timedelta
 
 from faxbot import callbacks, followup, guard, heartbeats
-from faxbot.errors import FaxbotError, PluginError
+from faxbot.errors import FaxbotError
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.plugins.base import CallbackRequest, Gap, Notice, TransportPlugin
 from faxbot.runtime import Runtime
@@ -34,14 +34,8 @@ SILENT = timedelta(seconds=60)
 def listeners(runtime: Runtime) -> list[str]:
     """The active providers that must be listened to."""
     config = runtime.config
-    found = []
-    for provider_id in dict.fromkeys((*config.provider_ids, *config.inbound_provider_ids)):
-        try:
-            if runtime.plugins.manifest(provider_id).has("listens"):
-                found.append(provider_id)
-        except PluginError:
-            continue  # whoever chose it is told elsewhere
-    return found
+    active = dict.fromkeys((*config.provider_ids, *config.inbound_provider_ids))
+    return [each for each in active if runtime.plugins.has(each, "listens")]
 
 
 def listen_to_all(runtime: Runtime, stop: threading.Event) -> None:
