@@ -215,9 +215,13 @@ def _about(this: Attempt, update: Update) -> Update:
     """News that names this attempt by its tag or the carrier's id, or nothing at all. Raises
     ValueError where it names another fax: a carrier that did not understand what it was asked for
     may answer with any."""
-    names = {update.tag, update.external_id} - {None}
-    unnamed = update.tag is None and (not names or this.external_id is None)
-    if not (unnamed or names & {this.tag, this.external_id}):
+    if update.tag is not None:
+        is_about = (
+            update.tag == this.tag
+        )  # made for this attempt; a carrier may use its own ids again
+    else:
+        is_about = update.external_id is None or this.external_id in (None, update.external_id)
+    if not is_about:
         raise ValueError("news of another fax")
     return update
 
