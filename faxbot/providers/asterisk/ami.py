@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,7 +77,8 @@ class Ami:
         return self._answer(action_id, self._deadline())
 
     def listing(self, name: str, fields: Fields = (), *, last: str = "") -> list[Message]:
-        """Ask, and return the events that are the answer; the one named `last` ends it too."""
+        """Ask, and return the events that are the answer, of a very long one the first (MOST_WAITING); the
+        one named `last` ends it too."""
         action_id = f"faxbot-{next(self._ids)}"
         self._send([("Action", name), ("ActionID", action_id), *fields])
         deadline = self._deadline()
@@ -90,12 +92,11 @@ class Ami:
                 continue
             if message.get("EventList") == "Complete":
                 return found
-            found.append(message)
+            room -= size
+            if room >= 0:
+                found.append(message)
             if message.get("Event") == last:
                 return found
-            room -= size
-            if room < 0:
-                raise Lost("Asterisk's answer has no end.")
 
     def event(self, timeout: float) -> Message | None:
         """The next event; None where there is none within `timeout` seconds."""
@@ -111,6 +112,12 @@ class Ami:
                     return message
         except TimeoutError:
             return None
+
+    def abandon(self) -> None:
+        """Have what Asterisk has not got yet discarded at close(): over a line that is cut the kernel would go on
+        for minutes, and an action would be done long after it was given up."""
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Say good-bye where that is possible at once, and let go of the connection."""
@@ -146,7 +153,8 @@ class Ami:
         booted = [each for each, _ in self._waiting if each.get("Event") == "FullyBooted"]
         if booted:
             uptime = booted[-1].get("Uptime", "")
-            self.uptime = int(uptime[:9]) if uptime.isascii() and uptime.isdigit() else None
+            # Below 0 where its clock was set back since it started.
+            self.uptime = int(uptime[:9]) if uptime.isascii() and uptime.isdigit() else 0
 
     def _deadline(self) -> float:
         return time.monotonic() + self._patience
