@@ -105,7 +105,9 @@ def at(server: AsteriskServer, **settings: Any) -> Asterisk:
 
 @pytest.fixture(scope="module")
 def ear(asterisk: AsteriskServer) -> Iterator[Ear]:
-    with Ear(at(asterisk)) as listening:
+    mine = at(asterisk)
+    mine.kept_seconds = 30.0
+    with Ear(mine) as listening:
         yield listening
 
 
@@ -255,15 +257,16 @@ def test_a_wrong_context_calls_nobody_and_leaves_no_file(
 
 def test_a_call_that_was_never_made_is_absent(asterisk: AsteriskServer) -> None:
     assert at(asterisk).fetch("fax-never").state is State.ABSENT
-    eventually(lambda: _absent(at(asterisk), "never"), 15.0, every=0.5)
+    this = at(asterisk)
+    eventually(lambda: _absent(this, "never"), 15.0, every=0.5)
     with pytest.raises(OutcomeUnknown):
-        look_up(at(asterisk), "never", ago=86_400)
+        look_up(this, "never", ago=60)
     with pytest.raises(OutcomeUnknown):
         at(asterisk).cancel("fax-never")
 
 
 def _absent(this: Asterisk, tag: str) -> bool:
-    """Once Asterisk has been up for some seconds."""
+    """Once Asterisk has been up, and was seen, for some seconds."""
     with suppress(OutcomeUnknown):
         return look_up(this, tag).state is State.ABSENT
     return False
