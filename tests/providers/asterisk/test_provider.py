@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -243,6 +244,19 @@ def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
         health = provider(**{**usual, **settings}).health()
         assert not health.ok
         assert words in health.detail
+
+
+def test_thirty_that_come_at_once_are_all_admitted(asterisk: AsteriskServer) -> None:
+    """Asterisk lets ten connections wait; who came beside them and said nothing waited for ever."""
+    this = at(asterisk)
+    gate = threading.Barrier(30)
+
+    def ask(_: int) -> bool:
+        gate.wait()
+        return this.fetch("fax-never").state is State.ABSENT
+
+    with ThreadPoolExecutor(30) as pool:
+        assert all(pool.map(ask, range(10 * 30)))
 
 
 def test_a_wrong_context_calls_nobody_and_leaves_no_file(
