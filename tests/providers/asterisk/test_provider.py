@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -105,7 +106,9 @@ def at(server: AsteriskServer, **settings: Any) -> Asterisk:
 
 @pytest.fixture(scope="module")
 def ear(asterisk: AsteriskServer) -> Iterator[Ear]:
-    with Ear(at(asterisk)) as listening:
+    mine = at(asterisk)
+    mine.kept_seconds = 30.0
+    with Ear(mine) as listening:
         yield listening
 
 
@@ -243,6 +246,19 @@ def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
         assert words in health.detail
 
 
+def test_thirty_that_come_at_once_are_all_admitted(asterisk: AsteriskServer) -> None:
+    """Asterisk lets ten connections wait; who came beside them and said nothing waited for ever."""
+    this = at(asterisk)
+    gate = threading.Barrier(30)
+
+    def ask(_: int) -> bool:
+        gate.wait()
+        return this.fetch("fax-never").state is State.ABSENT
+
+    with ThreadPoolExecutor(30) as pool:
+        assert all(pool.map(ask, range(10 * 30)))
+
+
 def test_a_wrong_context_calls_nobody_and_leaves_no_file(
     asterisk: AsteriskServer, documents: dict[int, Path]
 ) -> None:
@@ -255,15 +271,16 @@ def test_a_wrong_context_calls_nobody_and_leaves_no_file(
 
 def test_a_call_that_was_never_made_is_absent(asterisk: AsteriskServer) -> None:
     assert at(asterisk).fetch("fax-never").state is State.ABSENT
-    eventually(lambda: _absent(at(asterisk), "never"), 15.0, every=0.5)
+    this = at(asterisk)
+    eventually(lambda: _absent(this, "never"), 15.0, every=0.5)
     with pytest.raises(OutcomeUnknown):
-        look_up(at(asterisk), "never", ago=86_400)
+        look_up(this, "never", ago=60)
     with pytest.raises(OutcomeUnknown):
         at(asterisk).cancel("fax-never")
 
 
 def _absent(this: Asterisk, tag: str) -> bool:
-    """Once Asterisk has been up for some seconds."""
+    """Once Asterisk has been up, and was seen, for some seconds."""
     with suppress(OutcomeUnknown):
         return look_up(this, tag).state is State.ABSENT
     return False
