@@ -7,18 +7,19 @@ something since it was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from faxbot import breaker, catalogue, oversight
-from faxbot.catalogue import INBOUND, OUTBOUND, RECEIVES, STORAGE
-from faxbot.errors import ChangeRefused, ConfigError, InvalidFields, PluginError
+from faxbot.config import OPTIONS as ALL_OPTIONS
+from faxbot.errors import ChangeRefused, ConfigError, FaxbotError, InvalidFields
 from faxbot.events import ProviderEvent
 from faxbot.identity import Actor
 from faxbot.models import ProviderState
+from faxbot.oversight import INBOUND, OUTBOUND, STORAGE
 from faxbot.plugins.manifest import MASK, Manifest
 from faxbot.runtime import Runtime
 from faxbot.settings import OPTIONS, Wish
@@ -26,6 +27,7 @@ from faxbot.settings import OPTIONS, Wish
 SLOTS = (OUTBOUND, INBOUND, STORAGE)
 _ORDER, _COVERED = "FAX_BACKENDS", "FAX_BACKENDS_COVERED"
 _RECEIVING, _STORING = "FAX_INBOUND_BACKENDS", "STORAGE_BACKEND"
+_OURS = frozenset(option.name for option in ALL_OPTIONS)
 UNTESTED = "untested"
 
 
@@ -73,11 +75,11 @@ def activate(
             agreed = [each for each in config.covered_provider_ids if each != plugin_id]
             options[_COVERED] = _listed([*agreed, plugin_id] if covered else agreed)
     elif slot == INBOUND:
-        options = {_RECEIVING: _listed([*config.inbound_provider_ids, plugin_id])}
+        options = {_RECEIVING: _listed([*oversight.receivers(runtime.plugins, config), plugin_id])}
     else:
         options = {_STORING: plugin_id}
     if not untested:
-        _demand(oversight.health_of(runtime, plugin_id))
+        _demand(_health_if(runtime, plugin_id, snapshot.of_plugin(plugin_id)))
     change = Change(actor, plugin_id, note, ProviderEvent.ACTIVATED, slot)
     _save(runtime, change, {OPTIONS: options}, snapshot.version)
     return catalogue.plugin(runtime.fresh(), actor, plugin_id)
@@ -86,25 +88,26 @@ def activate(
 def deactivate(
     runtime: Runtime, actor: Actor, plugin_id: str, *, slot: str, note: str
 ) -> dict[str, Any]:
-    """Take a plugin out of a slot; how it stands then. Faxes that it has are followed to their end.
+    """Take a plugin out of a slot, also one that is not installed any more; what it is active for then
+    (catalogue.standing). Faxes that it has are followed to their end.
 
     Raises NotFound; InvalidFields where it does not have that slot; ChangeRefused for the last one that
     has; ChangedMeanwhile as activate().
     """
-    catalogue.the_manifest(runtime, plugin_id)
     oversight.check_note(note)
-    snapshot = runtime.settings.read()
+    plugins, snapshot = runtime.plugins, runtime.settings.read()
     config = snapshot.config
-    if slot not in catalogue.slots(config, plugin_id):
+    if slot not in oversight.slots(plugins, config, plugin_id):
+        catalogue.the_manifest(runtime, plugin_id)
         raise InvalidFields(errors={"slot": [f"{plugin_id} is not active for {slot}"]})
-    have = config.provider_ids if slot == OUTBOUND else config.inbound_provider_ids
+    have = config.provider_ids if slot == OUTBOUND else oversight.receivers(plugins, config)
     left = [each for each in have if each != plugin_id]
-    if slot == STORAGE or not left:
+    if slot == STORAGE or not any(plugins.has(each, _NEEDED[slot]) for each in left):
         raise ChangeRefused(f"it is the only one for {slot}: activate another one first")
     option = _ORDER if slot == OUTBOUND else _RECEIVING
     change = Change(actor, plugin_id, note, ProviderEvent.DEACTIVATED, slot)
     _save(runtime, change, {OPTIONS: {option: _listed(left)}}, snapshot.version)
-    return catalogue.plugin(runtime.fresh(), actor, plugin_id)
+    return catalogue.standing(runtime.fresh(), plugin_id)
 
 
 def configure(
@@ -124,19 +127,20 @@ def configure(
     """
     manifest = catalogue.the_manifest(runtime, plugin_id)
     oversight.check_note(note)
-    unknown = [key for key in values if key not in manifest.properties]
-    if unknown:
-        raise InvalidFields(errors={key: ["is no setting of this plugin"] for key in unknown})
+    _check_keys(manifest, values)
     kept = [key for key, value in values.items() if key in manifest.secrets and value == MASK]
     wish = {key: value for key, value in values.items() if key not in kept}
     snapshot = runtime.settings.read()
-    saved = {**snapshot.of_plugin(plugin_id), **wish}
-    saved = {key: value for key, value in saved.items() if value is not None}
+    was = snapshot.of_plugin(plugin_id)
+    saved = {key: value for key, value in {**was, **wish}.items() if value is not None}
     try:
         would_be = runtime.plugins.settings(plugin_id, saved)
     except ConfigError as error:
         raise InvalidFields(errors={"settings": [error.detail]}) from None
-    _guard_secrets(manifest, _as_it_is(runtime, plugin_id), would_be, given=wish)
+    # Secrets that the caller need not know.
+    unsaid = {key for key in manifest.secrets if would_be.get(key) and wish.get(key) is None}
+    moved = _moved(runtime, manifest, was, wish, would_be)
+    _guard_secrets(manifest, unsaid, moved, was, saved)
     if not untested:
         _demand(_health_if(runtime, plugin_id, saved))
     change = Change(
@@ -152,42 +156,71 @@ def configure(
     return catalogue.settings(runtime.fresh(), plugin_id)
 
 
+_NEEDED = {OUTBOUND: "send_fax", INBOUND: "inbound_supported"}
+
+
 def _can_have(manifest: Manifest, slot: str) -> bool:
     if slot == STORAGE:
         return manifest.type == "storage"
-    return manifest.type == "transport" and manifest.has(
-        "send_fax" if slot == OUTBOUND else RECEIVES
-    )
+    return manifest.type == "transport" and manifest.has(_NEEDED[slot])
 
 
-def _as_it_is(runtime: Runtime, plugin_id: str) -> Mapping[str, Any]:
+def _check_keys(manifest: Manifest, values: Mapping[str, Any]) -> None:
+    if not manifest.properties.keys() >= values.keys():
+        # A key that is none is the client's own, and is not repeated.
+        known = ", ".join(manifest.properties) or "none"
+        raise InvalidFields(errors={"settings": [f"has an unknown key; known are {known}"]})
+    for key in values:
+        if ours := _OURS.intersection(manifest.variables.get(key, ())):
+            sentence = f"is set for all of faxbot, by {min(ours)} in the environment"
+            raise InvalidFields(errors={key: [sentence]})
+
+
+def _addresses(manifest: Manifest) -> list[str]:
+    return [key for key, rule in manifest.properties.items() if rule.get("format") == "uri"]
+
+
+def _moved(
+    runtime: Runtime,
+    manifest: Manifest,
+    was: Mapping[str, Any],
+    wish: Mapping[str, Any],
+    would_be: Mapping[str, Any],
+) -> list[str]:
+    """The addresses that would be others than with what `was` saved; where that does not hold together, all that
+    are named."""
     try:
-        return runtime.plugins.settings(plugin_id)
+        before = runtime.plugins.settings(manifest.id, was)
     except ConfigError:
-        return {}  # it cannot work as it is, and sends its secrets nowhere
+        return [key for key in _addresses(manifest) if key in wish]
+    return [key for key in _addresses(manifest) if before.get(key) != would_be.get(key)]
 
 
 def _guard_secrets(
     manifest: Manifest,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    given: Mapping[str, Any],
+    keys: Iterable[str],
+    moved: list[str],
+    was: Mapping[str, Any],
+    saved: Mapping[str, Any],
 ) -> None:
-    """Raise InvalidFields where a secret that the caller need not know would go to another address."""
-    rules = manifest.properties.items()
-    addresses = [key for key, rule in rules if rule.get("format") == "uri"]
-    moved = [key for key in addresses if before and before.get(key) != after.get(key)]
-    kept = sorted(key for key in manifest.secrets if after.get(key) and key not in given)
-    if moved and kept:
-        sentence = f"is sent to another address ({', '.join(moved)}): give it again"
-        raise InvalidFields(errors={key: [sentence] for key in kept})
+    """Raise InvalidFields where one of these secrets would go to an address that somebody chose: one that was saved to
+    another than before, one of the environment to any that the environment does not name itself."""
+    chosen = [address for address in _addresses(manifest) if address in saved]
+    errors = {}
+    for key in sorted(keys):
+        back = key in was and key not in saved
+        astray = moved if key in saved else chosen if moved or back else []
+        if astray:
+            errors[key] = [f"is sent to another address ({', '.join(astray)}): give it again"]
+    if errors:
+        raise InvalidFields(errors=errors)
 
 
 def _health_if(runtime: Runtime, plugin_id: str, saved: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with runtime.plugins.tried(plugin_id, saved) as plugin:
             return oversight.said_of_itself(plugin)
-    except PluginError as error:
+    except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
 
 
@@ -223,7 +256,7 @@ def _save(
             )
     except ConfigError as error:
         raise InvalidFields(errors={"settings": [error.detail]}) from None
-    runtime.settings.forget()
+    runtime.settings.catch_up()
     runtime.breakers.forget()
 
 

@@ -474,30 +474,14 @@ def reset(session: Session, state: ProviderState, now: datetime, *, actor: str, 
 
 def was_reset(session: Session, account_id: str, provider_id: str, since: datetime) -> bool:
     """Whether a person has closed its breaker since then."""
-    recovered = ProviderHistory.type == ProviderEvent.RECOVERED.value
-    by_a_person = ProviderHistory.note.is_not(None)
-    later = ProviderHistory.recorded_at > since
-    return _has_seen(session, account_id, provider_id, recovered, by_a_person, later)
-
-
-def was_set_anew(session: Session, account_id: str, provider_id: str, since: datetime) -> bool:
-    """Whether a person has changed its settings since then: it may speak for another account now."""
-    configured = ProviderHistory.type == ProviderEvent.CONFIGURED.value
-    later = ProviderHistory.recorded_at >= since
-    return _has_seen(session, account_id, provider_id, configured, later)
-
-
-def _has_seen(
-    session: Session,
-    account_id: str,
-    provider_id: str,
-    *what: sa.ColumnExpressionArgument[bool],
-) -> bool:
-    """Whether there is such an entry in a provider's history."""
-    deeds = sa.exists().where(
-        ProviderHistory.account_id == account_id, ProviderHistory.provider_id == provider_id, *what
+    resets = sa.exists().where(
+        ProviderHistory.account_id == account_id,
+        ProviderHistory.provider_id == provider_id,
+        ProviderHistory.type == ProviderEvent.RECOVERED.value,
+        ProviderHistory.note.is_not(None),
+        ProviderHistory.recorded_at > since,
     )
-    return session.scalar(sa.select(deeds)) is True
+    return session.scalar(sa.select(resets)) is True
 
 
 def recover(session: Session, now: datetime) -> int:

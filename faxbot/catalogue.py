@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from faxbot import guard, oversight
-from faxbot.config import Config
 from faxbot.errors import ConfigError, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins import registry
 from faxbot.plugins.manifest import Manifest
 from faxbot.runtime import Runtime
-
-OUTBOUND, INBOUND, STORAGE = "outbound", "inbound", "storage"
-"""The slots that a plugin may have; several may send and receive."""
-RECEIVES = "inbound_supported"
 
 
 def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
@@ -38,13 +33,8 @@ def plugin(runtime: Runtime, actor: Actor, plugin_id: str) -> dict[str, Any]:
 
 def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, Any]:
     found = runtime.plugins.found(manifest.id)
-    active_for = [
-        slot
-        for slot in slots(runtime.config, manifest.id)
-        if slot != INBOUND or manifest.has(RECEIVES)
-    ]
     return {
-        "id": manifest.id,
+        **standing(runtime, manifest.id),
         "name": manifest.name,
         "version": manifest.version,
         "type": manifest.type,
@@ -57,10 +47,14 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "categories": list(manifest.categories),
         "hipaa": dict(manifest.hipaa),
         "learn_more": learn_more(runtime, manifest.docs.get("learnMore", "")),
-        "slots": active_for,
-        "active": bool(active_for),
         "disabled": guard.is_disabled(runtime, actor.account_id, manifest.id),
     }
+
+
+def standing(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
+    """What a plugin is active for, also of one that is not there any more."""
+    active_for = oversight.slots(runtime.plugins, runtime.config, plugin_id)
+    return {"id": plugin_id, "slots": active_for, "active": bool(active_for)}
 
 
 def _digest(module: Path) -> str | None:
@@ -114,22 +108,11 @@ def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
     }
 
 
-def slots(config: Config, plugin_id: str) -> list[str]:
-    """What a plugin is active for: `outbound` and `inbound` faxes, `storage`."""
-    have = {
-        OUTBOUND: config.provider_ids,
-        INBOUND: config.inbound_provider_ids,
-        STORAGE: (config.storage_backend,),
-    }
-    return [slot for slot, plugin_ids in have.items() if plugin_id in plugin_ids]
-
-
 def health(runtime: Runtime) -> list[dict[str, Any]]:
     """Of every active plugin whether it works now, as it says itself; asks their carriers."""
     config = runtime.config
-    active = dict.fromkeys(
-        (*config.provider_ids, *config.inbound_provider_ids, config.storage_backend)
-    )
+    receivers = oversight.receivers(runtime.plugins, config)
+    active = dict.fromkeys((*config.provider_ids, *receivers, config.storage_backend))
     return [{"id": plugin_id, **oversight.health_of(runtime, plugin_id)} for plugin_id in active]
 
 

@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot.db import UtcDateTime, table
+from faxbot.db import UtcDateTime, first_id, table
 from faxbot.errors import DatabaseAway, LeaseLost
 from faxbot.events import CLAIMABLE, Event, Status
 from faxbot.models import IS_OPEN, Job, JobRow
 from faxbot.results import locked, record_event
 from faxbot.runtime import Runtime
-from faxbot.shares import URGENT, behind, has_too_many
+from faxbot.shares import HALF_LIFE, URGENT, behind, has_too_many
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +164,10 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
         if due:
             ids = [job.id for job in due]
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(rung_at=now))
-    waiting_of = Counter(job.account_id for job in due)
+            # Who waits is not all who come: the others' faxes may be sent before they are announced again.
+            faxes_of = Counter(job.account_id for job in due) + _submitted_lately(session, now)
     for count, job in enumerate(due):
-        surges = has_too_many(waiting_of[job.account_id], waiting_of.values())
+        surges = has_too_many(faxes_of[job.account_id], faxes_of.values())
         priority = behind(job.priority) if surges else job.priority
         if status is Status.SUBMITTING:
             priority = URGENT  # it may be out; to settle it asks nobody, and takes no time
@@ -174,6 +175,15 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
             _not_rung(runtime, [left.id for left in due[count:]], now)
             return count
     return len(due)
+
+
+def _submitted_lately(session: Session, now: datetime) -> Counter[str]:
+    lately = (
+        sa.select(Job.account_id, sa.func.count().label("faxes"))
+        .where(Job.id >= first_id(now - timedelta(seconds=HALF_LIFE)))
+        .group_by(Job.account_id)
+    )
+    return Counter({row.account_id: row.faxes for row in session.execute(lately)})
 
 
 def announce(

@@ -307,7 +307,12 @@ class Config:
         at_most=1000,
     )
     worker_processes: int = option(
-        "FAXBOT_WORKER_PROCESSES", 2, "sending processes of a worker", at_least=1, at_most=1000
+        "FAXBOT_WORKER_PROCESSES",
+        2,
+        "sending processes of a worker; while usual faxes come, one of several takes none of those that "
+        "stand behind them (a low priority, an account that surges)",
+        at_least=1,
+        at_most=1000,
     )
     render_processes: int = option(
         "FAXBOT_RENDER_PROCESSES",

@@ -74,10 +74,8 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
     # manifest says so; elsewhere only a person may decide. Of a fax that the carrier once had it
     # only proves that the carrier forgot it; and another account never had it.
     attempt = entry.attempt
-    account_id, provider_id = attempt.account_id, attempt.provider_id
-    proof = runtime.plugins.manifest(provider_id).has("absence_is_proof")
-    since = attempt.intended_at
-    if proof and breaker.was_set_anew(entry.session, account_id, provider_id, since):
+    proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
+    if attempt.settings_hash != routing.settings_hash(runtime, attempt.provider_id):
         proof = False
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
@@ -217,9 +215,13 @@ def _about(this: Attempt, update: Update) -> Update:
     """News that names this attempt by its tag or the carrier's id, or nothing at all. Raises
     ValueError where it names another fax: a carrier that did not understand what it was asked for
     may answer with any."""
-    names = {update.tag, update.external_id} - {None}
-    unnamed = update.tag is None and (not names or this.external_id is None)
-    if not (unnamed or names & {this.tag, this.external_id}):
+    if update.tag is not None:
+        is_about = (
+            update.tag == this.tag
+        )  # made for this attempt; a carrier may use its own ids again
+    else:
+        is_about = update.external_id is None or this.external_id in (None, update.external_id)
+    if not is_about:
         raise ValueError("news of another fax")
     return update
 

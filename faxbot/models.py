@@ -160,6 +160,8 @@ class Attempt(Base):
     """Of its provider's ladder; None: it has none."""
     first_page: Mapped[int] = mapped_column(default=1, server_default="1")
     """The first page that it sent: the ones before were confirmed earlier."""
+    settings_hash: Mapped[str | None] = mapped_column(String(16))
+    """Of how its provider was set (routing.settings_hash); None: earlier code called."""
     delete_copy_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the carrier is to be asked to delete its copy of the document; None: it need not be."""
 

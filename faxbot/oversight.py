@@ -11,15 +11,19 @@ import sqlalchemy as sa
 
 from faxbot import breaker, callbacks, guard
 from faxbot.breaker import WINDOW
+from faxbot.config import Config
 from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
 from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, CallbackRefusal, ProviderHistory
 from faxbot.plugins.base import FaxbotPlugin, Health
+from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
+OUTBOUND, INBOUND, STORAGE = "outbound", "inbound", "storage"
+"""The slots that a plugin may have; several may send and receive."""
 DEEDS = {
     "pause": breaker.pause,
     "resume": breaker.resume,
@@ -33,6 +37,21 @@ DAY = timedelta(days=1)
 MOST_COUNTED = 1000
 HISTORY = 100
 """Entries of a provider's history that are shown, the newest first."""
+
+
+def slots(plugins: Plugins, config: Config, plugin_id: str) -> list[str]:
+    """What a plugin is active for: `outbound` and `inbound` faxes, `storage`."""
+    have = {
+        OUTBOUND: config.provider_ids,
+        INBOUND: receivers(plugins, config),
+        STORAGE: (config.storage_backend,),
+    }
+    return [slot for slot, plugin_ids in have.items() if plugin_id in plugin_ids]
+
+
+def receivers(plugins: Plugins, config: Config) -> list[str]:
+    """Those whose received faxes are wanted, and that can bring some."""
+    return [each for each in config.inbound_provider_ids if plugins.has(each, "inbound_supported")]
 
 
 def providers(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
@@ -223,8 +242,7 @@ def _webhooks_of(runtime: Runtime, manifest: Manifest) -> dict[str, Any]:
         "provider_id": manifest.id,
         "name": manifest.name,
         "addresses": [_to_paste(runtime, manifest, path) for path in paths],
-        "receives": manifest.has("inbound_supported")
-        and manifest.id in runtime.config.inbound_provider_ids,
+        "receives": manifest.id in receivers(runtime.plugins, runtime.config),
         "proof": _proof_of(manifest),
         "lately": dict(Counter(row.outcome or "waiting" for row in lately)),
         "refused": [

@@ -7,6 +7,7 @@ attempt: only what is known not to have been accepted may go to another one.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,12 +30,13 @@ NEVER_ACCEPTED = ("refused", "absent")
 @dataclass(frozen=True, slots=True)
 class Route:
     """A provider that may take a fax now; `is_probe`: whether the call finds out for others if it
-    works again; `form`: the media type in which it takes fax pages."""
+    works again; `form`: the media type in which it takes fax pages; `settings_hash`: of how it is set."""
 
     provider_id: str
     provider: TransportPlugin
     is_probe: bool
     form: str
+    settings_hash: str
 
 
 def candidates(runtime: Runtime, job: Job | JobRow) -> list[str]:
@@ -89,6 +91,12 @@ def _forms(runtime: Runtime, provider_id: str) -> list[str]:
     return [each for each in taken if each in FORMS]
 
 
+def settings_hash(runtime: Runtime, provider_id: str) -> str:
+    """Equal where a provider is set as it was, so that it speaks for the same account; says nothing else."""
+    settings = json.dumps(runtime.plugins.in_use(provider_id), sort_keys=True).encode()
+    return runtime.keyring.keyed_hash(settings, "provider settings")[:16]
+
+
 def rest_of_all(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Rest | None:
     """The rest that all of these take now; None when one of them may be called or tried."""
     now, rests = runtime.now(), []
@@ -107,7 +115,8 @@ def choose(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Route |
         through = runtime.breakers.let_through(job.account_id, provider_id, job.id, now)
         if not isinstance(through, Rest):
             plugin = runtime.plugins.get(provider_id, TransportPlugin)
-            return Route(provider_id, plugin, through, _forms(runtime, provider_id)[0])
+            form = _forms(runtime, provider_id)[0]
+            return Route(provider_id, plugin, through, form, settings_hash(runtime, provider_id))
         rests.append(through)
     return _shortest(rests)
 

@@ -68,7 +68,7 @@ class Runtime:
         """The same as it is set now: for one request, or one task, from its beginning to its end.
         Raises DatabaseAway and ConfigError as Settings.snapshot()."""
         snapshot = self.settings.snapshot()
-        self.plugins.set(snapshot.saved)
+        self.plugins.set(snapshot.saved, snapshot.serial)
         return self if snapshot.config is self.config else replace(self, config=snapshot.config)
 
     def close(self) -> None:

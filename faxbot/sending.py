@@ -256,6 +256,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             pages_sent=0,
             step=prepared.way.step,
             first_page=prepared.way.first_page,
+            settings_hash=route.settings_hash,
             looks=0,
             absences=0,
             intended_at=now,

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,8 @@ class Snapshot:
     """0: nothing was ever saved, the environment alone counts."""
     saved: Saved = field(default_factory=dict, repr=False)
     """By scope and key what the database holds: text of options, JSON values of plugins' settings."""
+    serial: int = 0
+    """Of two that one process knew, the later has the higher one: a restored backup may bring `version` down."""
 
     def of_plugin(self, plugin_id: str) -> Mapping[str, Any]:
         return self.saved.get(plugin_id, {})
@@ -109,9 +111,12 @@ class Settings:
         saved = self._opened(session.execute(_ENTRIES, _ACCOUNT))
         self._boot.with_saved(saved.get(OPTIONS, {}))
 
-    def forget(self) -> None:
-        """Look again at once: this process has changed something."""
-        self._looked_at = -LOOK_EVERY
+    def catch_up(self) -> None:
+        """Look at once: this process has changed something. A look that another thread began before that is
+        waited for, and does not count."""
+        with self._lock:
+            self._known = self._look(self._known)
+            self._looked_at = self._clock()
 
     def _look(self, known: Snapshot | None) -> Snapshot:
         try:
@@ -119,7 +124,7 @@ class Settings:
                 row = self._database.row(_VERSION, _ACCOUNT)
                 if (row.version if row else 0) == known.version:
                     return known
-            return self.read()
+            return replace(self.read(), serial=known.serial + 1 if known else 1)
         except (DatabaseAway, ConfigError) as error:
             if known is None:
                 raise

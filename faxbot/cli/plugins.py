@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from faxbot import wiring
+from faxbot import oversight, wiring
 from faxbot.cli import packages
 from faxbot.cli.ledger import at_the_ledger
 from faxbot.config import Config
@@ -41,7 +41,7 @@ def list_(as_json: bool) -> None:
     """Show every installed plugin, and those that cannot be used with the reason."""
     config, found = _as_set()
     broken, usable = found.broken, found.manifests()
-    active = {*config.provider_ids, config.storage_backend}
+    active = {each.id for each in usable if oversight.slots(found, config, each.id)}
     if as_json:
         rows = [
             {**_summary(each), **_origin(found, each.id), "active": each.id in active}
@@ -70,7 +70,8 @@ def _as_set() -> tuple[Config, Plugins]:
     if config.database_url or (config.data_dir / "faxbot.db").exists():
         try:
             with at_the_ledger() as runtime:
-                found.set(runtime.settings.snapshot().saved)
+                snapshot = runtime.settings.snapshot()
+                found.set(snapshot.saved, snapshot.serial)
                 return runtime.config, found
         except FaxbotError as error:
             click.echo(f"what is saved in the database is not counted: {error.detail}", err=True)

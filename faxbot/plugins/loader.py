@@ -79,6 +79,7 @@ class Running:
 
     plugin: FaxbotPlugin
     context: Context
+    settings: Mapping[str, Any] = field(repr=False)
 
     def stop(self, plugin_id: str) -> None:
         try:
@@ -122,19 +123,22 @@ class Plugins:
         self._start_seconds = start_seconds
         self._again_seconds = again_seconds
         self._saved: Mapping[str, Mapping[str, Any]] = {}
+        self._serial = 0
         self._inherited: list[Running] = []
         self._replaced: list[tuple[str, Running]] = []
         self._lock = threading.Lock()
         _living.add(self)
 
-    def set(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Have settings, by plugin and key, go before those of the environment. A plugin whose settings
-        changed starts anew when it is asked for next; calls under way end on the one that they began with,
-        which is shut down with this process."""
+    def set(self, saved: Mapping[str, Mapping[str, Any]], serial: int) -> None:
+        """Have settings, by plugin and key, go before those of the environment; what a slow thread brings with a
+        lower `serial` is past. A plugin whose settings changed starts anew when it is asked for next; calls
+        under way end on the one that they began with, which is shut down with this process."""
         if saved is self._saved:
             return
         with self._lock:
-            before, self._saved = self._saved, saved
+            if serial < self._serial:
+                return
+            before, self._saved, self._serial = self._saved, saved, serial
             for plugin_id, place in self._places.items():
                 if before.get(plugin_id) != saved.get(plugin_id):
                     with place.lock:
@@ -201,6 +205,13 @@ class Plugins:
         """Raises PluginError that says why it is not usable, or names what is installed."""
         return self._place(plugin_id).found.manifest
 
+    def has(self, plugin_id: str, trait: str) -> bool:
+        """Whether a plugin is there and declares `trait`."""
+        try:
+            return self.manifest(plugin_id).has(trait)
+        except PluginError:
+            return False
+
     def get(self, plugin_id: str, base: type[P]) -> P:
         """The plugin, initialised once in this process; raises PluginError when it is not there,
         not a `base`, or fails.
@@ -212,6 +223,11 @@ class Plugins:
         if not isinstance(plugin, base):
             raise PluginError(f"The plugin {plugin_id!r} is no {base.__name__}.")
         return plugin
+
+    def in_use(self, plugin_id: str) -> Mapping[str, Any]:
+        """The settings with which the plugin that get() gives has begun; raises PluginError as get()."""
+        place = self._place(plugin_id)
+        return (place.running or self._start(place)).settings
 
     def close(self) -> None:
         """Shut down what was started here; one plugin's failure to do so keeps no other from it."""
@@ -256,7 +272,7 @@ class Plugins:
         def begin() -> Running:
             plugin = cls()
             plugin.initialize(settings, context)
-            return Running(plugin, context)
+            return Running(plugin, context, settings)
 
         place.trial = trial = Trial(manifest.id, begin, lambda running: running.stop(manifest.id))
         try:

@@ -276,10 +276,14 @@ def settings(
 
 def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with defaults, checked against configSchema; raises ConfigError naming settings,
-    never values."""
+    never values. JSON has one kind of number: 5.0 is the integer 5."""
     rules = manifest.properties
     complete = {key: rule["default"] for key, rule in rules.items() if "default" in rule}
     complete.update(values)
+    for key, value in complete.items():
+        whole = isinstance(value, float) and value.is_integer()
+        if whole and rules.get(key, {}).get("type") == "integer":
+            complete[key] = int(value)
     closed = {**manifest.config_schema, "additionalProperties": False}
     faults = dict.fromkeys(
         sentence
@@ -287,6 +291,7 @@ def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
         for sentence in _sentences(manifest, error, complete)
     )
     faults.update(dict.fromkeys(_in_clear(manifest, complete)))
+    faults.update(dict.fromkeys(_unspeakable(manifest, complete)))
     if faults:
         raise ConfigError("; ".join(faults))
     return complete
@@ -304,6 +309,19 @@ def _in_clear(manifest: Manifest, values: Mapping[str, Any]) -> Iterator[str]:
             parts = urlsplit(address)
             if parts.scheme == "http" and not _is_near(parts.hostname or ""):
                 yield f"{_label(manifest, key)} must begin with https:// outside this machine's own network"
+
+
+def _unspeakable(manifest: Manifest, values: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each value that Python has and neither JSON nor a wire can carry."""
+    for key in manifest.properties:
+        value = values.get(key)
+        if isinstance(value, str) and _SURROGATE.search(value):
+            yield f"{_label(manifest, key)} is no text"
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{_label(manifest, key)} is no number"
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _is_near(host: str) -> bool:

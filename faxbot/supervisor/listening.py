@@ -59,8 +59,12 @@ def on_any_port(config: Config) -> Config:
     return config
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens at, at this moment."""
+def free_port(wished: int = 0) -> int:
+    """A port of this machine that nobody listens at, at this moment: the one that is wished, if that is one."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except (OSError, OverflowError):
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -208,7 +208,7 @@ class _Site:
         )
 
     def _carrier(self) -> Role:
-        port = listening.free_port()
+        port = _port(self._config.data_dir / "simulator-port")
         self._environ["SIMULATOR_BASE_URL"] = f"http://127.0.0.1:{port}"
         self._environ["SIMULATOR_SECRET"] = _secret(self._config.data_dir / "simulator-secret")
         ledger = self._config.data_dir / "simulator.db"
@@ -270,6 +270,15 @@ def _secret(path: Path) -> str:
     if not path.exists():
         keyfile.write_privately(path, secrets.token_urlsafe(32))
     return path.read_text()
+
+
+def _port(path: Path) -> int:
+    """The port of the file at `path`, where it is free: at another address there would be another carrier, for all
+    that faxbot knows, and what that does not know would prove nothing."""
+    kept = path.read_text() if path.exists() else ""
+    port = listening.free_port(int(kept) if kept.isdecimal() else 0)
+    keyfile.write_privately(path, str(port))
+    return port
 
 
 def _get(path: str, host: str) -> bytes:

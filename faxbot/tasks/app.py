@@ -164,7 +164,7 @@ def _step(urgency: int) -> int:
 
 def is_behind(step: int) -> bool:
     """Whether a message of this priority stands in a list behind that of usual faxes."""
-    return step >= 6
+    return step >= broker.BEHIND
 
 
 class Bell:

@@ -124,14 +124,15 @@ def activate_provider(wish: dict[str, Any], provider_id: str) -> Response:
     "/admin/providers/<provider_id>/deactivate",
     access="admin",
     body=schemas.Deactivation(),
-    answers=_PLUGIN,
+    answers={200: api.answer(schemas.PluginSlots, "What the plugin is still active for.")},
     errors=(NotFound, ChangeRefused, ChangedMeanwhile),
     parameters=_PROVIDER_ID,
 )
 def deactivate_provider(wish: dict[str, Any], provider_id: str) -> Response:
     """Take a provider out of a slot
 
-    The last one of a slot stays. Faxes that it has are followed to their end.
+    The last one of a slot stays. Faxes that it has are followed to their end. One that is not installed any more can be
+    taken out too.
     """
     return api.reply(problems.dumps(activation.deactivate(runtime(), actor(), provider_id, **wish)))
 

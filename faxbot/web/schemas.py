@@ -622,10 +622,21 @@ class CallbackDoors(ma.Schema):
     items = fields.List(fields.Nested(CallbackDoor), required=True)
 
 
-class Plugin(ma.Schema):
-    """What a plugin says of itself, and how it stands here."""
+class PluginSlots(ma.Schema):
+    """What a plugin is active for."""
 
     id = fields.String(required=True, metadata=_says("its id", "phaxio"))
+    slots = fields.List(
+        fields.String(validate=validate.OneOf(SLOTS)),
+        required=True,
+        metadata=_says("what it is active for", ["outbound"]),
+    )
+    active = fields.Boolean(required=True, metadata=_says("whether it has a slot"))
+
+
+class Plugin(PluginSlots):
+    """What a plugin says of itself, and how it stands here."""
+
     name = fields.String(required=True)
     version = fields.String(required=True)
     type = fields.String(required=True, metadata=_says("what kind it is", "transport"))
@@ -640,12 +651,6 @@ class Plugin(ma.Schema):
     categories = fields.List(fields.String(), required=True)
     hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
     learn_more = fields.String(required=True, allow_none=True)
-    slots = fields.List(
-        fields.String(validate=validate.OneOf(SLOTS)),
-        required=True,
-        metadata=_says("what it is active for", ["outbound"]),
-    )
-    active = fields.Boolean(required=True, metadata=_says("whether it has a slot"))
     disabled = fields.Boolean(
         required=True, metadata=_says("whether it failed too often and waits for a person")
     )

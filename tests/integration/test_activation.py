@@ -144,23 +144,29 @@ def test_settings_that_do_not_work_are_not_saved_unless_that_is_wanted(
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"no_such": "x"}, "no_such"),
+        ({"no_such": "x"}, "settings"),
+        ({"\ud800": "x"}, "settings"),
+        ({"baseUrl": "http://127.0.0.1:9/\ud800", "secret": "s"}, "settings"),
+        ({"baseUrl": NOWHERE, "secret": "\ud800"}, "settings"),
+        ({"baseUrl": float("nan"), "secret": "s"}, "settings"),
         ({"baseUrl": "ftp://example.org", "secret": "s"}, "settings"),
         ({"baseUrl": 5, "secret": "s"}, "settings"),
         ({"secret": ""}, "settings"),
         ({"secret": {"a": "b"}}, "settings"),
         ({"baseUrl": NOWHERE}, "secret"),
         ({"baseUrl": NOWHERE, "secret": MASK}, "secret"),
+        ({"baseUrl": NOWHERE, "secret": None}, "secret"),
         ({}, "settings"),
     ],
 )
 def test_settings_that_the_manifest_does_not_allow_are_refused_by_name_and_nothing_is_saved(
     admin: FlaskClient, runtime: Runtime, values: dict[str, Any], field: str
 ) -> None:
-    """The last but one: what is masked here must not be had by sending it to an address of one's own."""
+    """Those of `secret`: what is masked here must not be had by sending it to an address of one's own."""
     body = assert_problem(configured(admin, values, untested=True), 422, "invalid-fields")
 
     assert field in body["errors"]
+    assert "no_such" not in json.dumps(body)
     assert (version(runtime), history(runtime)) == (0, [])
 
 
@@ -241,11 +247,19 @@ def test_received_faxes_have_a_slot_of_their_own(admin: FlaskClient, runtime: Ru
     assert runtime.fresh().config.provider_ids == ("simulator",)
     with_inbound = json.loads(admin.get("/plugins").data)["items"]
     assert {each["id"]: each["slots"] for each in with_inbound}["phaxio"] == ["inbound"]
+    assert runtime.fresh().config.inbound_backends == "phaxio", "the simulator cannot receive"
     assert_problem(
         activated(admin, "simulator", "deactivate", slot="outbound"), 409, "change-refused"
     )
-    assert activated(admin, "simulator", "deactivate", slot="inbound").status_code == 200
+    assert_problem(
+        activated(admin, "simulator", "deactivate", slot="inbound"), 422, "invalid-fields"
+    )
     assert_problem(activated(admin, "phaxio", "deactivate", slot="inbound"), 409, "change-refused")
+    assert activated(admin, "sinch", slot="inbound", untested=True).status_code == 200
+    assert receiving() == ["phaxio", "sinch"]
+    answer = activated(admin, "phaxio", "deactivate", slot="inbound")
+    assert json.loads(answer.data) == {"id": "phaxio", "slots": [], "active": False}
+    assert receiving() == ["sinch"]
 
 
 def test_storage_has_one_place(admin: FlaskClient, runtime: Runtime) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import callbacks, claims, health
+from faxbot import callbacks, claims, health, sending
 from faxbot.db import new_id
 from faxbot.errors import LeaseLost
 from faxbot.events import OPEN, PAIRS, TERMINAL, Status
 from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, Job
 from faxbot.results import locked
-from faxbot.shares import BEHIND, URGENT
+from faxbot.shares import BEHIND, HALF_LIFE, URGENT
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation, Stores
@@ -343,7 +343,10 @@ def test_a_vanished_workers_call_is_settled_before_whatever_waits_to_be_sent(sit
     assert urgency[vanished] == urgency[urgent] == URGENT
 
 
-def test_a_surge_that_is_announced_again_still_stands_behind_the_others(site: Site) -> None:
+@pytest.mark.parametrize("are_sent", [False, True])
+def test_a_surge_that_is_announced_again_still_stands_behind_the_others(
+    site: Site, are_sent: bool
+) -> None:
     surge, other = Actor("surge", "env", frozenset({"*"})), Actor("other", "env", frozenset({"*"}))
     rung: dict[str, list[int]] = {}
 
@@ -354,11 +357,32 @@ def test_a_surge_that_is_announced_again_still_stands_behind_the_others(site: Si
     site.runtime = replace(site.runtime, ring=note)
     faxes = [site.submit(number(), actor=surge).job_id for _ in range(30)]
     small = [site.submit(number(), actor=other).job_id for _ in range(4)]
+    if are_sent:  # nobody else waits: the surge still is one, while others come
+        for fax in small:
+            sending.attempt(site.runtime, fax)
     site.now += timedelta(seconds=8)
     claims.announce_due(site.runtime, Status.QUEUED)
 
     assert {rung[fax][-1] for fax in faxes} == {129 - BEHIND}
-    assert {rung[fax][-1] for fax in small} == {129}
+    if not are_sent:
+        assert {rung[fax][-1] for fax in small} == {129}
+
+
+def test_who_surged_is_announced_as_usual_once_nobody_else_comes(site: Site) -> None:
+    rung: dict[str, int] = {}
+
+    def note(_task: str, row_id: str, urgency: int = 0, /) -> bool:
+        rung[row_id] = urgency
+        return True
+
+    site.runtime = replace(site.runtime, ring=note)
+    small = site.submit(number(), actor=Actor("other", "env", frozenset({"*"}))).job_id
+    faxes = [site.submit(number()).job_id for _ in range(30)]
+    sending.attempt(site.runtime, small)
+    site.now += timedelta(seconds=HALF_LIFE + 1)
+    claims.announce_due(site.runtime, Status.QUEUED)
+
+    assert {rung[fax] for fax in faxes} == {129}
 
 
 def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:

@@ -227,7 +227,7 @@ def test_a_provider_that_was_set_anew_is_listened_to_anew(
         with runtime.database.transaction() as session:
             wish = {"listening": {"secret": "another account's"}}
             runtime.settings.write(session, wish, seen=0, now=site.now)
-        runtime.settings.forget()
+        runtime.settings.catch_up()
         runtime.fresh().plugins.get("listening", Odd).does["listen"] = after
         yield None
         went_on.append(True)

@@ -16,21 +16,22 @@ from faxbot.jobs import Filters
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number
 
+OLD_ID = "'00' || substr(md5(i::text), 3)"  # ids begin with their time
 DONE = [
     (
         "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object("
-        "'id', md5(i::text), 'status', 'queued', 'to_key', md5((i / 4)::text)))).* "
+        f"'id', {OLD_ID}, 'status', 'queued', 'to_key', md5((i / 4)::text)))).* "
         "FROM jobs, generate_series(1, 8000) AS i"
     ),
     "UPDATE jobs SET status = 'cancelled', next_at = NULL, waiting = NULL WHERE status = 'queued'",
     (
         "INSERT INTO attempts SELECT (jsonb_populate_record(attempts, jsonb_build_object("
-        "'id', md5(i::text), 'job_id', md5(i::text), 'tag', md5(i::text), 'external_id', i::text, "
+        f"'id', {OLD_ID}, 'job_id', {OLD_ID}, 'tag', md5(i::text), 'external_id', i::text, "
         "'answered_at', now() - i * interval '1 hour'))).* FROM attempts, generate_series(1, 8000) AS i"
     ),
     (
         "INSERT INTO events SELECT (jsonb_populate_record(events, jsonb_build_object("
-        "'id', 1000000 + i, 'job_id', md5(i::text)))).* "
+        f"'id', 1000000 + i, 'job_id', {OLD_ID}))).* "
         "FROM events, generate_series(1, 8000) AS i WHERE sequence = 1"
     ),
     (

@@ -208,9 +208,11 @@ def test_an_answer_about_another_fax_than_was_asked_about_changes_nothing(
         site.after(3600)
     assert (site.story(uncertain), site.story(sent)) == stories
 
-    site.odd.does["fetch"] = answers(Update(state, external_id="sf_else", cause="busy"))
-    site.after(3600)
-    assert site.story(sent) == stories[1]
+    same_id = site.attempt(sent).external_id
+    for about in ({"external_id": "sf_else"}, {"external_id": same_id, "tag": other.tag}):
+        site.odd.does["fetch"] = answers(Update(state, cause="busy", **about))
+        site.after(3600)
+        assert site.story(sent) == stories[1]
 
 
 # When it was asked ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ what its writer has not seen."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from faxbot.models import ConfigEntry
 from faxbot.plugins.base import FaxbotPlugin
 from faxbot.runtime import Runtime
 from faxbot.settings import LOOK_EVERY, OPTIONS, Settings, Wish
+from tests.integration.site import Site
 from tests.integration.web import SECRET
 from tests.threads import at_once
 
@@ -135,6 +137,85 @@ def test_other_processes_notice_a_change_within_five_seconds_and_ask_once_in_bet
     assert all(each is known[0] for each in known)
 
 
+def test_who_has_saved_something_knows_it_at_once_whoever_else_looks_meanwhile(
+    runtime: Runtime, settings: Settings, clock: Clock
+) -> None:
+    settings.snapshot()
+    clock.seconds += LOOK_EVERY
+    read, answered, readers = threading.Event(), threading.Event(), set[int]()
+
+    def hold(*_: object) -> None:
+        if threading.get_ident() in readers:
+            read.set()
+            answered.wait(0.5)  # it is waited for: then nobody answers before
+
+    def look() -> None:
+        readers.add(threading.get_ident())
+        settings.snapshot()
+
+    def change() -> tuple[str, ...]:
+        assert read.wait(10)
+        save(runtime, settings, {OPTIONS: {ORDER: "phaxio"}}, 0)
+        settings.catch_up()
+        found = settings.snapshot().config.provider_ids
+        answered.set()
+        return found
+
+    sa.event.listen(runtime.database.reader, "after_cursor_execute", hold)
+    found = at_once(2, lambda number: change() if number else look())
+
+    assert found[1] == ("phaxio",)
+
+
+def test_a_slow_thread_brings_no_earlier_settings_back_and_a_restored_backup_does(
+    runtime: Runtime,
+) -> None:
+    settings, plugins = runtime.settings, runtime.plugins
+    earlier = settings.snapshot()
+    for each in ("http://127.0.0.1:8", "http://127.0.0.1:9"):
+        save(runtime, settings, {"simulator": {"baseUrl": each}})
+    settings.catch_up()
+    runtime.fresh()
+    now = plugins.get("simulator", FaxbotPlugin)
+
+    plugins.set(earlier.saved, earlier.serial)
+    assert plugins.get("simulator", FaxbotPlugin) is now
+    assert plugins.source("simulator", "baseUrl") == "db"
+
+    with runtime.database.transaction() as session:
+        session.execute(sa.text("DELETE FROM config_entries"))
+        session.execute(sa.text("UPDATE config_versions SET version = 1"))
+    settings.catch_up()
+    runtime.fresh()
+    assert plugins.source("simulator", "baseUrl") == "default"
+    assert plugins.get("simulator", FaxbotPlugin) is not now
+
+
+def test_a_database_that_goes_away_between_two_questions_leaves_what_is_known(
+    on_postgresql: Site, clock: Clock
+) -> None:
+    runtime = on_postgresql.runtime
+    settings, database = another(runtime, clock), runtime.database
+    known = settings.snapshot()
+    save(runtime, settings, {OPTIONS: {ORDER: "phaxio"}})
+    clock.seconds += LOOK_EVERY
+    ended: list[bool] = []
+
+    def end(connection: sa.Connection, _cursor: Any, text: str, *_: Any) -> None:
+        if "config_versions" in text and not ended:
+            driver: Any = connection.connection.driver_connection
+            kill = sa.select(sa.func.pg_terminate_backend(driver.info.backend_pid, 5000))
+            with database.transaction() as session:
+                ended.append(session.scalar(kill) is True)
+
+    sa.event.listen(database.reader, "after_cursor_execute", end)
+
+    assert settings.snapshot() is known
+    assert ended == [True]
+    clock.seconds += LOOK_EVERY
+    assert settings.snapshot().config.provider_ids == ("phaxio",)
+
+
 def test_of_two_who_change_what_they_read_at_the_same_time_one_is_told_to_read_again(
     runtime: Runtime, settings: Settings
 ) -> None:
@@ -213,9 +294,9 @@ def test_a_changed_plugin_starts_anew_and_the_others_go_on(config: Config) -> No
 
     before, other = plugins.get("simulator", FaxbotPlugin), plugins.get("local", FaxbotPlugin)
     saved = {"simulator": {"baseUrl": "http://127.0.0.1:9", "gone": 1}}
-    plugins.set(saved)
+    plugins.set(saved, 1)
     after = plugins.get("simulator", FaxbotPlugin)
-    plugins.set(saved)
+    plugins.set(saved, 2)
 
     assert before is not after
     assert (before.config["baseUrl"], after.config["baseUrl"]) == (

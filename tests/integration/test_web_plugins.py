@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flask.testing import FlaskClient
 
 from faxbot import callbacks, guard, wiring
 from faxbot.config import Config
+from faxbot.models import Callback
 from faxbot.plugins import registry
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
@@ -200,6 +202,29 @@ def test_what_came_and_what_was_refused_is_counted_without_content(
     }
     (kept,) = simulator["latest"]
     assert set(kept) == {"id", "received_at", "applied_at", "outcome"}
+
+
+def test_of_many_callbacks_the_last_hundred_are_shown_the_newest_first(
+    admin: FlaskClient, runtime: Runtime
+) -> None:
+    now, minute = runtime.now(), timedelta(minutes=1)
+    with runtime.database.transaction() as session:
+        session.add_all(
+            Callback(
+                id=f"{age:032}",
+                provider_id="simulator",
+                key=f"{age:064}",
+                raw_sealed=b"Jane Doe",
+                received_at=now - age * minute,
+                tries=0,
+            )
+            for age in range(103)
+        )
+
+    simulator = of(asked(admin, "/admin/webhooks")["items"], "simulator", "provider_id")
+
+    assert [int(each["id"]) for each in simulator["latest"]] == list(range(100))
+    assert simulator["lately"] == {"waiting": 103}
 
 
 @pytest.mark.parametrize("path", ["/phaxio-callback", "/phaxio-inbound", "/inbound/callback"])

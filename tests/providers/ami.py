@@ -21,6 +21,7 @@ COMMANDS = (
         "DBGet",
         "DBGetTree",
         "FAXStats",
+        "Getvar",
         "Hangup",
         "ListCommands",
         "Login",
@@ -70,6 +71,7 @@ class Manager:
         self.database: dict[str, str] = {}
         self.calls: set[str] = set()
         self.answers = answers
+        self.uptime = 86_400
         self._ears: list[socket.socket] = []
         self._lock = threading.Lock()
         self.server = Server(self._behave)
@@ -108,7 +110,8 @@ class Manager:
             with self._lock:
                 connection.sendall(_said(asked, answer))
                 if asked["Action"] == "Login":
-                    connection.sendall(f"{BOOTED}\r\n\r\n".encode())
+                    booted = BOOTED.replace("86400", str(self.uptime))
+                    connection.sendall(f"{booted}\r\n\r\n".encode())
                     if asked["Events"] == "on":
                         self._ears.append(connection)
 
@@ -124,6 +127,7 @@ class Manager:
             "DBGetTree": self._tree,
             "ListCommands": lambda _: ok(*((name, "(Priv: all)") for name in COMMANDS)),
             "ShowDialPlan": _dialplan,
+            "Getvar": lambda asked: ok(("Variable", asked["Variable"]), ("Value", "0")),
             "PJSIPQualify": lambda _: ok(("Message", "Endpoint found, will qualify")),
         }
         unknown: Callable[[Asked], list[str]] = lambda _: error("Invalid/unknown command")  # noqa: E731

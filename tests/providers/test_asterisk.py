@@ -23,12 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faxbot.errors import OutcomeUnknown, ProviderError, Refused, Unreachable
+from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import CallbackRequest, Gap, Notice, State, Update
 from faxbot.providers.asterisk import Asterisk, tiff
 from faxbot.providers.asterisk.ami import LONGEST_MESSAGE, Login, Message, connected
 from faxbot.providers.asterisk.calls import FORGOTTEN, GRACE, MOST_CALLS, Call, Calls
+from faxbot.providers.asterisk.listener import KEPT
 from tests.ground import eventually
 from tests.misbehaving import Behaviour, Server, resetting, silent
 from tests.providers.ami import (
@@ -41,6 +42,7 @@ from tests.providers.ami import (
     dialplan,
     error,
     greeting_then,
+    ok,
     text,
 )
 from tests.providers.asterisk.ear import Ear, fax, provider
@@ -164,6 +166,26 @@ def test_each_step_of_the_ladder_calls_more_carefully(
     connect(t38=t38).send(fax("+15550100100", document, 2, step))
     given = variables(manager)
     assert {key: given[key] for key in ("OPTS", "ECM", "SLOW") if key in given} == words
+
+
+@pytest.mark.parametrize("dial", ["PJSIP/trunk", "PJSIP/15550100101@trunk", "PJSIP/{nummer}@trunk"])
+def test_not_all_faxes_go_to_one_number(
+    manager: Manager, connect: Connect, document: Path, folder: Path, dial: str
+) -> None:
+    this = connect(dial=dial)
+    assert "{number}" in this.health().detail
+    with pytest.raises(AccountRefused):
+        this.send(fax("+15550100100", document))
+    assert (manager.of("Originate"), list(folder.iterdir())) == ([], [])
+
+
+@pytest.mark.parametrize(("pages", "seconds"), [(1, 300), (20, 1320), (500, 3600)])
+def test_a_call_may_take_as_long_as_its_pages_may(
+    manager: Manager, connect: Connect, document: Path, pages: int, seconds: int
+) -> None:
+    """Also where they are nearly white, and have few bytes: a slow machine takes each row's time."""
+    connect().send(fax("+15550100100", document, pages))
+    assert int(variables(manager)["MAXSECS"]) == pytest.approx(seconds, abs=30)
 
 
 def test_a_trunk_may_take_digits_only(manager: Manager, connect: Connect, document: Path) -> None:
@@ -324,10 +346,142 @@ def test_a_dialplan_that_keeps_no_causes_leaves_them_open(
     assert connect().fetch("fax-t3").cause == "no_answer"
 
 
-def test_absence_is_proof_only_where_asterisk_was_up_all_the_time(connect: Connect) -> None:
-    assert look_up(connect(), "t1", timedelta(hours=23)).state is State.ABSENT
-    with pytest.raises(OutcomeUnknown, match="restarted"):
-        look_up(connect(), "t1", timedelta(hours=25))
+class Clock:
+    """Of faxbot; Asterisk's is in its manager's `uptime`."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Asking:
+    """Providers of one faxbot: each question is asked by another process of it."""
+
+    def __init__(self, connect: Connect) -> None:
+        self.clock = Clock()
+        self.context = replace(connect().context, now=self.clock)
+        self._connect = connect
+
+    def process(self, **changes: Any) -> Asterisk:
+        this = Asterisk()
+        this.initialize(self._connect(**changes).config, self.context)
+        return this
+
+    def is_absent(self, since: datetime, **changes: Any) -> bool:
+        try:
+            update = self.process(**changes).look_up("t1", to=Hidden("+15550100100"), since=since)
+        except OutcomeUnknown:
+            return False
+        return update.state is State.ABSENT
+
+    def passes(self, manager: Manager, **time: float) -> None:
+        self.clock.now += timedelta(**time)
+        manager.uptime += int(timedelta(**time).total_seconds())
+
+
+@pytest.fixture
+def asking(connect: Connect, manager: Manager) -> Asking:
+    """Asterisk is known for an hour."""
+    made = Asking(connect)
+    made.is_absent(made.clock.now)
+    made.passes(manager, hours=1)
+    return made
+
+
+def test_absence_is_proof_only_where_asterisk_was_up_all_the_time(
+    asking: Asking, manager: Manager
+) -> None:
+    since = asking.clock.now
+    asking.passes(manager, minutes=10)
+    assert asking.is_absent(since)
+    manager.uptime = 590
+    assert not asking.is_absent(since)
+    asking.passes(manager, minutes=10)
+    assert not asking.is_absent(since)
+    assert asking.is_absent(asking.clock.now)
+
+
+def test_another_asterisk_behind_the_same_address_proves_nothing(
+    asking: Asking, manager: Manager
+) -> None:
+    """It never had the call, and is up for longer: of two that take turns, or one whose clock was set."""
+    since = asking.clock.now
+    asking.passes(manager, minutes=10)
+    manager.uptime += 86_400
+    assert not asking.is_absent(since)
+    asking.passes(manager, minutes=10)
+    assert not asking.is_absent(since)
+    assert asking.is_absent(asking.clock.now)
+    manager.uptime -= 86_400
+    assert not asking.is_absent(since)
+
+
+def test_an_asterisk_whose_clock_was_set_back_is_given_calls_and_proves_nothing(
+    asking: Asking, manager: Manager, document: Path
+) -> None:
+    since = asking.clock.now
+    asking.passes(manager, minutes=10)
+    manager.uptime = -300
+    asking.process().send(fax("+15550100100", document))
+    assert not asking.is_absent(since)
+
+
+def test_a_worker_that_calls_has_seen_which_asterisk_it_is(
+    connect: Connect, manager: Manager, document: Path
+) -> None:
+    made = Asking(connect)
+    made.process().send(fax("+15550100100", document))
+    made.passes(manager, minutes=1)
+    assert made.is_absent(made.clock.now)
+    assert not made.is_absent(made.clock.now - timedelta(minutes=2))
+
+
+def test_a_result_may_be_gone_after_a_while_and_then_absence_proves_nothing(
+    asking: Asking, manager: Manager
+) -> None:
+    """As long as a result is kept there, whoever acknowledged it finds it still, however late core is."""
+    since = asking.clock.now
+    asking.passes(manager, seconds=KEPT - 310)
+    assert asking.is_absent(since)
+    asking.passes(manager, seconds=20)
+    assert not asking.is_absent(since)
+
+
+def test_a_dialplan_that_keeps_no_results_proves_nothing(asking: Asking, manager: Manager) -> None:
+    since = asking.clock.now
+    assert not asking.is_absent(since, context="nowhere")
+    manager.answers["Getvar"] = ok(("Value", ""))  # as without func_db
+    assert not asking.is_absent(since)
+    assert "func_db" in asking.process().health().detail
+
+
+def test_a_call_that_was_given_up_is_not_made_later(document: Path, connect: Connect) -> None:
+    """What Asterisk has not got yet of it goes with the connection, at once."""
+    ends: list[str] = []
+
+    def behave(connection: socket.socket, server: Server) -> None:
+        connection.sendall(GREETING)
+        for each in LOGGED_IN:
+            server.read(connection)
+            connection.sendall(each)
+        try:
+            while server.read(connection):
+                pass
+            ends.append("let go of")
+        except ConnectionResetError:
+            ends.append("reset")
+
+    server = Server(behave)
+    usual = connect(port=server.port)
+    this = Impatient()
+    this.initialize(usual.config, usual.context)
+    with pytest.raises(OutcomeUnknown):
+        this.send(fax("+15550100100", document))
+    eventually(lambda: ends)
+    server.close()
+    assert ends == ["reset"]
 
 
 @pytest.mark.parametrize("value", ["", "nonsense", "x" * 5000, "&" * 50])
@@ -558,6 +712,31 @@ def test_what_lies_in_the_database_is_told_first_and_deleted_a_while_after_it_wa
         assert ear.end("t1").state is State.DELIVERED
         eventually(lambda: not (folder / "t1.tif").exists())
         assert "t1" in manager.database, "whoever asks core's question finds it still"
+    this = connect()
+    this.kept_seconds = 0.0
+    with Ear(this) as ear:
+        assert ear.end("t1").state is State.DELIVERED
+        eventually(lambda: "t1" not in manager.database)
+
+
+def test_more_results_than_can_be_taken_at_once_do_not_end_the_listening(
+    manager: Manager, connect: Connect
+) -> None:
+    """As after days without a listener."""
+    filler = "&more=" + "x" * 3500
+    manager.database |= {f"t{number}": DONE + filler for number in range(1300)}
+    with Ear(connect()) as ear:
+        assert ear.end("t0").state is State.DELIVERED
+        manager.tell(
+            text(
+                ("Event", "UserEvent"),
+                ("UserEvent", "FaxbotResult"),
+                ("JobID", "late"),
+                ("Result", DONE),
+            )
+        )
+        assert ear.end("late").state is State.DELIVERED
+        assert (ear.gaps, ear.error) == (1, None)
 
 
 def test_events_are_heard_as_they_come(manager: Manager, connect: Connect) -> None:
@@ -623,16 +802,21 @@ def test_listening_to_nobody_says_nothing_and_then_gives_up(
 def test_what_is_forgotten_in_the_folder_goes_when_listening_begins(
     connect: Connect, folder: Path
 ) -> None:
-    old, new, foreign = folder / "old.tif", folder / "new.tif", folder / "foreign.txt"
-    for path in (old, new, foreign):
+    """And only what is ours: faxes that somebody received may lie there too."""
+    old, part = (
+        folder / f"fb{letter * 32}{end}" for letter, end in (("a", ".tif"), ("b", ".part"))
+    )
+    new, foreign = folder / f"fb{'c' * 32}.tif", folder / "received.tif"
+    for path in (old, part, new, foreign):
         path.touch()
-    for path in (old, foreign):
+    for path in (old, part, foreign):
         os.utime(path, (time.time() - 90_000,) * 2)
     heard = connect().listen()
     assert isinstance(next(heard), Gap)
+    assert next(heard) is None
     assert isinstance(heard, Generator)
     heard.close()
-    assert sorted(folder.iterdir()) == [foreign, new]
+    assert sorted(folder.iterdir()) == [new, foreign]
 
 
 def test_nothing_private_is_said_of_a_notice() -> None:

@@ -4,6 +4,7 @@ is said of AMI here."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ import pytest
 
 from faxbot.errors import AccountRefused, NotSent, OutcomeUnknown, ProviderError
 from faxbot.events import CAUSES
-from faxbot.plugins.base import OutboundFax
+from faxbot.hidden import Hidden
+from faxbot.plugins.base import OutboundFax, TransportPlugin, Update
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.asterisk import Asterisk
 from faxbot.testing import ProviderContract
@@ -80,6 +82,11 @@ class TestAsterisk(ProviderContract):
     def refusing_carrier(self, switchboard: Switchboard) -> str:
         switchboard.answers["Originate"] = error("Invalid channel")
         return switchboard.url
+
+    def _look_up(self, provider: TransportPlugin, tag: str) -> Update:
+        """Of an attempt after the first that the provider saw of this Asterisk."""
+        since = datetime.now(UTC) + timedelta(minutes=1)
+        return provider.look_up(tag, to=Hidden(self.number), since=since)
 
     @pytest.fixture
     def impatient(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Connect:

@@ -73,7 +73,9 @@ def test_a_trait_that_is_said_to_be_read_is_asked_for_by_that_module_and_by_no_o
         module = ".".join(path.relative_to(house).with_suffix("").parts)
         if module.startswith("testing."):
             continue  # what checks plugins knows all traits
-        for name in re.findall(r"\.(?:has|values)\(\"(\w+)\"\)", path.read_text(encoding="utf-8")):
+        for name in re.findall(
+            r"\.(?:has|values)\((?:\w+, )?\"(\w+)\"\)", path.read_text(encoding="utf-8")
+        ):
             asked.setdefault(name, set()).add(module)
 
     assert {name: set(trait.readers) for name, trait in TRAITS.items() if trait.readers} == asked

@@ -272,6 +272,25 @@ def test_a_wrong_setting_is_named_by_its_variable(
     assert refused.value.detail.split("; ") == sentences
 
 
+def test_what_json_brings_is_taken_as_what_it_means_or_named(phaxio: Manifest) -> None:
+    found = settings(phaxio, KEYS, {"retries": 5.0, "ratio": 1})
+    assert (repr(found["retries"]), found["ratio"]) == ("5", 1)
+
+    wrong = {
+        "retries": 4.5,
+        "ratio": float("nan"),
+        "apiSecret": "the\ud800secret",
+        "gone": "\ud800",
+    }
+    with pytest.raises(ConfigError) as refused:
+        settings(phaxio, KEYS, wrong)
+    assert refused.value.detail.split("; ") == [
+        "PHAXIO_RETRIES must be an integer",
+        "PHAXIO_API_SECRET is no text",
+        "PHAXIO_RATIO is no number",
+    ]
+
+
 @pytest.mark.parametrize(
     ("address", "good"),
     [

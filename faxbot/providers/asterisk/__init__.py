@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -30,9 +30,9 @@ from faxbot.plugins.base import (
 from faxbot.providers.asterisk import tiff
 from faxbot.providers.asterisk.ami import Ami, Declined, Fields, Login, Lost, connected
 from faxbot.providers.asterisk.calls import CAUSE, CHANNEL, UNANSWERED, Call, is_tag, result_in
-from faxbot.providers.asterisk.fitness import device, fitness
+from faxbot.providers.asterisk.fitness import NO_NUMBER, device, dialplan, fitness
 from faxbot.providers.asterisk.folder import Folder
-from faxbot.providers.asterisk.listener import FAMILY, Listener
+from faxbot.providers.asterisk.listener import FAMILY, KEPT, Listener
 
 EXTENSION = "send"
 HEADER = "Fax"
@@ -47,10 +47,16 @@ STEPS: tuple[tuple[bool, bool, bool], ...] = (
 """The ladder: is T.38 offered, is it 9600 bit/s at most, is errors' correction (ECM) used."""
 SLOWEST = 600
 """Bytes a second on a line that is bad (4800 bit/s)."""
+PAGE_SECONDS = 60
+"""What a page may take beside its bytes: a slow machine without ECM asks for 20 ms a row (T.30), and each page is
+confirmed."""
 SHORTEST_CALL, LONGEST_CALL = 300, 3600
 """Seconds; Asterisk ends an answered call then."""
 CLOCKS = timedelta(seconds=5)
 """By how much the clocks may differ when it is asked whether Asterisk was up at a time."""
+KEPT_FOR_SURE = timedelta(minutes=5)
+"""So much sooner than results leave Asterisk's database it is not asserted any more that there was none."""
+FOR_GOOD = 10 * 365 * 86_400.0
 _NUMBER = re.compile(r"\+?[0-9]{3,15}")
 _SETTINGS_WRONG = (
     "extension",
@@ -70,6 +76,7 @@ class Asterisk(TransportPlugin):
 
     connect_seconds = 5.0
     answer_seconds = 10.0
+    kept_seconds = KEPT
 
     def initialize(self, config: Mapping[str, Any], context: Context) -> None:
         super().initialize(config, context)
@@ -105,9 +112,10 @@ class Asterisk(TransportPlugin):
         fault = tiff.fault(fax.document)
         if fault:
             raise Refused(f"The document is no fax page: {fault}.", cause="doc_unreadable")
+        fields = self._call(fax, number)
         self._folder.put(fax.tag, fax.document)
         try:
-            self._originate(self._call(fax, number), f"{CHANNEL}{fax.tag}")
+            self._originate(fields, f"{CHANNEL}{fax.tag}")
         except OutcomeUnknown:
             raise  # Asterisk may read the file in this moment
         except ProviderError:
@@ -116,19 +124,43 @@ class Asterisk(TransportPlugin):
         return Receipt(f"{CHANNEL}{fax.tag}")
 
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:  # noqa: ARG002
-        """What Asterisk knows of this attempt. ABSENT only where it has been up since before the attempt: it
-        forgets calls when it ends."""
+        """What Asterisk knows of this attempt. ABSENT only where it has been up, and known to faxbot, since
+        before the attempt, keeps results, and cannot have let go of this one: everything else is unknown."""
         with self._connected() as ami:
             known = _known(ami, _sound(tag))
             if known is not None:
                 return known
-            uptime = ami.uptime
-        started_at = self.context.now() - timedelta(seconds=uptime or 0)
-        if uptime is None or started_at + CLOCKS > since:
+            faults = dialplan(ami, str(self.config["context"]))
+            if faults:
+                raise OutcomeUnknown(f"What became of it is not known. {faults[0]}")
+            same_since = self._same_since(ami)
+        if same_since is None or same_since + CLOCKS > since:
             raise OutcomeUnknown(
-                "Asterisk was restarted meanwhile: what became of it is not known."
+                "Asterisk was restarted meanwhile, or is another one: what became of it is not known."
             )
+        if since + timedelta(seconds=self.kept_seconds) - KEPT_FOR_SURE < self.context.now():
+            raise OutcomeUnknown("What Asterisk knew of that time it may have let go of since.")
         return Update(State.ABSENT, tag=tag, external_id=f"{CHANNEL}{tag}")
+
+    def _same_since(self, ami: Ami) -> datetime | None:
+        """Since when it is surely this Asterisk that answers at this address, without an end in between; None where
+        it does not say for how long it is up. Behind an address may be two, and a clock that is set makes a
+        young one old: so each is known by its start, and only from when it was first seen."""
+        if ami.uptime is None:
+            return None
+        now = self.context.now().timestamp()
+        started = now - ami.uptime
+
+        def seen_now() -> tuple[str, float]:
+            return f"{started:.0f} {now:.0f}", FOR_GOOD
+
+        known = self.context.cache.get("asterisk", seen_now)
+        if abs(float(known.split()[0]) - started) > CLOCKS.total_seconds():
+            known = self.context.cache.get("asterisk", seen_now, stale=known)
+        was_started, seen = (float(each) for each in known.split())
+        if abs(was_started - started) > CLOCKS.total_seconds():
+            return None
+        return datetime.fromtimestamp(max(started, seen), UTC)
 
     def fetch(self, external_id: str) -> Update:
         """What Asterisk knows of this call; ABSENT where that is nothing."""
@@ -153,8 +185,9 @@ class Asterisk(TransportPlugin):
 
     def listen(self) -> Iterator[Notice | Gap | None]:
         """Results and answers of calls, as they come; TransportPlugin.listen()."""
-        self._folder.tidy()
-        listener = Listener(self._login, self.context.logger, self._folder.forget)
+        listener = Listener(
+            self._login, self.context.logger, self._folder, self._same_since, self.kept_seconds
+        )
         return listener.listen()
 
     def read_callback(self, request: CallbackRequest) -> list[Update]:
@@ -169,7 +202,8 @@ class Asterisk(TransportPlugin):
         another variable."""
         t38, slow, ecm = STEPS[max(0, min(fax.step, len(STEPS) - 1))]
         caller = self.config.get("callerId")
-        longest = 120 + fax.document.stat().st_size // SLOWEST
+        size = fax.document.stat().st_size
+        longest = 120 + fax.pages * PAGE_SECONDS + size // SLOWEST
         variables = {
             "ID": fax.tag,
             "FILE": self._folder.there(fax.tag),
@@ -181,10 +215,9 @@ class Asterisk(TransportPlugin):
             "ECM": "yes" if ecm else "no",
             "DEVICE": device(str(self.config["dial"])),
         }
-        context, dial = str(self.config["context"]), str(self.config["dial"])
-        channel = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
+        context = str(self.config["context"])
         return [
-            ("Channel", channel),
+            ("Channel", self._channel(number)),
             ("Context", context),
             ("Exten", EXTENSION),
             ("Priority", "1"),
@@ -196,15 +229,25 @@ class Asterisk(TransportPlugin):
             ("Variable", f'CHANNEL(hangup_handler_push)="{context},{CAUSE},1"'),
         ]
 
+    def _channel(self, number: str) -> str:
+        """What to dial; raises AccountRefused where the number is no part of that: every fax would go to one."""
+        dial = str(self.config["dial"])
+        channel = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
+        if channel == dial:
+            raise AccountRefused(NO_NUMBER, cause="config")
+        return channel
+
     def _originate(self, fields: Fields, name: str) -> None:
         """Raises a NotSent error where no call was made (Stopping among them), OutcomeUnknown where one may have
         been."""
         with self._connected() as ami:
             if ami.uptime is None:
                 raise Unreachable(_STARTING)
+            self._same_since(ami)
             try:
                 ami.action("Originate", fields, action_id=name)
             except Lost as error:
+                ami.abandon()
                 raise OutcomeUnknown(error.detail) from None
             except Declined as refusal:
                 raise _refused(refusal.words) from None

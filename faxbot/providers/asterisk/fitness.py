@@ -8,13 +8,14 @@ from faxbot.providers.asterisk.listener import FAMILY
 
 RIGHTS = {
     "originate": ("Originate",),
-    "call": ("Hangup", "Status"),
+    "call": ("Getvar", "Hangup", "Status"),
     "reporting": ("DBGet", "CoreStatus", "ShowDialPlan"),
 }
 """The class in `write =` of manager.conf, and the actions that it allows. (ListCommands lists what this user may do;
 Asterisk 16 and 22.)"""
 EXTENSIONS = frozenset({"send", "h", "failed"})
 ACK = "faxbot-ack"
+NO_NUMBER = "ASTERISK_DIAL must have {number} or {digits} in it."
 
 
 def fitness(ami: Ami, context: str, dial: str) -> list[str]:
@@ -25,16 +26,17 @@ def fitness(ami: Ami, context: str, dial: str) -> list[str]:
     rights = [right for right, names in RIGHTS.items() if not commands.keys() >= set(names)]
     if rights:
         return [f"The manager user lacks a right: add {','.join(rights)} to `write =`."]
-    faults = []
+    faults = [] if "{number}" in dial or "{digits}" in dial else [NO_NUMBER]
     if "FAXStats" not in commands:
         faults.append("Asterisk has not loaded res_fax: load it, with res_fax_spandsp.")
-    faults += _dialplan(ami, context)
+    faults += dialplan(ami, context) or _causes(ami, context)
     if "PJSIPQualify" in commands:
         faults += _trunk(ami, dial)
     return faults
 
 
-def _dialplan(ami: Ami, context: str) -> list[str]:
+def dialplan(ami: Ami, context: str) -> list[str]:
+    """Sentences on what keeps calls from being made and their results from being kept. Raises Lost, Declined."""
     extensions = _extensions(ami, context)
     applications = {each.get("Application", "") for each in extensions}
     there = {each.get("Extension", "") for each in extensions}
@@ -42,12 +44,17 @@ def _dialplan(ami: Ami, context: str) -> list[str]:
         return [f"The dialplan lacks faxbot's context {context}: include extensions_faxbot.conf."]
     if not any(each.get("Extension") == "ack" for each in _extensions(ami, ACK)):
         return [f"The dialplan lacks the context {ACK}: include extensions_faxbot.conf."]
-    keeps = any(f"DB({FAMILY}/" in each.get("AppData", "") for each in extensions)
-    if not keeps or CAUSE not in there:
-        return [
-            f"The context {context} is of an older faxbot: copy today's extensions_faxbot.conf."
-        ]
+    if not any(f"DB({FAMILY}/" in each.get("AppData", "") for each in extensions):
+        return [f"The context {context} keeps no results: include today's extensions_faxbot.conf."]
+    if ami.action("Getvar", [("Variable", f"DB_EXISTS({FAMILY}/{ACK})")]).get("Value") != "0":
+        return ["Asterisk keeps no results: load func_db."]
     return []
+
+
+def _causes(ami: Ami, context: str) -> list[str]:
+    if any(each.get("Extension") == CAUSE for each in _extensions(ami, context)):
+        return []
+    return [f"The context {context} is of an older faxbot: copy today's extensions_faxbot.conf."]
 
 
 def _extensions(ami: Ami, context: str) -> list[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -13,6 +14,8 @@ from faxbot.errors import AccountRefused
 OLDEST = 86_400.0
 """Seconds after which a document that nobody has removed goes; no call is as long."""
 _SUFFIX, _PART = ".tif", ".part"
+_OURS = re.compile(r"fb[0-9a-f]{32}\.(tif|part)")
+"""Names that core gives its attempts. The folder may have received faxes of somebody else in it."""
 
 
 class Folder:
@@ -51,10 +54,10 @@ class Folder:
             (self._here / f"{tag}{_SUFFIX}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove documents that are older than any call."""
+        """Remove documents of ours that are older than any call."""
         with suppress(OSError):
             for path in self._here.iterdir():
-                ours = path.suffix in (_SUFFIX, _PART)
+                ours = _OURS.fullmatch(path.name) is not None
                 with suppress(OSError):
                     if ours and time.time() - path.lstat().st_mtime > OLDEST:
                         path.unlink()

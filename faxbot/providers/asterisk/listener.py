@@ -17,6 +17,7 @@ from faxbot.errors import Unreachable
 from faxbot.plugins.base import Gap, Notice
 from faxbot.providers.asterisk.ami import Ami, Declined, Login, Lost, Stopping, connected
 from faxbot.providers.asterisk.calls import Calls
+from faxbot.providers.asterisk.folder import Folder
 
 FAMILY = "faxbot"
 ACK_CHANNEL = "Local/ack@faxbot-ack/n"
@@ -25,8 +26,11 @@ LIST_EVERY = 60.0
 """Seconds between looks for results of which no event came."""
 TELL_AGAIN = 120.0
 """Seconds after which a result that was not acknowledged is told of once more."""
-KEPT = 30.0
-"""Seconds for which an acknowledged result stays in Asterisk's database."""
+KEPT = 3600.0
+"""Seconds for which an acknowledged result stays in Asterisk's database. A result that is not there within that time
+was never written, whoever listened, and however late core is with what it was told."""
+QUIET = 30.0
+"""Seconds after which no event of a call comes any more whose result is kept for good."""
 NOTHING_EVERY = 2.0
 PAUSES = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each further try to connect; after the last, listening ends, and core begins anew."""
@@ -35,16 +39,27 @@ _MOST_ACKNOWLEDGED = 10_000
 
 
 class Listener:
-    """One listener: what it has heard outlives a connection. `forget` is called with the tag of each fax whose
-    result is kept for good."""
+    """One listener: what it has heard outlives a connection. `meet` is called with each connection.
+    A document leaves `folder` when its result is kept for good, and Asterisk's database `kept_seconds` later."""
 
-    def __init__(self, login: Login, logger: logging.Logger, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        login: Login,
+        logger: logging.Logger,
+        folder: Folder,
+        meet: Callable[[Ami], object],
+        kept_seconds: float = KEPT,
+    ) -> None:
         self._login = login
         self._log = logger
-        self._forget = forget
+        self._folder = folder
+        self._meet = meet
+        self._kept_seconds = kept_seconds
         self._calls = Calls()
+        self._quiet: deque[tuple[float, str]] = deque()
+        """Calls whose results are kept for good, and when they may be forgotten."""
         self._due: deque[tuple[float, str]] = deque()
-        """Results that are kept for good, and when they may leave Asterisk's database."""
+        """The same, and when their results may leave Asterisk's database."""
         self._acknowledged: dict[str, None] = {}
         self._ping_at = self._list_at = 0.0
 
@@ -57,6 +72,7 @@ class Listener:
             try:
                 with connected(self._login, "on") as ami:
                     self._log.info("listening to Asterisk")
+                    self._meet(ami)
                     yield from self._hear(ami)
             except Unreachable as error:
                 if time.monotonic() - begun > PAUSES[-1]:
@@ -93,6 +109,7 @@ class Listener:
             if now >= self._list_at or self._calls.missing(now):
                 self._find(ami)
                 self._calls.tidy(now)
+                self._folder.tidy()
                 self._list_at = now + LIST_EVERY
             if now >= self._ping_at:
                 ami.action("Ping")
@@ -111,8 +128,10 @@ class Listener:
     def _acknowledge(self, tag: str) -> None:
         if tag not in self._acknowledged:
             self._acknowledged[tag] = None
-            self._due.append((time.monotonic() + KEPT, tag))
-        self._forget(tag)
+            now = time.monotonic()
+            self._quiet.append((now + QUIET, tag))
+            self._due.append((now + self._kept_seconds, tag))
+        self._folder.forget(tag)
 
     def _let_go(self, ami: Ami, now: float) -> None:
         """Have the results that are kept for good deleted from Asterisk's database."""
@@ -121,7 +140,8 @@ class Listener:
             if not delete(ami, tag):
                 self._log.warning("Asterisk keeps a result: its dialplan lacks faxbot-ack")
             self._due.popleft()
-            self._calls.forget(tag)
+        while self._quiet and self._quiet[0][0] <= now:
+            self._calls.forget(self._quiet.popleft()[1])
         while len(self._acknowledged) > _MOST_ACKNOWLEDGED:
             del self._acknowledged[next(iter(self._acknowledged))]
 

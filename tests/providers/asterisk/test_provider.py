@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -233,6 +234,19 @@ def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
         assert words in health.detail
 
 
+def test_thirty_that_come_at_once_are_all_admitted(asterisk: AsteriskServer) -> None:
+    """Asterisk lets ten connections wait; who came beside them and said nothing waited for ever."""
+    this = at(asterisk)
+    gate = threading.Barrier(30)
+
+    def ask(_: int) -> bool:
+        gate.wait()
+        return this.fetch("fax-never").state is State.ABSENT
+
+    with ThreadPoolExecutor(30) as pool:
+        assert all(pool.map(ask, range(10 * 30)))
+
+
 def test_a_wrong_context_calls_nobody_and_leaves_no_file(
     asterisk: AsteriskServer, documents: dict[int, Path]
 ) -> None:
@@ -245,15 +259,16 @@ def test_a_wrong_context_calls_nobody_and_leaves_no_file(
 
 def test_a_call_that_was_never_made_is_absent(asterisk: AsteriskServer) -> None:
     assert at(asterisk).fetch("fax-never").state is State.ABSENT
-    eventually(lambda: _absent(at(asterisk), "never"), 15.0, every=0.5)
+    this = at(asterisk)
+    eventually(lambda: _absent(this, "never"), 15.0, every=0.5)
     with pytest.raises(OutcomeUnknown):
-        look_up(at(asterisk), "never", ago=86_400)
+        look_up(this, "never", ago=60)
     with pytest.raises(OutcomeUnknown):
         at(asterisk).cancel("fax-never")
 
 
 def _absent(this: Asterisk, tag: str) -> bool:
-    """Once Asterisk has been up for some seconds."""
+    """Once Asterisk has been up, and was seen, for some seconds."""
     with suppress(OutcomeUnknown):
         return look_up(this, tag).state is State.ABSENT
     return False
@@ -409,7 +424,9 @@ def test_every_call_ends_as_it_should_whatever_breaks_meanwhile(
     asterisk_tree: Tree,
     subtests: pytest.Subtests,
 ) -> None:
-    with Ear(at(asterisk)) as ear:
+    mine = at(asterisk)
+    mine.kept_seconds = 30.0
+    with Ear(mine) as ear:
         faxes = begun(asterisk, documents)
         deeds = {each.__name__: partial(each, asterisk, ear, documents) for each in TOGETHER}
         for each in APART:
