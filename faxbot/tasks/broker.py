@@ -70,23 +70,21 @@ class Channel(redis.Channel):
         if not self.qos.keeps_last_place():
             super()._brpop_start(timeout)  # type: ignore[misc]
             return
-        connection = self.client.connection
-        connection.send_command("CLIENT", "ID")
-        waits_as = connection.read_response()
         every = self.priority_steps
         self.priority_steps = [step for step in every if step < BEHIND]
         try:
             super()._brpop_start(LOOK_AGAIN)  # type: ignore[misc]
         finally:
             self.priority_steps = every
-        self._waits_as = waits_as
+        # From its greeting (HELLO): to ask for it here could read the answer to an earlier BRPOP, and lose its message.
+        self._waits_as = (self.client.connection.handshake_metadata or {}).get(b"id")
 
     def look_again(self) -> None:
         """End a wait for usual faxes alone: there is one place more."""
-        if self._waits_as is not None:
+        waits_as, self._waits_as = self._waits_as, None
+        if waits_as is not None:
             with suppress(RedisError), self.conn_or_acquire() as client:
-                client.client_unblock(self._waits_as)
-            self._waits_as = None
+                client.client_unblock(waits_as)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

@@ -385,6 +385,22 @@ def test_who_surged_is_announced_as_usual_once_nobody_else_comes(site: Site) -> 
     assert {rung[fax] for fax in faxes} == {129}
 
 
+def test_a_few_faxes_that_wait_are_no_surge_though_they_came_lately_as_well(site: Site) -> None:
+    rung: dict[str, int] = {}
+
+    def note(_task: str, row_id: str, urgency: int = 0, /) -> bool:
+        rung[row_id] = urgency
+        return True
+
+    site.runtime = replace(site.runtime, ring=note)
+    site.submit(number(), actor=Actor("other", "env", frozenset({"*"})))
+    few = [site.submit(number()).job_id for _ in range(6)]
+    site.now += timedelta(seconds=8)
+    claims.announce_due(site.runtime, Status.QUEUED)
+
+    assert {rung[fax] for fax in few} == {129}
+
+
 def test_two_sweeps_at_once_announce_each_fax_once(site: Site) -> None:
     faxes = {put(site, Status.QUEUED, rung_at=None) for _ in range(12)}
 

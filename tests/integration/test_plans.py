@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import health, jobs, oversight, sending
+from faxbot import claims, health, jobs, oversight, sending
 from faxbot.errors import Unreachable
+from faxbot.events import Status
 from faxbot.jobs import Filters
+from tests.carrier import SimulatorProcess
+from tests.installation import Stores
 from tests.integration.odd import raises
-from tests.integration.site import ACTOR, Site, number
+from tests.integration.site import ACTOR, Site, number, open_site
 
 OLD_ID = "'00' || substr(md5(i::text), 3)"  # ids begin with their time
 DONE = [
@@ -84,3 +87,26 @@ def test_nothing_that_goes_on_all_the_time_walks_through_what_is_done(
         jobs.page(session, ACTOR, Filters(status="held"), limit=50, cursor=None)
 
     assert walked == []
+
+
+def test_on_sqlite_what_is_due_is_announced_without_a_walk_through_what_is_done(
+    stores: Stores, carrier_of_all: SimulatorProcess
+) -> None:
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        if text.startswith(("SELECT", "UPDATE")):
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN QUERY PLAN {text}", values)
+            plans.extend(str(step) for *_, step in cursor.fetchall())
+            cursor.close()
+
+    with open_site(stores.embedded(), carrier_of_all) as site:
+        site.fax_to(number())
+        site.now += timedelta(minutes=10)
+        sa.event.listen(site.runtime.database.engine, "before_cursor_execute", explain)
+        assert site.runtime.database.is_sqlite
+        claims.announce_due(site.runtime, Status.QUEUED)
+
+    assert len(plans) >= 3
+    assert [plan for plan in plans if "SCAN jobs" in plan] == []
