@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from faxbot import wiring
 from faxbot.config import Config
@@ -27,7 +27,10 @@ allow_this_machine_only()
 # they start; what Ctrl-C does to those is among the things that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("long", max_examples=2000)
+# How long something takes says nothing here: the machine may be busy.
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("usual"), max_examples=2000)
+settings.load_profile("usual")
 
 StartService = Callable[..., Service]
 

@@ -28,7 +28,9 @@ TOKEN, PASSWORD = "phaxio-callback-token", "open-sesame-0123"
 BASE = "https://fax.example.org"
 BOUNDARY = "limit"
 FUZZ = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 JSON = st.recursive(

@@ -225,7 +225,9 @@ def lasting(stores: Stores) -> Iterator[tuple[Runtime, FlaskClient]]:
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=60,
 )
 @given(
     fields=st.dictionaries(_names, _values),

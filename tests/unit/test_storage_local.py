@@ -231,7 +231,7 @@ def test_a_key_that_is_none_is_refused_and_touches_nothing(
     assert not root.exists()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(key=st.text(st.sampled_from("ab./-_~\\\n\x00A ä"), max_size=12))
 def test_no_key_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
     storage = storage_in(tmp_path / "data")
