@@ -173,8 +173,14 @@ class Processes:
             self.turn()
         return child
 
-    def run_in_front(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
-        """Run the user's own command on our terminal, in our process group; its exit code."""
+    def run_in_front(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Run the user's own command on our terminal, in our process group, and do `meanwhile` again and again; its
+        exit code."""
         child = Child(Role("command", command, environ, grace=5.0), keep=False)
         self._waves.append([child])
         try:
@@ -185,6 +191,7 @@ class Processes:
             raise ChildFailed(f"{command[0]} cannot be run: {error.strerror}") from None
         while child.runs:
             self.turn()
+            meanwhile()
         return child.exit_code
 
     def answers(self, probe: Probe) -> bool:

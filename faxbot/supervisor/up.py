@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import faxbot
@@ -70,18 +71,19 @@ def up(
             missing = site.wait_until_ready(
                 processes, _READY_FOR_COMMAND_WITHIN if command else _READY_WITHIN
             )
-            site.listen_where_needed(processes)
+            listen = partial(site.listen_where_needed, processes)
+            listen()
             if command:
                 if missing:
                     raise ChildFailed(f"not ready: {missing}")
-                return processes.run_in_front(command, site.for_command())
+                return processes.run_in_front(command, site.for_command(), listen)
             for line in site.greeting(
                 time.monotonic() - began, missing, in_clear=console.is_terminal
             ):
                 console.say(line)
             while True:
                 processes.turn()
-                site.listen_where_needed(processes)
+                listen()
         except Stopped as end:
             console.say("faxbot is stopping (once more: at once)")
             return 128 + end.signum if command else 0

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -252,6 +253,28 @@ def test_a_command_runs_when_all_is_ready_and_decides_the_exit_code(
     ended = run("up", "--", "sh", "-c", told)
     assert ended.returncode == 7
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nfbk_live_\S+\n", ended.stdout)
+
+
+ACTIVATES = """
+import json, os, psutil, time, urllib.request
+wish = {"slot": "outbound", "note": "a line", "untested": True}
+request = urllib.request.Request(
+    os.environ["FAXBOT_URL"] + "/admin/providers/asterisk/activate",
+    json.dumps(wish).encode(),
+    {"X-API-Key": os.environ["FAXBOT_API_KEY"], "Content-Type": "application/json"},
+)
+urllib.request.urlopen(request).close()
+until = time.monotonic() + 40
+while not any("listen" in each.cmdline() for each in psutil.Process(os.getppid()).children()):
+    assert time.monotonic() < until, "nobody listens"
+    time.sleep(0.2)
+"""
+
+
+def test_a_line_that_a_command_activates_is_listened_to(run: Run, tmp_path: Path) -> None:
+    line = {"ASTERISK_AMI_PASSWORD": "secret", "ASTERISK_FOLDER": str(tmp_path)}
+    ended = run("up", "--", sys.executable, "-c", ACTIVATES, **line)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_command_that_is_not_there_ends_everything(run: Run) -> None:

@@ -614,6 +614,29 @@ def test_what_is_lost_is_found_in_the_database_and_ends_alike(
         assert update.cause is None or update.cause in (end[1], "unreachable")
 
 
+ANSWERED = [
+    name
+    for name, (events, _) in SCENARIOS.items()
+    if not any(UNANSWERED in each.get("Result", "") for each in events)
+]
+
+
+@given(st.sampled_from(ANSWERED), st.data())
+def test_a_cause_that_lies_beside_a_result_takes_nothing_from_it(
+    name: str, data: st.DataObject
+) -> None:
+    events, end = SCENARIOS[name]
+    calls, now = Calls(), 1000.0
+    for each in data.draw(st.permutations([*events, None])):
+        if each is None:
+            calls.find("t1/cause", f"{UNANSWERED}&cause=17&tech=486&state=Down", now)
+        else:
+            calls.hear(each, now)
+    (call,) = told(calls, now)
+    update = call.update()
+    assert (update.state, update.cause, update.pages_sent) == end
+
+
 def test_an_asterisk_that_makes_no_channels_any_more_is_no_matter_of_settings() -> None:
     """It is being stopped: not even the dialplan's `failed` runs."""
     calls = Calls()
@@ -777,6 +800,19 @@ def test_asterisk_that_is_being_stopped_is_listened_to_until_its_calls_are_over(
         eventually(lambda: len(manager.of("DBGetTree")) > 1)
         manager.tell(text(*result(DONE).items()))
         assert ear.end("t1").state is State.DELIVERED
+        assert (ear.gaps, ear.error) == (1, None)
+
+
+def test_asterisk_that_is_not_stopped_after_all_is_asked_again(
+    manager: Manager, connect: Connect
+) -> None:
+    with Ear(connect()) as ear:
+        manager.answers["DBGetTree"] = error("Asterisk is shutting down")
+        manager.tell(text(("Event", "Hangup"), ("Uniqueid", "fax-t0"), ("Cause", "16")))
+        eventually(lambda: len(manager.of("DBGetTree")) > 1)
+        manager.database["t0"] = DONE
+        del manager.answers["DBGetTree"]
+        assert ear.end("t0", 15).state is State.DELIVERED
         assert (ear.gaps, ear.error) == (1, None)
 
 

@@ -32,6 +32,9 @@ was never written, whoever listened, and however late core is with what it was t
 QUIET = 30.0
 """Seconds after which no event of a call comes any more whose result is kept for good."""
 NOTHING_EVERY = 2.0
+STOPPING_EVERY = 5.0
+"""Seconds between actions while Asterisk is being stopped: it may be told to go on (`core abort shutdown`), and its
+refusal shows that it is still there."""
 PAUSES = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each further try to connect; after the last, listening ends, and core begins anew."""
 _LOOK = 0.25  # seconds; the longest wait for an event before what is due is done
@@ -87,9 +90,11 @@ class Listener:
         # From now on events come; what came before them lies in the database, or core asks for it.
         yield Gap()
         self._ping_at, self._list_at = time.monotonic() + PING_EVERY, 0.0
-        nothing_at, asks = 0.0, True
+        nothing_at = ask_at = 0.0
         while True:
-            asks = asks and self._ask(ami, time.monotonic())
+            now = time.monotonic()
+            if now >= ask_at and not self._ask(ami, now):
+                ask_at = now + STOPPING_EVERY
             event = ami.event(_LOOK)
             now = time.monotonic()
             if event is not None:
@@ -104,7 +109,7 @@ class Listener:
                 nothing_at = time.monotonic() + NOTHING_EVERY
 
     def _ask(self, ami: Ami, now: float) -> bool:
-        """Do what is due; False where Asterisk takes no actions any more, but goes on to tell of its calls."""
+        """Do what is due; False where Asterisk takes no actions, but goes on to tell of its calls."""
         try:
             if now >= self._list_at or self._calls.missing(now):
                 self._find(ami)
@@ -116,6 +121,7 @@ class Listener:
                 self._ping_at = now + PING_EVERY
             self._let_go(ami, now)
         except Stopping:
+            self._list_at = 0.0  # what is missing is looked for once only
             return False
         return True
 

@@ -138,6 +138,7 @@ def every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer
             dial(manager, tag, number, file, **words)
         for tag, (number, *_) in UNANSWERED.items():
             dial(manager, tag, number, file, trunk="deadtrunk" if tag == "dead" else "trunk")
+        dial(manager, "older", FarEnd.BUSY.line(64), file, DEVICE="")
         for tag, (_, _, expected) in ANSWERED.items():
             said = decoded(told(manager, tag))
             assert said | expected == said, tag
@@ -150,6 +151,7 @@ def every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer
             assert kept["status"] == "UNANSWERED"
             assert kept["cause"] in causes, tag
             assert (kept["tech"] in ("180", "183")) == (reason == "3" and tag != "dead"), tag
+        assert told(manager, "older") == "status=UNANSWERED&reason=0&device=", "says nothing of it"
 
         tags = [*ANSWERED, *UNANSWERED]
         whys = {f"{tag}/cause" for tag in UNANSWERED}

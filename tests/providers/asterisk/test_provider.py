@@ -218,6 +218,7 @@ def test_it_is_fit(asterisk: AsteriskServer) -> None:
 
 
 def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
+    asterisk.qualified()
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"password": "wrong password"}, "ASTERISK_AMI_PASSWORD"),
         ({"context": "nowhere"}, "extensions_faxbot.conf"),
