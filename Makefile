@@ -16,7 +16,7 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 
 test: ## all tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev
-	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),-n $(shell expr $$(nproc) + 1) --dist worksteal)
+	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),-n $(shell expr $$(nproc) + 2) --dist worksteal)
 
 # $(call quietly,name,command): one line when all is well, everything the tool said when it is not.
 quietly = @said=$$($(2) 2>&1) && echo "ok  $(1)" || { status=$$?; echo "$$said"; echo "FAILED  $(1)"; exit $$status; }

@@ -97,6 +97,7 @@ TARGETS: tuple[Target, ...] = (
     Target("asterisk", "login and Originate", "asterisk/call", 5, base=None, unit=" ms"),
     Target("asterisk", "listener and provider, 30 calls at once", "asterisk/share", 5, base=None,
            unit=" % of a core"),
+    Target("asterisk", "calls that were up at the same time", "asterisk/at once", 30, True, base=None),
     Target("asterisk", "calls of those 30 that delivered nothing", "asterisk/failed", 0, base=None,
            worst=True),
     Target("asterisk", "memory of the listener (PSS)", "asterisk/memory", 110, base=None, scale=MIB,

@@ -325,7 +325,7 @@ TRUE_WHEN: dict[Status, Truth] = {
 
 
 def test_no_order_of_things_sends_a_fax_twice_or_loses_it_or_tells_it_wrongly(site: Site) -> None:
-    standard = settings.get_current_profile_name() == "default"
+    standard = settings.get_current_profile_name() == "usual"
 
     class Here(Road):
         pass

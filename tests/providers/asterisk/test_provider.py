@@ -28,7 +28,7 @@ from tests.providers.asterisk.ear import Ear, fax, provider
 from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.pages import assert_arrived, assert_readable, make_tiff
 from tests.providers.asterisk.server import AsteriskServer, FarEnd, hangs_up_after
-from tests.threads import side_by_side
+from tests.threads import at_once, side_by_side
 
 HEADER = 'Acme, Inc. & "Sons" ${SHELL(id)}'
 AUDIO, SLOW = 1, 3
@@ -401,6 +401,19 @@ def asterisk_stopped_in_mid_fax_says_so(own: AsteriskServer, documents: dict[int
     assert (end.state, end.cause) == (State.FAILED, "dropped_early")
 
 
+def thirty_faxes_at_once_all_arrive(own: AsteriskServer, documents: dict[int, Path]) -> None:
+    kinds = ((FarEnd.FAX_T38, 0), (FarEnd.FAX_T38, 0), (FarEnd.FAX, AUDIO))
+    plans = [(kinds[number % 3][0].line(number), kinds[number % 3][1]) for number in range(30)]
+    this = at(own)
+    with Ear(this) as mine:
+        faxes = [fax(number, documents[1], 1, step, HEADER) for number, step in plans]
+        at_once(30, lambda each: this.send(faxes[each]))
+        for each, (number, _) in zip(faxes, plans, strict=True):
+            end = mine.end(each.tag, 110)
+            assert (end.state, end.pages_sent) == (State.DELIVERED, 1), number
+            assert_arrived(each.document, own.heard(number).path)
+
+
 # One test, of some seventy seconds: all of it waits for calls.
 
 TOGETHER = (
@@ -414,8 +427,9 @@ APART = (
     a_call_that_ended_while_nobody_listened_has_its_cause,
     asterisk_killed_in_mid_fax_leaves_the_outcome_unknown,
     asterisk_stopped_in_mid_fax_says_so,
+    thirty_faxes_at_once_all_arrive,
 )
-"""Each at one that it may kill."""
+"""Each at one of its own."""
 
 
 def test_every_call_ends_as_it_should_whatever_breaks_meanwhile(
