@@ -7,6 +7,7 @@ what only another one needs.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -56,7 +57,13 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        return cast(click.Command, getattr(importlib.import_module(module), attribute))
+        # What is imported stays; to look through it for garbage meanwhile takes a fifth of a start (measured).
+        gc.disable()
+        try:
+            return cast(click.Command, getattr(importlib.import_module(module), attribute))
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
