@@ -165,9 +165,8 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
             ids = [job.id for job in due]
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(rung_at=now))
             # Who waits is not all who come: the others' faxes may be sent before they are announced again.
-            faxes_of = _submitted_since(
-                lately := first_id(now - timedelta(seconds=HALF_LIFE)), session
-            )
+            lately = first_id(now - timedelta(seconds=HALF_LIFE))
+            faxes_of = _submitted_since(session, lately)
             faxes_of.update(job.account_id for job in due if job.id < lately)
     for count, job in enumerate(due):
         surges = has_too_many(faxes_of[job.account_id], faxes_of.values())
@@ -180,7 +179,7 @@ def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:
     return len(due)
 
 
-def _submitted_since(job_id: str, session: Session) -> Counter[str]:
+def _submitted_since(session: Session, job_id: str) -> Counter[str]:
     # Counted here: for a GROUP BY, SQLite reads the index of accounts from end to end.
     return Counter(session.scalars(sa.select(Job.account_id).where(Job.id >= job_id)))
 

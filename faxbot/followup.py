@@ -215,10 +215,8 @@ def _about(this: Attempt, update: Update) -> Update:
     """News that names this attempt by its tag or the carrier's id, or nothing at all. Raises
     ValueError where it names another fax: a carrier that did not understand what it was asked for
     may answer with any."""
-    if update.tag is not None:
-        is_about = (
-            update.tag == this.tag
-        )  # made for this attempt; a carrier may use its own ids again
+    if update.tag is not None:  # made for this attempt; a carrier may use its own ids again
+        is_about = update.tag == this.tag
     else:
         is_about = update.external_id is None or this.external_id in (None, update.external_id)
     if not is_about:

@@ -156,12 +156,13 @@ def _sweeps(runtime: Runtime) -> str:
 
 
 def _listeners(runtime: Runtime) -> str:
-    if silent := hearing.silent(runtime):
+    wanted = hearing.listeners(runtime)
+    if silent := hearing.silent(runtime, wanted):
         raise ConfigError(
             f"nobody listens to {', '.join(silent)}: faxes are sent, and how they end is heard late: "
             "start `faxbot listen`"
         )
-    return "all listen" if hearing.listeners(runtime) else "none needed"
+    return "all listen" if wanted else "none needed"
 
 
 CHECKS: dict[str, Callable[[Runtime], str]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from datetime import timedelta
 
@@ -142,10 +142,11 @@ def _count(runtime: Runtime, provider_id: str, error: Exception) -> None:
         log.warning("fault not counted", extra={"provider_id": provider_id, "error": away.code})
 
 
-def silent(runtime: Runtime) -> list[str]:
-    """Providers to whom nobody listens, and somebody must. A server that has just started waits first."""
-    wanted = {_name(each): each for each in listeners(runtime)}
-    return [wanted[name] for name in heartbeats.missing(runtime, list(wanted), SILENT)]
+def silent(runtime: Runtime, wanted: Iterable[str]) -> list[str]:
+    """Of the providers that must be listened to, those to whom nobody does. A server that has just started waits
+    first."""
+    names = {_name(each): each for each in wanted}
+    return [names[name] for name in heartbeats.missing(runtime, list(names), SILENT)]
 
 
 def _beat(runtime: Runtime, provider_id: str) -> None:

@@ -26,7 +26,6 @@ from faxbot.errors import (
     Malformed,
     NotFound,
     NotPossibleNow,
-    PluginError,
 )
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
@@ -357,12 +356,10 @@ def header(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
 
 def _continues(runtime: Runtime, job: Job | JobRow) -> bool:
     """Whether its next call leaves out the pages that are confirmed (ladder.way)."""
-    if not (job.provider_id and job.pages_sent and runtime.config.continue_faxes):
+    provider_id = job.provider_id
+    if not (provider_id and job.pages_sent and runtime.config.continue_faxes):
         return False
-    try:
-        return runtime.plugins.manifest(job.provider_id).has("confirms_pages")
-    except PluginError:
-        return False
+    return runtime.plugins.has(provider_id, "confirms_pages")
 
 
 def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from faxbot.tasks import broker
 log = logging.getLogger(__name__)
 
 QUEUES: dict[str, str] = {
-    "faxbot.send_fax": "send",
+    "faxbot.send_fax": broker.SEND,
     # Beside the queue of those that wait to be sent: a thousand of them must not keep one that may be out from being
     # looked up.
     "faxbot.settle_fax": "follow",
@@ -73,7 +73,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "result_backend": None,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_default_queue": "send",
+        "task_default_queue": broker.SEND,
         "task_routes": {task: {"queue": queue} for task, queue in QUEUES.items()},
         "task_soft_time_limit": longest,
         "task_time_limit": longest + 30,
