@@ -52,7 +52,8 @@ def measure(
     length: Length,
     say: Progress,
 ) -> None:
-    """Milliseconds to start a call; of thirty calls at once, the share of a core and the memory of the listener."""
+    """Milliseconds to start a call; of thirty calls at once, the share of a core while any of them sends, and the
+    memory of the listener."""
     with closing(Ground()) as ground:
         try:
             tree = Store(cache_folder(), locks()).fetch()
@@ -173,18 +174,33 @@ def _thirty(
     say(f"{CALLS} calls at once")
     service = faxbot.service()
     submissions = Lines(service, documents.fax_page())
-    before, begun = cpu_seconds([listener.pid]), time.monotonic()
-    with Peak(lambda: server.cli("core show channels concise").count("SendFAX")) as calls:
+    before, up = cpu_seconds([listener.pid]), Up(server)
+    with Peak(up) as calls:
         replies = drive(service.address, submissions.take(CALLS), Pace(8))
         fax_ids = [str(reply.json()["id"]) for reply in replies]
         wait_until_final(service, fax_ids, time.time() + WITHIN)
-    passed = time.monotonic() - begun
     listening = cpu_seconds([listener.pid]) - before
     starting = CALLS * (figures.median("asterisk/cpu", "faxbot") or 0.0) / 1000
-    figures.add("asterisk/share", "faxbot", 100 * (listening + starting) / passed)
+    if up.seconds:
+        figures.add("asterisk/share", "faxbot", 100 * (listening + starting) / up.seconds)
     figures.add("asterisk/at once", "faxbot", calls.value)
     figures.add("asterisk/failed", "faxbot", _not_delivered(service, fax_ids))
     figures.add("asterisk/memory", "faxbot", pss([listener.pid]))
+
+
+class Up:
+    """Called again and again: how many calls send at the moment; and for how many `seconds` any did."""
+
+    def __init__(self, server: AsteriskServer) -> None:
+        self._server = server
+        self._asked_at = time.monotonic()
+        self.seconds = 0.0
+
+    def __call__(self) -> int:
+        calls = self._server.cli("core show channels concise").count("SendFAX")
+        asked_at, self._asked_at = self._asked_at, time.monotonic()
+        self.seconds += self._asked_at - asked_at if calls else 0.0
+        return calls
 
 
 def _not_delivered(service: Service, fax_ids: list[str]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.figures import Figures
-from faxbot import claims, lanes, schema, wiring
+from faxbot import claims, jobs, lanes, schema, wiring
 from faxbot.config import Config
 from faxbot.db import new_id
 from faxbot.events import Status
@@ -101,5 +101,6 @@ def _enter_and_leave(runtime: Runtime, faxes: list[str]) -> None:
         now = runtime.now()
         with runtime.database.transaction() as session:
             job = session.get_one(Job, job_id)
-            lanes.enter(session, runtime.config, job, "simulator", now)
-            lanes.leave(session, runtime.config, job, now, called=False)
+            numbers = jobs.number_keys(runtime.keyring, job)
+            lanes.enter(session, runtime.config, job, "simulator", now, numbers=numbers)
+            lanes.leave(session, runtime.config, job, now, called=False, numbers=numbers)

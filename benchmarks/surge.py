@@ -17,7 +17,7 @@ from benchmarks.load import Load, run
 from benchmarks.service import Service
 from benchmarks.sides import Side
 from benchmarks.stages import WARM_UP, Length
-from faxbot import identity, wiring
+from faxbot import actors, identity, wiring
 from faxbot.config import Config
 
 QUIET, SURGE = "in quiet", "in the surge"
@@ -43,7 +43,7 @@ def account_key(database: str, folder: Path) -> str:
                 name="surge",
                 scopes=["*"],
                 now=runtime.now(),
-                account_id="surge",
+                actor=replace(actors.CLI, account_id="surge"),
             )[1]
     finally:
         runtime.close()

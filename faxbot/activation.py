@@ -7,27 +7,31 @@ something since it was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from faxbot import breaker, catalogue, oversight
-from faxbot.config import OPTIONS as ALL_OPTIONS
-from faxbot.errors import ChangeRefused, ConfigError, FaxbotError, InvalidFields
+from faxbot import breaker, catalogue, oversight, revisions
+from faxbot.actors import Actor
+from faxbot.audit import Action
+from faxbot.config import BY_NAME, Config
+from faxbot.errors import ChangeRefused, ConfigError, FaxbotError, InvalidFields, PluginError
 from faxbot.events import ProviderEvent
-from faxbot.identity import Actor
-from faxbot.models import ProviderState
 from faxbot.oversight import INBOUND, OUTBOUND, STORAGE
 from faxbot.plugins.manifest import MASK, Manifest
+from faxbot.revisions import Deed
 from faxbot.runtime import Runtime
-from faxbot.settings import OPTIONS, Wish
+from faxbot.settings import OPTIONS, Saved, Wish
 
 SLOTS = (OUTBOUND, INBOUND, STORAGE)
 _ORDER, _COVERED = "FAX_BACKENDS", "FAX_BACKENDS_COVERED"
 _RECEIVING, _STORING = "FAX_INBOUND_BACKENDS", "STORAGE_BACKEND"
-_OURS = frozenset(option.name for option in ALL_OPTIONS)
+_OURS = frozenset(BY_NAME)
+_PLACES = ("uri", "destination")
+"""Formats of settings, in manifests."""
 UNTESTED = "untested"
 
 
@@ -40,6 +44,8 @@ class Change:
     note: str
     event: ProviderEvent
     reason: str | None = None
+    mended: bool = False
+    """Whether other credentials were just let in: what the old ones did to it does not count."""
 
 
 def activate(
@@ -78,8 +84,11 @@ def activate(
         options = {_RECEIVING: _listed([*oversight.receivers(runtime.plugins, config), plugin_id])}
     else:
         options = {_STORING: plugin_id}
+    _demand_proof(
+        runtime, manifest, _settings_if(runtime, plugin_id, snapshot.of_plugin(plugin_id))
+    )
     if not untested:
-        _demand(_health_if(runtime, plugin_id, snapshot.of_plugin(plugin_id)))
+        _demand(runtime, plugin_id, snapshot.of_plugin(plugin_id))
     change = Change(actor, plugin_id, note, ProviderEvent.ACTIVATED, slot)
     _save(runtime, change, {OPTIONS: options}, snapshot.version)
     return catalogue.plugin(runtime.fresh(), actor, plugin_id)
@@ -125,13 +134,36 @@ def configure(
     Raises NotFound; InvalidFields naming what is wrong, never values; ChangeRefused when a plugin that is set so does
     not work, unless `untested`; ChangedMeanwhile as activate().
     """
-    manifest = catalogue.the_manifest(runtime, plugin_id)
     oversight.check_note(note)
+    snapshot = runtime.settings.read()
+    was = snapshot.of_plugin(plugin_id)
+    wish = examined(runtime, plugin_id, values, was, untested=untested)
+    _save(
+        runtime, configured(actor, plugin_id, note, untested), {plugin_id: wish}, snapshot.version
+    )
+    return catalogue.settings(runtime.fresh(), plugin_id)
+
+
+def configured(actor: Actor, plugin_id: str, note: str, untested: bool) -> Change:
+    """What is written down of settings that were saved."""
+    reason = UNTESTED if untested else None
+    return Change(actor, plugin_id, note, ProviderEvent.CONFIGURED, reason, mended=not untested)
+
+
+def examined(
+    runtime: Runtime,
+    plugin_id: str,
+    values: Mapping[str, Any],
+    was: Mapping[str, Any],
+    *,
+    untested: bool,
+) -> dict[str, Any]:
+    """What is to be saved of settings of a plugin, where `was` is what is saved of it now: secrets that read MASK are
+    left alone. Raises as configure()."""
+    manifest = catalogue.the_manifest(runtime, plugin_id)
     _check_keys(manifest, values)
     kept = [key for key, value in values.items() if key in manifest.secrets and value == MASK]
     wish = {key: value for key, value in values.items() if key not in kept}
-    snapshot = runtime.settings.read()
-    was = snapshot.of_plugin(plugin_id)
     saved = {key: value for key, value in {**was, **wish}.items() if value is not None}
     try:
         would_be = runtime.plugins.settings(plugin_id, saved)
@@ -141,21 +173,54 @@ def configure(
     unsaid = {key for key in manifest.secrets if would_be.get(key) and wish.get(key) is None}
     moved = _moved(runtime, manifest, was, wish, would_be)
     _guard_secrets(manifest, unsaid, moved, was, saved)
+    if oversight.slots(runtime.plugins, runtime.config, plugin_id):
+        _demand_proof(runtime, manifest, would_be)
     if not untested:
-        _demand(_health_if(runtime, plugin_id, saved))
-    change = Change(
-        actor, plugin_id, note, ProviderEvent.CONFIGURED, UNTESTED if untested else None
+        _demand(runtime, plugin_id, saved)
+    return wish
+
+
+def moves(
+    runtime: Runtime, before: Config, after: Config, saved: Saved, *, but: Collection[str] | None
+) -> list[tuple[str, str, ProviderEvent]]:
+    """The plugins that get or lose a slot by other options, with the slot. `saved` are plugins' settings as they would
+    be. Raises InvalidFields for one that cannot have its slot, ChangeRefused when its test fails; `but` these need
+    none (None: nobody does)."""
+    had, gets = _slots(runtime, before), _slots(runtime, after)
+    for plugin_id, slot in gets - had:
+        try:
+            fits = _can_have(runtime.plugins.manifest(plugin_id), slot)
+        except PluginError:
+            fits = False
+        if not fits:
+            raise InvalidFields(
+                errors={_OPTION[slot]: [f"{plugin_id} cannot be active for {slot}"]}
+            )
+    new = {plugin_id for plugin_id, _ in gets - had}
+    for plugin_id in sorted(new):
+        settings = _settings_if(runtime, plugin_id, saved.get(plugin_id, {}))
+        _demand_proof(runtime, runtime.plugins.manifest(plugin_id), settings)
+    for plugin_id in sorted(new.difference(but) if but is not None else ()):
+        _demand(runtime, plugin_id, saved.get(plugin_id, {}))
+    return sorted(
+        [(*each, ProviderEvent.DEACTIVATED) for each in had - gets]
+        + [(*each, ProviderEvent.ACTIVATED) for each in gets - had]
     )
 
-    def mended(session: Session, state: ProviderState) -> None:
-        # Other credentials were just let in: what the old ones did to it does not count.
-        if state.opened_at is not None and not untested:
-            breaker.reset(session, state, runtime.now(), actor=actor.key_id, note=note)
 
-    _save(runtime, change, {plugin_id: wish}, snapshot.version, mended)
-    return catalogue.settings(runtime.fresh(), plugin_id)
+def _slots(runtime: Runtime, config: Config) -> set[tuple[str, str]]:
+    named = config.inbound_backends
+    receivers = (
+        config.inbound_provider_ids if named else oversight.receivers(runtime.plugins, config)
+    )
+    return {
+        *((each, OUTBOUND) for each in config.provider_ids),
+        *((each, INBOUND) for each in receivers),
+        (config.storage_backend, STORAGE),
+    }
 
 
+_OPTION = {OUTBOUND: _ORDER, INBOUND: _RECEIVING, STORAGE: _STORING}
 _NEEDED = {OUTBOUND: "send_fax", INBOUND: "inbound_supported"}
 
 
@@ -176,8 +241,9 @@ def _check_keys(manifest: Manifest, values: Mapping[str, Any]) -> None:
             raise InvalidFields(errors={key: [sentence]})
 
 
-def _addresses(manifest: Manifest) -> list[str]:
-    return [key for key, rule in manifest.properties.items() if rule.get("format") == "uri"]
+def addresses(manifest: Manifest) -> list[str]:
+    """The keys of settings that name where a plugin's secrets are sent."""
+    return [key for key, rule in manifest.properties.items() if rule.get("format") in _PLACES]
 
 
 def _moved(
@@ -192,8 +258,8 @@ def _moved(
     try:
         before = runtime.plugins.settings(manifest.id, was)
     except ConfigError:
-        return [key for key in _addresses(manifest) if key in wish]
-    return [key for key in _addresses(manifest) if before.get(key) != would_be.get(key)]
+        return [key for key in addresses(manifest) if key in wish]
+    return [key for key in addresses(manifest) if before.get(key) != would_be.get(key)]
 
 
 def _guard_secrets(
@@ -205,7 +271,7 @@ def _guard_secrets(
 ) -> None:
     """Raise InvalidFields where one of these secrets would go to an address that somebody chose: one that was saved to
     another than before, one of the environment to any that the environment does not name itself."""
-    chosen = [address for address in _addresses(manifest) if address in saved]
+    chosen = [address for address in addresses(manifest) if address in saved]
     errors = {}
     for key in sorted(keys):
         back = key in was and key not in saved
@@ -224,40 +290,66 @@ def _health_if(runtime: Runtime, plugin_id: str, saved: Mapping[str, Any]) -> di
         return {"ok": False, "detail": error.detail}
 
 
-def _demand(health: dict[str, Any]) -> None:
-    if not health["ok"]:
+def _settings_if(runtime: Runtime, plugin_id: str, saved: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return runtime.plugins.settings(plugin_id, saved)
+    except ConfigError:
+        return {}
+
+
+def _demand_proof(runtime: Runtime, manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    """In production nothing is active whose carrier's callbacks cannot be proven (doctor)."""
+    unset = [key for key in oversight.proof_settings(manifest) if not settings.get(key)]
+    if runtime.config.production and unset:
+        names = [" or ".join(manifest.variables.get(key, (key,))) for key in unset]
         raise ChangeRefused(
-            f"nothing was changed, because the plugin does not work so: {health['detail']}"
+            f"in production its carrier's callbacks must be proven: set {', '.join(names)} first"
         )
 
 
-def _save(
-    runtime: Runtime,
-    change: Change,
-    wish: Wish,
-    seen: int,
-    more: Callable[[Session, ProviderState], None] = lambda _session, _state: None,
-) -> None:
-    now = runtime.now()
-    try:
-        with runtime.database.transaction() as session:
-            runtime.settings.write(session, wish, seen=seen, now=now)
-            state = breaker.locked(session, change.actor.account_id, change.plugin_id, now)
-            more(session, state)
-            actor = change.actor.key_id
-            breaker.record(
-                session,
-                state,
-                change.event,
-                now,
-                reason=change.reason,
-                note=change.note,
-                actor=actor,
-            )
-    except ConfigError as error:
-        raise InvalidFields(errors={"settings": [error.detail]}) from None
-    runtime.settings.catch_up()
-    runtime.breakers.forget()
+def _demand(runtime: Runtime, plugin_id: str, saved: Mapping[str, Any]) -> None:
+    health = _health_if(runtime, plugin_id, saved)
+    if not health["ok"]:
+        raise ChangeRefused(
+            f"nothing was changed, because the plugin {plugin_id} does not work so: {health['detail']}"
+        )
+
+
+def _save(runtime: Runtime, change: Change, wish: Wish, seen: int) -> None:
+    deed = Deed(
+        change.actor,
+        change.note,
+        _ACTIONS[change.event],
+        ("plugin", change.plugin_id),
+        {"event": change.event.value, "reason": change.reason},
+    )
+    revisions.save(
+        runtime, deed, wish, seen=seen, more=lambda session, now: write_down(session, change, now)
+    )
+
+
+def write_down(session: Session, change: Change, now: datetime) -> None:
+    """Write a change into the provider's history, and close a breaker that no longer means anything."""
+    actor = change.actor
+    state = breaker.locked(session, actor.account_id, change.plugin_id, now)
+    if change.mended and state.opened_at is not None:
+        breaker.reset(session, state, now, actor=actor.id, note=change.note)
+    breaker.record(
+        session,
+        state,
+        change.event,
+        now,
+        reason=change.reason,
+        note=change.note,
+        actor=actor.id,
+    )
+
+
+_ACTIONS = {
+    ProviderEvent.ACTIVATED: Action.PLUGIN_ACTIVATED,
+    ProviderEvent.DEACTIVATED: Action.PLUGIN_DEACTIVATED,
+    ProviderEvent.CONFIGURED: Action.PLUGIN_CONFIGURED,
+}
 
 
 def _listed(plugin_ids: list[str]) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased
 
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, FaxEvent, Heartbeat, Job
+from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, Job
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ WAITS: dict[Status, str] = {
     ),
     Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
 }
+MASTER_KEY = "master_key"
+UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 ENDS: dict[Status, list[str]] = {
     Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
     # One that is let go, tried and held again has waited all the time, unless a carrier took it.
@@ -38,7 +40,7 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person; `code` is their status."""
+    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY."""
 
     code: str
     count: int
@@ -58,7 +60,15 @@ def raised(runtime: Runtime) -> list[Alarm]:
             long = f"{runtime.config.alarm_seconds / 60:g} min"
             detail = f"{faxes} for more than {long}: {sentence}"
             found.append(Alarm(status.value, row.faxes, detail))
+    if runtime.database.row(_UNFINISHED, {"since": since}) is not None:
+        found.append(Alarm(MASTER_KEY, 1, UNFINISHED))
     return found
+
+
+_UNFINISHED = sa.select(ConfigVersion.version).where(
+    sa.or_(ConfigVersion.upcoming_key.is_not(None), ConfigVersion.retiring_key.is_not(None)),
+    ConfigVersion.rotated_at < sa.bindparam("since", type_=ConfigVersion.rotated_at.type),
+)
 
 
 def _count(status: Status) -> sa.Select[Any]:

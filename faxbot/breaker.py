@@ -126,6 +126,10 @@ class Breakers:
         self._known: dict[tuple[str, str], tuple[Standing, datetime]] = {}
         self._lock = threading.Lock()
 
+    def set(self, config: Config) -> None:
+        """How many probes are let through from now on."""
+        self._config = config
+
     def standing(self, account_id: str, provider_id: str, now: datetime) -> Standing:
         """As it was at most a second ago. Raises DatabaseAway."""
         key = (account_id, provider_id)

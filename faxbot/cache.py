@@ -107,8 +107,8 @@ class SharedCache:
                 self._database.row(_GIVE_UP, mine)
             raise
         good_until = self._now() + timedelta(seconds=seconds)
-        sealed = self._keyring.seal(value.encode(), self._place())
         with suppress(DatabaseAway):  # good here at least
+            sealed = self._keyring.seal(value.encode(), self._place())
             self._database.row(_KEEP, {**mine, "sealed": sealed, "good_until": good_until})
         return value, good_until
 

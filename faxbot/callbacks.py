@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,11 +58,12 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
     now = runtime.now()
+    keys = runtime.keyring.hashes(_said(request), "callback")
     row = {
         "id": new_id(now),
         "account_id": DEFAULT_ACCOUNT,
         "provider_id": provider_id,
-        "key": _repeat_key(runtime, request),
+        "key": runtime.keyring.keyed_hash(_said(request), "callback"),
         "raw_sealed": runtime.keyring.seal(_pack(request), _PLACE),
         # The sweep takes over when the bell is lost.
         "received_at": now,
@@ -69,7 +71,10 @@ def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
         "tries": 0,
     }
     store = _STORE[runtime.database.engine.dialect.name]
-    stored = runtime.database.row(store, row) or runtime.database.row(_reopen(row), {})
+    # While the master key is changed the first one may stand under another key than a repeat.
+    known = len(keys) > 1 and runtime.database.row(_kept(provider_id, keys), {}) is not None
+    stored = None if known else runtime.database.row(store, row)
+    stored = stored or runtime.database.row(_reopen(row, keys), {})
     if stored is not None:
         runtime.ring(TASK, stored.id)
 
@@ -145,12 +150,16 @@ _REFUSED = {
 }
 
 
-def _reopen(row: dict[str, Any]) -> sa.Update:
+def _kept(provider_id: str, keys: Sequence[str]) -> sa.Select[Any]:
+    return sa.select(Callback.id).where(Callback.provider_id == provider_id, Callback.key.in_(keys))
+
+
+def _reopen(row: dict[str, Any], keys: Sequence[str]) -> sa.Update:
     return (
         sa.update(table(Callback))
         .where(
             Callback.provider_id == row["provider_id"],
-            Callback.key == row["key"],
+            Callback.key.in_(keys),
             Callback.outcome.in_((UNREADABLE, UNMATCHED)),
         )
         .values(
@@ -303,7 +312,7 @@ def _apply_one(
     found = _locked(session, callback.provider_id, update)
     if found is None:
         return False
-    entry = Entry(session, runtime.config, *found, now, "callback")
+    entry = Entry(session, runtime, *found, now, "callback")
     outcomes.news(entry, update)
     session.flush()  # the next piece of news in this callback reads the rows again
     return True
@@ -362,9 +371,9 @@ def _finish(callback: Callback, outcome: str, now: datetime) -> None:
     callback.outcome, callback.applied_at, callback.next_at = outcome, now, None
 
 
-def _repeat_key(runtime: Runtime, request: CallbackRequest) -> str:
-    """Equal for a message that the carrier posts again; keyed, because it is made from PHI."""
-    return runtime.keyring.keyed_hash(request.url.encode() + b"\n" + request.body, "callback")
+def _said(request: CallbackRequest) -> bytes:
+    """Equal for a message that the carrier posts again; kept as a keyed hash, because it holds PHI."""
+    return request.url.encode() + b"\n" + request.body
 
 
 def _pack(request: CallbackRequest) -> bytes:
@@ -383,3 +392,8 @@ def _unpack(packed: bytes) -> CallbackRequest:
     return CallbackRequest(
         parts["method"], parts["url"], parts["headers"], base64.b64decode(parts["body"])
     )
+
+
+def said_again(packed: bytes) -> bytes:
+    """What the key of a stored callback is the keyed hash of, from what is sealed beside it."""
+    return _said(_unpack(packed))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from faxbot import guard, oversight
+from faxbot.actors import Actor
 from faxbot.errors import ConfigError, NotFound, PluginError
-from faxbot.identity import Actor
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins import registry
 from faxbot.plugins.manifest import Manifest

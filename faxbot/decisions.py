@@ -7,11 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import claims, jobs, outcomes
+from faxbot import audit, claims, jobs, outcomes
+from faxbot.actors import Actor
+from faxbot.audit import Action
 from faxbot.db import new_id, table
 from faxbot.errors import NotPossibleNow
 from faxbot.events import Event, Status
-from faxbot.identity import Actor
 from faxbot.models import Attempt, Decision, Job, JobRow
 from faxbot.outcomes import Entry
 from faxbot.results import locked, record_event, stamp
@@ -47,6 +48,14 @@ def release(runtime: Runtime, actor: Actor, job_id: str) -> Job:
             reason=reason,
             now=now,
             source="person",
+        )
+        audit.record(
+            session,
+            actor,
+            Action.FAX_RELEASED,
+            ("fax", job_id),
+            now=now,
+            details={"reason": reason},
         )
     claims.announce(runtime, Status.QUEUED, job_id, now)
     return job
@@ -89,12 +98,14 @@ def decide(
                 job_id=job.id,
                 attempt=uncertain.number,
                 outcome=outcome,
-                actor=actor.key_id,
+                actor=actor.id,
                 reason_sealed=runtime.keyring.seal(reason.encode(), place),
                 decided_at=now,
             )
         )
-        _settle(Entry(session, runtime.config, job, uncertain, now, "person"), OUTCOMES[outcome])
+        _settle(Entry(session, runtime, job, uncertain, now, "person"), OUTCOMES[outcome])
+        details = {"decided": outcome, "attempt": uncertain.number}
+        audit.record(session, actor, Action.FAX_DECIDED, ("fax", job_id), now=now, details=details)
     if job.status == Status.RETRYING:
         claims.announce(runtime, Status.RETRYING, job_id, now)
     return job
@@ -118,16 +129,16 @@ def _settle(entry: Entry, status: Status) -> None:
     outcomes.hold_back(entry)
 
 
-def of_fax(runtime: Runtime, job: JobRow) -> list[dict[str, Any]]:
+def of_fax(runtime: Runtime, job: JobRow, *, masked: bool = False) -> list[dict[str, Any]]:
     """What was decided about this fax, as plain JSON types, oldest first. The reasons are people's
-    words and may hold anything."""
+    words and may hold anything; `masked` leaves them out."""
     place = f"decisions.reason:{job.account_id}"
     return [
         {
             "attempt": row.attempt,
             "outcome": row.outcome,
             "actor": row.actor,
-            "reason": runtime.keyring.open(row.reason_sealed, place).decode(),
+            "reason": "" if masked else runtime.keyring.open(row.reason_sealed, place).decode(),
             "decided_at": stamp(row.decided_at),
         }
         for row in runtime.database.rows(_OF_FAX, {"job_id": job.id})

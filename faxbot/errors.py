@@ -2,11 +2,15 @@
 
     FaxbotError
     ├── ConfigError                 a setting is missing or wrong
+    ├── KeyMissing                  the database is sealed with a master key that this process does not have
     ├── DatabaseAway                the ledger cannot be reached
     ├── RequestError                what a client asked for cannot be done
     │   ├── Malformed  Unauthenticated  Forbidden  NotFound  MediaTypeRefused  InvalidFields  KeyReused
     │   ├── Conflict
-    │   │   └── KeyInFlight  NotPossibleNow
+    │   │   └── KeyInFlight  NotPossibleNow  HasEnded
+    │   ├── IdentityAway            an identity provider cannot be asked
+    │   ├── TooMany                 a limit is reached; says when it is over
+    │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded
     │   └── DocumentError
     │       └── DocumentTooLarge  DocumentUnsupported  DocumentUnreadable
     ├── ProviderError               what one call to a provider told us
@@ -18,7 +22,8 @@
     ├── LeaseLost                   another worker holds the job now: this one must write nothing more
     └── TransitionRefused           a status change that states.md does not allow
 
-RequestError, Conflict, DocumentError, ProviderError and FaxbotError itself are branches: only their kinds are raised.
+RequestError, Conflict, TooMany, DocumentError, ProviderError and FaxbotError itself are branches: only their kinds are
+raised.
 `code` is the stable word for programs: it ends the `type` of a problem document and has a line in docs/errors.md.
 No error carries PHI: no number, name, file name, document text or free text of a carrier.
 """
@@ -47,6 +52,12 @@ class ConfigError(FaxbotError):
     code = "config"
 
 
+class KeyMissing(FaxbotError):
+    """The database is sealed with a master key that this process does not have."""
+
+    code = "key-missing"
+
+
 class DatabaseAway(FaxbotError):
     """The database cannot be reached. Send it again in a moment, with the same Idempotency-Key."""
 
@@ -73,9 +84,18 @@ class Malformed(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """It is not proven who asks."""
+    """It is not proven who asks.
+
+    `why` and `key_id` are for the audit trail: a word, and the id of the key that was shown, if there is one.
+    """
 
     code = "unauthenticated"
+
+    def __init__(
+        self, detail: str | None = None, *, why: str = "not_proven", key_id: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.why, self.key_id = why, key_id
 
 
 class Forbidden(RequestError):
@@ -136,6 +156,55 @@ class ChangedMeanwhile(Conflict):
     """Somebody else has changed the settings since they were read."""
 
     code = "changed-meanwhile"
+
+
+class HasEnded(Conflict):
+    """This key has ended, and stays so."""
+
+    code = "has-ended"
+
+
+class TooMany(RequestError):
+    """A limit is reached.
+
+    `retry_after` is in seconds: when it is over.
+    """
+
+    code = "too-many"
+
+    def __init__(self, detail: str | None = None, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RequestsPerMinute(TooMany):
+    """This key has had its requests of this minute."""
+
+    code = "requests-per-minute"
+
+
+class FailedLogins(TooMany):
+    """From this address there were too many wrong keys or passwords."""
+
+    code = "failed-logins"
+
+
+class PagesPerDay(TooMany):
+    """This account has sent its pages of this day."""
+
+    code = "pages-per-day"
+
+
+class SignInCrowded(TooMany):
+    """Too many people sign in at this moment."""
+
+    code = "sign-in-crowded"
+
+
+class IdentityAway(RequestError):
+    """The identity provider cannot be asked now, or not as it is set up here."""
+
+    code = "identity-away"
 
 
 class DocumentError(RequestError):

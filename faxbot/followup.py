@@ -41,7 +41,7 @@ def settle(runtime: Runtime, job_id: str) -> None:
         if job.status != Status.SUBMITTING or leased:
             return
         job.fence += 1  # a late write of the vanished worker is refused
-        entry = Entry(session, runtime.config, job, _newest(session, job), now, "sweep")
+        entry = Entry(session, runtime, job, _newest(session, job), now, "sweep")
         outcomes.unknown(entry, "unconfirmed")
     runtime.ring(claims.TASKS[Status.UNCERTAIN], job_id)
 
@@ -75,7 +75,7 @@ def _weigh(runtime: Runtime, entry: Entry, update: Update | None, asked_at: date
     # only proves that the carrier forgot it; and another account never had it.
     attempt = entry.attempt
     proof = runtime.plugins.manifest(attempt.provider_id).has("absence_is_proof")
-    if attempt.settings_hash != routing.settings_hash(runtime, attempt.provider_id):
+    if not routing.is_set_as(runtime, attempt.provider_id, attempt.settings_hash):
         proof = False
     never_had = attempt.accepted_at is None
     settled = _call_over(entry) + timedelta(seconds=runtime.config.settle_seconds)
@@ -188,7 +188,7 @@ def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entr
     job, attempt = locked_with(session, turn.attempt.id)
     if job.status != turn.status or job.next_at != turn.until:
         return None
-    return Entry(session, runtime.config, job, attempt, runtime.now(), source)
+    return Entry(session, runtime, job, attempt, runtime.now(), source)
 
 
 def _ask(

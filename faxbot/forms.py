@@ -86,3 +86,7 @@ NAMES: Form = (
     re.compile(r"( *[a-z0-9][a-z0-9._-]{0,63} *(,|$))*").fullmatch,
     "must be provider_ids separated by commas, like phaxio,sinch",
 )
+ROLES: Form = (
+    re.compile(r"( *(admin|operator|viewer) *= *[^=; ][^;]{0,199}(;|$))*").fullmatch,
+    "must be role=group separated by semicolons, like admin=fax-admins;viewer=*",
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import redis
@@ -35,6 +36,8 @@ def ready(runtime: Runtime) -> dict[str, Any]:
     with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts below say what is wrong
         runtime = runtime.fresh()
     parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
+    wanted = _wanted(runtime)
+    parts["listeners"] = _ask(partial(_listeners, wanted=wanted), runtime)
     waiting: list[dict[str, Any]] = []
     if parts["database"]["ok"]:
         with suppress(DatabaseAway):  # since a moment ago
@@ -43,15 +46,16 @@ def ready(runtime: Runtime) -> dict[str, Any]:
         "ready": all(part["ok"] for part in parts.values()),
         "parts": parts,
         "alarms": waiting,
-        "listen": _must_listen(runtime),
+        "listen": bool(wanted),
     }
 
 
-def _must_listen(runtime: Runtime) -> bool:
+def _wanted(runtime: Runtime) -> list[str] | None:
+    """Who must be listened to; None where that is not known."""
     try:
-        return bool(hearing.listeners(runtime))
+        return hearing.listeners(runtime)
     except (FaxbotError, sa.exc.SQLAlchemyError):
-        return False  # not known
+        return None
 
 
 def _ask(check: Callable[[Runtime], str], runtime: Runtime) -> Part:
@@ -78,7 +82,7 @@ def _settings(runtime: Runtime) -> str:
 
 def _broker(runtime: Runtime) -> str:
     client = redis.Redis.from_url(
-        _redis_url(runtime.config),
+        redis_url(runtime.config),
         socket_timeout=BROKER_SECONDS,
         socket_connect_timeout=BROKER_SECONDS,
     )
@@ -93,7 +97,8 @@ def _broker(runtime: Runtime) -> str:
     return "answers"
 
 
-def _redis_url(config: Config) -> str:
+def redis_url(config: Config) -> str:
+    """The broker's address as the Redis client reads it."""
     return config.broker.replace("redis+socket://", "unix://", 1)
 
 
@@ -107,7 +112,9 @@ def _storage(runtime: Runtime) -> str:
 def _provider(runtime: Runtime) -> str:
     """A provider that rests is no fault: faxes are taken and wait for it, or go to another one."""
     for provider_id in runtime.config.provider_ids:
-        runtime.plugins.get(provider_id, TransportPlugin)
+        # Without callbacks this process has nothing to do with it, and opens none of its secrets.
+        if runtime.plugins.manifest(provider_id).has("status_callback"):
+            runtime.plugins.get(provider_id, TransportPlugin)
     return "; ".join(_stands(runtime, provider_id) for provider_id in runtime.config.provider_ids)
 
 
@@ -127,7 +134,7 @@ def _queue(runtime: Runtime) -> str:
     now = runtime.now()
     waiting: list[sa.ColumnExpressionArgument[bool]] = [
         sa.text(IS_OPEN),
-        Job.status.in_([status.value for status in CLAIMABLE]),
+        Job.status.in_(_CLAIMABLE),
         # One whose pages are being made is in good hands, however long that takes.
         sa.or_(Job.lease_until.is_(None), Job.lease_until < now),
     ]
@@ -146,6 +153,15 @@ def _queue(runtime: Runtime) -> str:
     return "nothing overdue"
 
 
+_CLAIMABLE: sa.BindParameter[list[str]] = sa.bindparam(
+    # In clear: PostgreSQL's plan for any statuses expects many such faxes, and walks through all that are open.
+    "claimable",
+    [status.value for status in CLAIMABLE],
+    expanding=True,
+    literal_execute=True,
+)
+
+
 def _sweeps(runtime: Runtime) -> str:
     if names := sweeps.overdue(runtime):
         raise ConfigError(
@@ -155,8 +171,9 @@ def _sweeps(runtime: Runtime) -> str:
     return "all run"
 
 
-def _listeners(runtime: Runtime) -> str:
-    wanted = hearing.listeners(runtime)
+def _listeners(runtime: Runtime, wanted: list[str] | None) -> str:
+    if wanted is None:
+        raise ConfigError("it is not known who must be listened to")
     if silent := hearing.silent(runtime, wanted):
         raise ConfigError(
             f"nobody listens to {', '.join(silent)}: faxes are sent, and how they end is heard late: "
@@ -173,5 +190,4 @@ CHECKS: dict[str, Callable[[Runtime], str]] = {
     "provider": _provider,
     "queue": _queue,
     "sweeps": _sweeps,
-    "listeners": _listeners,
 }

@@ -17,9 +17,10 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from faxbot import callbacks, followup, guard, heartbeats
+from faxbot.db import UtcDateTime
 from faxbot.errors import FaxbotError
 from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, Job
+from faxbot.models import IS_OPEN, Attempt, ConfigVersion, Job
 from faxbot.plugins.base import CallbackRequest, Gap, Notice, TransportPlugin
 from faxbot.runtime import Runtime
 
@@ -32,11 +33,13 @@ LOOK_EVERY = 2.0  # seconds; who is to be listened to may change
 BEAT_EVERY = 5.0  # seconds
 SILENT = timedelta(seconds=60)
 """A listener that says so little is none."""
+_OF_OURS = (FaxbotError, sa.exc.SQLAlchemyError)
+"""What is no doing of a provider's code; the second while the tables are put back from a backup."""
 
 
 def listeners(runtime: Runtime) -> list[str]:
-    """The providers that must be listened to: those that are active, and those that were and still have a call under
-    way."""
+    """The providers that must be listened to: those that are active, and those that were and have, or may have, a call
+    under way."""
     config = runtime.config
     active = {*config.provider_ids, *config.inbound_provider_ids}
     speak = [each.id for each in runtime.plugins.manifests() if each.has("listens")]
@@ -44,15 +47,31 @@ def listeners(runtime: Runtime) -> list[str]:
 
 
 def _has_calls(runtime: Runtime, provider_id: str) -> bool:
-    return runtime.database.row(_UNDER_WAY, {"provider": provider_id}) is not None
+    # Most that are not active never were: that is known at once, however many faxes are under way with others.
+    since = runtime.now() - timedelta(seconds=runtime.config.silence_seconds)
+    asked = {"provider": provider_id, "since": since}
+    return all(runtime.database.row(each, asked) is not None for each in (_EVER_CALLED, _UNDER_WAY))
 
 
+_EVER_CALLED = (
+    sa.select(Attempt.provider_id)
+    .where(Attempt.provider_id == sa.bindparam("provider"))
+    .order_by(
+        Attempt.answered_at
+    )  # else PostgreSQL may expect to find one soon, and walk through all
+    .limit(1)
+)
 _UNDER_WAY = (
     sa.select(Job.id)
     .where(
         sa.text(IS_OPEN),
-        Job.status.in_((Status.SUBMITTING.value, Status.SENT.value)),
+        Job.status.in_((Status.SUBMITTING.value, Status.SENT.value, Status.UNCERTAIN.value)),
         Job.provider_id == sa.bindparam("provider"),
+        # A sent one that says nothing for so long is uncertain; that one may wait for a person for ever.
+        sa.or_(
+            Job.status != Status.UNCERTAIN.value,
+            Job.updated_at > sa.bindparam("since", type_=UtcDateTime),
+        ),
     )
     .limit(1)
 )
@@ -64,8 +83,8 @@ def listen_to_all(runtime: Runtime, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             wanted = listeners(runtime.fresh())
-        except FaxbotError as error:  # the database is away: those that listen go on
-            log.warning("not known whom to listen to", extra={"error": error.code})
+        except _OF_OURS as error:  # the database is away, or is put back: those that listen go on
+            log.warning("not known whom to listen to", extra={"error": _name_of(error)})
             wanted = []
         for provider_id in wanted:
             if provider_id not in threads or not threads[provider_id].is_alive():
@@ -86,8 +105,9 @@ def listen(runtime: Runtime, provider_id: str, stop: threading.Event) -> None:
         try:
             if not _listen_once(runtime, provider_id, stop):
                 return
-        except FaxbotError as error:
-            log.warning("listening ended", extra={"provider_id": provider_id, "error": error.code})
+        except _OF_OURS as error:
+            names = {"provider_id": provider_id, "error": _name_of(error)}
+            log.warning("listening ended", extra=names)
         except Exception as error:  # noqa: BLE001 - foreign code; the text may hold anything
             names = {"provider_id": provider_id, "exception": type(error).__name__}
             log.error("listening ended", extra=names)  # noqa: TRY400 - the class only
@@ -138,15 +158,26 @@ def _take(runtime: Runtime, provider_id: str, heard: object) -> None:
 def _count(runtime: Runtime, provider_id: str, error: Exception) -> None:
     try:
         guard.failed(runtime, DEFAULT_ACCOUNT, provider_id, error)
-    except FaxbotError as away:
-        log.warning("fault not counted", extra={"provider_id": provider_id, "error": away.code})
+    except _OF_OURS as away:
+        names = {"provider_id": provider_id, "error": _name_of(away)}
+        log.warning("fault not counted", extra=names)
+
+
+def _name_of(error: FaxbotError | sa.exc.SQLAlchemyError) -> str:
+    return error.code if isinstance(error, FaxbotError) else type(error).__name__
 
 
 def silent(runtime: Runtime, wanted: Iterable[str]) -> list[str]:
     """Of the providers that must be listened to, those to whom nobody does. A server that has just started waits
-    first."""
+    first, and so does one whose settings were just changed: who was activated with them is listened to in a moment."""
     names = {_name(each): each for each in wanted}
-    return [names[name] for name in heartbeats.missing(runtime, list(names), SILENT)]
+    missing = heartbeats.missing(runtime, list(names), SILENT)
+    if missing and (row := runtime.database.row(_CHANGED, {})) is not None:
+        missing = missing if runtime.now() - row.changed_at > SILENT else []
+    return [names[name] for name in missing]
+
+
+_CHANGED = sa.select(ConfigVersion.changed_at).where(ConfigVersion.account_id == DEFAULT_ACCOUNT)
 
 
 def _beat(runtime: Runtime, provider_id: str) -> None:

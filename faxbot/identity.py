@@ -12,92 +12,106 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from faxbot import audit, limits
+from faxbot.actors import CLI, SCOPES, Actor
+from faxbot.audit import Action
 from faxbot.crypto import Keyring
-from faxbot.errors import DatabaseAway, Forbidden, InvalidFields, Unauthenticated
+from faxbot.db import UtcDateTime
+from faxbot.errors import DatabaseAway, HasEnded, InvalidFields, NotFound, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import ApiKey
 from faxbot.runtime import Runtime
 
-SCOPES: dict[str, str] = {
-    "fax:send": "send and cancel faxes",
-    "fax:read": "read faxes and their timelines",
-    "inbound:list": "list received faxes",
-    "inbound:read": "open received faxes",
-    "webhooks:manage": "manage webhook subscriptions",
-    "events:read": "read the event stream",
-    "metrics": "read metrics",
-    "keys:manage": "manage API keys; implies admin",
-    "admin": "everything an administrator does",
-    "*": "everything",
-}
-PLANNED_SCOPES = frozenset(
-    {
-        "inbound:list",
-        "inbound:read",
-        "webhooks:manage",
-        "events:read",
-        "metrics",
-        "keys:manage",
-    }
-)
-"""A key may have them, so that it need not be replaced later; no address asks for them yet."""
 ANONYMOUS = frozenset({"fax:send", "fax:read"})
+ACTIVE, EXPIRED, REVOKED = "active", "expired", "revoked"
+OVERLAP_HOURS, MOST_OVERLAP_HOURS = 24, 24 * 30
+"""How long the secret of before a rotation lives on, when nothing else is said; and at most."""
+_NONE = "0" * 64
+"""No secret has this hash."""
 _PRESENTED = re.compile(r"fbk_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+UNGUESSABLE = 20
+"""Characters of API_KEY: a shorter one can be guessed like a password, and is not let in from a barred address."""
 _USED_EVERY = timedelta(minutes=10)
 """last_used_at is written at most this often: a write per request would cost more than the
 request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who asks: an account, the key used, and its scopes."""
-
-    account_id: str
-    key_id: str
-    scopes: frozenset[str]
-
-    def may(self, scope: str) -> bool:
-        if "*" in self.scopes or scope in self.scopes:
-            return True
-        return scope == "admin" and "keys:manage" in self.scopes
-
-    def require(self, scope: str) -> None:
-        """Raise Forbidden unless the actor has `scope`."""
-        if not self.may(scope):
-            raise Forbidden(f"This key lacks the scope {scope}.")
-
-
-def authenticate(runtime: Runtime, presented: str | None) -> Actor:
-    """The actor behind a presented key; one SELECT. Raises Unauthenticated, the same for every
-    kind of wrong key."""
+def authenticate(runtime: Runtime, presented: str | None, address: str | None = None) -> Actor:
+    """The actor behind a presented key; one SELECT. For a while after a rotation two secrets are good. Raises
+    Unauthenticated, the same for every kind of wrong key, and FailedLogins where `address` has shown too many of
+    them; a good key is let in from there too, since one address may stand for many machines."""
     config = runtime.config
     if presented is None:
-        if config.require_api_key or config.api_key:
+        if config.require_api_key or config.api_key or config.production:
             raise Unauthenticated(
-                "An API key is needed: send it as X-API-Key or as Authorization: Bearer."
+                "An API key is needed: send it as X-API-Key or as Authorization: Bearer.",
+                why="no_key",
             )
         return Actor(DEFAULT_ACCOUNT, "anonymous", ANONYMOUS)
+    wait = limits.barred(runtime, address, limits.API_KEY)
     if config.api_key and hmac.compare_digest(presented.encode(), config.api_key.encode()):
+        if wait and len(config.api_key) < UNGUESSABLE:
+            raise limits.too_many_failed(wait)
         return Actor(DEFAULT_ACCOUNT, "env", frozenset({"*"}))
     match = _PRESENTED.fullmatch(presented)
+    if wait and (match is None or _hash(runtime.keyring, match[2]) not in _good_hashes(runtime)):
+        raise limits.too_many_failed(wait)
+    try:
+        return _behind(runtime, match)
+    except Unauthenticated:
+        limits.login_failed(runtime, address, limits.API_KEY)
+        raise
+
+
+def _behind(runtime: Runtime, match: re.Match[str] | None) -> Actor:
+    """The actor of a key in the database; raises Unauthenticated for one that is wrong in any way."""
     if match is None:
-        raise Unauthenticated("This API key is not valid.")
+        raise Unauthenticated(_NOT_VALID, why="no_such_key")
     key_id, secret = match.groups()
     row = runtime.database.row(_FIND, {"key_id": key_id})
     now = runtime.now()
-    expected = row.secret_hash if row else "0" * 64
-    matches = hmac.compare_digest(_hash(runtime.keyring, secret), expected)
-    if row is None or not matches or row.revoked_at or (row.expires_at and row.expires_at <= now):
-        raise Unauthenticated("This API key is not valid.")
+    shown = _hash(runtime.keyring, secret)
+    # Both are compared whatever there is: how long it takes says nothing of whether there is such a key.
+    matches = hmac.compare_digest(shown, row.secret_hash if row else _NONE)
+    was = hmac.compare_digest(shown, (row.old_secret_hash if row else None) or _NONE)
+    if row is None:
+        raise Unauthenticated(_NOT_VALID, why="no_such_key")
+    matches = matches or (was and row.old_secret_until > now)
+    if not matches or row.revoked_at or (row.expires_at and row.expires_at <= now):
+        raise Unauthenticated(_NOT_VALID, why=_why(row, matches=matches), key_id=key_id)
     if row.last_used_at is None or now - row.last_used_at > _USED_EVERY:
         _note_use(runtime, key_id, now)
     return Actor(row.account_id, key_id, frozenset(row.scopes))
+
+
+_NOT_VALID = "This API key is not valid."
+
+
+def _why(row: sa.Row[Any], *, matches: bool) -> str:
+    """Why a key is refused, for the audit trail alone: to the client all wrong keys are alike."""
+    if not matches:
+        return "wrong_secret"
+    return "revoked" if row.revoked_at else "expired"
+
+
+def _good_hashes(runtime: Runtime) -> frozenset[str]:
+    """What the hash of a good key is among, read once in a few seconds: so that a barred address costs no question
+    for each key that it tries. Only who holds a good secret can tell it from another."""
+    return runtime.tallies.remembered(
+        "good keys",
+        lambda: frozenset(
+            secret
+            for row in runtime.database.rows(_GOOD, {"now": runtime.now()})
+            for secret in row
+            if secret
+        ),
+    )
 
 
 def _note_use(runtime: Runtime, key_id: str, now: datetime) -> None:
@@ -116,7 +130,15 @@ _FIND = sa.select(
     ApiKey.expires_at,
     ApiKey.revoked_at,
     ApiKey.last_used_at,
+    ApiKey.old_secret_hash,
+    ApiKey.old_secret_until,
 ).where(ApiKey.id == sa.bindparam("key_id"))
+
+
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+_GOOD = sa.select(
+    ApiKey.secret_hash, sa.case((ApiKey.old_secret_until > _NOW, ApiKey.old_secret_hash))
+).where(ApiKey.revoked_at.is_(None), ApiKey.expires_at.is_(None) | (ApiKey.expires_at > _NOW))
 
 
 def _hash(keyring: Keyring, secret: str) -> str:
@@ -130,11 +152,11 @@ def create_key(
     name: str,
     scopes: Iterable[str],
     now: datetime,
-    account_id: str = DEFAULT_ACCOUNT,
     expires_at: datetime | None = None,
+    actor: Actor = CLI,
 ) -> tuple[ApiKey, str]:
-    """A new key row and the token to show once; raises InvalidFields for an unknown scope or an
-    unusable name."""
+    """A new key of the actor's account, and the token to show once; raises InvalidFields for an unknown scope or an
+    unusable name, Forbidden for a scope that the actor lacks."""
     wanted = sorted(set(scopes))
     if unknown := [scope for scope in wanted if scope not in SCOPES]:
         raise InvalidFields(
@@ -144,12 +166,12 @@ def create_key(
         raise InvalidFields(errors={"scopes": [f"at least one of: {', '.join(SCOPES)}"]})
     if not 1 <= len(name) <= 255 or not name.isprintable():
         raise InvalidFields(errors={"name": ["1 to 255 printable characters"]})
-    if expires_at is not None and expires_at <= now:
-        raise InvalidFields(errors={"expires_at": ["lies in the past"]})
+    _must_lie_ahead(expires_at, now)
+    actor.require_all(wanted)
     secret = secrets.token_urlsafe(32)
     key = ApiKey(
         id=secrets.token_hex(6),
-        account_id=account_id,
+        account_id=actor.account_id,
         name=name,
         scopes=wanted,
         secret_hash=_hash(keyring, secret),
@@ -158,7 +180,79 @@ def create_key(
     )
     session.add(key)
     session.flush()
-    return key, f"fbk_live_{key.id}_{secret}"
+    audit.record(
+        session, actor, Action.KEY_CREATED, ("key", key.id), now=now, details={"scopes": wanted}
+    )
+    return key, _token(key, secret)
+
+
+def rotate_key(
+    session: Session,
+    keyring: Keyring,
+    actor: Actor,
+    key_id: str,
+    *,
+    overlap: timedelta,
+    now: datetime,
+) -> tuple[ApiKey, str]:
+    """A new secret for a key, and its token to show once. The secret of before is good for `overlap` (0: no more);
+    the one before that ends now. Raises NotFound, HasEnded, and Forbidden where the key has a scope that the actor
+    lacks: he would get it."""
+    key = _find(session, actor, key_id)
+    actor.require_all(key.scopes)
+    if _state(key, now) != ACTIVE:
+        raise HasEnded
+    secret = secrets.token_urlsafe(32)
+    key.old_secret_hash = key.secret_hash if overlap else None
+    key.old_secret_until = now + overlap if overlap else None
+    key.secret_hash = _hash(keyring, secret)
+    session.flush()
+    hours = {"overlap_hours": overlap / timedelta(hours=1)}
+    audit.record(session, actor, Action.KEY_ROTATED, ("key", key_id), now=now, details=hours)
+    return key, _token(key, secret)
+
+
+def expire_key(
+    session: Session, actor: Actor, key_id: str, expires_at: datetime | None, *, now: datetime
+) -> ApiKey:
+    """Change when a key ends (None: never by itself). Raises NotFound, HasEnded, InvalidFields for a time that is
+    over, and Forbidden where a key that has a scope that the actor lacks would live longer."""
+    key = _find(session, actor, key_id)
+    if _state(key, now) != ACTIVE:
+        raise HasEnded
+    _must_lie_ahead(expires_at, now)
+    if key.expires_at is not None and (expires_at is None or expires_at > key.expires_at):
+        actor.require_all(key.scopes)
+    key.expires_at = expires_at
+    session.flush()
+    audit.record(session, actor, Action.KEY_EXPIRY_CHANGED, ("key", key_id), now=now)
+    return key
+
+
+def revoke_key(session: Session, key_id: str, now: datetime, *, actor: Actor = CLI) -> ApiKey:
+    """End a key at once, with both of its secrets; raises NotFound. A second time changes nothing."""
+    key = _find(session, actor, key_id)
+    if key.revoked_at is None:
+        key.revoked_at = now
+        session.flush()
+        audit.record(session, actor, Action.KEY_REVOKED, ("key", key_id), now=now)
+    return key
+
+
+def _find(session: Session, actor: Actor, key_id: str) -> ApiKey:
+    key = session.get(ApiKey, key_id, with_for_update=True)
+    if key is None or key.account_id != actor.account_id:
+        raise NotFound("there is no key of that id: `faxbot keys list` shows all")
+    return key
+
+
+def _must_lie_ahead(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and expires_at <= now:
+        raise InvalidFields(errors={"expires_at": ["lies in the past"]})
+
+
+def _token(key: ApiKey, secret: str) -> str:
+    return f"fbk_live_{key.id}_{secret}"
 
 
 def list_keys(session: Session, account_id: str = DEFAULT_ACCOUNT) -> Sequence[ApiKey]:
@@ -170,13 +264,27 @@ def list_keys(session: Session, account_id: str = DEFAULT_ACCOUNT) -> Sequence[A
     ).all()
 
 
-def revoke_key(
-    session: Session, key_id: str, now: datetime, account_id: str = DEFAULT_ACCOUNT
-) -> bool:
-    """End a key at once; False when there is none of that id. A second time changes nothing."""
-    key = session.get(ApiKey, key_id)
-    if key is None or key.account_id != account_id:
-        return False
-    key.revoked_at = key.revoked_at or now
-    session.flush()
-    return True
+def describe(key: ApiKey, now: datetime) -> dict[str, Any]:
+    """A key as it is shown, in plain JSON types: what it may do and how it stands, never a secret."""
+    overlaps = key.old_secret_until is not None and key.old_secret_until > now
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "state": _state(key, now),
+        "created_at": _stamp(key.created_at),
+        "expires_at": _stamp(key.expires_at),
+        "last_used_at": _stamp(key.last_used_at),
+        "revoked_at": _stamp(key.revoked_at),
+        "old_secret_until": _stamp(key.old_secret_until) if overlaps else None,
+    }
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at:
+        return REVOKED
+    return EXPIRED if key.expires_at is not None and key.expires_at <= now else ACTIVE
+
+
+def _stamp(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None

@@ -6,7 +6,8 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -16,8 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, claims, phone
+from faxbot import artifacts, audit, claims, limits, phone
+from faxbot.actors import Actor
 from faxbot.artifacts import Upload
+from faxbot.audit import Action
+from faxbot.crypto import Keyring, Unsealable
 from faxbot.db import first_id, inserts, new_id, table
 from faxbot.errors import (
     InvalidFields,
@@ -26,11 +30,11 @@ from faxbot.errors import (
     Malformed,
     NotFound,
     NotPossibleNow,
+    PagesPerDay,
 )
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
 from faxbot.hidden import Hidden
-from faxbot.identity import Actor
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobRow, JobTag
 from faxbot.results import event_row, locked, record_event, stamp
 from faxbot.runtime import Runtime
@@ -80,7 +84,7 @@ def submit(
 
     `present` gives the body of the first reply. The same key with the same request gives that
     reply again, byte for byte; with another request KeyReused; while the first is in flight
-    KeyInFlight at once. Raises DatabaseAway, InvalidFields.
+    KeyInFlight at once. Raises DatabaseAway, InvalidFields, PagesPerDay, DocumentTooLarge.
     """
     now = runtime.now()
     values = _new_job(runtime, actor, submission, now)
@@ -108,9 +112,13 @@ def submit(
                     return earlier
             _check(runtime, submission, now)
             _insert(connection, job, values, documents)
+            limits.pages(runtime, connection, job.account_id, job.pages or 0, now)
             # From here on the commit decides, and its answer may be lost on the way to us: a fax
             # without its document would be worse than a document without its fax.
             unwanted = False
+    except PagesPerDay:
+        limits.tell_of_pages(runtime, actor.account_id, now)
+        raise
     finally:
         if unwanted:
             artifacts.discard(runtime, documents)
@@ -141,7 +149,7 @@ def _new_job(
     return {
         "id": job_id,
         "account_id": account,
-        "created_by": actor.key_id,
+        "created_by": actor.id,
         "status": Status.QUEUED.value,
         "reason": None,
         "to_sealed": keyring.seal(submission.to.reveal().encode(), f"jobs.to:{account}"),
@@ -179,6 +187,36 @@ def _new_job(
 def number_key(runtime: Runtime, number: Hidden[str]) -> str:
     """The keyed hash under which a number is found (`to_key`)."""
     return runtime.keyring.keyed_hash(number.reveal().encode(), "number")
+
+
+def keys_of_number(runtime: Runtime, number: Hidden[str]) -> tuple[str, ...]:
+    """All of them: two while the master key is changed."""
+    return runtime.keyring.hashes(number.reveal().encode(), "number")
+
+
+def number_keys(keyring: Keyring, job: Job | JobRow) -> tuple[str, ...]:
+    """The keyed hashes under which rows about the number of this fax may stand, always in the same order."""
+    if keyring.rotates:
+        with suppress(Unsealable):
+            place = f"jobs.to:{job.account_id}"
+            return keyring.hashes(keyring.open(job.to_sealed, place), "number")
+    return (job.to_key,)
+
+
+def keys_beside(runtime: Runtime, actor: Actor, to_key: str) -> tuple[str, ...]:
+    """The same for a `to_key` that somebody gives."""
+    if runtime.keyring.rotates:
+        row = runtime.database.row(_TO, {"account_id": actor.account_id, "to_key": to_key})
+        if row is not None:
+            return number_keys(runtime.keyring, row)
+    return (to_key,)
+
+
+_TO = (
+    sa.select(Job.account_id, Job.to_sealed, Job.to_key)
+    .where(Job.account_id == sa.bindparam("account_id"), Job.to_key == sa.bindparam("to_key"))
+    .limit(1)
+)
 
 
 # Made once: building a statement costs more than running it.
@@ -221,19 +259,32 @@ def _remember(
 ) -> Answer | None:
     """Insert the key's row, or give the first reply when there is one."""
     keyring = runtime.keyring
-    key_hash = keyring.keyed_hash(f"{actor.account_id}\n{ROUTE}\n{key}".encode(), "idempotency-key")
-    fingerprint = _fingerprint(runtime, submission)
+    name = f"{actor.account_id}\n{ROUTE}\n{key}".encode()
+    request = _request(submission)
+    # By the hashes of the key those of the request: several after the master key was changed.
+    known = dict(
+        zip(
+            keyring.hashes(name, "idempotency-key"),
+            keyring.hashes(request, "fingerprint"),
+            strict=True,
+        )
+    )
     place = f"idempotency_keys.response:{actor.account_id}"
     # A second insert of a key would wait for the first one's commit: ask without waiting, and say "in flight".
-    if not runtime.database.try_lock(connection, key_hash):
+    if not runtime.database.try_lock(connection, next(iter(known))):
         raise KeyInFlight
+    if len(known) > 1:
+        first = connection.execute(_first(actor, known)).first()
+        if first is not None:
+            return _as_first(keyring, first, known, place)
+    key_hash = keyring.keyed_hash(name, "idempotency-key")
     inserted = connection.scalar(
         _REMEMBER[connection.dialect.name],
         {
             "account_id": actor.account_id,
             "route": ROUTE,
             "key_hash": key_hash,
-            "fingerprint": fingerprint,
+            "fingerprint": keyring.keyed_hash(request, "fingerprint"),
             "job_id": job.id,
             "response_status": 202,
             "response_sealed": keyring.seal(body, place),
@@ -243,14 +294,19 @@ def _remember(
     )
     if inserted is not None:
         return None
-    first = connection.execute(
-        sa.select(IdempotencyKey).where(
-            IdempotencyKey.account_id == actor.account_id,
-            IdempotencyKey.route == ROUTE,
-            IdempotencyKey.key_hash == key_hash,
-        )
-    ).one()
-    if not hmac.compare_digest(first.fingerprint, fingerprint):
+    return _as_first(keyring, connection.execute(_first(actor, known)).one(), known, place)
+
+
+def _first(actor: Actor, known: Iterable[str]) -> sa.Select[Any]:
+    return sa.select(IdempotencyKey).where(
+        IdempotencyKey.account_id == actor.account_id,
+        IdempotencyKey.route == ROUTE,
+        IdempotencyKey.key_hash.in_(known),
+    )
+
+
+def _as_first(keyring: Keyring, first: sa.Row[Any], known: Mapping[str, str], place: str) -> Answer:
+    if not hmac.compare_digest(first.fingerprint, known[first.key_hash]):
         raise KeyReused
     return Answer(
         first.response_status, keyring.open(first.response_sealed, place), True, first.job_id
@@ -263,8 +319,8 @@ _REMEMBER = {
 }
 
 
-def _fingerprint(runtime: Runtime, submission: Submission) -> str:
-    """A keyed hash of everything that makes the request what it is; keyed, because a number is
+def _request(submission: Submission) -> bytes:
+    """Everything that makes the request what it is; kept as a keyed hash, because a number is
     easily guessed."""
     request = [
         submission.to.reveal(),
@@ -277,7 +333,7 @@ def _fingerprint(runtime: Runtime, submission: Submission) -> str:
         stamp(submission.expires_at),
         submission.provider_id,
     ]
-    return runtime.keyring.keyed_hash(json.dumps(request).encode(), "fingerprint")
+    return json.dumps(request).encode()
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -301,7 +357,8 @@ class Filters:
 
     status: str | None = None
     provider_id: str | None = None
-    to_key: str | None = None
+    to_keys: tuple[str, ...] = ()
+    """Of one number; empty: all."""
     since: datetime | None = None
     until: datetime | None = None
     tags: dict[str, str] = field(default_factory=dict)
@@ -323,10 +380,10 @@ def page(
     for column, value in (
         (Job.status, filters.status),
         (Job.provider_id, filters.provider_id),
-        (Job.to_key, filters.to_key),
+        (Job.to_key, filters.to_keys or None),
     ):
         if value is not None:
-            query = query.where(column == value)
+            query = query.where(_is_among(column, value))
     if filters.since is not None:
         query = query.where(Job.id >= first_id(filters.since))
     if filters.until is not None:
@@ -338,6 +395,12 @@ def page(
         query = query.where(Job.id.in_(tagged))
     found = session.execute(query.order_by(Job.id.desc()).limit(limit + 1)).all()
     return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def _is_among(column: Any, value: str | tuple[str, ...]) -> sa.ColumnElement[bool]:
+    values = (value,) if isinstance(value, str) else value
+    found: sa.ColumnElement[bool] = column == values[0] if len(values) == 1 else column.in_(values)
+    return found
 
 
 def number(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
@@ -355,11 +418,17 @@ def header(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
 
 
 def _continues(runtime: Runtime, job: Job | JobRow) -> bool:
-    """Whether its next call leaves out the pages that are confirmed (ladder.way)."""
+    """Whether its next call is sure to leave out the pages that are confirmed (ladder.way), as far as its row tells:
+    another provider would send them all, and so would the same one after a person said that nothing went out."""
     provider_id = job.provider_id
-    if not (provider_id and job.pages_sent and runtime.config.continue_faxes):
+    if job.status != Status.RETRYING or not (provider_id and job.pages_sent):
         return False
-    return runtime.plugins.has(provider_id, "confirms_pages")
+    if not runtime.config.continue_faxes or job.reason == "unconfirmed":
+        return False
+    may_take_it = runtime.config.providers_for(job.wanted_provider_id)
+    # Behind a first call that was taken it stays where it is; a later one may have been refused (routing).
+    stays = provider_id in may_take_it and (job.attempts == 1 or len(may_take_it) == 1)
+    return stays and runtime.plugins.has(provider_id, "confirms_pages")
 
 
 def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> dict[str, Any]:
@@ -427,6 +496,10 @@ def cancel(runtime: Runtime, actor: Actor, job_id: str) -> tuple[Job, bool]:
             record_event(
                 session, job, Event.CANCELLED, status=Status.CANCELLED, now=now, source="api"
             )
+        details = {"status": str(status)}
+        audit.record(
+            session, actor, Action.FAX_CANCELLED, ("fax", job_id), now=now, details=details
+        )
     if status is Status.SENT:
         runtime.ring(claims.TASKS[status], job.id)
     return job, status not in AFTER_INTENT

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot.db import inserts
+from faxbot.jobs import number_keys
 from faxbot.models import Attempt, Job, JobRow, ProvenStep
 from faxbot.plugins.manifest import Manifest
 from faxbot.runtime import Runtime
@@ -60,7 +61,8 @@ def way(runtime: Runtime, job: JobRow, manifest: Manifest, pages: int) -> Way:
     earlier = runtime.database.rows(_EARLIER, {**names, "job_id": job.id}) if job.attempts else []
     step = None
     if steps > 1:
-        proven = runtime.database.row(_PROVEN, {**names, "to_key": job.to_key})
+        numbers = number_keys(runtime.keyring, job)
+        proven = runtime.database.row(_PROVEN, {**names, "to_keys": numbers})
         step = min(_step(proven.step if proven else 0, earlier), steps - 1)
     confirmed = max((row.pages_sent for row in earlier if row.outcome == "failed"), default=0)
     return Way(step, min(confirmed + 1, pages) if confirms else 1)
@@ -74,11 +76,15 @@ def _step(first: int, earlier: Any) -> int:
     return step
 
 
-def worked(session: Session, job: Job, attempt: Attempt, now: datetime) -> None:
-    """Remember how a fax was delivered to its number. Numbers where the fastest way works have no row."""
+def worked(
+    session: Session, job: Job, attempt: Attempt, now: datetime, numbers: tuple[str, ...]
+) -> None:
+    """Remember how a fax was delivered to its number, which has these keyed hashes. Numbers where the fastest way works
+    have no row."""
     if attempt.step is None:
         return
-    found = session.get(ProvenStep, (job.account_id, job.to_key, attempt.provider_id))
+    here = {"account_id": job.account_id, "provider_id": attempt.provider_id, "to_keys": numbers}
+    found = session.execute(_PROVEN, here).first()
     if found is None and attempt.step == 0:
         return
     dialect = session.get_bind().dialect.name
@@ -106,8 +112,12 @@ _EARLIER = (
     )
     .order_by(Attempt.number)
 )
-_PROVEN = sa.select(ProvenStep.step).where(
-    ProvenStep.account_id == sa.bindparam("account_id"),
-    ProvenStep.to_key == sa.bindparam("to_key"),
-    ProvenStep.provider_id == sa.bindparam("provider_id"),
+_PROVEN = (
+    sa.select(ProvenStep.step)
+    .where(
+        ProvenStep.account_id == sa.bindparam("account_id"),
+        ProvenStep.to_key.in_(sa.bindparam("to_keys", expanding=True)),
+        ProvenStep.provider_id == sa.bindparam("provider_id"),
+    )
+    .order_by(ProvenStep.updated_at.desc())
 )

@@ -10,6 +10,7 @@ sweep. Nobody looks again and again: a thousand that wait cost no more than ten.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,33 +62,43 @@ def _let_in_to(provider_id: str) -> str:
 
 
 def enter(
-    session: Session, config: Config, job: Job, provider_id: str, now: datetime
+    session: Session,
+    config: Config,
+    job: Job,
+    provider_id: str,
+    now: datetime,
+    *,
+    numbers: Sequence[str],
 ) -> Wait | None:
     """Take what the locked job needs for a call: a place with its provider and one in the lane of
-    its number; else why it waits."""
+    its number; else why it waits.
+
+    `numbers` are the keyed hashes of its number (jobs.number_keys). While the master key is changed there are two, and
+    a place is taken under both, so that who knows one of them only stands in the same line.
+    """
     if not config.provider_calls and not config.provider_calls_per_minute:
-        return _enter_lane(session, config, job, now)
+        return _enter_lane(session, config, job, numbers, now)
     # The provider's lock comes before the lane's, as where a call is judged.
     state = breaker.locked(session, job.account_id, provider_id, now)
     kind = for_provider(provider_id)
-    others = _waiting(session, job, kind)
+    others = _waiting(session, job, kind, numbers)
     if (others and job.waiting != _let_in_to(provider_id)) or _room(
         session, config, state, now
     ) < 1:
         return Wait(kind, now + _spread(others))
-    wait = _enter_lane(session, config, job, now)
+    wait = _enter_lane(session, config, job, numbers, now)
     if wait is None and config.provider_calls_per_minute:
         state.next_call_at = _next_call(config, state, now) + _interval(config)
     return wait
 
 
-def _waiting(session: Session, job: Job, kind: str) -> int:
+def _waiting(session: Session, job: Job, kind: str, numbers: Sequence[str]) -> int:
     """How many others wait for the same; no more than MOST_COUNTED are counted."""
     others = sa.select(Job.id).where(
         Job.account_id == job.account_id, Job.waiting == kind, Job.id != job.id
     )
     if kind == NUMBER:
-        others = others.where(Job.to_key == job.to_key)
+        others = others.where(Job.to_key.in_(numbers))
     counted = others.limit(MOST_COUNTED).subquery()
     return session.scalar(sa.select(sa.func.count()).select_from(counted)) or 0
 
@@ -100,22 +111,46 @@ def _spread(others: int) -> timedelta:
 # Numbers --------------------------------------------------------------------------------------------
 
 
-def _enter_lane(session: Session, config: Config, job: Job, now: datetime) -> Wait | None:
+def _enter_lane(
+    session: Session, config: Config, job: Job, numbers: Sequence[str], now: datetime
+) -> Wait | None:
+    if len(numbers) == 1:
+        taken = _take_place(session, config, job, numbers[0], now)
+    else:
+        all_or_none = session.connection().begin_nested()
+        taken = all(_take_place(session, config, job, number, now) for number in numbers)
+        if taken:
+            all_or_none.commit()
+        else:
+            all_or_none.rollback()
+    return None if taken else _wait_for_number(session, config, job, numbers, now)
+
+
+def _take_place(session: Session, config: Config, job: Job, number: str, now: datetime) -> bool:
     # A lane is nobody's any more so long after its call began.
     held_until = now + timedelta(seconds=config.longest_call_seconds)
     mine = {"job_id": job.id, "held_until": held_until}
-    here = {"account": job.account_id, "number": job.to_key}
     if job.waiting == NUMBER:
+        here = {"account": job.account_id, "number": number}
         turn = {"job": job.id, "held": mine["held_until"], "turn_began": now + TURN}
         if session.execute(_TAKE_TURN, {**here, **turn}).first():
-            return None
-    place = {"account_id": job.account_id, "to_key": job.to_key, "wanted": False, "now": now}
+            return True
+    place = {"account_id": job.account_id, "to_key": number, "wanted": False, "now": now}
     take = _TAKE[session.get_bind().dialect.name]
-    for slot in range(config.calls_per_number):
-        if session.execute(take, {**place, **mine, "slot": slot}).first():
-            return None
-    held = session.execute(_WANT, {**here, "slots": config.calls_per_number}).all()
-    others = _waiting(session, job, NUMBER)
+    return any(
+        session.execute(take, {**place, **mine, "slot": slot}).first()
+        for slot in range(config.calls_per_number)
+    )
+
+
+def _wait_for_number(
+    session: Session, config: Config, job: Job, numbers: Sequence[str], now: datetime
+) -> Wait:
+    held: list[Any] = []
+    for number in numbers:
+        here = {"account": job.account_id, "number": number}
+        held += session.execute(_WANT, {**here, "slots": config.calls_per_number}).all()
+    others = _waiting(session, job, NUMBER, numbers)
     until = now + _spread(others)
     for lane in held:
         if lane.job_id == job.id:
@@ -151,37 +186,56 @@ _WANT = (
 )
 
 
-def leave(session: Session, config: Config, job: Job, now: datetime, *, called: bool) -> None:
+def leave(
+    session: Session,
+    config: Config,
+    job: Job,
+    now: datetime,
+    *,
+    called: bool,
+    numbers: Sequence[str],
+) -> None:
     """Give the lane back, with the gap that follows a call: to the next that waits for it, which is
     woken."""
     free_at = now + timedelta(seconds=config.number_gap_seconds) if called else now
-    here = {"account": job.account_id, "number": job.to_key}
-    left = session.execute(_LEAVE, {**here, "job": job.id, "free_at": free_at}).first()
-    if left is None or not left.wanted or left.slot >= config.calls_per_number:
+    left: list[Any] = []
+    for number in numbers:
+        here = {"account": job.account_id, "number": number, "job": job.id, "free_at": free_at}
+        left += session.execute(_LEAVE, here).all()
+    wanted = [lane for lane in left if lane.wanted and lane.slot < config.calls_per_number]
+    if not wanted:
         return
-    woken = session.execute(_WAKE, {**here, "free_at": free_at}).first()
-    # Its own place alone: who holds one and asks for another would wait for who does the reverse.
-    lane = _CHANGE.where(
-        Lane.account_id == job.account_id, Lane.to_key == job.to_key, Lane.slot == left.slot
-    )
-    if woken is None:
-        session.execute(lane.values(wanted=False))
-    else:
-        session.execute(lane.values(job_id=woken.id, held_until=free_at + TURN))
+    waiting = {"account": job.account_id, "numbers": numbers, "free_at": free_at}
+    woken = session.execute(_WAKE, waiting).first()
+    for lane in wanted:
+        # Its own place alone: who holds one and asks for another would wait for who does the reverse.
+        change = _CHANGE.where(
+            Lane.account_id == job.account_id, Lane.to_key == lane.to_key, Lane.slot == lane.slot
+        )
+        if woken is None:
+            session.execute(change.values(wanted=False))
+        else:
+            session.execute(change.values(job_id=woken.id, held_until=free_at + TURN))
 
 
 _LEAVE = (
     _CHANGE.where(_MINE)
     .values(job_id=NOBODY, held_until=sa.bindparam("free_at", type_=Lane.held_until.type))
-    .returning(Lane.slot, Lane.wanted)
+    .returning(Lane.to_key, Lane.slot, Lane.wanted)
 )
 _FREE_AT = sa.bindparam("free_at", type_=Lane.held_until.type)
-_HAS_ITS_TURN = sa.exists().where(_HERE, Lane.job_id == Job.id, Lane.held_until > _FREE_AT)
+_NUMBERS: sa.BindParameter[str] = sa.bindparam("numbers", expanding=True)
+_HAS_ITS_TURN = sa.exists().where(
+    Lane.account_id == sa.bindparam("account"),
+    Lane.to_key.in_(_NUMBERS),
+    Lane.job_id == Job.id,
+    Lane.held_until > _FREE_AT,
+)
 _NEXT = (
     sa.select(Job.id)
     .where(
         Job.account_id == sa.bindparam("account"),
-        Job.to_key == sa.bindparam("number"),
+        Job.to_key.in_(_NUMBERS),
         Job.waiting == NUMBER,
         Job.status.in_([status.value for status in CLAIMABLE]),
         sa.not_(_HAS_ITS_TURN),

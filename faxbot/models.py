@@ -8,7 +8,7 @@ refuses pairs that events.py does not hold.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -313,6 +313,9 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    old_secret_hash: Mapped[str | None] = mapped_column(Digest)
+    """Of the secret before the last rotation, which is good as well until old_secret_until."""
+    old_secret_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ProviderState(Base):
@@ -443,3 +446,181 @@ class ConfigVersion(Base):
     account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
     version: Mapped[int] = mapped_column(sa.BigInteger)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    sealing_key: Mapped[str | None] = mapped_column(String(16))
+    """The id of the master key that seals; None: nobody has noted it yet."""
+    upcoming_key: Mapped[str | None] = mapped_column(String(16))
+    """Of the one that will seal soon: every process must have it before."""
+    retiring_key: Mapped[str | None] = mapped_column(String(16))
+    """Of the one that sealed before, while there may be values that only it opens."""
+    rotated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When one of these three changed last."""
+
+
+class AuditEvent(Base):
+    """One deed, for the audit trail: who did what to which object, and how it ended. Never changed; no PHI."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_happened", "account_id", "happened_at"),
+        Index("ix_audit_events_object", "object_kind", "object_id"),
+        Index("ix_audit_events_actor", "account_id", "actor", "happened_at"),
+        Index("ix_audit_events_action", "account_id", "action", "happened_at"),
+        UniqueConstraint("proof"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    happened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor_kind: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(Name)
+    action: Mapped[str] = mapped_column(Name)
+    object_kind: Mapped[str | None] = mapped_column(String(16))
+    object_id: Mapped[str | None] = mapped_column(Name)
+    outcome: Mapped[str] = mapped_column(String(16))
+    """done, refused or failed."""
+    request_id: Mapped[str | None] = mapped_column(Name)
+    address: Mapped[str | None] = mapped_column(Name)
+    """Where the request came from."""
+    details: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    proof: Mapped[str] = mapped_column(String(96))
+    """That faxbot wrote it: a nonce, and HMAC-SHA256 over it and the row, under the data key `audit`."""
+
+
+class AuditWaiting(Base):
+    """A row of the audit trail that has no link yet; the database itself adds it."""
+
+    __tablename__ = "audit_waiting"
+
+    event_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+
+
+class AuditLink(Base):
+    """A link of the chain over an account's audit trail: its rows in the order in which the sweep found them."""
+
+    __tablename__ = "audit_links"
+    __table_args__ = (UniqueConstraint("event_id"),)
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    position: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    event_id: Mapped[int] = mapped_column(BigId)
+    mac: Mapped[str] = mapped_column(Digest)
+    """HMAC-SHA256 over the link before and the row, under the data key `audit`."""
+    linked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DataKey(Base):
+    """A random key that is itself sealed under the keyring, for what must outlive a master key."""
+
+    __tablename__ = "data_keys"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    key_sealed: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RequestCount(Base):
+    """How many requests of one actor's minute the processes have taken to hand out, and how many the last one took."""
+
+    __tablename__ = "request_counts"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    """The actor's kind and id."""
+    minute: Mapped[int] = mapped_column(sa.BigInteger)
+    used: Mapped[int] = mapped_column(sa.BigInteger)
+    granted: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class FailedLogin(Base):
+    """How often an address failed to log in since the first time, which is too long ago at some time."""
+
+    __tablename__ = "failed_logins"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """With a password or a key."""
+    origin: Mapped[str] = mapped_column(Name, primary_key=True)
+    failures: Mapped[int]
+    began_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PageCount(Base):
+    """How many pages of faxes an account has submitted on one day (UTC); only where that is limited."""
+
+    __tablename__ = "page_counts"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    pages: Mapped[int] = mapped_column(sa.BigInteger)
+    full_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the first fax was refused for it."""
+
+
+class ConfigRevision(Base):
+    """What was saved when the settings had this version, sealed as a whole, so that it can be gone back to."""
+
+    __tablename__ = "config_revisions"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    version: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    saved_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(Name)
+    """Who made it so; `unknown` where it was found as it is."""
+    note: Mapped[str | None] = mapped_column(String(255))
+    """What the person said."""
+    names: Mapped[list[str]] = mapped_column(sa.JSON)
+    """What was changed: variables of options, and plugins' settings as plugin.key."""
+    backup: Mapped[str | None] = mapped_column(String(255))
+    """What somebody called it who wants it kept; the others go when they are old."""
+    settings_sealed: Mapped[bytes]
+
+
+class User(Base):
+    """A person who signs in to the console. Never deleted: the audit trail names him."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("account_id", "name_key"),
+        UniqueConstraint("account_id", "issuer", "subject"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(Name)
+    name_key: Mapped[str] = mapped_column(String(255))
+    """The name as it is compared: without difference of case."""
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str | None] = mapped_column(String(255))
+    """Argon2id, as a PHC string; None: he comes by way of an identity provider only."""
+    issuer: Mapped[str | None] = mapped_column(String(255))
+    subject: Mapped[str | None] = mapped_column(String(255))
+    """Who he is at that identity provider, for good; names and addresses there may change hands."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Wrong passwords in a row."""
+    locked_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    password_changed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_login_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class UserSession(Base):
+    """Somebody who has signed in; only a keyed hash of his token is kept."""
+
+    __tablename__ = "user_sessions"
+    __table_args__ = (
+        UniqueConstraint("token_hash"),
+        Index("ix_user_sessions_user", "user_id"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    token_hash: Mapped[str] = mapped_column(Digest)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """About when he did something last."""
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """The end whatever he does."""

@@ -21,10 +21,12 @@ from faxbot import claims, ladder, lanes, retry
 from faxbot.config import Config
 from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused
 from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
+from faxbot.jobs import number_keys
 from faxbot.models import Attempt, FaxEvent, Job
 from faxbot.plugins.base import State, Update
 from faxbot.results import Facts, record_event
 from faxbot.retry import End
+from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +47,20 @@ class Entry:
     `source` is who brings the news."""
 
     session: Session
-    config: Config
+    runtime: Runtime
     job: Job
     attempt: Attempt
     now: datetime
     source: str
+
+    @property
+    def config(self) -> Config:
+        return self.runtime.config
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The keyed hashes of the fax's number."""
+        return number_keys(self.runtime.keyring, self.job)
 
     def record(self, event: Event, status: Status | None = None, **facts: Unpack[Facts]) -> bool:
         """results.record_event() for this job and attempt."""
@@ -79,7 +90,9 @@ class Entry:
         called = outcome not in ("refused", "absent")
         if called and self.config.delete_at_carrier:
             self.attempt.delete_copy_at = self.now
-        lanes.leave(self.session, self.config, self.job, self.now, called=called)
+        lanes.leave(
+            self.session, self.config, self.job, self.now, called=called, numbers=self.numbers
+        )
 
     def wonder(self) -> None:
         """Say that nobody here knows the cause; what the carrier said of it stays in its callback, sealed."""
@@ -235,7 +248,7 @@ def _has_arrived(entry: Entry) -> bool:
     """Whether a fax was delivered to this number before."""
     delivered = sa.exists().where(
         Job.account_id == entry.job.account_id,
-        Job.to_key == entry.job.to_key,
+        Job.to_key.in_(entry.numbers),
         Job.status == Status.DELIVERED.value,
     )
     return entry.session.scalar(sa.select(delivered)) is True
@@ -311,7 +324,7 @@ def _delivered(entry: Entry, update: Update) -> None:
         _failed(entry, Update(State.FAILED, cause="unconfirmed", occurred_at=update.occurred_at))
         return
     entry.end("delivered", None)
-    ladder.worked(entry.session, job, attempt, entry.now)
+    ladder.worked(entry.session, job, attempt, entry.now, entry.numbers)
     attempt.pages_sent = job.pages_sent = job.pages or attempt.pages_sent
     entry.record(
         Event.DELIVERED,

@@ -9,12 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import breaker, callbacks, guard
+from faxbot import audit, breaker, callbacks, guard
+from faxbot.actors import Actor
+from faxbot.audit import Action
 from faxbot.breaker import WINDOW
 from faxbot.config import Config
 from faxbot.db import table
 from faxbot.errors import FaxbotError, InvalidFields, NotFound, PluginError
-from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, CallbackRefusal, ProviderHistory
 from faxbot.plugins.base import FaxbotPlugin, Health
 from faxbot.plugins.loader import Plugins
@@ -25,10 +26,10 @@ from faxbot.runtime import Runtime
 OUTBOUND, INBOUND, STORAGE = "outbound", "inbound", "storage"
 """The slots that a plugin may have; several may send and receive."""
 DEEDS = {
-    "pause": breaker.pause,
-    "resume": breaker.resume,
-    "reset": breaker.reset,
-    "enable": guard.enable,
+    "pause": (breaker.pause, Action.PROVIDER_PAUSED),
+    "resume": (breaker.resume, Action.PROVIDER_RESUMED),
+    "reset": (breaker.reset, Action.PROVIDER_RESET),
+    "enable": (guard.enable, Action.PLUGIN_ENABLED),
 }
 NOTE_LENGTH = 255
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
@@ -168,9 +169,11 @@ def change(
         wrong = "lies in the past" if until <= now else "is not before the year 3000"
         raise InvalidFields(errors={"until": [wrong]})
     more = {"until": until} if deed == "pause" else {}
+    do, action = DEEDS[deed]
     with runtime.database.transaction() as session:
         state = breaker.locked(session, actor.account_id, provider_id, now)
-        DEEDS[deed](session, state, now, actor=actor.key_id, note=note, **more)
+        do(session, state, now, actor=actor.id, note=note, **more)
+        audit.record(session, actor, action, ("plugin", provider_id), now=now)
     runtime.breakers.forget()
     return provider(runtime, actor, provider_id)
 
@@ -181,11 +184,16 @@ def check_note(note: str) -> None:
         raise InvalidFields(errors={"note": [f"1 to {NOTE_LENGTH} printable characters: why?"]})
 
 
-def try_connection(runtime: Runtime, provider_id: str) -> dict[str, Any]:
+def try_connection(runtime: Runtime, actor: Actor, provider_id: str) -> dict[str, Any]:
     """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound. What is
     wrong is said in a sentence, without secrets."""
     _manifest(runtime, provider_id)
-    return health_of(runtime, provider_id)
+    found = health_of(runtime, provider_id)
+    outcome = audit.DONE if found["ok"] else audit.FAILED
+    of, now = ("plugin", provider_id), runtime.now()
+    with runtime.database.writing() as connection:
+        audit.record(connection, actor, Action.PROVIDER_TESTED, of, now=now, outcome=outcome)
+    return found
 
 
 def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
@@ -265,6 +273,11 @@ def _webhooks_of(runtime: Runtime, manifest: Manifest) -> dict[str, Any]:
             for row in runtime.database.rows(_LATEST, of_provider)
         ],
     }
+
+
+def proof_settings(manifest: Manifest) -> tuple[str, ...]:
+    """The settings without which no callback of its carrier can be proven."""
+    return manifest.values("callback_secret")
 
 
 def _to_paste(runtime: Runtime, manifest: Manifest, path: str) -> str:

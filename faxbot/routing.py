@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from faxbot.artifacts import FORMS
 from faxbot.breaker import Rest
-from faxbot.config import Config
 from faxbot.errors import PluginError
 from faxbot.models import Attempt, Job, JobRow
 from faxbot.plugins.base import TransportPlugin
@@ -45,19 +44,9 @@ def candidates(runtime: Runtime, job: Job | JobRow) -> list[str]:
     return [provider_id for provider_id in _allowed(runtime, job) if _can(runtime, provider_id)]
 
 
-def in_order(config: Config) -> list[str]:
-    """The ids of the providers that may see a fax which wishes for none: the first, and those behind
-    it that are covered."""
-    first, *others = config.provider_ids
-    return [first, *(each for each in others if each in config.covered_provider_ids)]
-
-
 def _allowed(runtime: Runtime, job: Job | JobRow) -> list[str]:
-    if job.wanted_provider_id is not None:
-        # Who has been taken out of the list meanwhile sees no fax any more.
-        return [each for each in runtime.config.provider_ids if each == job.wanted_provider_id]
-    allowed = in_order(runtime.config)
-    if job.attempts == 0 or allowed == [job.provider_id]:
+    allowed = list(runtime.config.providers_for(job.wanted_provider_id))
+    if job.wanted_provider_id is not None or job.attempts == 0 or allowed == [job.provider_id]:
         return allowed
     last = runtime.database.row(_LAST, {"job_id": job.id, "number": job.attempts})
     if last is None:
@@ -93,8 +82,20 @@ def _forms(runtime: Runtime, provider_id: str) -> list[str]:
 
 def settings_hash(runtime: Runtime, provider_id: str) -> str:
     """Equal where a provider is set as it was, so that it speaks for the same account; says nothing else."""
-    settings = json.dumps(runtime.plugins.in_use(provider_id), sort_keys=True).encode()
-    return runtime.keyring.keyed_hash(settings, "provider settings")[:16]
+    return runtime.keyring.keyed_hash(_settings(runtime, provider_id), _PURPOSE)[:16]
+
+
+def is_set_as(runtime: Runtime, provider_id: str, earlier: str | None) -> bool:
+    """Whether a provider is set as it was when settings_hash() gave this; False for None."""
+    hashes = runtime.keyring.hashes(_settings(runtime, provider_id), _PURPOSE)
+    return earlier in [each[:16] for each in hashes]
+
+
+_PURPOSE = "provider settings"
+
+
+def _settings(runtime: Runtime, provider_id: str) -> bytes:
+    return json.dumps(runtime.plugins.in_use(provider_id), sort_keys=True).encode()
 
 
 def rest_of_all(runtime: Runtime, job: Job | JobRow, providers: list[str]) -> Rest | None:

@@ -23,6 +23,8 @@ from faxbot.leases import Leases
 from faxbot.plugins.loader import Plugins
 from faxbot.settings import Settings
 from faxbot.shares import URGENT, Shares
+from faxbot.tallies import Tallies
+from faxbot.trail import Notes
 
 
 class Ring(Protocol):
@@ -57,6 +59,9 @@ class Runtime:
     leases: Leases
     breakers: Breakers
     settings: Settings
+    tallies: Tallies
+    notes: Notes
+    """What is to be written into the audit trail of reads."""
     ring: Ring = silent
     unanswered: Callable[[str], int] = nothing_unanswered
     """How many rings wait for a worker in the queue of this task."""
@@ -72,7 +77,8 @@ class Runtime:
         return self if snapshot.config is self.config else replace(self, config=snapshot.config)
 
     def close(self) -> None:
-        """Let go of child processes, plugins and connections."""
+        """Write the last notes, and let go of child processes, plugins and connections."""
+        self.notes.close()
         self.leases.close()
         self.checker.close()
         self.renderer.close()

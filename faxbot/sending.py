@@ -232,7 +232,10 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             # Another probe has decided meanwhile: this one asks again whether it may call.
             current.lease_until = current.rung_at = None
             return None
-        wait = lanes.enter(session, runtime.config, current, route.provider_id, now)
+        numbers = jobs.number_keys(runtime.keyring, current)
+        wait = lanes.enter(
+            session, runtime.config, current, route.provider_id, now, numbers=numbers
+        )
         if wait is not None:
             _wait_for(session, current, wait, prepared)
             return None
@@ -262,7 +265,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             intended_at=now,
         )
         session.add(this)
-        Entry(session, runtime.config, current, this, now, "worker").record(
+        Entry(session, runtime, current, this, now, "worker").record(
             Event.SUBMITTING, Status.SUBMITTING
         )
     return this
@@ -370,7 +373,7 @@ def _commit_outcome(
             seconds=took.total_seconds(),
             is_probe=prepared.route.is_probe,
         )
-        _apply(Entry(session, runtime.config, current, known, now, "worker"), result)
+        _apply(Entry(session, runtime, current, known, now, "worker"), result)
     if prepared.route.is_probe or not isinstance(result, str):
         runtime.breakers.forget()
     if not isinstance(result, str | NotSent):

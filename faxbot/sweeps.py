@@ -1,5 +1,5 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, resting providers and what people must look at.
+callbacks, resting providers, what people must look at, counts that are over, and the audit trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -15,7 +15,17 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from faxbot import alarms, breaker, callbacks, claims, copies, heartbeats, lanes, routing
+from faxbot import (
+    alarms,
+    breaker,
+    callbacks,
+    chain,
+    claims,
+    copies,
+    heartbeats,
+    lanes,
+    limits,
+)
 from faxbot.events import Status
 from faxbot.models import IS_OPEN, Job
 from faxbot.runtime import Runtime
@@ -34,7 +44,7 @@ def _look_after_providers(runtime: Runtime) -> int:
     for row in runtime.database.rows(_HELD_ACCOUNTS, {}):
         standings = [
             runtime.breakers.standing(row.account_id, provider_id, now)
-            for provider_id in routing.in_order(runtime.config)
+            for provider_id in runtime.config.providers_for(None)
         ]
         states = {standing.state(now) for standing in standings}
         if "closed" in states:
@@ -63,6 +73,8 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "callbacks": callbacks.announce_waiting,
     "copies": copies.announce_due,
     "alarms": alarms.say,
+    "limits": limits.forget,
+    "audit": chain.link,
 }
 PERIODS = 2
 """So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""

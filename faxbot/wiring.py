@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from faxbot import crypto, phone
+from faxbot import crypto, phone, trail
 from faxbot.breaker import Breakers
 from faxbot.cache import SharedCache
-from faxbot.config import Config
+from faxbot.config import MOST_PAGES, MOST_PIXELS, Config
 from faxbot.db import Database, utcnow
 from faxbot.documents import NICE_BEHIND, Checker, Limits, Renderer
 from faxbot.errors import ConfigError
@@ -22,6 +21,8 @@ from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
 from faxbot.runtime import Ring, Runtime, nothing_unanswered, silent
 from faxbot.settings import Settings
+from faxbot.tallies import Tallies
+from faxbot.trail import Notes
 
 
 def build(
@@ -42,26 +43,45 @@ def build(
         )
     if config.default_region and not phone.is_region(config.default_region):
         raise ConfigError("FAXBOT_DEFAULT_REGION is the code of no country: write it like US or DE")
-    limits = Limits.of(config)
-    rendering, processes = replace(limits, seconds=config.render_seconds), config.render_processes
+    processes = config.render_processes
+    checker, rendering = Checker(Limits.of(config)), _rendering(config)
+    renderer = Renderer(rendering, processes)
+    renderer_behind = Renderer(rendering, processes, nice=NICE_BEHIND)
     database = Database(config, pool_size=threads)
-    keyring = crypto.keyring(
-        config.master_key_bytes() if config.master_key else None, config.data_dir
-    )
+    master_key, previous = config.master_keys()
+    keyring = crypto.keyring(master_key, config.data_dir, previous)
+    trail.attach(database, keyring)
+    breakers = Breakers(config, database)
+
+    def follow(changed: Config) -> None:
+        checker.set(Limits.of(changed))
+        renderer.set(_rendering(changed))
+        renderer_behind.set(_rendering(changed))
+        breakers.set(changed)
+
+    settings = Settings(config, database, keyring, follow=follow)
+    keyring.follow(settings.keys)
     return Runtime(
         config=config,
         database=database,
         keyring=keyring,
         plugins=plugins(config, lambda plugin_id: SharedCache(database, keyring, plugin_id)),
-        checker=Checker(limits),
-        renderer=Renderer(rendering, processes),
-        renderer_behind=Renderer(rendering, processes, nice=NICE_BEHIND),
+        checker=checker,
+        renderer=renderer,
+        renderer_behind=renderer_behind,
         leases=Leases(config, database),
-        breakers=Breakers(config, database),
-        settings=Settings(config, database, keyring),
+        breakers=breakers,
+        settings=settings,
+        tallies=Tallies(database),
+        notes=Notes(database),
         ring=ring,
         unanswered=unanswered,
     )
+
+
+def _rendering(config: Config) -> Limits:
+    """What was accepted is drawn, whatever new faxes may have by now."""
+    return Limits(MOST_PAGES, MOST_PIXELS, config.render_seconds, config.document_memory_mb)
 
 
 def plugins(config: Config, cache: Callable[[str], Cache] | None = None) -> Plugins:
@@ -86,4 +106,5 @@ def plugins(config: Config, cache: Callable[[str], Cache] | None = None) -> Plug
         make_context=context,
         registry=registry.load(config.plugin_registry),
         start_seconds=config.plugin_start_seconds,
+        from_outside=config.plugins_from_outside,
     )

@@ -14,10 +14,11 @@ from faxbot import errors, events, retry
 from faxbot.claims import TASKS
 from faxbot.cli import packages
 from faxbot.cli.connection import ServerSaid
-from faxbot.config import OPTIONS, Option
+from faxbot.config import OPTIONS
 from faxbot.crypto import Unsealable
 from faxbot.documents import RenderingFailed
 from faxbot.errors import FaxbotError
+from faxbot.options import Option
 from faxbot.plugins.manifest import TRAITS, Trait
 from faxbot.supervisor.processes import ChildFailed
 from faxbot.web.problems import PROBLEMS
@@ -125,30 +126,47 @@ SETTINGS_HEAD = """# Settings
 
 Made from `faxbot/config.py` by `scripts/reference.py`; do not edit by hand.
 
-faxbot is told everything by environment variables, and a few things while it runs: what is marked "may be
-saved", and the settings of plugins, can be saved in the database (`faxbot providers activate`, `PUT
-/plugins/{id}/config`), sealed; that goes before the environment, and every process knows it within five
-seconds. Nothing must be set to try it: without any it
+Each setting is an environment variable. What is marked "yes" can also be saved in the database, sealed, while faxbot
+runs (`faxbot config set`, `PATCH /admin/config`): that goes before the environment, and every process goes by it within
+five seconds, without a restart ([configuration](configuration.md)). The last column says of the others why they
+are taken from the environment only. Nothing must be set to try it: without any it
 keeps its data in `./faxdata`, brings its own broker, uses SQLite and sends to the simulator. An
 empty variable counts as unset. Times are in seconds. Values of secrets are never logged or shown. A
-provider's own settings stand in its manifest (`faxbot plugins show ID`). A variable that begins with
-FAXBOT_ and is not in this table is named in a warning at start, with the setting that looks like it.
+provider's own settings stand in its manifest (`faxbot plugins show ID`), and can all be saved. A variable that begins
+with FAXBOT_ and is not in this table is named in a warning at start, with the setting that looks like it.
 
-| variable | default | what it does |
+| variable | default | what it does | can be saved |
+|---|---|---|---|
+"""
+
+FEATURES_HEAD = """
+## Features
+
+The flags among them, as `GET /admin/features` shows them, and what to mind.
+
+| feature | variable | what to mind |
 |---|---|---|
 """
 
 
 def settings_page() -> str:
     """docs/settings.md: every option with its default."""
-    return SETTINGS_HEAD + "".join(_setting(option) for option in OPTIONS)
+    flags = (_feature(option) for option in OPTIONS if option.feature)
+    return SETTINGS_HEAD + "".join(map(_setting, OPTIONS)) + FEATURES_HEAD + "".join(flags)
 
 
 def _setting(option: Option) -> str:
     default = str(option.default).lower() if option.kind == "bool" else option.default
     shown = "unset" if default in ("", None) else f"`{default}`"
-    marks = " (secret)" * option.secret + " (may be saved)" * option.editable
-    return f"| `{option.name}` | {shown} | {option.help}{marks} |\n"
+    marks = " (secret)" * option.secret
+    saved = "yes" if option.editable else f"no: {option.fixed}"
+    return f"| `{option.name}` | {shown} | {option.help}{marks} | {saved} |\n"
+
+
+def _feature(option: Option) -> str:
+    word = "true" if option.warns_when else "false"
+    mind = f"{word}: {option.warning}" if option.warning else "nothing"
+    return f"| `{option.feature}` | `{option.name}` | {mind} |\n"
 
 
 ERRORS_HEAD = """# Errors
@@ -165,7 +183,7 @@ Every failed request has one body, `application/problem+json` (RFC 9457):
 
 `type` ends in the error's code, which never changes its meaning. `title` is the kind of failure, `detail` is about
 this one, `errors` about single fields. `request_id` is the answer's `X-Request-Id` too and stands in the server's log.
-Nothing in the body repeats what was sent. 401 brings `WWW-Authenticate`, 405 `Allow`, 503 and
+Nothing in the body repeats what was sent. 401 brings `WWW-Authenticate`, 405 `Allow`, 429, 503 and
 `idempotency-key-in-flight` bring `Retry-After`.
 
 ## Answers to requests

@@ -34,3 +34,8 @@ def side_by_side(subtests: pytest.Subtests, deeds: Mapping[str, Callable[[], Non
         for name, done in begun.items():
             with subtests.test(name):
                 done.result()
+
+
+def is_noting() -> bool:
+    """Whether this is the thread that writes reads into the audit trail, beside who is counted."""
+    return threading.current_thread().name == "audit notes"

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
     "release": ("faxbot.cli.client:release", "Let a held fax go."),
     "decide": ("faxbot.cli.client:decide", "Settle an uncertain fax by what you found out."),
-    "keys": ("faxbot.cli.keys:keys", "Create, list and revoke API keys."),
+    "keys": ("faxbot.cli.keys:keys", "Create, list, rotate and revoke API keys."),
     "providers": (
         "faxbot.cli.providers:providers",
         "See how providers stand; pause, resume, reset and test them.",
@@ -44,7 +44,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
+    "setup": ("faxbot.cli.setup:setup_", "Set faxbot up by questions and answers."),
+    "users": ("faxbot.cli.users:users", "Say who can sign in, and what he may do."),
     "prepare": ("faxbot.cli.prepare:prepare", ""),
+    "config": ("faxbot.cli.config:config", "See, change and take back settings."),
+    "audit": ("faxbot.cli.audit:audit", "Verify or export the audit trail."),
+    "doctor": ("faxbot.cli.doctor:doctor", "Say what is missing here, and what mends it."),
 }
 """Name: where it lives, and its line in `faxbot --help` (a test compares it with the command's own); "" hides it."""
 
@@ -120,5 +125,6 @@ def _refusal(error: OSError) -> str:
 def _failed(error: FaxbotError) -> int:
     faults = error.errors if isinstance(error, RequestError) else {}
     fields = " ".join(f"{field}: {' '.join(sentences)}" for field, sentences in faults.items())
-    click.echo(f"faxbot: {fields or pasteable(error.detail)}", err=True)
+    for line in (fields or pasteable(error.detail)).splitlines():
+        click.echo(f"faxbot: {line}", err=True)
     return 1

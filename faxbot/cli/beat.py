@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from faxbot import production
 from faxbot.cli import logs
 from faxbot.config import Config
 from faxbot.tasks import app as tasks
@@ -15,6 +16,7 @@ from faxbot.tasks import app as tasks
 def beat(log_level: str, log_format: str) -> None:
     """Run the clock that rings for what is due. One is enough; two do no harm."""
     config = Config.load()
+    production.demand(config)
     logs.configure("beat", log_level, log_format)
     app = tasks.celery_app(config)
     app.Beat(

@@ -38,6 +38,13 @@ def forget(config: Config, key_id: str) -> bool:
     return held
 
 
+def renew(config: Config, key_id: str, token: str) -> None:
+    """Put the new token of the key `key_id` into the file, if the file holds that key."""
+    path = keyfile.path(config)
+    if path.exists() and _id(path) == key_id:
+        keyfile.write_privately(path, token + "\n")
+
+
 def _id(path: Path) -> str:
     """The id in fbk_live_<id>_<secret>."""
     return path.read_text().removeprefix("fbk_live_").partition("_")[0]

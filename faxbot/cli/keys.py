@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import click
 
-from faxbot import identity
+from faxbot import actors, identity, users
 from faxbot.cli import firstkey
 from faxbot.cli.ledger import at_the_ledger
-from faxbot.errors import NotFound
-from faxbot.models import ApiKey
-from faxbot.supervisor.program import program
+from faxbot.supervisor.program import pasteable, program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(short_help="Create, list and revoke API keys.")
+@click.group(short_help="Create, list, rotate and revoke API keys.")
 def keys() -> None:
-    """Create, list and revoke API keys. Works on the database itself, so it needs no key."""
+    """Create, list, rotate and revoke API keys. Works on the database itself, so it needs no key."""
 
 
 @keys.command()
@@ -31,8 +28,8 @@ def keys() -> None:
     required=True,
     multiple=True,
     metavar="SCOPE",
-    type=click.Choice(list(identity.SCOPES)),
-    help=f"What it may do; may be repeated: {', '.join(identity.SCOPES)}.",
+    type=click.Choice(list(actors.SCOPES)),
+    help=f"What it may do; may be repeated: {', '.join(actors.SCOPES)}.",
 )
 @click.option(
     "--expires-at",
@@ -52,7 +49,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None, as_j
                 now=runtime.now(),
                 expires_at=expires_at.replace(tzinfo=UTC) if expires_at else None,
             )
-        facts = _facts(key, runtime.now())
+        facts = identity.describe(key, runtime.now())
     if as_json:
         click.echo(json.dumps({**facts, "key": token}))
         return
@@ -68,7 +65,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None, as_j
 def list_(as_json: bool) -> None:
     """Show all keys, newest first; never the keys themselves."""
     with at_the_ledger() as runtime, runtime.database.reading() as session:
-        found = [_facts(key, runtime.now()) for key in identity.list_keys(session)]
+        found = [identity.describe(key, runtime.now()) for key in identity.list_keys(session)]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -77,9 +74,47 @@ def list_(as_json: bool) -> None:
     for key in found:
         # Written at most every ten minutes: to the minute it would say more than it knows.
         used = f"used about {key['last_used_at'][:16]}Z" if key["last_used_at"] else "never used"
+        until = key["old_secret_until"]
+        old = f"  (its old secret is good until {until[:16]}Z)" if until else ""
         click.echo(
-            f"{key['id']}  {key['state']:<8} {','.join(key['scopes']):<20} {used:<27} {key['name']}"
+            f"{key['id']}  {key['state']:<8} {','.join(key['scopes']):<20} {used:<27} {key['name']}{old}"
         )
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option(
+    "--overlap-hours",
+    type=click.IntRange(0, identity.MOST_OVERLAP_HOURS),
+    default=identity.OVERLAP_HOURS,
+    show_default=True,
+    help="For so long the old secret is good as well; 0 ends it at once.",
+)
+@_as_json
+def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
+    """Give a key a new secret and show it, this once.
+
+    Its id and its scopes stay. Clients go on with the old secret for a day, or for as long as --overlap-hours says,
+    and are changed meanwhile; `faxbot keys list` shows until when.
+
+    \b
+      faxbot keys rotate 0123456789ab
+      faxbot keys rotate 0123456789ab --overlap-hours 0
+    """
+    overlap = timedelta(hours=overlap_hours)
+    with at_the_ledger() as runtime:
+        with runtime.database.transaction() as session:
+            key, token = identity.rotate_key(
+                session, runtime.keyring, actors.CLI, key_id, overlap=overlap, now=runtime.now()
+            )
+        firstkey.renew(runtime.config, key_id, token)
+        facts = identity.describe(key, runtime.now())
+    if as_json:
+        click.echo(json.dumps({**facts, "key": token}))
+        return
+    click.echo(token)
+    old = f"is good until {facts['old_secret_until'][:16]}Z" if overlap_hours else "has ended"
+    click.echo(f"It is shown this once. The old secret {old}.", err=True)
 
 
 @keys.command()
@@ -87,18 +122,11 @@ def list_(as_json: bool) -> None:
 def revoke(key_id: str) -> None:
     """End a key at once, by its id (faxbot keys list)."""
     with at_the_ledger() as runtime:
+        now = runtime.now()
         with runtime.database.transaction() as session:
-            if not identity.revoke_key(session, key_id, runtime.now()):
-                raise NotFound("there is no key of that id: `faxbot keys list` shows all")
+            key = identity.revoke_key(session, key_id, now)
+            warning = users.nobody_left(session, runtime.config, key.account_id, now)
         was_first = firstkey.forget(runtime.config, key_id)
     click.echo("revoked" + (", and the file first-api-key is gone" if was_first else ""))
-
-
-def _facts(key: ApiKey, now: datetime) -> dict[str, Any]:
-    expired = key.expires_at is not None and key.expires_at <= now
-    times = {
-        name: at.isoformat() if (at := getattr(key, name)) else None
-        for name in ("created_at", "expires_at", "last_used_at", "revoked_at")
-    }
-    state = "revoked" if key.revoked_at else "expired" if expired else "active"
-    return {"id": key.id, "name": key.name, "scopes": list(key.scopes), "state": state, **times}
+    if warning:
+        click.echo(pasteable(warning), err=True)

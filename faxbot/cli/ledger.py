@@ -14,11 +14,19 @@ from faxbot.runtime import Runtime
 @contextmanager
 def at_the_ledger() -> Iterator[Runtime]:
     """A runtime over a database that is there and up to date; raises ConfigError."""
+    with although_broken() as runtime:
+        yield runtime.fresh()
+
+
+@contextmanager
+def although_broken() -> Iterator[Runtime]:
+    """The same by the environment alone, for who mends the settings: what is saved and does not hold keeps nobody out.
+    Raises ConfigError."""
     config = Config.load()
     must_exist(config)
     db.check(config)
     runtime = wiring.build(config)
     try:
-        yield runtime.fresh()
+        yield runtime
     finally:
         runtime.close()

@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from faxbot import hearing, wiring
+from faxbot import doctor, hearing, rotation, wiring
 from faxbot.cli import logs
 from faxbot.config import Config
 from faxbot.tasks.app import Bell
@@ -21,6 +21,8 @@ def listen(log_level: str, log_format: str) -> None:
     callback is. One is enough; two do no harm, and one that is killed loses nothing."""
     config = Config.load()
     logs.configure("listen", log_level, log_format)
+    doctor.start(config)
+    rotation.admit(config)
     stop = threading.Event()
     for end in (signal.SIGTERM, signal.SIGINT):
         signal.signal(end, lambda *_: stop.set())

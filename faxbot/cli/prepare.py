@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from faxbot import schema, wiring
+from faxbot import doctor, rotation, schema, wiring
 from faxbot.cli import firstkey
 from faxbot.config import Config
 from faxbot.errors import PluginError
@@ -15,9 +15,11 @@ from faxbot.runtime import Runtime
 def prepare() -> None:
     """Check the settings, bring the database to the newest schema and, outside production, see to the first API key."""
     config = Config.load()
+    doctor.start(config)
     runtime = wiring.build(config)
     try:
         schema.upgrade(config)
+        rotation.admit(config)
         _say_what_is_missing(runtime.fresh())
         if not config.production:
             firstkey.keep(runtime)

@@ -10,11 +10,9 @@ from typing import Any
 import click
 
 from faxbot import activation, oversight
+from faxbot.actors import CLI
 from faxbot.cli.ledger import at_the_ledger
-from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.identity import Actor
 
-OPERATOR = Actor(DEFAULT_ACCOUNT, "cli", frozenset({"*"}))
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _note = click.option("--note", required=True, help="Why; it goes into the provider's history.")
 
@@ -29,7 +27,7 @@ def providers() -> None:
 def list_(as_json: bool) -> None:
     """Show every provider, its circuit breaker and the calls of the last five minutes."""
     with at_the_ledger() as runtime:
-        found = oversight.providers(runtime, OPERATOR)
+        found = oversight.providers(runtime, CLI)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -43,7 +41,7 @@ def list_(as_json: bool) -> None:
 def show(provider_id: str, as_json: bool) -> None:
     """Show a provider and its history, the newest first."""
     with at_the_ledger() as runtime:
-        found = oversight.provider(runtime, OPERATOR, provider_id)
+        found = oversight.provider(runtime, CLI, provider_id)
     _print(found, as_json)
 
 
@@ -60,7 +58,7 @@ def pause(provider_id: str, note: str, until: datetime | None, as_json: bool) ->
     """Let nothing be sent through a provider; faxes are taken and held."""
     ends = until.replace(tzinfo=UTC) if until else None
     with at_the_ledger() as runtime:
-        found = oversight.change(runtime, OPERATOR, provider_id, "pause", note=note, until=ends)
+        found = oversight.change(runtime, CLI, provider_id, "pause", note=note, until=ends)
     _print(found, as_json)
 
 
@@ -70,7 +68,7 @@ def _deed(name: str, sentence: str) -> Callable[..., None]:
     @_as_json
     def command(provider_id: str, note: str, as_json: bool) -> None:
         with at_the_ledger() as runtime:
-            found = oversight.change(runtime, OPERATOR, provider_id, name, note=note)
+            found = oversight.change(runtime, CLI, provider_id, name, note=note)
         _print(found, as_json)
 
     command.__doc__ = sentence
@@ -110,7 +108,7 @@ def activate(
     """Give a provider, or a storage plugin, a slot; a running faxbot goes by it within five seconds."""
     with at_the_ledger() as runtime:
         found = activation.activate(
-            runtime, OPERATOR, provider_id,
+            runtime, CLI, provider_id,
             slot=slot, note=note, first=not last, covered=covered, untested=untested,
         )  # fmt: skip
     _print_slots(found, as_json)
@@ -124,7 +122,7 @@ def activate(
 def deactivate(provider_id: str, slot: str, note: str, as_json: bool) -> None:
     """Take a provider out of a slot; faxes that it has are followed to their end."""
     with at_the_ledger() as runtime:
-        found = activation.deactivate(runtime, OPERATOR, provider_id, slot=slot, note=note)
+        found = activation.deactivate(runtime, CLI, provider_id, slot=slot, note=note)
     _print_slots(found, as_json)
 
 
@@ -139,7 +137,7 @@ def _print_slots(found: dict[str, Any], as_json: bool) -> None:
 def test_(provider_id: str, as_json: bool) -> None:
     """Ask the carrier whether it is there and lets us in; no fax is sent."""
     with at_the_ledger() as runtime:
-        found = oversight.try_connection(runtime, provider_id)
+        found = oversight.try_connection(runtime, CLI, provider_id)
     click.echo(json.dumps(found) if as_json else found["detail"] or "It works.")
     if not found["ok"]:
         raise click.exceptions.Exit(1)

@@ -8,7 +8,7 @@ import warnings
 
 import click
 
-from faxbot import lifeline
+from faxbot import doctor, lifeline
 from faxbot.cli import logs
 from faxbot.config import Config
 from faxbot.tasks import app as tasks
@@ -36,6 +36,7 @@ def worker(queues: tuple[str, ...], name: str, log_level: str, log_format: str) 
     end, and gives back faxes that are only being prepared."""
     config = Config.load()
     logs.configure("worker", log_level, log_format)
+    doctor.start(config)
     app = tasks.celery_app(config)
     serve(config, app)
     lifeline.forks_die_with_me()

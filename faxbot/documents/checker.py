@@ -62,22 +62,29 @@ class Checker:
         self.forget()
         _checkers.add(self)
 
+    def set(self, limits: Limits) -> None:
+        """Other limits, from the next document on."""
+        self._limits = limits
+        for child in self._children:
+            child.memory_mb = limits.memory_mb
+
     def check(self, path: Path) -> Checked:
         """Type and pages of the document at `path`.
 
         Raises DocumentUnsupported, DocumentUnreadable or DocumentTooLarge, with a sentence that
         says what is wrong and what to do; OSError when there is no such file.
         """
+        limits = self._limits
         request = {
             "do": "check",
             "path": str(path.absolute()),
             "resolutions": list(ROWS_PER_INCH),
-            "max_pages": self._limits.max_pages,
-            "max_pixels": self._limits.max_pixels,
+            "max_pages": limits.max_pages,
+            "max_pixels": limits.max_pixels,
         }
         child = self._idle_child()
         try:
-            reply = child.ask(request, self._limits.seconds)
+            reply = child.ask(request, limits.seconds)
         finally:
             self._idle.put(child)
         return Checked(reply["media_type"], reply["pages"], reply["ready"])

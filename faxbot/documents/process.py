@@ -66,7 +66,10 @@ class Child:
     """
 
     def __init__(self, *, memory_mb: int, written_mb: int, nice: int = 0) -> None:
-        self._limits = (str(memory_mb), str(written_mb), str(nice))
+        self.memory_mb = memory_mb
+        """Who changes it has the next question answered by a process that began with it."""
+        self._began_with = memory_mb
+        self._limits = (str(written_mb), str(nice))
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._busy = False
@@ -88,7 +91,8 @@ class Child:
         `first_answer`."""
         data = json.dumps({**request, "seconds": seconds}).encode()
         data = LENGTH.pack(len(data)) + data
-        if self._process is None or self._process.poll() is not None:
+        other = self._began_with != self.memory_mb
+        if other or self._process is None or self._process.poll() is not None:
             self._start()
         self._busy, self._received = True, b""
         try:
@@ -144,10 +148,11 @@ class Child:
 
     def _start(self) -> None:
         self.kill()
+        self._began_with = self.memory_mb
         # No environment, for it holds keys; a session of its own, so that Ctrl-C is ours to handle;
         # no log.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(PROGRAM), *self._limits, *_folders()],
+            [sys.executable, "-I", "-S", "-B", str(PROGRAM), str(self._began_with), *self._limits, *_folders()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             bufsize=0, cwd="/", env={}, start_new_session=True,
         )  # fmt: skip

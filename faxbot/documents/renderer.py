@@ -38,6 +38,10 @@ class Renderer:
             for _ in range(max(1, processes))
         ]
 
+    def set(self, limits: Limits) -> None:
+        """Other limits, from the next fax on; one whose pages are being drawn keeps its own."""
+        self._limits = limits
+
     def render(self, sources: Sequence[tuple[Path, str]], target: Path, *, resolution: str) -> int:
         """Make one fax TIFF at `target` of the documents in `sources` (path, media type); returns
         its pages.
@@ -55,9 +59,12 @@ class Renderer:
             raise ValueError(f"resolution must be one of: {', '.join(ROWS_PER_INCH)}")
         if not sources:
             raise ValueError("a fax needs a document")
-        rendering = _Rendering(self._children, self._limits, resolution)
+        limits = self._limits
+        rendering = _Rendering(self._children, limits, resolution)
         paths = [str(path.absolute()) for path, _ in sources]
         with self._children[0].lock:
+            for child in self._children:
+                child.memory_mb = limits.memory_mb
             try:
                 return self._run(rendering, paths, target.absolute())
             except (Crashed, TooSlow) as error:

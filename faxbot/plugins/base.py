@@ -319,12 +319,54 @@ class NotificationPlugin(FaxbotPlugin):
         """Send one notice; `facts` holds ids, states, counts and sentences only."""
 
 
-class IdentityPlugin(FaxbotPlugin):
-    """Knows people from another directory. Nothing asks it yet."""
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who has proven to a directory who he is.
 
-    @abstractmethod
-    def authenticate(self, credentials: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """Who that is, or None when these credentials are not this plugin's business."""
+    `issuer` and `subject` say who for good: what the directory is called, and its own lasting id for him; never a name
+    or an e-mail address, which change hands. Core knows its user by these two alone.
+    """
+
+    issuer: str
+    subject: str
+    """At most 255 characters each."""
+    name: str = ""
+    """What he is called, for a user that is made for him; it proves nothing."""
+    groups: tuple[str, ...] = ()
+    """What the directory says that he belongs to; core makes his role of it (FAXBOT_SIGN_IN_ROLES)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """A browser is sent to `url`, and comes back with an answer. `memory` is what finish() needs to know then, at most
+    2000 characters: core keeps it sealed with this very browser, and for ten minutes."""
+
+    url: str
+    memory: str = field(repr=False)
+
+
+class IdentityPlugin(FaxbotPlugin):
+    """Knows people from another directory, in the way that its trait says: `ldap` by a name and a password, which it
+    takes to the directory itself (authenticate); `oauth2` and `saml` by a journey of the browser (begin, finish).
+
+    What it says is a proof, and core asks for no other one: a session begins. Unauthenticated says that he is not who
+    he says; every other error that the directory cannot be asked.
+    """
+
+    def authenticate(self, name: str, password: Hidden[str]) -> Person | None:
+        """Who that is (trait `ldap`); None when the directory does not know this name. Raises Unauthenticated for a
+        wrong password. Nothing asks it yet."""
+        raise PluginError(f"{type(self).__name__} takes no passwords")
+
+    def begin(self, return_url: str) -> Journey:
+        """Where the browser goes to prove who he is, and to come back to `return_url` (traits `oauth2`, `saml`)."""
+        raise PluginError(f"{type(self).__name__} sends no browser anywhere")
+
+    def finish(self, answer: Mapping[str, str], memory: str) -> Person:
+        """Who came back (traits `oauth2`, `saml`): `answer` is what his browser brought, which he may have written
+        himself, and `memory` what begin() gave for this browser. Raises Unauthenticated for whatever proves
+        nothing: an answer to another browser's journey, an old one, a forged one."""
+        raise PluginError(f"{type(self).__name__} expects no browser back")
 
 
 class UIPlugin(FaxbotPlugin):

@@ -32,6 +32,8 @@ from faxbot.plugins.registry import OPEN, Registry
 from faxbot.plugins.starting import Trial, load, why
 
 GROUP = "faxbot.plugins"
+OURS = "faxbot"
+"""The package whose plugins come with faxbot."""
 START_SECONDS = 10.0
 AGAIN_SECONDS = 30.0
 """A plugin that failed to begin is left alone for so long: a failure may take START_SECONDS, and be asked for by every
@@ -355,6 +357,7 @@ def discover(
     registry: Registry = OPEN,
     start_seconds: float = START_SECONDS,
     again_seconds: float = AGAIN_SECONDS,
+    from_outside: bool = True,
 ) -> Plugins:
     """Read the manifest of every installed plugin; nothing of a plugin runs.
 
@@ -362,7 +365,7 @@ def discover(
     this installation admits, `registry` may name the only ones that it admits; `make_context` gives
     a plugin what it works with. A plugin may take
     `start_seconds` to be imported and as long to start; one that failed to is tried again after
-    `again_seconds`.
+    `again_seconds`. Without `from_outside` only those of faxbot's own package are admitted.
     """
     found: list[Found] = []
     refused: list[Broken] = []
@@ -370,6 +373,10 @@ def discover(
         entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)
     ):
         try:
+            if not from_outside and _package(entry_point) != OURS:
+                raise PluginError(
+                    "it does not come with faxbot, and FAXBOT_PLUGINS_FROM_OUTSIDE is false"
+                )
             plugin = find(entry_point, scope_allowed, registry)
         except PluginError as error:
             refused.append(Broken(entry_point.name, _package(entry_point), error.detail))

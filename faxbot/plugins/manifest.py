@@ -36,6 +36,7 @@ CORE_SECRETS = frozenset(
         "API_KEY",
         "CELERY_BROKER_URL",
         "CONFIG_MASTER_KEY",
+        "CONFIG_MASTER_KEY_PREVIOUS",
         "DATABASE_URL",
         "FAXBOT_API_KEY",
         "REDIS_URL",
@@ -62,11 +63,13 @@ class Trait:
 
 TRAITS: Mapping[str, Trait] = MappingProxyType(
     {
-        "send_fax": Trait("sends faxes", methods=("send",), readers=("routing",)),
+        "send_fax": Trait(
+            "sends faxes", methods=("send",), readers=("migration", "questions", "routing")
+        ),
         "status_callback": Trait(
             "the carrier calls back with news",
             methods=("verify_callback", "read_callback"),
-            readers=("callbacks", "oversight"),
+            readers=("callbacks", "health", "oversight", "setup"),
         ),
         "status_lookup": Trait(
             "the carrier can be asked by tag and by its own id",
@@ -99,7 +102,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         "listens": Trait(
             "holds a connection on which news arrives",
             methods=("listen", "read_callback"),
-            readers=("hearing",),
+            readers=("hearing", "setup"),
         ),
         "ladder": Trait(
             "can be told how carefully to call (`step` of a fax)",
@@ -112,10 +115,16 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("jobs", "ladder"),
         ),
         "inbound_supported": Trait("receives faxes too", readers=("oversight",)),
-        "webhook_hmac": Trait("callbacks are proven by a signature"),
+        "webhook_hmac": Trait("callbacks are proven by a signature", readers=("doctor",)),
         "webhook_basic_auth": Trait(
             "callbacks are proven by Basic credentials in their address",
-            readers=("callbacks", "oversight"),
+            readers=("callbacks", "doctor", "oversight"),
+        ),
+        "callback_secret": Trait(
+            "the setting that callbacks are proven with: production does not start without it",
+            "key of a setting",
+            r"[a-zA-Z][a-zA-Z0-9]{0,59}",
+            readers=("oversight",),
         ),
         "requires_ami": Trait("needs an Asterisk manager connection"),
         "requires_tiff": Trait("takes fax pages as TIFF only"),
@@ -138,7 +147,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "the header that carries the proof; a request with it belongs to this plugin",
             "header name",
             r"[A-Za-z0-9-]+",
-            readers=("callbacks", "oversight"),
+            readers=("callbacks", "doctor", "oversight"),
         ),
         "env_fallback": Trait(
             "where the first variable is unset, the second is read",
@@ -151,6 +160,18 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "variable prefix",
             r"[A-Z][A-Z0-9_]*",
             readers=("oversight",),
+        ),
+        "oauth2": Trait(
+            "people sign in at an OAuth 2 or OpenID provider, to which their browser is sent",
+            methods=("begin", "finish"),
+            readers=("signin",),
+        ),
+        "saml": Trait(
+            "people sign in at a SAML identity provider, to which their browser is sent",
+            methods=("begin", "finish"),
+        ),
+        "ldap": Trait(
+            "people's names and passwords are checked by a directory", methods=("authenticate",)
         ),
     }
 )
@@ -264,14 +285,20 @@ def settings(
     """The plugin's settings: those `saved`, by key, else as `environ` has them, typed, else defaults;
     raises ConfigError naming variables, never values. A saved key that this manifest does not know
     (any more) is left out."""
+    found = given(manifest, environ)
+    found.update({key: value for key, value in saved.items() if key in manifest.properties})
+    return validated(manifest, found)
+
+
+def given(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that `environ` has, by key and typed, not checked."""
     found: dict[str, Any] = {}
     for key, names in manifest.variables.items():
         # An empty variable is an unset one, as everywhere in faxbot.
         text = next((environ[name] for name in names if environ.get(name)), None)
         if text is not None:
-            found[key] = _typed(manifest.properties[key]["type"], text)
-    found.update({key: value for key, value in saved.items() if key in manifest.properties})
-    return validated(manifest, found)
+            found[key] = typed(manifest.properties[key], text)
+    return found
 
 
 def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,6 +322,22 @@ def validated(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
     if faults:
         raise ConfigError("; ".join(faults))
     return complete
+
+
+def faults_of(manifest: Manifest, key: str, value: Any) -> list[str]:
+    """What is wrong with one setting by itself, in words that follow its name and never hold the value."""
+    alone = {key: int(value) if isinstance(value, float) and value.is_integer() else value}
+    schema = {"type": "object", "properties": {key: manifest.properties[key]}}
+    found = [
+        *(
+            sentence
+            for error in _validator(schema).iter_errors(alone)
+            for sentence in _sentences(manifest, error, alone)
+        ),
+        *_in_clear(manifest, alone),
+        *_unspeakable(manifest, alone),
+    ]
+    return [each.removeprefix(f"{_label(manifest, key)} ") for each in dict.fromkeys(found)]
 
 
 def _in_clear(manifest: Manifest, values: Mapping[str, Any]) -> Iterator[str]:
@@ -436,8 +479,9 @@ _WORDS = {
 }
 
 
-def _typed(kind: str, text: str) -> Any:
-    """`text` as the schema's type; what cannot be one stays text, and validation says so."""
+def typed(rule: Mapping[str, Any], text: str) -> Any:
+    """`text` as the type of a setting; what cannot be one stays text, and validation says so."""
+    kind = rule["type"]
     try:
         if kind == "integer":
             return int(text)

@@ -11,7 +11,7 @@ from faxbot.config import Config
 
 def path(config: Config) -> Path:
     """Where it lies."""
-    return config.data_dir / "first-api-key"
+    return config.first_key_file
 
 
 def read(config: Config) -> str | None:

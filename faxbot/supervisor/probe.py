@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _LONGEST = 1024 * 1024
@@ -13,13 +14,13 @@ _LONGEST = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Connect to `address` (host and port, or a unix socket), send `ask`: a child that works answers `expect`..., or
-    has it `anywhere` in its answer."""
+    """Connect to `address` (host and port, or a unix socket), send `ask`: a child that works answers `expect`..., or,
+    where it is read to its end, what is `wanted`."""
 
     address: tuple[str, int] | str
     ask: bytes
-    expect: bytes
-    anywhere: bool = False
+    expect: bytes = b""
+    wanted: Callable[[bytes], bool] | None = None
 
 
 class Question:
@@ -52,9 +53,9 @@ class Question:
             self.decide(False)
             return
         self._read += data
-        if self._probe.anywhere:
+        if self._probe.wanted is not None:
             if not data or len(self._read) > _LONGEST:
-                self.decide(self._probe.expect in self._read)
+                self.decide(self._probe.wanted(self._read))
         elif not data or len(self._read) >= len(self._probe.expect):
             self.decide(self._read.startswith(self._probe.expect))
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faxbot
 from faxbot.config import Config
@@ -38,8 +39,6 @@ NUMBER = "+15550100000"
 
 _LOOK_EVERY = 10.0
 """Seconds between looks whether a provider must be listened to: one may be activated while all runs."""
-_LISTEN = b'"listen":true'
-"""In the answer of /health/ready."""
 _READY_WITHIN = 10.0
 _READY_FOR_COMMAND_WITHIN = 60.0
 _LOCK_WAIT = 5.0
@@ -139,7 +138,7 @@ class _Site:
         if self._listens or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_EVERY
-        if processes.answers(replace(self._probe("/health/ready"), expect=_LISTEN, anywhere=True)):
+        if processes.answers(replace(self._probe("/health/ready"), wanted=must_listen)):
             self._listens = True
             processes.add(self._role("listen", "listen", *self._logs))
 
@@ -224,7 +223,7 @@ class _Site:
             with socket.create_connection(self._address, timeout=5) as connection:
                 connection.sendall(self._probe("/health/ready").ask)
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
-            parts = json.loads(answer.partition(b"\r\n\r\n")[2])["parts"]
+            parts = _json(answer)["parts"]
         except (OSError, ValueError, LookupError):
             return f"see {self.url}/health/ready"
         return "; ".join(part["detail"] for part in parts.values() if not part["ok"])
@@ -281,6 +280,19 @@ def _port(path: Path) -> int:
     port = listening.free_port(int(kept) if kept.isdecimal() else 0)
     keyfile.write_privately(path, str(port))
     return port
+
+
+def must_listen(answer: bytes) -> bool:
+    """Whether an answer of /health/ready, ready or not, says that a provider must be listened to."""
+    try:
+        return _json(answer)["listen"] is True
+    except (ValueError, LookupError, TypeError):
+        return False  # another answer, or not the whole of it: asked again
+
+
+def _json(answer: bytes) -> Any:
+    """The body of an HTTP answer; raises ValueError."""
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
 def _get(path: str, host: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.apps.worker import Worker
 
-from faxbot import stopping, wiring
+from faxbot import rotation, stopping, wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import Bell
@@ -18,6 +18,7 @@ _runtimes: dict[str, Runtime] = {}
 
 def serve(config: Config, app: Celery) -> None:
     """Have this worker know the tasks, and give each of its processes a runtime of its own."""
+    rotation.admit(config)
     app.conf.include = TASK_MODULES
     stopping.ignore()
 

@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
+from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,12 +26,16 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from faxbot.errors import (
     DatabaseAway,
+    FailedLogins,
     FaxbotError,
     Forbidden,
     InvalidFields,
     KeyInFlight,
+    KeyMissing,
     Malformed,
     MediaTypeRefused,
+    RequestsPerMinute,
+    TooMany,
     Unauthenticated,
 )
 from faxbot.web import auth, problems, schemas
@@ -119,7 +124,8 @@ class Blueprint(flask_smorest.Blueprint):
             sentence = f"`{Unauthenticated.code}`: {_UNPROVEN[access]}"
             doc["responses"][401]["description"] = sentence
         if access not in auth.WITHOUT_KEY:
-            doc["security"] = [{"ApiKey": [access]}, {"Bearer": [access]}]
+            schemes = ("Session",) if access == auth.SESSION else ("ApiKey", "Bearer", "Session")
+            doc["security"] = [{scheme: [access]} for scheme in schemes]
 
         def declare(view: auth.View) -> auth.View:
             decorated = auth.needs(access)(view)
@@ -171,7 +177,7 @@ def _always(access: str, query: object, body: object) -> list[Failure]:
     if access != auth.OPEN:
         found += [DatabaseAway, Unauthenticated]
     if access not in auth.WITHOUT_KEY:
-        found += [Forbidden]
+        found += [Forbidden, FailedLogins, RequestsPerMinute]
     if query or body:
         found += [InvalidFields]
     if body:
@@ -186,11 +192,20 @@ def _failures(failures: Iterable[Failure]) -> dict[int, dict[str, Any]]:
     return {
         status: {
             "description": " · ".join(f"`{kind.code}`: {kind.title}" for kind in same),
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
             "content": {problems.MEDIA_TYPE: {"schema": schemas.Problem}},
         }
         for status, group in groupby(ordered, key=lambda problem: problem.status)
         if (same := list(group))
     }
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "after so many seconds it may be sent again",
+        "schema": {"type": "integer"},
+    }
+}
 
 
 # Answers ------------------------------------------------------------------------------------------
@@ -241,10 +256,14 @@ def failed(error: FaxbotError) -> Response:
     answer = _failed(problem, detail=error.detail, fields=getattr(error, "errors", None))
     if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = auth.challenge()
+    elif isinstance(error, KeyMissing):
+        log_failure(error)
     elif isinstance(error, DatabaseAway):
         answer.headers["Retry-After"] = str(DATABASE_RETRY_SECONDS)
     elif isinstance(error, KeyInFlight):
         answer.headers["Retry-After"] = str(KEY_RETRY_SECONDS)
+    elif isinstance(error, TooMany):
+        answer.headers["Retry-After"] = str(max(ceil(error.retry_after), 1))
     return answer
 
 

@@ -10,9 +10,24 @@ from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 
 from faxbot import spool
-from faxbot.errors import FaxbotError
+from faxbot.errors import FailedLogins, FaxbotError, Forbidden, Unauthenticated
 from faxbot.runtime import Runtime
-from faxbot.web import api, auth, callbacks, docs, faxes, health, patience, plugins, providers
+from faxbot.web import (
+    api,
+    audit,
+    auth,
+    callbacks,
+    config,
+    docs,
+    faxes,
+    health,
+    keys,
+    patience,
+    plugins,
+    providers,
+    session,
+    users,
+)
 
 BLUEPRINTS = (
     faxes.blueprint,
@@ -20,6 +35,11 @@ BLUEPRINTS = (
     providers.blueprint,
     plugins.blueprint,
     health.blueprint,
+    config.blueprint,
+    keys.blueprint,
+    users.blueprint,
+    session.blueprint,
+    audit.blueprint,
 )
 JSON_BYTES = 64 * 1024
 """The largest body of a request that is neither a submission nor a callback."""
@@ -60,7 +80,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.url_map.merge_slashes = False
     app.before_request(_begin)
     app.after_request(_finish)
-    app.register_error_handler(FaxbotError, api.failed)
+    app.register_error_handler(FaxbotError, _failed)
     app.register_error_handler(ParseException, api.unreadable)
     frame = api.Api(app, spec_kwargs=docs.specification(runtime.config))
     for blueprint in BLUEPRINTS:
@@ -77,6 +97,12 @@ def _begin() -> None:
     auth.authorize()
     if "actor" in g:
         patience.trust(request.environ)
+
+
+def _failed(error: FaxbotError) -> Response:
+    if isinstance(error, (Unauthenticated, Forbidden, FailedLogins)):
+        auth.note_refusal(error)
+    return api.failed(error)
 
 
 def _finish(response: Response) -> Response:

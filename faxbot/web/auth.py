@@ -1,32 +1,44 @@
 """Who may use which address: every route states it, and it is decided before a byte of the body is read.
 
-A route says what it needs with needs(): a scope of API keys, OPEN for everybody, SIGNATURE where the carrier proves
-itself to the domain, or LINK where the address holds a token that the domain gave out. create_app() refuses to start
-with a route that says nothing.
+A route says what it needs with needs(): a scope, which comes with an API key or a session; SESSION for whoever has
+signed in; OPEN for everybody; SIGNATURE where the carrier proves itself to the domain; or LINK where the address holds
+a token that the domain gave out. create_app() refuses to start with a route that says nothing.
+
+A browser sends the session's cookie by itself, whoever made it ask: what changes something needs X-CSRF-Token too, and
+must not come from another site. A key is never sent by itself, and needs neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
 
-from faxbot import identity
-from faxbot.identity import Actor
+from faxbot import audit, identity, limits, origins, sessions
+from faxbot.actors import STRANGER, USER, Actor
+from faxbot.audit import Action
+from faxbot.config import Config
+from faxbot.errors import FailedLogins, Forbidden, Unauthenticated
+from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.runtime import Runtime
+from faxbot.signin import JOURNEY
 
+SESSION = "session"
 OPEN = "open"
 SIGNATURE = "signature"
 LINK = "link"
 WITHOUT_KEY = (OPEN, SIGNATURE, LINK)
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_CHALLENGE, CARRIER_CHALLENGE = 'Bearer realm="faxbot"', 'Basic realm="faxbot"'
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 def needs(access: str) -> Callable[[View], View]:
-    """Mark a view with what it needs: a scope, OPEN, SIGNATURE or LINK."""
+    """Mark a view with what it needs: a scope, SESSION, OPEN, SIGNATURE or LINK."""
 
     def mark(view: View) -> View:
         view.access = access  # type: ignore[attr-defined] # a mark on the function, read by authorize()
@@ -49,14 +61,138 @@ def access_of(app: Flask) -> dict[str, str]:
 
 
 def authorize() -> None:
-    """Before each request: know the actor and his scope, or raise Unauthenticated or Forbidden."""
+    """Before each request: know the actor and his scope, or raise Unauthenticated, Forbidden, FailedLogins or
+    RequestsPerMinute."""
     if request.endpoint is None:
         return  # no such address or method: the router's own answer follows
     view: Any = current_app.view_functions[request.endpoint]
     access: str = view.access  # access_of() made sure that it is there
     if access not in WITHOUT_KEY:
-        g.actor = identity.authenticate(runtime(), _presented())
-        g.actor.require(access)
+        key = _presented()
+        token = session_token() if key is None else None
+        came_from = address()
+        asks = _signed_in(token) if token else identity.authenticate(runtime(), key, came_from)
+        limits.admit(runtime(), asks)
+        g.actor = replace(asks, request_id=g.request_id, address=came_from)
+        if access != SESSION:
+            g.actor.require(access)
+        elif asks.kind != USER:
+            raise Forbidden("This is for people who have signed in; a key has no session.")
+
+
+def _signed_in(token: str) -> Actor:
+    """Who shows this session; raises Unauthenticated, Forbidden."""
+    in_background = "HTTP_X_BACKGROUND" in request.environ
+    asks = sessions.authenticate(runtime(), token, in_background=in_background)
+    if request.method not in _SAFE:
+        must_be_ours()
+        sessions.check_csrf(runtime(), token, request.headers.get("X-CSRF-Token", ""))
+    return asks
+
+
+def must_be_ours() -> None:
+    """Raise Forbidden for a request that a page of another site makes. A browser says so itself (Sec-Fetch-Site);
+    an older one names the page's origin, which must be this server's, as its client or PUBLIC_API_URL calls it."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        ours = site in ("same-origin", "none")
+    else:
+        names = (request.host, urlsplit(runtime().config.base_url).netloc)
+        ours = origin is None or origin.partition("://")[2] in names
+    if not ours:
+        raise Forbidden("A page of another site may not do this.")
+
+
+# The session's cookie ---------------------------------------------------------------------------------
+
+
+def cookie_name(config: Config) -> str:
+    """Where the address is https, only this very host can set a cookie of this name (RFC 6265bis, 4.1.3.2)."""
+    return "__Host-faxbot" if _is_https(config) else "faxbot_session"
+
+
+def _is_https(config: Config) -> bool:
+    return config.base_url.startswith("https://")
+
+
+def session_token() -> str | None:
+    """The session that the client shows, if any."""
+    if "HTTP_COOKIE" not in request.environ:
+        return None
+    return request.cookies.get(cookie_name(runtime().config)) or None
+
+
+def keep_session(response: Response, token: str | None) -> None:
+    """Have the browser show this session from now on, until it is closed; None: show none any more."""
+    config = runtime().config
+    response.set_cookie(
+        cookie_name(config),
+        token or "",
+        max_age=None if token else 0,
+        path="/",
+        secure=_is_https(config),
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def journey() -> str | None:
+    """What a browser kept that was sent to an identity provider."""
+    return request.cookies.get(_journey_name())
+
+
+def keep_journey(response: Response, kept: str | None) -> None:
+    """Have the browser keep this until it comes back from an identity provider; None: no more. It comes back from
+    another site, with which a strict cookie does not travel."""
+    response.set_cookie(
+        _journey_name(),
+        kept or "",
+        max_age=int(JOURNEY.total_seconds()) if kept else 0,
+        path="/",
+        secure=_is_https(runtime().config),
+        httponly=True,
+        samesite="Lax",
+    )
+
+
+def _journey_name() -> str:
+    return cookie_name(runtime().config) + "_journey"
+
+
+# What views ask -----------------------------------------------------------------------------------------
+
+
+def address() -> str | None:
+    """Where the request comes from: who is connected, or who a proxy of FAXBOT_TRUSTED_PROXIES says it speaks for."""
+    environ, trusted = request.environ, runtime().config.trusted_networks
+    peer = environ.get("REMOTE_ADDR", "")
+    if not trusted:
+        return str(peer) or None
+    return origins.client(peer, environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def note_refusal(error: Unauthenticated | Forbidden | FailedLogins) -> None:
+    """Have a refusal written down: of a known actor what he may not do, of a stranger how he tried to get in."""
+    rule = str(request.url_rule or "")
+    if isinstance(error, Forbidden) and "actor" in g:
+        details = {"route": f"{request.method} {rule}"}
+        audit.note(
+            process(), actor(), Action.ACCESS_REFUSED, outcome=audit.REFUSED, details=details
+        )
+        return
+    access = getattr(current_app.view_functions.get(request.endpoint or ""), "access", None)
+    if access == OPEN:
+        return  # who signs in: sessions and signin write that down themselves
+    shows_session = access not in WITHOUT_KEY and _presented() is None and session_token()
+    by = "session" if shows_session else access if access in WITHOUT_KEY else "key"
+    why = error.why if isinstance(error, Unauthenticated) else error.code
+    details = {"by": by, "why": why}
+    stranger = Actor(DEFAULT_ACCOUNT, "stranger", frozenset(), STRANGER, g.request_id, address())
+    key_id = error.key_id if isinstance(error, Unauthenticated) else None
+    of = ("key", key_id) if key_id else None
+    audit.note(
+        process(), stranger, Action.AUTHENTICATION_FAILED, of, outcome=audit.REFUSED, details=details
+    )  # fmt: skip
 
 
 def challenge() -> str:

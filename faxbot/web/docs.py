@@ -18,7 +18,7 @@ import flask
 from flask import Flask, Response
 from markupsafe import Markup, escape
 
-from faxbot import __version__, events, identity
+from faxbot import __version__, actors, events
 from faxbot.config import Config
 from faxbot.errors import PluginError
 from faxbot.runtime import Runtime
@@ -60,6 +60,15 @@ def publish(app: Flask, frame: Api, runtime: Runtime) -> None:
     frame.spec.components.security_scheme(
         "Bearer",
         {"type": "http", "scheme": "bearer", "description": "the same key as a bearer token"},
+    )
+    frame.spec.components.security_scheme(
+        "Session",
+        {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": auth.cookie_name(runtime.config),
+            "description": "what POST /admin/session sets; what changes something needs X-CSRF-Token too",
+        },
     )
     style = resources.files("faxbot.web.static").joinpath("docs.css").read_bytes()
 
@@ -137,7 +146,7 @@ def _view(spec: Json) -> Json:
         "statuses": events.STATUS_MEANING,
         "scopes": {
             scope: meaning
-            for scope, meaning in identity.SCOPES.items()
+            for scope, meaning in actors.SCOPES.items()
             if scope in {one["scope"] for one in operations}
         },
         "titles": {one["id"]: f"{one['method']} {one['path']}" for one in operations},
@@ -275,19 +284,31 @@ def _limits(field: Json) -> str:
 
 
 def _curl(server: str, path: str, method: str, operation: Json, schema: Json) -> str:
-    """A command that works as it stands, once FAXBOT_API_KEY and FAX_ID are set."""
-    address = server + path.replace("{fax_id}", "$FAX_ID")
+    """A command that works as it stands, once FAXBOT_API_KEY and, as the case may be, FAX_ID, KEY_ID or USER_ID are
+    set."""
+    address = server + path
     for parameter in operation.get("parameters", []):
-        if "example" in parameter:
-            address = address.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
+        name = parameter["name"]
+        value = str(parameter.get("example", f"${name.upper()}"))
+        address = address.replace(f"{{{name}}}", value)
     lines = ["curl"]
     if method != "get":
         lines[0] += f" -X {method.upper()}"
-    if "security" in operation:
-        lines.append('-H "X-API-Key: $FAXBOT_API_KEY"')
+    lines += _curl_proof(method, operation)
     lines += _curl_body(operation, schema)
     lines[:2] = [" ".join(lines[:2])]
     return " \\\n  ".join([*lines, f'"{address}"' if "$" in address else address])
+
+
+def _curl_proof(method: str, operation: Json) -> list[str]:
+    """How the command shows who asks; a session is kept in a file by the command that begins it."""
+    schemes = operation.get("security", [{}])[0]
+    if "ApiKey" in schemes:
+        return ['-H "X-API-Key: $FAXBOT_API_KEY"']
+    if "Session" in schemes:
+        return ["-b cookies.txt"] + ['-H "X-CSRF-Token: $CSRF_TOKEN"'] * (method != "get")
+    begins = any("Set-Cookie" in one.get("headers", {}) for one in operation["responses"].values())
+    return ["-c cookies.txt"] * begins
 
 
 def _curl_body(operation: Json, schema: Json) -> list[str]:

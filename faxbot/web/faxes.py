@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request, send_file
+from flask import Response, g, request, send_file
 
-from faxbot import artifacts, decisions, jobs, phone, results
+from faxbot import artifacts, audit, decisions, jobs, phone, results
+from faxbot.actors import LINK, Actor
+from faxbot.audit import Action
 from faxbot.errors import (
     DocumentTooLarge,
     DocumentUnreadable,
@@ -18,7 +20,9 @@ from faxbot.errors import (
     MediaTypeRefused,
     NotFound,
     NotPossibleNow,
+    PagesPerDay,
 )
+from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
 from faxbot.models import Job, JobRow
@@ -63,6 +67,7 @@ _FAX_ID = [
         DocumentTooLarge,
         DocumentUnsupported,
         DocumentUnreadable,
+        PagesPerDay,
         problems.REQUEST_TOO_LARGE,
         MediaTypeRefused,
     ),
@@ -138,7 +143,7 @@ def _number(wish: dict[str, Any]) -> Hidden[str]:
 
 
 def _present(job: Job | JobRow) -> bytes:
-    return problems.dumps(jobs.describe(runtime(), job))
+    return problems.dumps(jobs.describe(runtime(), job, masked=actor().masked))
 
 
 def _recorded(answer: Answer) -> Response:
@@ -164,7 +169,9 @@ def list_faxes(query: dict[str, Any]) -> Response:
 
     Pages by cursor: follow `next` until it is null. Faxes that are made meanwhile do not disturb the pages.
     """
-    return _page(query, tags=query.pop("tag", {}))
+    to_key = query.pop("to_key", None)
+    to_keys = jobs.keys_beside(runtime(), actor(), to_key) if to_key else ()
+    return _page(query, tags=query.pop("tag", {}), to_keys=to_keys)
 
 
 @blueprint.operation(
@@ -181,8 +188,9 @@ def search_faxes(query: dict[str, Any]) -> Response:
 
     A number is personal, so it is asked for in the body and never stands in an address.
     """
-    to_key = jobs.number_key(runtime(), _number(query))
-    return _page(query, tags=query.pop("tags", {}), to_key=to_key)
+    to_keys = jobs.keys_of_number(runtime(), _number(query))
+    audit.note(runtime(), actor(), Action.FAX_SEARCHED)
+    return _page(query, tags=query.pop("tags", {}), to_keys=to_keys)
 
 
 def _page(query: dict[str, Any], **more: Any) -> Response:
@@ -205,7 +213,10 @@ def _page(query: dict[str, Any], **more: Any) -> Response:
 )
 def read_fax(fax_id: str) -> Response:
     """Read a fax"""
-    return api.reply(_present(jobs.find(runtime(), actor(), fax_id)))
+    job = jobs.find(runtime(), actor(), fax_id)
+    details = {"masked": True} if actor().masked else None
+    audit.note(runtime(), actor(), Action.FAX_SHOWN, ("fax", job.id), details=details)
+    return api.reply(_present(job))
 
 
 @blueprint.operation(
@@ -222,8 +233,10 @@ def read_timeline(fax_id: str) -> Response:
     Everything that happened to the fax, every call to a provider, and what people decided about it.
     """
     job = jobs.find(runtime(), actor(), fax_id)
+    audit.note(runtime(), actor(), Action.FAX_TIMELINE_SHOWN, ("fax", job.id))
     timeline = results.timeline(runtime().database, job.id)
-    return api.reply(problems.dumps({**timeline, "decisions": decisions.of_fax(runtime(), job)}))
+    decided = decisions.of_fax(runtime(), job, masked=actor().masked)
+    return api.reply(problems.dumps({**timeline, "decisions": decided}))
 
 
 @blueprint.operation(
@@ -243,6 +256,8 @@ def read_pages(query: dict[str, Any], fax_id: str) -> Response:
     with artifacts.Workspace(runtime()) as workspace:
         # Open, the file outlives its folder until it is sent.
         pages = artifacts.fetched(runtime(), fax_id, query["token"], workspace).open("rb")
+    carrier = Actor(DEFAULT_ACCOUNT, "link", frozenset(), LINK, g.request_id, auth.address())
+    audit.note(runtime(), carrier, Action.DOCUMENT_OPENED, ("fax", fax_id))
     answer = send_file(pages, mimetype="application/pdf")
     answer.headers["Cache-Control"] = "no-store"
     return answer
@@ -287,7 +302,7 @@ def release_fax(fax_id: str) -> Response:
 @blueprint.operation(
     "POST",
     "/fax/<fax_id>/decide",
-    access="admin",
+    access="operate",
     body=schemas.DecisionRequest(),
     answers={200: api.answer(schemas.Fax, "It is settled as you say.")},
     errors=(NotFound, NotPossibleNow),

@@ -75,7 +75,7 @@ class Reader(SocketUnreader):
     ended = False
     has_body = False
     shows_key = False
-    """Whether a key comes with it, to where one is asked for; whether it is a good one shows later."""
+    """Whether a key or a session comes with it, to where one is asked for; whether it is a good one shows later."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -108,7 +108,7 @@ class Reader(SocketUnreader):
         self.has_body = b"\ncontent-length:" in head or b"\ntransfer-encoding:" in head
         address = unquote_to_bytes(head.lstrip().partition(b"\r\n")[0]).lower()
         self.shows_key = not any(word in address for word in _OPEN) and (
-            b"\nx-api-key:" in head or b"\nauthorization:" in head
+            b"\nx-api-key:" in head or b"\nauthorization:" in head or b"\ncookie:" in head
         )
         return True
 

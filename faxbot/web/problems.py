@@ -43,12 +43,12 @@ RAISED: dict[type[FaxbotError], Problem] = {
         (
             errors.Unauthenticated,
             401,
-            "Send a valid API key (X-API-Key, or Authorization: Bearer); a callback needs its carrier's proof.",
+            "Send a valid API key (X-API-Key, or Authorization: Bearer), or sign in; a callback needs its proof.",
         ),
         (
             errors.Forbidden,
             403,
-            "Use a key that has the scope named in `detail`, or have one made.",
+            "Use a key, or a role, that has the scope named in `detail`; with a session send X-CSRF-Token too.",
         ),
         (
             errors.NotFound,
@@ -76,9 +76,17 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Read the settings again, and change them then.",
         ),
         (
+            errors.HasEnded,
+            409,
+            "Make a new key.",
+        ),
+        (
             errors.DocumentTooLarge,
             413,
-            "Send fewer or smaller documents, or raise MAX_FILE_SIZE_MB or FAXBOT_MAX_PAGES, whichever `detail` names.",
+            (
+                "Send fewer or smaller documents, or raise MAX_FILE_SIZE_MB, FAXBOT_MAX_PAGES or FAXBOT_PAGES_PER_DAY, "
+                "whichever `detail` names."
+            ),
         ),
         (
             errors.DocumentUnsupported,
@@ -104,6 +112,36 @@ RAISED: dict[type[FaxbotError], Problem] = {
             errors.DocumentUnreadable,
             422,
             "Open the document: it may be damaged, empty or locked with a password. Print it to a new PDF.",
+        ),
+        (
+            errors.KeyMissing,
+            503,
+            "Tell the operator: a process of this server lacks a master key, and its log names it.",
+        ),
+        (
+            errors.RequestsPerMinute,
+            429,
+            "Send it again after Retry-After, and fewer in each minute, or have MAX_REQUESTS_PER_MINUTE raised.",
+        ),
+        (
+            errors.FailedLogins,
+            429,
+            "Mend the program that sends a wrong key: a good one is let in. A password is looked at after Retry-After.",
+        ),
+        (
+            errors.PagesPerDay,
+            429,
+            "Send it again after Retry-After: the day ends at 00:00 UTC. Or have FAXBOT_PAGES_PER_DAY raised.",
+        ),
+        (
+            errors.SignInCrowded,
+            429,
+            "Send it again after Retry-After.",
+        ),
+        (
+            errors.IdentityAway,
+            503,
+            "Sign in again in a moment, or by password. `faxbot plugins test` and the log say what is wrong.",
         ),
         (
             errors.DatabaseAway,

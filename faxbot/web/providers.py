@@ -32,7 +32,7 @@ _ONE = {200: api.answer(schemas.ProviderDetail, "The provider as it stands now."
 @blueprint.operation(
     "GET",
     "/admin/providers",
-    access="admin",
+    access="operate",
     answers={200: api.answer(schemas.Providers, "Every provider that is installed.")},
 )
 def list_providers() -> Response:
@@ -43,7 +43,7 @@ def list_providers() -> Response:
 @blueprint.operation(
     "GET",
     "/admin/providers/<provider_id>",
-    access="admin",
+    access="operate",
     answers=_ONE,
     errors=(NotFound,),
     parameters=_PROVIDER_ID,
@@ -56,7 +56,7 @@ def read_provider(provider_id: str) -> Response:
 @blueprint.operation(
     "POST",
     "/admin/providers/<provider_id>/pause",
-    access="admin",
+    access="operate",
     body=schemas.ProviderPause(),
     answers=_ONE,
     errors=(NotFound,),
@@ -73,7 +73,7 @@ def pause_provider(wish: dict[str, Any], provider_id: str) -> Response:
 @blueprint.operation(
     "POST",
     "/admin/providers/<provider_id>/resume",
-    access="admin",
+    access="operate",
     body=schemas.ProviderChange(),
     answers=_ONE,
     errors=(NotFound,),
@@ -87,7 +87,7 @@ def resume_provider(wish: dict[str, Any], provider_id: str) -> Response:
 @blueprint.operation(
     "POST",
     "/admin/providers/<provider_id>/reset",
-    access="admin",
+    access="operate",
     body=schemas.ProviderChange(),
     answers=_ONE,
     errors=(NotFound,),
@@ -160,7 +160,7 @@ def list_callback_doors() -> Response:
 @blueprint.operation(
     "POST",
     "/admin/providers/<provider_id>/test",
-    access="admin",
+    access="operate",
     answers={200: api.answer(schemas.Part, "Whether the carrier lets us in, and what is wrong.")},
     errors=(NotFound,),
     parameters=_PROVIDER_ID,
@@ -170,4 +170,4 @@ def test_provider(provider_id: str) -> Response:
 
     Asks the carrier whether it is there and takes our credentials; no fax is sent.
     """
-    return api.reply(problems.dumps(oversight.try_connection(runtime(), provider_id)))
+    return api.reply(problems.dumps(oversight.try_connection(runtime(), actor(), provider_id)))

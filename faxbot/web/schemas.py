@@ -375,8 +375,10 @@ class FaxDecision(ma.Schema):
 
     attempt = fields.Integer(required=True, metadata=_says("which attempt it is about", 1))
     outcome = fields.String(required=True, metadata=_says("what was found out", "delivered"))
-    actor = fields.String(required=True, metadata=_says("the id of the person's API key"))
-    reason = fields.String(required=True, metadata=_says("in the person's words"))
+    actor = fields.String(required=True, metadata=_says("the id of the person, or of an API key"))
+    reason = fields.String(
+        required=True, metadata=_says("in the person's words; empty for the role `viewer`")
+    )
     decided_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
 
 
@@ -807,3 +809,7 @@ class PluginRegistry(ma.Schema):
         required=True, metadata=_says("whether this installation admits nothing else")
     )
     items = fields.List(fields.Nested(RegistryEntry), required=True)
+
+
+says, printable = _says, _printable
+"""For the schemas of other rooms."""

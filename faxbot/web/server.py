@@ -29,7 +29,7 @@ from gunicorn.http.errors import (
     UnsupportedTransferCoding,
 )
 
-from faxbot import lifeline, wiring
+from faxbot import lifeline, rotation, wiring
 from faxbot.config import Config
 from faxbot.errors import ConfigError
 from faxbot.tasks.app import Bell
@@ -83,6 +83,7 @@ def serve(config: Config, listener: socket.socket) -> None:
     """
     config.warn_of_strangers()
     wiring.build(config).close()  # a wrong setting shows here, in one line, and not in each worker
+    rotation.admit(config)
     lifeline.forks_die_with_me()
     wsgi.Response = _Response
     # What exists now is shared with the workers; a collector that touched it would copy page after page.

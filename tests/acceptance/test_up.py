@@ -228,7 +228,8 @@ def test_production_without_a_master_key_starts_nothing_and_says_why(run: Run) -
 
 def test_production_makes_no_first_key(run: Run, embedded: Installation) -> None:
     key = b64encode(os.urandom(32)).decode()
-    ended = run("up", "--", "true", FAXBOT_ENV="production", CONFIG_MASTER_KEY=key)
+    production = {"FAXBOT_ENV": "production", "PUBLIC_API_URL": "https://fax.example.org"}
+    ended = run("up", "--", "true", CONFIG_MASTER_KEY=key, **production)
 
     assert ended.returncode == 0, ended.stderr
     assert not (embedded.data_dir / "first-api-key").exists()

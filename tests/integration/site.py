@@ -24,12 +24,12 @@ import sqlalchemy as sa
 from PIL import Image
 
 from faxbot import callbacks, copies, followup, jobs, sending, sweeps, wiring
+from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
 from faxbot.db import new_id, utcnow
 from faxbot.events import Event, Status, fold
 from faxbot.hidden import Hidden
-from faxbot.identity import Actor
 from faxbot.jobs import Answer, Submission
 from faxbot.models import Artifact, Attempt, FaxEvent, Job
 from faxbot.plugins.base import CallbackRequest

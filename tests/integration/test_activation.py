@@ -231,7 +231,9 @@ def test_a_provider_gets_the_first_place_or_the_last_and_what_it_may_see_is_said
 def test_a_provider_that_does_not_work_gets_no_slot(admin: FlaskClient, runtime: Runtime) -> None:
     body = assert_problem(activated(admin, "phaxio", slot="outbound"), 409, "change-refused")
 
-    assert body["detail"].startswith("Nothing was changed, because the plugin does not work so:")
+    assert body["detail"].startswith(
+        "Nothing was changed, because the plugin phaxio does not work so:"
+    )
     assert (version(runtime), history(runtime)) == (0, [])
     assert runtime.fresh().config.provider_ids == ("simulator",)
 

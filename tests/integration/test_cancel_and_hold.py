@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from faxbot import jobs, sending
+from faxbot.actors import Actor
 from faxbot.errors import NotFound, NotPossibleNow, Refused, Unreachable
-from faxbot.identity import Actor
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import OutboundFax, State, Update
 from tests.carrier import SimulatorProcess

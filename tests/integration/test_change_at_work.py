@@ -4,6 +4,7 @@ gone, and with a key that does not fit."""
 from __future__ import annotations
 
 import base64
+import io
 import json
 import secrets
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from PIL import Image
 from werkzeug.test import TestResponse
 
-from faxbot import callbacks, followup, sending, wiring
-from faxbot.errors import ConfigError
+from faxbot import callbacks, configuration, followup, rotation, sending, wiring
+from faxbot.actors import CLI
+from faxbot.errors import KeyMissing
 from faxbot.models import ProviderHistory
 from faxbot.plugins.base import FaxbotPlugin
 from faxbot.plugins.manifest import MASK
@@ -28,7 +31,7 @@ from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation
 from tests.integration.command import one_line, run
-from tests.integration.site import Site, open_site
+from tests.integration.site import Site, number, open_site
 from tests.integration.web import assert_problem, client_of, left_behind, new_key, send
 from tests.threads import at_once
 
@@ -103,6 +106,28 @@ def settings_of(second: SimulatorProcess) -> dict[str, str]:
 def deeds(runtime: Runtime) -> int:
     with runtime.database.reading() as session:
         return session.scalar(sa.select(sa.func.count()).select_from(ProviderHistory)) or 0
+
+
+@pytest.mark.parametrize("wish", [{"FAXBOT_MAX_PAGES": 1}, {"FAXBOT_MAX_PIXELS": 1000}])
+def test_a_fax_that_was_taken_is_sent_whatever_new_ones_may_have(
+    site: Site, wish: dict[str, int]
+) -> None:
+    worker = wiring.build(site.runtime.config)
+    job_id = site.submit(number(), uploads=[site.upload(picture(), pages=2)]).job_id
+
+    configuration.change(worker, CLI, wish, note=NOTE)
+    sending.attempt(worker.fresh(), job_id)
+    worker.close()
+
+    assert (site.job(job_id).status, site.job(job_id).pages) == ("sent", 2)
+
+
+def picture() -> bytes:
+    """Two pages that are not fax pages yet."""
+    file = io.BytesIO()
+    one, two = (Image.new("L", (200, 200), shade) for shade in (0, 255))
+    one.save(file, "TIFF", save_all=True, append_images=[two], dpi=(100, 100))
+    return file.getvalue()
 
 
 def test_absence_proves_nothing_either_where_the_worker_had_not_noticed_the_change(
@@ -282,20 +307,24 @@ def test_with_another_master_key_nobody_begins_everybody_names_the_setting_and_n
         **site.carrier.environ,
         "CONFIG_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
     }
+    rotation.admit(site.runtime.config)  # as every process asks before it serves
     wrong = wiring.build(store.config(**names))
     client = client_of(wrong, "any-key")
     before = left_behind(site.runtime)
 
-    assert_problem(send(client), 500, "internal")
+    assert_problem(send(client), 503, "key-missing")
     assert left_behind(site.runtime) == before
     ready = client.get("/health/ready")
     said = json.loads(ready.data)["parts"]["settings"]
-    assert (ready.status_code, said["ok"]) == (503, False)
-    assert "phaxio: apiKey does not open: CONFIG_MASTER_KEY" in said["detail"]
-    with pytest.raises(ConfigError, match="phaxio: apiKey does not open"):
+    assert (ready.status_code, said["ok"], "CONFIG_MASTER_KEY" in said["detail"]) == (
+        503,
+        False,
+        True,
+    )
+    with pytest.raises(KeyMissing, match="CONFIG_MASTER_KEY"):
         wrong.fresh()
     ended = run(store, "prepare", **names)
-    assert (ended.code, "phaxio: apiKey does not open" in one_line(ended.err)) == (1, True)
+    assert (ended.code, "CONFIG_MASTER_KEY" in one_line(ended.err)) == (1, True)
     wrong.close()
 
     job = site.job(waiting)

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from faxbot import callbacks, claims, health, sending
+from faxbot.actors import Actor
 from faxbot.db import new_id
 from faxbot.errors import LeaseLost
 from faxbot.events import OPEN, PAIRS, TERMINAL, Status
-from faxbot.identity import Actor
 from faxbot.models import Attempt, Callback, Job
 from faxbot.results import locked
 from faxbot.shares import BEHIND, HALF_LIFE, URGENT
@@ -181,7 +181,7 @@ def test_a_lease_that_could_not_be_prolonged_once_is_prolonged_the_next_time(
             until = site.now + timedelta(seconds=0.5)
             eventually(lambda: site.job(job.id).lease_until == until)
     assert failed.is_set()
-    assert [record.message for record in caplog.records] == ["leases not prolonged"]
+    assert "leases not prolonged" in [record.message for record in caplog.records]
 
 
 def test_a_claim_that_was_taken_over_is_not_prolonged(

@@ -188,6 +188,7 @@ def test_no_first_key_where_there_are_others_and_none_in_production(embedded: In
     assert not first_key(embedded).exists()
 
     new = {"FAX_DATA_DIR": str(embedded.folder / "production"), "FAXBOT_ENV": "production"}
+    new["PUBLIC_API_URL"] = "https://fax.example.org"
     assert run(embedded, "prepare", CONFIG_MASTER_KEY="A" * 43 + "=", **new).code == 0
     assert not (embedded.folder / "production" / "first-api-key").exists()
 

@@ -21,13 +21,15 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from faxbot import production
+from faxbot.config import Config
 from faxbot.events import TERMINAL, Event
 from tests.containers import compose, environment, only, stages
 from tests.ground import Ground, eventually, processes_of
 from tests.servers import PostgresServer, RedisServer, free_port
 
 BIN = Path(sys.executable).parent
-OURS = ("carrier", "web", "worker", "beat", "flower")
+OURS = ("carrier", "web", "worker", "listen", "beat", "flower")
 
 
 class Site:
@@ -49,6 +51,8 @@ class Site:
                 "FLOWER_PASSWORD": self.flower_password,
                 "SIMULATOR_SECRET": secrets.token_hex(8),
                 "CONFIG_MASTER_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+                # The simulated carrier calls back without TLS; see the test of production below.
+                "FAXBOT_ENV": "development",
             }
         )["services"]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -218,6 +222,8 @@ def test_a_fax_goes_through_the_services_of_compose(site: Site) -> None:
     timeline = site.http("web", "GET", path + "/events", headers=headers).json()
     assert timeline["events"][-1]["type"] == Event.DELIVERED
     assert_flower_shows_and_changes_nothing(site)
+    # Nobody is there who speaks by himself, and it waits.
+    assert site.processes["listen"].poll() is None, site.log("listen").read_text()
     assert site.stop() == dict.fromkeys(OURS, 0)
     assert not any(site.is_healthy(name) for name in ("carrier", "web", "worker", "flower"))
     assert processes_of(site.folder) == []
@@ -235,3 +241,16 @@ def assert_flower_shows_and_changes_nothing(site: Site) -> None:
     assert site.http("flower", "POST", shutdown).status_code == 401
     assert site.http("flower", "POST", shutdown, auth=auth).status_code == 403
     assert site.processes["worker"].poll() is None
+
+
+def test_in_production_every_service_has_what_it_demands_once_its_public_address_is_set() -> None:
+    named = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD")
+    given = {**dict.fromkeys(named, "pass-word"), "CONFIG_MASTER_KEY": "A" * 43 + "="}
+    for address, missing in (("", ["PUBLIC_API_URL"]), ("https://fax.example.org", [])):
+        services = compose({**given, "PUBLIC_API_URL": address})["services"]
+        for name in ("web", "worker", "beat", "listen", "migrate"):
+            config = Config.load(services[name]["environment"])
+            found = production.of_config(config)
+
+            assert config.production
+            assert [each.setting for each in found if not each.ok] == missing, name

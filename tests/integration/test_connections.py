@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faxbot import jobs, sending
+from faxbot import jobs, sending, trail
 from faxbot.db import Database
 from faxbot.plugins.base import Health
 from tests.integration.site import ACTOR, Site
@@ -19,6 +19,7 @@ def alone(site: Site) -> Iterator[Site]:
     """A site whose pools have one connection each."""
     usual = site.runtime
     database = Database(usual.config, pool_size=1)
+    trail.attach(database, usual.keyring)
     site.runtime = replace(usual, database=database)
     yield site
     database.close()

@@ -117,7 +117,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "MixesUp": (
         """
     def send(self, fax):
-        self.receipt = getattr(self, "receipt", None) or super().send(fax)
+        receipt = super().send(fax)
+        self.receipt = getattr(self, "receipt", None) or receipt
         return self.receipt""",
         "test_several_threads_send_at_once",
     ),

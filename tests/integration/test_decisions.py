@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from faxbot import decisions, jobs
+from faxbot.actors import Actor
 from faxbot.errors import NotFound, NotPossibleNow, OutcomeUnknown
-from faxbot.identity import Actor
 from faxbot.models import Decision
 from faxbot.plugins.base import State, Update
 from tests.integration.odd import raises

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import callbacks, health, hearing, sending, sweeps
+from faxbot import callbacks, health, hearing, schema, sending, sweeps
 from faxbot.errors import NotFound, OutcomeUnknown
 from faxbot.events import Status
 from faxbot.models import Callback, ProviderHistory
@@ -156,6 +156,39 @@ def test_after_a_gap_every_fax_that_the_provider_has_is_asked_after_and_no_other
     assert {row_id for _, row_id in site.rung} == {*sent, uncertain}
 
 
+def test_a_database_that_is_put_back_meanwhile_is_no_end_and_no_fault_of_the_provider(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    line, stop = Line(), threading.Event()
+    line.heard = [line.notice(b"one")]
+    site.runtime.plugins.get("listening", Odd).does["listen"] = line
+    schema.migrate(site.runtime.config, "base")
+
+    def put_back() -> None:
+        eventually(lambda: "not known whom to listen to" in caplog.text)
+        schema.upgrade(site.runtime.config)
+        eventually(lambda: line.acknowledged)
+        stop.set()
+
+    at_once(2, lambda n: put_back() if n else hearing.listen_to_all(site.runtime, stop))
+
+    assert bodies(site) == 1
+
+
+def test_a_notice_for_which_there_is_no_table_is_no_fault_of_the_provider(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "PAUSES", (0.0,))
+    line = Line()
+    line.heard = [line.notice(b"one")]
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.text("ALTER TABLE callbacks RENAME TO elsewhere"))
+
+    listen(site, line)
+
+    assert (line.begun, line.acknowledged, site.count(ProviderHistory)) == (2, [], 0)
+
+
 @pytest.mark.parametrize("heard", [RuntimeError("secret"), "no notice", 5])
 def test_a_provider_whose_code_fails_is_listened_to_again_and_its_fault_is_counted(
     site: Site, heard: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -216,6 +249,53 @@ def test_who_is_not_active_any_more_is_listened_to_until_its_last_fax_has_ended(
     assert hearing.listeners(runtime.fresh()) == []
 
 
+def test_who_is_not_active_any_more_is_listened_to_while_a_fax_of_its_may_still_be_under_way(
+    site: Site, listening: Odd
+) -> None:
+    listening.does["send"] = odd.raises(OutcomeUnknown())
+    job_id = site.sent()
+    tag = site.attempt(job_id).tag
+    listening.does["read_callback"] = odd.answers([Update(State.DELIVERED, tag=tag)])
+    other = replace(site.runtime.config, fax_backend="simulator")
+    settings = type(site.runtime.settings)(other, site.runtime.database, site.runtime.keyring)
+    runtime = replace(site.runtime, config=other, settings=settings)
+    assert site.job(job_id).status == Status.UNCERTAIN
+    assert hearing.listeners(runtime) == ["listening"]
+    begun = site.now
+    site.now += timedelta(seconds=other.silence_seconds)
+    assert hearing.listeners(runtime) == []
+
+    site.now = begun
+    line = Line()
+    line.heard = [line.notice(b"over")]
+    listening.does["listen"] = line
+    hearing.listen(runtime, "listening", line.stop)
+    site.work()
+
+    assert site.job(job_id).status == Status.DELIVERED
+    assert hearing.listeners(runtime) == []
+
+
+def test_who_never_had_a_fax_is_not_looked_for_among_all_that_are_under_way(site: Site) -> None:
+    other = replace(site.runtime.config, fax_backend="simulator")
+    settings = type(site.runtime.settings)(other, site.runtime.database, site.runtime.keyring)
+    site.runtime = replace(site.runtime, config=other, settings=settings)
+    site.sent()
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, text: str, *_: object) -> None:
+        asked.append(text)
+
+    for engine in (site.runtime.database.engine, site.runtime.database.reader):
+        sa.event.listen(engine, "before_cursor_execute", note)
+
+    assert hearing.listeners(site.runtime) == []
+    assert [text for text in asked if "FROM jobs" in text] == []
+    (question,) = asked
+    health.ready(site.runtime)
+    assert asked[1:].count(question) == 1
+
+
 def test_a_provider_that_was_set_anew_is_listened_to_anew(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +349,22 @@ def test_fitness_says_when_nobody_listens(site: Site) -> None:
     assert said() == (True, "all listen")
     site.now += timedelta(seconds=61)
     assert not said()[0]
+
+
+def test_who_has_just_been_activated_is_not_called_unheard_before_a_listener_could_know(
+    site: Site,
+) -> None:
+    def is_fit() -> bool:
+        return bool(health.ready(site.runtime)["parts"]["listeners"]["ok"])
+
+    site.runtime = replace(site.runtime, started_at=site.now - timedelta(hours=1))
+    assert not is_fit()
+    with site.runtime.database.transaction() as session:
+        wish = {"": {"FAX_BACKENDS": "listening,simulator"}}
+        site.runtime.settings.write(session, wish, seen=0, now=site.now)
+    assert is_fit()
+    site.now += timedelta(seconds=61)
+    assert not is_fit()
 
 
 def test_a_stranger_cannot_bring_a_notice_over_http(site: Site) -> None:

@@ -17,10 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from faxbot import jobs
+from faxbot.actors import Actor
 from faxbot.db import Database
 from faxbot.errors import KeyInFlight, KeyReused
 from faxbot.hidden import Hidden
-from faxbot.identity import Actor
 from faxbot.jobs import Answer
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from tests.ground import eventually

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image, ImageSequence
 
-from faxbot import jobs, sending
+from faxbot import decisions, jobs, sending
+from faxbot.errors import Unreachable
 from faxbot.events import Status
 from faxbot.ladder import STEPPING, Way
 from faxbot.models import ProvenStep
@@ -22,7 +23,7 @@ from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
 from tests.integration.odd import Odd
-from tests.integration.site import Site, number, open_site
+from tests.integration.site import ACTOR, Site, number, open_site
 
 TRAITS = (
     "send_fax",
@@ -84,7 +85,9 @@ def heights(tiff: bytes) -> list[int]:
 @pytest.fixture
 def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
     with open_site(store, carrier_of_all, FAX_BACKEND="line") as site:
-        plugins = odd.plugins(site.runtime, others={"line": TRAITS, "forgetful": FORGETFUL})
+        plugins = odd.plugins(
+            site.runtime, others={"line": TRAITS, "other": TRAITS, "forgetful": FORGETFUL}
+        )
         site.runtime = replace(site.runtime, plugins=plugins)
         yield site
 
@@ -217,6 +220,67 @@ def test_each_try_sends_all_pages_where_that_is_wanted(site: Site, line: Line) -
 
     assert line.pages[0] == line.pages[1]
     assert line.faxes[1].header.reveal() == "Practice"
+
+
+@pytest.fixture
+def two_lines(site: Site, line: Line) -> tuple[Line, Line]:
+    """The second one is covered, and confirms pages too."""
+    config = replace(site.runtime.config, fax_backends="line,other", fax_backends_covered="other")
+    site.runtime = replace(site.runtime, config=config)
+    return line, Line(site, "other")
+
+
+def test_a_fax_that_another_provider_may_take_whole_is_not_said_to_go_on(
+    site: Site, two_lines: tuple[Line, Line]
+) -> None:
+    line, other = two_lines
+    job_id = site.fax(pages=5)
+    line.failed(job_id, "page_failed", pages_sent=3)
+    assert "3 of 5 pages arrived; continuing at 4." in explanation(site, job_id)
+    line.odd.does["send"] = odd.raises(Unreachable())
+    site.now = max(site.now, site.job(job_id).next_at or site.now)
+    sending.attempt(site.runtime, job_id)
+    assert site.job(job_id).status == Status.RETRYING
+    job, asked = site.job(job_id), list[str]()
+    for engine in (site.runtime.database.engine, site.runtime.database.reader):
+        sa.event.listen(engine, "before_cursor_execute", lambda *about: asked.append(about[2]))
+    assert "continuing" not in jobs.describe(site.runtime, job)["explanation"]
+    assert asked == []
+
+    other.failed(job_id, "page_failed", pages_sent=1)
+    assert "continuing" not in explanation(site, job_id)
+    other.delivered(job_id)
+
+    assert [len(pages) for pages in (*line.pages, *other.pages)] == [5, 5, 4]
+    assert [each.first_page for each in site.attempts(job_id)] == [1, 4, 1, 2]
+
+
+@pytest.mark.parametrize("wanted", [None, "line"])
+def test_a_fax_is_not_said_to_go_on_with_a_provider_that_may_see_it_no_more(
+    site: Site, two_lines: tuple[Line, Line], wanted: str | None
+) -> None:
+    job_id = site.fax(pages=5, provider_id=wanted)
+    two_lines[0].failed(job_id, "page_failed", pages_sent=3)
+    assert "continuing at 4." in explanation(site, job_id)
+    config = replace(site.runtime.config, fax_backends="other")
+    site.runtime = replace(site.runtime, config=config)
+
+    assert "continuing" not in explanation(site, job_id)
+
+
+def test_what_never_went_out_by_a_persons_word_is_not_said_to_go_on(site: Site, line: Line) -> None:
+    job_id = site.fax(pages=5)
+    line.tried(job_id, State.PROGRESS, pages_sent=3)
+    line.odd.does["fetch"] = odd.answers(Update(State.ABSENT))
+    site.rung[:] = [("faxbot.poll_fax", job_id)]
+    site.now = max(site.now, site.job(job_id).next_at or site.now)
+    site.work()
+    decisions.decide(site.runtime, ACTOR, job_id, "retry", "The box was empty.")
+    assert site.job(job_id).status == Status.RETRYING
+    assert "continuing" not in explanation(site, job_id)
+    line.delivered(job_id)
+
+    assert [len(pages) for pages in line.pages] == [5, 5]
 
 
 def test_pages_are_left_out_only_where_a_far_end_confirms_them_one_by_one(site: Site) -> None:

@@ -215,14 +215,17 @@ def test_those_who_give_their_lanes_back_at_once_do_not_wait_for_each_other(
         for fax in faxes:
             with site.runtime.database.transaction() as session:
                 job = session.get_one(Job, fax)
-                assert lanes.enter(session, config, job, "simulator", site.now) is None
+                assert (
+                    lanes.enter(session, config, job, "simulator", site.now, numbers=[job.to_key])
+                    is None
+                )
         with site.runtime.database.transaction() as session:
             session.execute(sa.update(Lane).values(wanted=True))
 
         def leave(each: int) -> None:
             with site.runtime.database.transaction() as session:
                 job = session.get_one(Job, faxes[each])
-                lanes.leave(session, config, job, site.now, called=False)
+                lanes.leave(session, config, job, site.now, called=False, numbers=[job.to_key])
 
         at_once(2, leave)
 

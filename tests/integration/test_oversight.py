@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from faxbot import followup, oversight
+from faxbot.actors import Actor
 from faxbot.errors import InvalidFields, NotFound, OutcomeUnknown, Refused, Unreachable
-from faxbot.identity import Actor
 from faxbot.plugins.base import Health, State, Update
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
@@ -146,23 +146,23 @@ def test_a_pause_ends_at_a_time_that_every_database_can_tell(site: Site, year: i
 def test_a_connection_is_tried_and_what_is_wrong_is_said(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert oversight.try_connection(site.runtime, "simulator")["ok"] is True
+    assert oversight.try_connection(site.runtime, ACTOR, "simulator")["ok"] is True
     monkeypatch.setattr(site.odd, "health", lambda: Health(False, "The carrier is away."))
     wrong = {"ok": False, "detail": "The carrier is away."}
-    assert oversight.try_connection(site.runtime, "simulator") == wrong
+    assert oversight.try_connection(site.runtime, ACTOR, "simulator") == wrong
 
     def fail() -> Health:
         raise ValueError("+15550101234")
 
     monkeypatch.setattr(site.odd, "health", fail)
     wrong = {"ok": False, "detail": "The plugin failed (ValueError)."}
-    assert oversight.try_connection(site.runtime, "simulator") == wrong
+    assert oversight.try_connection(site.runtime, ACTOR, "simulator") == wrong
     for nonsense in (None, True, "fine", Health("yes", b"?")):  # type: ignore[arg-type]
         monkeypatch.setattr(site.odd, "health", lambda said=nonsense: said)
         wrong = {"ok": False, "detail": "The plugin does not say how it is."}
-        assert oversight.try_connection(site.runtime, "simulator") == wrong
+        assert oversight.try_connection(site.runtime, ACTOR, "simulator") == wrong
     with pytest.raises(NotFound):
-        oversight.try_connection(site.runtime, "nobody")
+        oversight.try_connection(site.runtime, ACTOR, "nobody")
     with pytest.raises(InvalidFields):
         oversight.change(site.runtime, ACTOR, "simulator", "pause", note="")
 

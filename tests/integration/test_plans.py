@@ -4,11 +4,13 @@ them. On PostgreSQL, which says how it would go about each."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from psycopg import sql
 
 from faxbot import claims, health, jobs, oversight, sending
 from faxbot.errors import Unreachable
@@ -16,6 +18,7 @@ from faxbot.events import Status
 from faxbot.jobs import Filters
 from tests.carrier import SimulatorProcess
 from tests.installation import Stores
+from tests.integration import odd
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
 
@@ -43,6 +46,21 @@ DONE = [
         "FROM callbacks, generate_series(1, 8000) AS i"
     ),
     "ANALYZE jobs, attempts, events, callbacks",
+]
+
+UNDER_WAY = [
+    (
+        "INSERT INTO jobs SELECT (jsonb_populate_record(jobs, jsonb_build_object("
+        f"'id', {OLD_ID}, 'status', 'queued'))).* FROM jobs, generate_series(1, 8000) AS i"
+    ),
+    "UPDATE jobs SET status = 'submitting' WHERE status = 'queued'",
+    "UPDATE jobs SET status = 'sent' WHERE status = 'submitting'",
+    (
+        "INSERT INTO attempts SELECT (jsonb_populate_record(attempts, jsonb_build_object("
+        f"'id', {OLD_ID}, 'job_id', {OLD_ID}, 'tag', md5(i::text), 'external_id', i::text))).* "
+        "FROM attempts, generate_series(1, 8000) AS i"
+    ),
+    "ANALYZE jobs, attempts",
 ]
 
 
@@ -87,6 +105,45 @@ def test_nothing_that_goes_on_all_the_time_walks_through_what_is_done(
         jobs.page(session, ACTOR, Filters(status="held"), limit=50, cursor=None)
 
     assert walked == []
+
+
+def plan_for_all_values(connection: sa.Connection, text: str, values: dict[str, Any]) -> str:
+    """The one that PostgreSQL makes once, and takes for what is asked often."""
+    places: dict[str, str] = {}
+    numbered = re.sub(
+        r"%\((\w+)\)s", lambda name: places.setdefault(name[1], f"${len(places) + 1}"), text
+    )
+    given = sql.SQL(", ").join(sql.Literal(values[name]) for name in places)
+    cursor = connection.connection.cursor()
+    cursor.execute("SET plan_cache_mode = force_generic_plan")
+    cursor.execute(f"PREPARE asked AS {numbered}")
+    cursor.execute(sql.SQL("EXPLAIN EXECUTE asked" + "({})" * bool(places)).format(given))
+    plan = str(cursor.fetchall())
+    cursor.execute("DEALLOCATE asked")
+    cursor.close()
+    return plan
+
+
+def test_fitness_is_asked_without_a_walk_through_what_is_under_way(on_postgresql: Site) -> None:
+    site, walks = on_postgresql, list[str]()
+    others = {"never_used": ("send_fax", "listens", "accepts:image/tiff")}
+    site.runtime = replace(site.runtime, plugins=odd.plugins(site.runtime, others=others))
+    site.sent()
+    with site.runtime.database.transaction() as session:
+        for statement in UNDER_WAY:
+            session.execute(sa.text(statement))
+
+    def explain(connection: sa.Connection, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        if text.startswith("SELECT"):
+            plan = plan_for_all_values(connection, text, values)
+            if re.search(r"Seq Scan on (jobs|attempts)\b", plan):
+                walks.append(f"{text}\n{plan}")
+
+    for engine in (site.runtime.database.engine, site.runtime.database.reader):
+        sa.event.listen(engine, "before_cursor_execute", explain)
+    health.ready(site.runtime)
+
+    assert walks == []
 
 
 def test_on_sqlite_what_is_due_is_announced_without_a_walk_through_what_is_done(

@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from faxbot import jobs
+from faxbot.actors import Actor
 from faxbot.errors import DatabaseAway, InvalidFields
 from faxbot.hidden import Hidden
-from faxbot.identity import Actor
 from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobTag
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -113,8 +113,10 @@ def test_a_database_that_is_away_takes_nothing(
 ) -> None:
     away = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     with open_site(store, carrier_of_all, DATABASE_URL=away) as site:
+        upload = site.upload()
         with pytest.raises(DatabaseAway):
-            site.submit(TO, key="order-1")
+            site.submit(TO, key="order-1", uploads=(upload,))
+        upload.path.unlink(missing_ok=True)
         assert site.stored() == 0
         assert site.rung == []
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from faxbot.supervisor.up import must_listen
 from tests.ground import ENVIRONMENT, Ground, eventually, is_alive, processes_of
 
 # What every script begins with; `note(...)` adds a line to the journal that the test reads.
@@ -510,10 +511,10 @@ def test_a_unix_socket_can_be_asked_too(ground: Ground, start: StartFamily) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_there"), [(b"HTTP/1.1 503\r\n\r\nyes", True), (b"no", False)]
+    ("answer", "is_wanted"), [(b"HTTP/1.1 503\r\n\r\nyes", True), (b"yes, or no", False)]
 )
 def test_an_answer_may_be_read_to_its_end(
-    ground: Ground, start: StartFamily, answer: bytes, is_there: bool
+    ground: Ground, start: StartFamily, answer: bytes, is_wanted: bool
 ) -> None:
     path = ground.new_folder("s") / "s"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -521,7 +522,7 @@ def test_an_answer_may_be_read_to_its_end(
         listener.listen()
         family = start(f"""
             with family(answer_within=5) as processes:
-                probe = Probe({str(path)!r}, b"PING", b"yes", anywhere=True)
+                probe = Probe({str(path)!r}, b"PING", wanted=lambda answer: answer.endswith(b"yes"))
                 note("answer", processes.answers(probe))
         """)
         connection, _ = listener.accept()
@@ -529,7 +530,28 @@ def test_an_answer_may_be_read_to_its_end(
             assert connection.recv(100) == b"PING"
             connection.sendall(answer)
 
-    assert [said for said, _ in family.wait_for("answer")] == [is_there]
+    assert [said for said, _ in family.wait_for("answer")] == [is_wanted]
+
+
+@pytest.mark.parametrize(
+    ("body", "listen"),
+    [
+        (b'{"ready":false,"listen":true}\n', True),
+        (b'{"ready": true, "listen": true}', True),
+        (b'{"listen":false}', False),
+        (b'{"parts":{"listen":true},"listen":false}', False),
+        (b'{"parts":{"listen":true}}', False),
+        (b'["listen"]', False),
+        (b'{"listen":tr', False),
+        (b"", False),
+    ],
+)
+def test_who_must_be_listened_to_is_read_in_the_answer_not_found_in_its_bytes(
+    body: bytes, listen: bool
+) -> None:
+    answer = b'HTTP/1.1 503 Service Unavailable\r\nX-Said: {"listen":true}\r\n\r\n' + body
+
+    assert must_listen(answer) is listen
 
 
 def test_the_supervisor_is_small_and_has_one_thread(start: StartFamily) -> None:

@@ -30,7 +30,8 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
     left = {str(change.source) for change in TRANSITIONS if change.source is not None}
 
     assert left <= set(sweeps.SWEEPS)
-    assert set(sweeps.SWEEPS) == left | {"callbacks", "copies", "providers", "waiting", "alarms"}
+    others = {"callbacks", "copies", "providers", "waiting", "alarms", "limits", "audit"}
+    assert set(sweeps.SWEEPS) == left | others
 
 
 def test_each_sweep_leaves_a_heartbeat_and_one_that_stops_is_named(site: Site) -> None:

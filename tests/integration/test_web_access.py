@@ -7,7 +7,7 @@ import json
 import pytest
 from flask.testing import FlaskClient
 
-from faxbot import identity, wiring
+from faxbot import actors, identity, wiring
 from faxbot.runtime import Runtime
 from faxbot.web import auth, schemas
 from faxbot.web.app import create_app
@@ -172,6 +172,6 @@ def test_health_is_open_and_ready_names_what_is_away(runtime: Runtime) -> None:
 
 
 def test_the_scopes_that_no_route_asks_for_are_said_to_be_planned() -> None:
-    asked = set(ACCESS.values()) & set(identity.SCOPES)
+    asked = set(ACCESS.values()) & set(actors.SCOPES)
 
-    assert set(identity.SCOPES) - asked - {"*"} == identity.PLANNED_SCOPES
+    assert set(actors.SCOPES) - asked - {"*"} == actors.PLANNED_SCOPES

@@ -16,7 +16,7 @@ from faxbot import wiring
 from faxbot.events import Status
 from faxbot.runtime import Runtime
 from faxbot.web import docs
-from faxbot.web.auth import WITHOUT_KEY
+from faxbot.web.auth import SESSION, WITHOUT_KEY
 from faxbot.web.problems import PROBLEMS
 from tests.installation import Installation
 from tests.integration.web import (
@@ -33,7 +33,7 @@ def store(embedded: Installation) -> Installation:
     return embedded
 
 
-METHODS = {"get", "post", "put"}
+METHODS = {"get", "post", "put", "patch", "delete"}
 PAGES = re.compile("openapi|docs| /$")
 """Routes for people and programs that read of the API; they are no part of it."""
 
@@ -70,7 +70,8 @@ def test_every_operation_states_its_failures_and_its_security(document: dict[str
             assert "500" in statuses
             if access not in WITHOUT_KEY:
                 assert {"401", "403", "503"} <= statuses
-                assert operation["security"] == [{"ApiKey": [access]}, {"Bearer": [access]}]
+                schemes = ["ApiKey", "Bearer"] * (access != SESSION) + ["Session"]
+                assert operation["security"] == [{scheme: [access]} for scheme in schemes]
             for status, answer in operation["responses"].items():
                 kind = (
                     "application/problem+json"
@@ -120,8 +121,14 @@ def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None
     commands = re.findall(r"<pre><code>curl[^<]*?\"?(http://127[^<\"]*)", page)
 
     assert {command.removeprefix("http://127.0.0.1:8080") for command in commands} == {
-        re.sub("<(provider|plugin)_id>", "simulator", route.split()[1]).replace(
-            "<fax_id>", "$FAX_ID"
+        re.sub(
+            "<(.*?)>",
+            lambda name: "$" + name[1].upper(),
+            re.sub(
+                "<(provider|plugin)_id>",
+                "oidc" if "/session/" in route else "simulator",
+                route.split()[1],
+            ),
         )
         for route in ACCESS
         if not PAGES.search(route)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,12 +17,21 @@ from urllib3.filepost import encode_multipart_formdata
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
-from faxbot import identity
-from faxbot.models import Artifact, Attempt, Callback, FaxEvent, IdempotencyKey, Job, JobTag
+from faxbot import actors, identity, sessions, users
+from faxbot.models import (
+    Artifact,
+    Attempt,
+    Callback,
+    FaxEvent,
+    IdempotencyKey,
+    Job,
+    JobTag,
+    User,
+)
 from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from faxbot.web.app import create_app
-from faxbot.web.auth import LINK, OPEN, SIGNATURE
+from faxbot.web.auth import LINK, OPEN, SESSION, SIGNATURE, cookie_name
 
 TEXT = b"One page of text.\n"
 NUMBER = "+15550100000"
@@ -38,13 +49,13 @@ ACCESS = {
     "GET /fax/<fax_id>/pdf": LINK,
     "POST /fax/<fax_id>/cancel": "fax:send",
     "POST /fax/<fax_id>/release": "fax:send",
-    "POST /fax/<fax_id>/decide": "admin",
-    "GET /admin/providers": "admin",
-    "GET /admin/providers/<provider_id>": "admin",
-    "POST /admin/providers/<provider_id>/pause": "admin",
-    "POST /admin/providers/<provider_id>/resume": "admin",
-    "POST /admin/providers/<provider_id>/reset": "admin",
-    "POST /admin/providers/<provider_id>/test": "admin",
+    "POST /fax/<fax_id>/decide": "operate",
+    "GET /admin/providers": "operate",
+    "GET /admin/providers/<provider_id>": "operate",
+    "POST /admin/providers/<provider_id>/pause": "operate",
+    "POST /admin/providers/<provider_id>/resume": "operate",
+    "POST /admin/providers/<provider_id>/reset": "operate",
+    "POST /admin/providers/<provider_id>/test": "operate",
     "POST /admin/providers/<provider_id>/activate": "admin",
     "POST /admin/providers/<provider_id>/deactivate": "admin",
     "GET /admin/webhooks": "admin",
@@ -66,6 +77,36 @@ ACCESS = {
     "GET /docs/": OPEN,
     "GET /": OPEN,
     "GET /static/docs.css": OPEN,
+    "GET /admin/config": "admin",
+    "PATCH /admin/config": "admin",
+    "GET /admin/config/backups": "admin",
+    "POST /admin/config/backups": "admin",
+    "POST /admin/config/rollback": "admin",
+    "GET /admin/config/export": "admin",
+    "POST /admin/config/import": "admin",
+    "GET /admin/features": "admin",
+    "PATCH /admin/features": "admin",
+    "GET /admin/api-keys": "keys:manage",
+    "POST /admin/api-keys": "keys:manage",
+    "POST /admin/api-keys/<key_id>/rotate": "keys:manage",
+    "POST /admin/api-keys/<key_id>/expire": "keys:manage",
+    "DELETE /admin/api-keys/<key_id>": "keys:manage",
+    "GET /admin/users": "admin",
+    "POST /admin/users": "admin",
+    "POST /admin/users/<user_id>/role": "admin",
+    "POST /admin/users/<user_id>/password": "admin",
+    "POST /admin/users/<user_id>/disable": "admin",
+    "POST /admin/users/<user_id>/enable": "admin",
+    "POST /admin/users/<user_id>/unlock": "admin",
+    "POST /admin/session": OPEN,
+    "GET /admin/session/providers": OPEN,
+    "GET /admin/session/providers/<plugin_id>/begin": OPEN,
+    "GET /admin/session/providers/<plugin_id>/finish": OPEN,
+    "GET /admin/session": SESSION,
+    "DELETE /admin/session": SESSION,
+    "POST /admin/session/password": SESSION,
+    "GET /admin/audit": "admin",
+    "GET /admin/audit/verify": "admin",
 }
 """Who may use which route. A new route is a decision: it is made here too."""
 
@@ -83,9 +124,45 @@ def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:
             name="test",
             scopes=scopes or ("fax:send", "fax:read"),
             now=runtime.now(),
-            account_id=account_id,
+            actor=replace(actors.CLI, account_id=account_id),
         )
     return token
+
+
+def new_user(
+    runtime: Runtime,
+    role: str = actors.ADMIN,
+    *,
+    name: str | None = None,
+    password: str | None = None,
+    account_id: str = "default",
+) -> User:
+    """Without a password nobody can sign in as him; begun() does it for the test."""
+    with runtime.database.transaction() as session:
+        return users.create(
+            session,
+            replace(actors.CLI, account_id=account_id),
+            name=name or f"{role} {secrets.token_hex(4)}",
+            password=password,
+            role=role,
+            now=runtime.now(),
+        )
+
+
+def begun(runtime: Runtime, user: User) -> str:
+    """The token of a new session of this user."""
+    with runtime.database.transaction() as session:
+        held = session.get_one(User, user.id)
+        return sessions.begin(runtime, session, actors.CLI, held, now=runtime.now()).token
+
+
+def browser_of(runtime: Runtime, user: User, *, csrf: bool = True) -> FlaskClient:
+    """A client with a session of this user, as the console has one."""
+    client, token = client_of(runtime), begun(runtime, user)
+    client.set_cookie(cookie_name(runtime.config), token)
+    if csrf:
+        client.environ_base["HTTP_X_CSRF_TOKEN"] = sessions.csrf_token(runtime, token)
+    return client
 
 
 _DOCUMENT: dict[str, Any] = {}

@@ -33,7 +33,7 @@ DIALPLAN = {
         ("send", "SendFAX", "${FAXJOB_FILE}"),
         ("h", "Set", "DB(faxbot/${FAXJOB_ID})=${FAXJOB_RESULT}"),
         ("failed", "UserEvent", "FaxbotResult"),
-        ("cause", "Return", ""),
+        ("cause", "UserEvent", "FaxbotCause,JobID: ${FAXJOB_ID}"),
     ),
     "faxbot-ack": (("ack", "Hangup", ""),),
 }

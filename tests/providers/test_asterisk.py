@@ -129,6 +129,7 @@ def test_a_call_is_asked_for_with_all_that_it_takes(
         "ECM": "yes",
         "DEVICE": "PJSIP/trunk",
         "CHANNEL(hangup_handler_push)": '"faxbot-send,cause,1"',
+        "FORWARD_CONTEXT": "faxbot-nothing-comes-in",
     }
     placed = folder / f"{made.tag}.tif"
     assert placed.read_bytes() == document.read_bytes()
@@ -290,6 +291,10 @@ def test_a_dialplan_of_an_older_faxbot_is_told_from_todays(
     health = connect().health()
     assert not health.ok
     assert "older faxbot" in health.detail
+    # It kept causes, and did not say them.
+    extensions.append(("cause", "Set", "DB(faxbot/${FAXJOB_ID}/cause)=status=UNANSWERED"))
+    manager.answers["ShowDialPlan"] = dialplan(extensions)
+    assert "older faxbot" in connect().health().detail
 
 
 # Asking -------------------------------------------------------------------------------------
@@ -635,6 +640,23 @@ def test_a_cause_that_lies_beside_a_result_takes_nothing_from_it(
     (call,) = told(calls, now)
     update = call.update()
     assert (update.state, update.cause, update.pages_sent) == end
+
+
+@given(st.data())
+def test_the_dialplan_says_the_sip_status_that_a_hangup_of_asterisk_16_lacks(
+    data: st.DataObject,
+) -> None:
+    why = f"{UNANSWERED}&cause=21&tech=401&state=Down"
+    events = [
+        event("Hangup", Cause="21", **OURS),
+        event("OriginateResponse", ActionID="fax-t1", Response="Failure", Reason="0", **OURS),
+        result("status=UNANSWERED&reason=0&device=NOT_INUSE"),
+        event("UserEvent", UserEvent="FaxbotCause", JobID="t1", Result=why),
+    ]
+    calls, now = Calls(), 1000.0
+    for each in data.draw(st.permutations(events)):
+        calls.hear(each, now)
+    assert [call.update().cause for call in told(calls, now + GRACE)] == ["trunk_denied"]
 
 
 def test_an_asterisk_that_makes_no_channels_any_more_is_no_matter_of_settings() -> None:

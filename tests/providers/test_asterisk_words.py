@@ -81,6 +81,8 @@ def test_a_sentence_means_what_it_says(
         (0, 21, 401, BEGUN, "trunk_denied"),
         (0, 21, 407, BEGUN, "trunk_denied"),
         (0, 21, 402, BEGUN, "funds"),
+        (0, 23, 302, BEGUN, "no_route"),
+        (0, 23, 410, BEGUN, "number_dead"),
         (0, 34, 503, BEGUN, "congestion"),
         (0, 27, 502, BEGUN, "unreachable"),
         (0, 38, 500, BEGUN, "network_error"),

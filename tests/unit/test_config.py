@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from faxbot import db, wiring
-from faxbot.config import OPTIONS, Config, Option
+from faxbot import db, forms, wiring
+from faxbot.config import OPTIONS, Config
 from faxbot.errors import ConfigError
+from faxbot.options import Option
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
@@ -257,6 +261,7 @@ def test_no_secret_shows_when_the_configuration_is_printed() -> None:
     secrets = {option.name for option in OPTIONS if option.secret}
     given = dict.fromkeys(secrets, "s3cret-value") | {
         "CONFIG_MASTER_KEY": KEY,
+        "CONFIG_MASTER_KEY_PREVIOUS": KEY,
         "CELERY_BROKER_URL": "redis://:s3cret-value@h/0",
         "REDIS_URL": "redis://:s3cret-value@h/1",
         "DATABASE_URL": "postgresql://u:s3cret-value@h/fax",
@@ -270,11 +275,9 @@ def test_no_secret_shows_when_the_configuration_is_printed() -> None:
     assert {"DATABASE_URL", "API_KEY", "CONFIG_MASTER_KEY", "CELERY_BROKER_URL"} <= secrets
 
 
-def test_production_wants_keys_from_everybody_and_a_master_key_of_its_own(tmp_path: Path) -> None:
+def test_production_wants_a_master_key_of_its_own(tmp_path: Path) -> None:
     production = {"FAXBOT_ENV": "production", "FAX_DATA_DIR": str(tmp_path)}
 
-    with pytest.raises(ConfigError, match="REQUIRE_API_KEY"):
-        Config.load({**production, "REQUIRE_API_KEY": "false"})
     with pytest.raises(ConfigError, match="CONFIG_MASTER_KEY"):
         wiring.build(Config.load(production))
     assert list(tmp_path.iterdir()) == [], "a key file was made all the same"
@@ -328,3 +331,129 @@ def test_settings_that_exist_are_no_strangers(caplog: pytest.LogCaptureFixture) 
     Config.load({option.name: "" for option in OPTIONS}).warn_of_strangers()
 
     assert caplog.records == []
+
+
+# What may be saved ----------------------------------------------------------------------------------
+
+EDITABLE = [option for option in OPTIONS if option.editable]
+EXAMPLES = {
+    forms.WEB_ADDRESS: ("https://a.example", "http://b.example:81/x"),
+    forms.COUNTRY: ("US", "de"),
+    forms.NAMES: ("phaxio", "sinch, phaxio"),
+    forms.ONE_LINE: ("Practice", "0"),
+    forms.ROLES: ("admin=fax-admins;viewer=*", "operator = staff"),
+    None: ("local", "elsewhere"),
+}
+RULES = {
+    spec.metadata["name"]: spec.metadata for spec in dataclasses.fields(Config) if spec.metadata
+}
+
+
+def texts_of(option: Option) -> tuple[str, ...]:
+    """Values that can be saved, among them those that are false, 0 or empty."""
+    rules = RULES[option.name]
+    if option.kind == "bool":
+        return ("false", "true", "0", "off", "")
+    if option.kind in ("int", "float"):
+        low, high = rules["at_least"], rules["at_most"]
+        return (f"{low:g}" if low < 10_000 else str(low), str(min(low + 1, high)), "")
+    return (*EXAMPLES[rules["form"]], "")
+
+
+def test_an_option_may_be_saved_or_says_why_not() -> None:
+    for option in OPTIONS:
+        assert option.editable == (option.fixed == ""), option.name
+        assert not (option.editable and option.secret), (
+            "it would be shown in the history of changes"
+        )
+    assert {
+        "DATABASE_URL",
+        "CELERY_BROKER_URL",
+        "REDIS_URL",
+        "CONFIG_MASTER_KEY",
+        "FAX_DATA_DIR",
+    } <= {option.name for option in OPTIONS if option.fixed}
+    assert len(EDITABLE) > 30
+
+
+@given(data=st.data())
+def test_what_is_saved_goes_before_the_environment_and_that_before_the_default(
+    data: st.DataObject,
+) -> None:
+    """Whatever is saved counts as it is: false, 0 and nothing are values like others."""
+    saved: dict[str, str] = {}
+    environ: dict[str, str] = {}
+    for option in EDITABLE:
+        texts = st.none() | st.sampled_from(texts_of(option))
+        for place, text in ((saved, data.draw(texts)), (environ, data.draw(texts))):
+            if text is not None:
+                place[option.name] = text
+
+    config = Config.load(environ).with_saved(saved)
+
+    for option in EDITABLE:
+        text = saved[option.name] if option.name in saved else environ.get(option.name, "")
+        alone = Config.load({option.name: text})
+        expected = option.default if text == "" else getattr(alone, option.field)
+        assert getattr(config, option.field) == expected, option.name
+
+
+def test_every_false_zero_or_empty_value_that_is_saved_wins() -> None:
+    """Each of them is different from what the environment says, so that `or` would show."""
+    seen = 0
+    for option in EDITABLE:
+        for text in texts_of(option):
+            for other in texts_of(option):
+                saved = Config.load({option.name: other}).with_saved({option.name: text})
+                value = getattr(saved, option.field)
+                before = getattr(Config.load({option.name: other}), option.field)
+                if not value and before:
+                    seen += 1
+                assert value == getattr(Config.load({option.name: text}), option.field)
+    assert seen > 10
+
+
+def test_what_is_saved_and_does_not_hold_is_named_by_variable_each_by_itself() -> None:
+    saved = {
+        "FAXBOT_MAX_PAGES": "0",
+        "FAX_HEADER": "Practice",
+        "FAX_DISABLED": "perhaps",
+        "GONE": "1",
+    }
+    config = Config.load({"FAX_HEADER": "theirs"})
+
+    assert config.faults(saved) == {
+        "FAXBOT_MAX_PAGES": "FAXBOT_MAX_PAGES must be at least 1",
+        "FAX_DISABLED": "FAX_DISABLED is neither true nor false (true, false, 1, 0, yes, no, on, off)",
+    }
+    assert config.with_sound(saved).fax_header == "Practice"
+    with pytest.raises(ConfigError, match="FAXBOT_MAX_PAGES must be at least 1; FAX_DISABLED is"):
+        config.with_saved(saved)
+
+
+@pytest.mark.parametrize("value", [1, True, None, ["text"]])
+def test_what_is_saved_as_anything_but_text_does_not_hold(value: object) -> None:
+    saved: dict[str, Any] = {"FAXBOT_MAX_PAGES": value}
+    assert Config.load({}).faults(saved) == {
+        "FAXBOT_MAX_PAGES": "FAXBOT_MAX_PAGES is not saved as text"
+    }
+
+
+def test_options_that_do_not_hold_together_are_all_named() -> None:
+    production = Config.load({"FAXBOT_ENV": "production", "CONFIG_MASTER_KEY": KEY})
+    saved = {"REQUIRE_API_KEY": "false", "FAX_HEADER": "Practice"}
+
+    assert set(production.faults(saved)) == {"REQUIRE_API_KEY"}
+
+
+def test_a_warning_is_about_a_value() -> None:
+    by_name = {option.name: option for option in OPTIONS}
+    assert by_name["REQUIRE_API_KEY"].warns(False)
+    assert not by_name["REQUIRE_API_KEY"].warns(True)
+    assert by_name["FAX_DISABLED"].warns(True)
+    assert not by_name["FAX_DISABLED"].warns(False)
+    assert by_name["FAXBOT_CALLS_PER_NUMBER"].warns(2)
+    assert not by_name["FAXBOT_CALLS_PER_NUMBER"].warns(1)
+    assert not by_name["FAX_HEADER"].warns("anything")
+    features = [option.feature for option in OPTIONS if option.feature]
+    assert len(features) == len(set(features)) > 4

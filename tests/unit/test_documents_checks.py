@@ -206,7 +206,9 @@ def test_the_reduced_preview_in_a_tiff_is_no_page(checker: Checker, tmp_path: Pa
     assert checker.check(path) == Checked(TIFF, 2)
 
 
-def test_many_threads_share_the_one_process(checker: Checker, tmp_path: Path) -> None:
+def test_many_threads_share_one_process_and_a_spare_one_where_that_is_slow(
+    checker: Checker, tmp_path: Path
+) -> None:
     paths = []
     for pages in range(1, 9):
         paths.append(tmp_path / str(pages))
@@ -218,4 +220,4 @@ def test_many_threads_share_the_one_process(checker: Checker, tmp_path: Path) ->
     assert at_once(8, check) == [
         [(number + turn) % 8 + 1 for turn in range(20)] for number in range(8)
     ]
-    assert len(look.children()) == 1
+    assert 1 <= len(look.children()) <= 2

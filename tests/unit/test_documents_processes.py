@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import billiard
@@ -496,3 +497,32 @@ def test_a_process_that_waits_gives_its_memory_back(tmp_path: Path) -> None:
 def _peak(process: psutil.Process) -> int:
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+# Limits that change meanwhile -----------------------------------------------------------------------
+
+
+def memory_mb(process: psutil.Process) -> int:
+    soft, _ = process.rlimit(psutil.RLIMIT_AS)
+    return int(soft) >> 20
+
+
+def test_other_limits_hold_from_the_next_document_on(checker: Checker, tmp_path: Path) -> None:
+    path, target = tmp_path / "letter", tmp_path / "target"
+    path.write_bytes(make.letter_pdf(3))
+    renderer, fewer = Renderer(LIMITS, 2), replace(LIMITS, max_pages=2, memory_mb=900)
+    deeds: list[tuple[Checker | Renderer, Callable[[], object]]] = [
+        (checker, lambda: checker.check(path)),
+        (renderer, lambda: renderer.render([(path, "")], target, resolution="fine")),
+    ]
+    for program, deed in deeds:
+        deed()
+        assert memory_mb(the_child()) == 1024
+        program.set(fewer)
+        with pytest.raises(DocumentTooLarge):
+            deed()
+        assert memory_mb(the_child()) == 900
+        program.set(LIMITS)
+        deed()
+        assert memory_mb(the_child()) == 1024, "its memory is limited when it begins"
+        program.close()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.containers import (
     DOCKERFILES,
@@ -339,6 +340,36 @@ def test_compose_waits_for_what_a_service_needs() -> None:
         for needed, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
                 assert "test" in services[needed]["healthcheck"], needed
+
+
+def test_compose_s_listener_is_the_worker_with_another_command() -> None:
+    """It opens the same database and settings, and takes documents out of the folders that the worker fills."""
+    services = compose(SECRETS)["services"]
+    listener = dict(services["listen"])
+
+    assert listener.pop("command") == ["faxbot", "listen"]
+    assert listener.pop("profiles") == ["listen"]
+    # The worker's check asks Celery, of which it is no part.
+    assert listener.pop("healthcheck") == {"disable": True}
+    worker = {key: value for key, value in services["worker"].items() if key != "stop_grace_period"}
+    assert listener == worker
+
+
+def test_asterisk_s_folder_is_given_to_all_services_that_look_into_it() -> None:
+    page = (ROOT / "docs/providers/asterisk.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^ +```yaml\n(.*?)^ +```$", page, re.MULTILINE | re.DOTALL)
+    override = yaml.safe_load(block)["services"]
+    (folder,) = re.findall(r"install -d .* (/\S+)$", page, re.MULTILINE)
+    (uid,) = re.findall(r"the owner is `(\d+)`", page)
+
+    # web tests the connection, the worker sends, the listener removes what was sent.
+    assert list(override) == ["web", "worker", "listen"]
+    for service in override.values():
+        assert service == {"volumes": [f"{folder}:{folder}"]}
+    services = compose(SECRETS)["services"]
+    for name in override:
+        image = stages(services[name]["build"]["dockerfile"])[-1]
+        assert only(image, "USER").rest == f"{uid}:{uid}"
 
 
 def test_compose_pins_the_images_of_others() -> None:

@@ -134,6 +134,17 @@ def test_two_packages_with_one_id_are_both_refused_and_name_each_other(plugins: 
 
 
 @pytest.mark.usefixtures("site")
+def test_an_installation_may_admit_only_what_comes_with_faxbot(environ: dict[str, str]) -> None:
+    found = discover(environ=environ, make_context=context, from_outside=False)
+
+    assert {manifest.id for manifest in found.manifests()} >= {"simulator", "phaxio", "local"}
+    with pytest.raises(PluginError, match="FAXBOT_PLUGINS_FROM_OUTSIDE is false"):
+        found.get("sound", StoragePlugin)
+    assert {broken.package for broken in found.broken} == {"faxbot-broken", "faxbot-double"}
+    assert not [name for name in sys.modules if name.startswith(("broken_", "double_", "sound"))]
+
+
+@pytest.mark.usefixtures("site")
 def test_discovery_runs_no_line_of_any_plugin() -> None:
     discover(environ={}, make_context=context)
     ran = [name for name in sys.modules if name.startswith(("broken_", "double_", "sound"))]

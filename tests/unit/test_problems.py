@@ -46,7 +46,11 @@ def test_every_kind_of_error_has_its_row_on_the_page() -> None:
 
 
 def test_every_error_about_a_request_has_its_answer() -> None:
-    about_requests: set[type[FaxbotError]] = {*leaves(RequestError), errors.DatabaseAway}
+    about_requests: set[type[FaxbotError]] = {
+        *leaves(RequestError),
+        errors.DatabaseAway,
+        errors.KeyMissing,
+    }
 
     assert set(problems.RAISED) == about_requests
     assert all(problems.of_error(kind()).code == kind.code for kind in about_requests)

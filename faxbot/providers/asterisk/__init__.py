@@ -30,11 +30,13 @@ from faxbot.plugins.base import (
 from faxbot.providers.asterisk import tiff
 from faxbot.providers.asterisk.ami import Ami, Declined, Fields, Login, Lost, connected
 from faxbot.providers.asterisk.calls import CAUSE, CHANNEL, UNANSWERED, Call, is_tag, result_in
-from faxbot.providers.asterisk.fitness import NO_NUMBER, device, dialplan, fitness
+from faxbot.providers.asterisk.fitness import NO_NUMBER, channel, device, dialplan, fitness
 from faxbot.providers.asterisk.folder import Folder
 from faxbot.providers.asterisk.listener import FAMILY, KEPT, Listener
 
 EXTENSION = "send"
+NOWHERE = "faxbot-nothing-comes-in"
+"""A context that is not there."""
 HEADER = "Fax"
 """The text of a fax that brings none: spandsp prints neither date nor station id nor page number without a text, and
 47 CFR 68.318(d) wants all three on every page."""
@@ -200,6 +202,10 @@ class Asterisk(TransportPlugin):
     def _call(self, fax: OutboundFax, number: str) -> Fields:
         """The fields of Originate. One variable a line, and free text percent-encoded: a comma would begin
         another variable."""
+        context, dial = str(self.config["context"]), str(self.config["dial"])
+        named = channel(dial, number)
+        if named is None:
+            raise AccountRefused(NO_NUMBER, cause="config")
         t38, slow, ecm = STEPS[max(0, min(fax.step, len(STEPS) - 1))]
         caller = self.config.get("callerId")
         size = fax.document.stat().st_size
@@ -213,11 +219,10 @@ class Asterisk(TransportPlugin):
             "OPTS": "zf" if t38 and self.config.get("t38", True) else "F",
             "SLOW": "yes" if slow else "",
             "ECM": "yes" if ecm else "no",
-            "DEVICE": device(str(self.config["dial"])),
+            "DEVICE": device(dial),
         }
-        context = str(self.config["context"])
         return [
-            ("Channel", self._channel(number)),
+            ("Channel", named),
             ("Context", context),
             ("Exten", EXTENSION),
             ("Priority", "1"),
@@ -227,15 +232,9 @@ class Asterisk(TransportPlugin):
             *([("CallerID", f"<{caller}>")] if caller else []),
             *(("Variable", f"FAXJOB_{key}={value}") for key, value in variables.items() if value),
             ("Variable", f'CHANNEL(hangup_handler_push)="{context},{CAUSE},1"'),
+            # SIP 302 would have Asterisk dial what the far end names, in the context of calls that come in, and pay.
+            ("Variable", f"FORWARD_CONTEXT={NOWHERE}"),
         ]
-
-    def _channel(self, number: str) -> str:
-        """What to dial; raises AccountRefused where the number is no part of that: every fax would go to one."""
-        dial = str(self.config["dial"])
-        channel = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
-        if channel == dial:
-            raise AccountRefused(NO_NUMBER, cause="config")
-        return channel
 
     def _originate(self, fields: Fields, name: str) -> None:
         """Raises a NotSent error where no call was made (Stopping among them), OutcomeUnknown where one may have

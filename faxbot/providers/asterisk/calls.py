@@ -253,14 +253,17 @@ class Calls:
         return kept
 
     def _hear_dialplan(self, kept: _Kept, event: Message, now: float) -> None:
-        if event.get("UserEvent") == "FaxbotAnswered":
-            kept.call.answered = True
-        else:
-            self.find(kept.call.tag, event.get("Result", ""), now)
+        match event["UserEvent"]:
+            case "FaxbotAnswered":
+                kept.call.answered = True
+            case "FaxbotCause":
+                self.find(f"{kept.call.tag}/{CAUSE}", event.get("Result", ""), now)
+            case _:
+                self.find(kept.call.tag, event.get("Result", ""), now)
 
 
 _DIALLING = ("DialBegin", "DialState", "DialEnd")
-_OURS = ("FaxbotAnswered", "FaxbotResult")
+_OURS = ("FaxbotAnswered", "FaxbotCause", "FaxbotResult")
 
 
 def _about(event: Message) -> str | None:

@@ -131,6 +131,8 @@ Q850: Mapping[int, str] = {
 """The cause of a call that was not answered. 18, of a call that nobody has reacted to, is in `unanswered`."""
 
 SIP: Mapping[int, str] = {
+    # The carrier names another number or place, which is not followed (FORWARD_CONTEXT).
+    **dict.fromkeys((300, 301, 302, 305, 380), "no_route"),
     **dict.fromkeys((401, 407), "trunk_denied"),
     402: "funds",
     **dict.fromkeys((403, 603), "rejected"),
@@ -144,8 +146,9 @@ SIP: Mapping[int, str] = {
     502: "unreachable",
     503: "congestion",
 }
-_SIP_KNOWS_BETTER = (401, 402, 407)
-"""Asterisk makes cause 21, "rejected", of these (res_pjsip.c); they are the account's matter."""
+_SIP_KNOWS_BETTER = (300, 301, 302, 305, 380, 401, 402, 407)
+"""Asterisk makes cause 21, "rejected", of 401, 402 and 407 (res_pjsip.c), which are the account's matter, and 23, a
+changed number, of a redirection that it could not follow (measured with 302)."""
 NO_DEVICE = "INVALID"
 """DEVICE_STATE of what Asterisk's configuration does not have; UNAVAILABLE is one that does not answer."""
 NO_ANSWER = 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from faxbot.providers.asterisk.ami import Ami, Declined, Message
 from faxbot.providers.asterisk.calls import CAUSE
 from faxbot.providers.asterisk.listener import FAMILY
@@ -15,6 +17,8 @@ RIGHTS = {
 Asterisk 16 and 22.)"""
 EXTENSIONS = frozenset({"send", "h", "failed"})
 ACK = "faxbot-ack"
+TRUNK_SECONDS = 2.0
+"""In which a trunk answers OPTIONS; until it has, Asterisk takes one that it has just loaded for dead."""
 NO_NUMBER = "ASTERISK_DIAL must have {number} or {digits} in it."
 
 
@@ -26,10 +30,11 @@ def fitness(ami: Ami, context: str, dial: str) -> list[str]:
     rights = [right for right, names in RIGHTS.items() if not commands.keys() >= set(names)]
     if rights:
         return [f"The manager user lacks a right: add {','.join(rights)} to `write =`."]
-    faults = [] if "{number}" in dial or "{digits}" in dial else [NO_NUMBER]
+    faults = [] if channel(dial, "+1") else [NO_NUMBER]
     if "FAXStats" not in commands:
         faults.append("Asterisk has not loaded res_fax: load it, with res_fax_spandsp.")
-    faults += dialplan(ami, context) or _causes(ami, context)
+    extensions = _extensions(ami, context)
+    faults += _keeping(ami, context, extensions) or _causes(context, extensions)
     if "PJSIPQualify" in commands:
         faults += _trunk(ami, dial)
     return faults
@@ -37,7 +42,10 @@ def fitness(ami: Ami, context: str, dial: str) -> list[str]:
 
 def dialplan(ami: Ami, context: str) -> list[str]:
     """Sentences on what keeps calls from being made and their results from being kept. Raises Lost, Declined."""
-    extensions = _extensions(ami, context)
+    return _keeping(ami, context, _extensions(ami, context))
+
+
+def _keeping(ami: Ami, context: str, extensions: list[Message]) -> list[str]:
     applications = {each.get("Application", "") for each in extensions}
     there = {each.get("Extension", "") for each in extensions}
     if not there >= EXTENSIONS or "SendFAX" not in applications:
@@ -51,8 +59,9 @@ def dialplan(ami: Ami, context: str) -> list[str]:
     return []
 
 
-def _causes(ami: Ami, context: str) -> list[str]:
-    if any(each.get("Extension") == CAUSE for each in _extensions(ami, context)):
+def _causes(context: str, extensions: list[Message]) -> list[str]:
+    causes = [each.get("AppData", "") for each in extensions if each.get("Extension") == CAUSE]
+    if any(each.startswith("FaxbotCause,") for each in causes):
         return []
     return [f"The context {context} is of an older faxbot: copy today's extensions_faxbot.conf."]
 
@@ -73,8 +82,11 @@ def _trunk(ami: Ami, dial: str) -> list[str]:
         ami.action("PJSIPQualify", [("Endpoint", name)])
     except Declined:
         return [f"Asterisk has no PJSIP endpoint {name}, which ASTERISK_DIAL names."]
-    if _device_state(ami, device(dial)) == "UNAVAILABLE":
-        return [f"The trunk {name} does not answer Asterisk: look at pjsip show contacts."]
+    until = time.monotonic() + TRUNK_SECONDS
+    while _device_state(ami, device(dial)) == "UNAVAILABLE":
+        if time.monotonic() > until:
+            return [f"The trunk {name} does not answer Asterisk: look at pjsip show contacts."]
+        time.sleep(0.1)
     return []
 
 
@@ -84,6 +96,12 @@ def _device_state(ami: Ami, name: str) -> str:
         return ami.action("GetVar", [("Variable", f"DEVICE_STATE({name})")]).get("Value", "")
     except Declined:
         return ""
+
+
+def channel(dial: str, number: str) -> str | None:
+    """What to dial; None where the number is no part of that: every fax would go to one."""
+    named = dial.replace("{number}", number).replace("{digits}", number.lstrip("+"))
+    return None if named == dial else named
 
 
 def device(dial: str) -> str:

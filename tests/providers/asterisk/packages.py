@@ -389,7 +389,7 @@ def make_lock(archive: str, suite: str) -> Locked:
             for name in needed
             if re.match(r"lib|zlib1g$", name) and not _NO_LIBRARY.match(name)
         ]
-        names = sorted({"asterisk", "asterisk-modules", *libraries})
+        names = sorted({"asterisk", "asterisk-config", "asterisk-modules", *libraries})
         packages = sorted(apt.locked(archive, names), key=lambda package: package.name)
         return Locked(suite, _architecture(), tuple(packages))
 

@@ -10,6 +10,7 @@ import subprocess
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,8 @@ _CONF = Path(__file__).parent / "conf"
 HOSTILE_LINES = "\r\n\r\nEvent: Hangup"
 HOSTILE_WORDS = "x)}${EPOCH}a&b=c,d:e"
 HOSTILE_NAME = "Nobody at all"
+ACCOUNT = "practice"
+"""Of who calls from 127.64.0.0/10, with the server's password: as a carrier wants it."""
 
 
 class FarEnd(StrEnum):
@@ -89,8 +92,9 @@ class AsteriskServer(Server):
         host, port = "127.0.0.1", server.port      # AMI
         server.username, server.password           # faxbot's account; `observer` has the same password and all rights
         server.dial("trunk")                       # "PJSIP/{number}@trunk"; also trunk-g711 (refuses T.38),
-                                                   # deadtrunk (nobody answers) and watchedtrunk (the same, and
-                                                   # Asterisk knows it, qualified()); to FarEnd.FAX.line(7), ...
+                                                   # deadtrunk (nobody answers), watchedtrunk (the same, and
+                                                   # Asterisk knows it, qualified()) and deniedtrunk (SIP 401);
+                                                   # to FarEnd.FAX.line(7), ...
         server.documents                           # a folder for TIFFs; Asterisk sees it under the same path
         server.heard(FarEnd.FAX.line(7))           # waits for the end of that call at the far end: Received
         server.cli("core show channels")
@@ -213,6 +217,8 @@ class AsteriskServer(Server):
             "HOSTILE_LINES": _percent(HOSTILE_LINES),
             "HOSTILE_WORDS": _percent(HOSTILE_WORDS),
             "HOSTILE_NAME": HOSTILE_NAME,
+            "ACCOUNT": ACCOUNT,
+            "STRANGER": a_stranger_s_address(),
         }
         for template in _CONF.glob("*.conf"):
             text = template.read_text()
@@ -242,6 +248,11 @@ class AsteriskServer(Server):
 def _percent(text: str) -> str:
     """Every character as %XX, so that the dialplan's reader sees nothing else."""
     return "".join(f"%{ord(letter):02X}" for letter in text)
+
+
+def a_stranger_s_address() -> str:
+    """A loopback address of which the far end wants account and password."""
+    return str(IPv4Address("127.64.0.1") + random.randrange(2**22 - 2))
 
 
 def _free_udp_port() -> int:

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 
+from faxbot.plugins.base import State
+from faxbot.providers.asterisk.calls import Call
 from tests.ground import Ground, eventually
 from tests.providers.asterisk.manager import Manager, Message
 from tests.providers.asterisk.packages import Tree
@@ -23,6 +25,7 @@ from tests.providers.asterisk.server import (
 )
 from tests.threads import side_by_side
 
+Pair = tuple[AsteriskServer, AsteriskServer]
 # All that manager_faxbot.conf lets through.
 KNOWN = {
     *("FullyBooted", "Shutdown", "OriginateResponse", "UserEvent", "FAXStatus"),
@@ -114,6 +117,7 @@ ANSWERED: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     ),
     "full": (FarEnd.CANNOT_STORE, {"OPTS": "F"}, {"status": "FAILED"}),
     "too-long": (FarEnd.FAX.line(62), {"OPTS": "F", "MAXSECS": "8"}, {"status": "FAILED"}),
+    "limit": (FarEnd.FAX_T38.line(62), {"MAXSECS": "8"}, {"status": "FAILED", "mode": "T38"}),
 }
 # A tag is no beginning of another: Asterisk refuses a channel id that begins, up to a "-", like one in use.
 UNANSWERED = {
@@ -244,11 +248,19 @@ def test_results_survive_a_restart_also_of_the_fax_that_it_interrupts(
     assert decoded(stored["running"])["text"] == "The call dropped prematurely"
 
 
-def test_a_far_end_that_falls_silent_ends_the_call(ground: Ground, asterisk_tree: Tree) -> None:
+@pytest.fixture
+def near_and_far(ground: Ground, asterisk_tree: Tree) -> Iterator[Pair]:
     far = AsteriskServer(ground, asterisk_tree)
     near = AsteriskServer(ground, asterisk_tree, far=far, rtp_timeout=3)
     for server in (far, near):
         server.start()
+    yield near, far
+    far.kill9()
+    near.stop()
+
+
+def test_a_far_end_that_falls_silent_ends_the_call(near_and_far: Pair) -> None:
+    near, far = near_and_far
     file = make_tiff(near.documents / "dense.tif", dense=True)
     with Manager(near) as manager:
         dial(manager, "silent", FarEnd.FAX, file, OPTS="F")
@@ -256,8 +268,23 @@ def test_a_far_end_that_falls_silent_ends_the_call(ground: Ground, asterisk_tree
         far.freeze()
         assert decoded(told(manager, "silent"))["text"] == "The call dropped prematurely"
         assert cause(manager, "silent") == "44"
-    far.kill9()
-    near.stop()
+
+
+def test_a_far_end_that_falls_silent_in_t38_ends_the_call_by_t30_s_own_time(
+    near_and_far: Pair,
+) -> None:
+    """rtp_timeout does not see it. Some 15 seconds: T.30 asks three times what became of the page (T4)."""
+    near, far = near_and_far
+    file = make_tiff(near.documents / "silent.tif", pages=10)
+    with Manager(near) as manager:
+        dial(manager, "silent", FarEnd.FAX_T38, file)
+        eventually(lambda: near.confirmed("silent"), 60, every=0.1)
+        far.freeze()
+        said = decoded(told(manager, "silent"))
+    assert said["mode"] == "T38"
+    end = Call("silent", answered=True, result=said).update()
+    assert (end.state, end.cause) == (State.FAILED, "page_failed")
+    assert (end.pages_sent or 0) in range(1, 10)
 
 
 def test_the_account_may_not_do_what_faxbot_does_not_need(asterisk: AsteriskServer) -> None:

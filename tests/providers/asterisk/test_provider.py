@@ -49,6 +49,7 @@ class Planned:
 
 
 DEAD = {"dial": "PJSIP/{number}@deadtrunk"}
+DENIED = {"dial": "PJSIP/{number}@deniedtrunk"}
 CALLS: dict[str, Planned] = {
     "one page": Planned(FarEnd.FAX.line(1), State.DELIVERED),
     "ten pages": Planned(FarEnd.FAX.line(2), State.DELIVERED, pages=10),
@@ -78,6 +79,9 @@ CALLS: dict[str, Planned] = {
         State.FAILED,
         "trunk_down",
         settings={"dial": "PJSIP/{number}@watchedtrunk"},
+    ),
+    "the trunk wants a password": Planned(
+        FarEnd.FAX.line(16), State.FAILED, "trunk_denied", settings=DENIED
     ),
     "no such trunk": Planned(
         FarEnd.FAX.line(10), State.FAILED, "config", settings={"dial": "PJSIP/{number}@nosuch"}
@@ -212,69 +216,6 @@ def _shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
-def test_it_is_fit(asterisk: AsteriskServer) -> None:
-    health = at(asterisk).health()
-    assert health.ok, health.detail
-
-
-def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
-    asterisk.qualified()
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"password": "wrong password"}, "ASTERISK_AMI_PASSWORD"),
-        ({"context": "nowhere"}, "extensions_faxbot.conf"),
-        ({"context": "faxbot-ack"}, "extensions_faxbot.conf"),
-        ({"dial": "PJSIP/{number}@nosuch"}, "PJSIP endpoint nosuch"),
-        ({"dial": "PJSIP/{number}@watchedtrunk"}, "watchedtrunk does not answer"),
-        ({"folder": "/nowhere/at/all"}, "ASTERISK_FOLDER"),
-        ({"port": 9}, "ASTERISK_AMI_PORT"),
-    ]
-    usual = {"port": asterisk.port, "password": asterisk.password, "folder": asterisk.documents}
-    for settings, words in wrong:
-        health = provider(**{**usual, **settings}).health()
-        assert not health.ok
-        assert words in health.detail
-
-
-def test_thirty_that_come_at_once_are_all_admitted(asterisk: AsteriskServer) -> None:
-    """Asterisk lets ten connections wait; who came beside them and said nothing waited for ever."""
-    this = at(asterisk)
-    gate = threading.Barrier(30)
-
-    def ask(_: int) -> bool:
-        gate.wait()
-        return this.fetch("fax-never").state is State.ABSENT
-
-    with ThreadPoolExecutor(30) as pool:
-        assert all(pool.map(ask, range(10 * 30)))
-
-
-def test_a_wrong_context_calls_nobody_and_leaves_no_file(
-    asterisk: AsteriskServer, documents: dict[int, Path]
-) -> None:
-    made = fax(FarEnd.FAX.line(20), documents[1])
-    with pytest.raises(Exception, match="dialplan") as caught:
-        at(asterisk, context="nowhere").send(made)
-    assert getattr(caught.value, "cause", None) == "config"
-    assert not (asterisk.documents / f"{made.tag}.tif").exists()
-
-
-def test_a_call_that_was_never_made_is_absent(asterisk: AsteriskServer) -> None:
-    assert at(asterisk).fetch("fax-never").state is State.ABSENT
-    this = at(asterisk)
-    eventually(lambda: _absent(this, "never"), 15.0, every=0.5)
-    with pytest.raises(OutcomeUnknown):
-        look_up(this, "never", ago=60)
-    with pytest.raises(OutcomeUnknown):
-        at(asterisk).cancel("fax-never")
-
-
-def _absent(this: Asterisk, tag: str) -> bool:
-    """Once Asterisk has been up, and was seen, for some seconds."""
-    with suppress(OutcomeUnknown):
-        return look_up(this, tag).state is State.ABSENT
-    return False
-
-
 def a_fax_is_cancelled_while_it_rings(
     asterisk: AsteriskServer, ear: Ear, documents: dict[int, Path]
 ) -> None:
@@ -352,6 +293,7 @@ UNHEARD: dict[str, tuple[str, dict[str, Any]]] = {
     "no_answer": (FarEnd.NO_ANSWER.line(30), {"ringSeconds": 5}),
     "unreachable": (FarEnd.FAX.line(31), {**DEAD, "ringSeconds": 5}),
     "trunk_down": (FarEnd.FAX.line(32), {"dial": "PJSIP/{number}@watchedtrunk"}),
+    "trunk_denied": (FarEnd.FAX.line(34), DENIED),
     "config": (FarEnd.FAX.line(33), {"dial": "PJSIP/{number}@nosuch"}),
 }
 
@@ -491,3 +433,69 @@ def ends_as_it_should(plan: Planned, this: OutboundFax, asterisk: AsteriskServer
         assert 0 < confirmed < plan.pages
         # The far end may have a page whose confirmation did not get through any more.
         assert asterisk.heard(plan.number).pages - confirmed in (0, 1)
+
+
+# Behind the long one, so that what comes after this file need not wait for it.
+
+
+def test_it_is_fit(asterisk: AsteriskServer) -> None:
+    health = at(asterisk).health()
+    assert health.ok, health.detail
+
+
+def test_what_is_missing_is_said(asterisk: AsteriskServer) -> None:
+    asterisk.qualified()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"password": "wrong password"}, "ASTERISK_AMI_PASSWORD"),
+        ({"context": "nowhere"}, "extensions_faxbot.conf"),
+        ({"context": "faxbot-ack"}, "extensions_faxbot.conf"),
+        ({"dial": "PJSIP/{number}@nosuch"}, "PJSIP endpoint nosuch"),
+        ({"dial": "PJSIP/{number}@watchedtrunk"}, "watchedtrunk does not answer"),
+        ({"folder": "/nowhere/at/all"}, "ASTERISK_FOLDER"),
+        ({"port": 9}, "ASTERISK_AMI_PORT"),
+    ]
+    usual = {"port": asterisk.port, "password": asterisk.password, "folder": asterisk.documents}
+    for settings, words in wrong:
+        health = provider(**{**usual, **settings}).health()
+        assert not health.ok
+        assert words in health.detail
+
+
+def test_thirty_that_come_at_once_are_all_admitted(asterisk: AsteriskServer) -> None:
+    """Asterisk lets ten connections wait; who came beside them and said nothing waited for ever."""
+    this = at(asterisk)
+    gate = threading.Barrier(30)
+
+    def ask(_: int) -> bool:
+        gate.wait()
+        return this.fetch("fax-never").state is State.ABSENT
+
+    with ThreadPoolExecutor(30) as pool:
+        assert all(pool.map(ask, range(10 * 30)))
+
+
+def test_a_wrong_context_calls_nobody_and_leaves_no_file(
+    asterisk: AsteriskServer, documents: dict[int, Path]
+) -> None:
+    made = fax(FarEnd.FAX.line(20), documents[1])
+    with pytest.raises(Exception, match="dialplan") as caught:
+        at(asterisk, context="nowhere").send(made)
+    assert getattr(caught.value, "cause", None) == "config"
+    assert not (asterisk.documents / f"{made.tag}.tif").exists()
+
+
+def test_a_call_that_was_never_made_is_absent(asterisk: AsteriskServer) -> None:
+    assert at(asterisk).fetch("fax-never").state is State.ABSENT
+    this = at(asterisk)
+    eventually(lambda: _absent(this, "never"), 15.0, every=0.5)
+    with pytest.raises(OutcomeUnknown):
+        look_up(this, "never", ago=60)
+    with pytest.raises(OutcomeUnknown):
+        at(asterisk).cancel("fax-never")
+
+
+def _absent(this: Asterisk, tag: str) -> bool:
+    """Once Asterisk has been up, and was seen, for some seconds."""
+    with suppress(OutcomeUnknown):
+        return look_up(this, tag).state is State.ABSENT
+    return False

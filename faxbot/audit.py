@@ -1,0 +1,130 @@
+"""The audit trail: who did what to which object, when, from where and with what outcome; never PHI, never a secret.
+
+A row is appended within the transaction of the deed itself, without a lock, and the database refuses to change or
+delete it for six years. A read has no transaction to write in: it is noted, and written within a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from faxbot import trail
+from faxbot.actors import STRANGER, Actor
+from faxbot.runtime import Runtime
+
+
+class Action(StrEnum):
+    """What is written down."""
+
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    CONFIG_CHANGED = "config.changed"
+    FAX_CANCELLED = "fax.cancelled"
+    FAX_RELEASED = "fax.released"
+    FAX_DECIDED = "fax.decided"
+    CONFIG_RESTORED = "config.restored"
+    CONFIG_BACKED_UP = "config.backed_up"
+    CONFIG_EXPORTED = "config.exported"
+    CONFIG_REVEALED = "config.revealed"
+    KEY_ROTATED = "key.rotated"
+    KEY_EXPIRY_CHANGED = "key.expiry_changed"
+    USER_CREATED = "user.created"
+    USER_ROLE_CHANGED = "user.role_changed"
+    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - what is done, no password
+    USER_DISABLED = "user.disabled"
+    USER_ENABLED = "user.enabled"
+    USER_UNLOCKED = "user.unlocked"
+    USER_BOUND = "user.bound"
+    SESSION_OPENED = "session.opened"
+    SESSION_REFUSED = "session.refused"
+    SESSION_CLOSED = "session.closed"
+    PROVIDER_PAUSED = "provider.paused"
+    PROVIDER_RESUMED = "provider.resumed"
+    PROVIDER_RESET = "provider.reset"
+    PROVIDER_TESTED = "provider.tested"
+    PLUGIN_ENABLED = "plugin.enabled"
+    PLUGIN_ACTIVATED = "plugin.activated"
+    PLUGIN_DEACTIVATED = "plugin.deactivated"
+    PLUGIN_CONFIGURED = "plugin.configured"
+    FAX_SHOWN = "fax.shown"
+    """With its whole number, unless `masked`."""
+    FAX_TIMELINE_SHOWN = "fax.timeline_shown"
+    """With what people wrote when they decided about it."""
+    FAX_SEARCHED = "fax.searched"
+    """By a number, which is not written down."""
+    DOCUMENT_OPENED = "document.opened"
+    ACCESS_REFUSED = "access.refused"
+    """To an actor that lacks the scope."""
+    AUTHENTICATION_FAILED = "authentication.failed"
+    AUDIT_READ = "audit.read"
+    AUDIT_VERIFIED = "audit.verified"
+    AUDIT_EXPORTED = "audit.exported"
+    AUDIT_LOST = "audit.lost"
+    """So many reads could not be written down (`lost`): there were more at once than a process keeps."""
+    MASTER_KEY_CHANGED = "master_key.changed"
+    MASTER_KEY_RETIRED = "master_key.retired"
+    MASTER_KEY_LOST = "master_key.lost"
+
+
+DONE, REFUSED, FAILED = "done", "refused", "failed"
+"""How it ended."""
+
+
+def record(
+    held: Session | Connection,
+    actor: Actor,
+    action: Action,
+    of: tuple[str, str] | None = None,
+    *,
+    now: datetime,
+    outcome: str = DONE,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Append one row in the caller's transaction; `of` is the kind of object (`fax`, `key`, `user`, `plugin`,
+    `config`) and its id. `details` holds names and counts, never values that are secret or PHI."""
+    trail.append(held, _row(actor, action, of, now, outcome, details))
+
+
+def note(
+    runtime: Runtime,
+    actor: Actor,
+    action: Action,
+    of: tuple[str, str] | None = None,
+    *,
+    outcome: str = DONE,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Have a read written down, soon and by another thread (trail.Notes): the first at once, repeats of the same by the
+    same actor as one row a minute with their count (`times`)."""
+    row = _row(actor, action, of, runtime.now(), outcome, details)
+    runtime.notes.add(row, stranger=actor.kind == STRANGER)
+
+
+def _row(
+    actor: Actor,
+    action: Action,
+    of: tuple[str, str] | None,
+    now: datetime,
+    outcome: str,
+    details: Mapping[str, Any] | None,
+) -> trail.Row:
+    kind, object_id = of or (None, None)
+    return {
+        "account_id": actor.account_id,
+        "happened_at": now,
+        "actor_kind": actor.kind,
+        "actor": actor.id,
+        "action": action.value,
+        "object_kind": kind,
+        "object_id": object_id,
+        "outcome": outcome,
+        "request_id": actor.request_id,
+        "address": actor.address,
+        "details": dict(details or {}),
+    }

@@ -1,0 +1,1 @@
+"""Identity plugins: who knows people from elsewhere, each a package with its manifest."""

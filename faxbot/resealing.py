@@ -1,0 +1,423 @@
+"""What is sealed in the database, and how it is sealed anew under another master key, with the keyed hashes beside it.
+
+Each sealed value names its key, so the rows themselves say how far a rotation has come: who is killed loses nothing,
+and two who do the same do no harm. A row is changed only while it is as it was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from faxbot import callbacks, masterkeys, revisions, settings
+from faxbot.crypto import Keyring, Unsealable, digest, wraps
+from faxbot.db import Base, Database, inserts, table
+from faxbot.models import (
+    Attempt,
+    CachedValue,
+    Callback,
+    ConfigEntry,
+    ConfigRevision,
+    DataKey,
+    Decision,
+    IdempotencyKey,
+    Job,
+    Lane,
+    ProvenStep,
+)
+
+Row = Any
+"""A row as it was read: its columns by name."""
+Rewritten = list[tuple[Row, dict[str, Any]]]
+"""Rows as they were read, and what is to be written."""
+
+LEAST_ROWS, FIRST_BATCH, MOST_ROWS = 20, 50, 500
+AIM = {"sqlite": 0.02, "postgresql": 0.1}
+"""Seconds for which a batch is to hold its locks: on SQLite everybody who writes waits meanwhile."""
+REST = 1.0
+"""For so many times as long as a batch took, the others are left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From one master key to another, by id."""
+
+    keyring: Keyring
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A table with sealed columns."""
+
+    model: type[Base]
+    places: Mapping[str, Callable[[Row], str]]
+    """By column where a value is sealed to (Keyring.seal); the first one is never empty without the others."""
+    beside: Callable[[Change, Row, bytes], dict[str, Any]] = lambda *_: {}
+    """What else changes in a row whose first column opened to this."""
+    first: Callable[[Connection, Change, Rewritten], None] = lambda *_: None
+    """What is done before, in the same transaction; it may change what is to be written."""
+    also: tuple[str, ...] = ()
+    """Columns that these functions look at."""
+
+    @property
+    def name(self) -> str:
+        return self.rows.name
+
+    @property
+    def rows(self) -> sa.Table:
+        return table(self.model)
+
+    def tag(self, column: str) -> sa.ColumnElement[bytes]:
+        """The part of a sealed value that names its key."""
+        return sa.func.substr(self.rows.c[column], 2, 4, type_=sa.LargeBinary())
+
+
+def _to_key(change: Change, _row: Row, number: bytes) -> dict[str, Any]:
+    return {"to_key": digest(change.keyring.hash_key(change.new, "number"), number)}
+
+
+def _repeat_key(change: Change, _row: Row, packed: bytes) -> dict[str, Any]:
+    key = change.keyring.hash_key(change.new, "callback")
+    return {"key": digest(key, callbacks.said_again(packed))}
+
+
+def _hashed_again(change: Change, row: Row, _reply: bytes) -> dict[str, Any]:
+    """What was hashed is not kept: the hash is hashed."""
+    of_key = change.keyring.hash_key(change.new, wraps("idempotency-key"))
+    of_request = change.keyring.hash_key(change.new, wraps("fingerprint"))
+    return {
+        "key_hash": digest(of_key, row.key_hash.encode()),
+        "fingerprint": digest(of_request, row.fingerprint.encode()),
+    }
+
+
+def _came_again(connection: Connection, change: Change, rewritten: Rewritten) -> None:
+    """Where the same callback came again meanwhile, the later row is the one by which a repeat is known."""
+    keys = [values["key"] for _, values in rewritten]
+    there = {tuple(row) for row in connection.execute(_CALLBACKS, {"keys": keys})}
+    key = change.keyring.hash_key(change.new, "callback")
+    for row, values in rewritten:
+        if (row.provider_id, values["key"]) in there:
+            values["key"] = digest(key, f"earlier copy {row.id}".encode())
+
+
+_CALLBACKS = sa.select(Callback.provider_id, Callback.key).where(
+    Callback.key.in_(sa.bindparam("keys", expanding=True))
+)
+
+
+def _proven_too(connection: Connection, _change: Change, rewritten: Rewritten) -> None:
+    """What was learnt about a number moves with its faxes; of two the later counts."""
+    moves = {row.to_key: (row.account_id, values.get("to_key")) for row, values in rewritten}
+    for known in connection.execute(_PROVEN, {"keys": list(moves)}).scalars().all():
+        account_id, new_key = moves[known]
+        if new_key is not None:
+            names = {"account": account_id, "old": known, "new": new_key}
+            for statement in (_FORGET_EARLIER, _MOVE_PROVEN, _FORGET_PROVEN):
+                connection.execute(statement, names)
+
+
+_STEPS, _OTHERS = table(ProvenStep), table(ProvenStep).alias()
+_PROVEN = (
+    sa.select(_STEPS.c.to_key)
+    .where(_STEPS.c.to_key.in_(sa.bindparam("keys", expanding=True)))
+    .distinct()
+)
+_SAME = sa.and_(
+    _OTHERS.c.account_id == _STEPS.c.account_id, _OTHERS.c.provider_id == _STEPS.c.provider_id
+)
+_OLD = sa.and_(
+    _STEPS.c.account_id == sa.bindparam("account"), _STEPS.c.to_key == sa.bindparam("old")
+)
+_FORGET_EARLIER = sa.delete(_STEPS).where(
+    _STEPS.c.account_id == sa.bindparam("account"),
+    _STEPS.c.to_key == sa.bindparam("new"),
+    sa.exists().where(
+        _SAME,
+        _OTHERS.c.to_key == sa.bindparam("old"),
+        _OTHERS.c.updated_at > _STEPS.c.updated_at,
+    ),
+)
+_MOVE_PROVEN = (
+    sa.update(_STEPS)
+    .where(_OLD, ~sa.exists().where(_SAME, _OTHERS.c.to_key == sa.bindparam("new")))
+    .values(to_key=sa.bindparam("new"))
+)
+_FORGET_PROVEN = sa.delete(_STEPS).where(_OLD)
+
+STORES = (
+    # What every process reads comes first, and what can wait comes last.
+    Store(
+        ConfigEntry,
+        {"value_sealed": lambda row: settings.place(row.scope, row.key)},
+    ),
+    Store(
+        DataKey,
+        {"key_sealed": lambda row: masterkeys.place(row.account_id, row.name)},
+    ),
+    Store(
+        CachedValue,
+        {"value_sealed": lambda row: f"plugin_cache.value:{row.account_id}:{row.plugin_id}"},
+    ),
+    Store(
+        Job,
+        {
+            "to_sealed": lambda row: f"jobs.to:{row.account_id}",
+            "header_sealed": lambda row: f"jobs.header:{row.account_id}",
+        },
+        beside=_to_key,
+        first=_proven_too,
+        also=("account_id", "to_key"),
+    ),
+    Store(
+        IdempotencyKey,
+        {"response_sealed": lambda row: f"idempotency_keys.response:{row.account_id}"},
+        beside=_hashed_again,
+        also=("fingerprint",),
+    ),
+    Store(
+        Callback,
+        {"raw_sealed": lambda row: f"callbacks.raw:{row.account_id}"},
+        beside=_repeat_key,
+        first=_came_again,
+        also=("account_id", "provider_id"),
+    ),
+    Store(
+        Decision,
+        {"reason_sealed": lambda row: f"decisions.reason:{row.account_id}"},
+        also=("account_id",),
+    ),
+    Store(
+        ConfigRevision,
+        {"settings_sealed": lambda row: revisions.place(row.version)},
+    ),
+)
+"""Every sealed column there is; a test compares it with the schema."""
+
+
+def counts(database: Database, tags: Mapping[str, bytes]) -> dict[str, dict[str, int]]:
+    """By table.column how many values each of these keys seals, by its name; `unknown`: how many another one does.
+    Looks at every row; raises DatabaseAway."""
+    names = {tag: name for name, tag in tags.items()}
+    found: dict[str, dict[str, int]] = {}
+    for store in STORES:
+        for column in store.places:
+            counted = found[f"{store.name}.{column}"] = dict.fromkeys([*tags, "unknown"], 0)
+            tag = store.tag(column).label("tag")
+            query = (
+                sa.select(tag, sa.func.count().label("rows"))
+                .where(store.rows.c[column].is_not(None))
+                .group_by(tag)
+            )
+            for row in database.rows(query, {}):
+                counted[names.get(bytes(row.tag), "unknown")] += row.rows
+    return found
+
+
+def newest_tags(database: Database) -> set[bytes]:
+    """The keys, by their tags, that sealed the newest value of each table."""
+    found = set()
+    for store in STORES:
+        column = next(iter(store.places))
+        newest = [each.desc() for each in store.rows.primary_key]
+        query = sa.select(store.tag(column).label("tag")).order_by(*newest).limit(1)
+        row = database.row(query.where(store.rows.c[column].is_not(None)), {})
+        if row is not None:
+            found.add(bytes(row.tag))
+    return found
+
+
+def forget_data_keys(connection: Connection, tags: Sequence[bytes]) -> None:
+    """Forget the data keys that none of these keys has sealed: nobody can open them any more."""
+    (store,) = [each for each in STORES if each.model is DataKey]
+    connection.execute(sa.delete(store.rows).where(store.tag("key_sealed").not_in(tags)))
+
+
+def seal_anew(
+    database: Database,
+    change: Change,
+    store: Store,
+    rest: Callable[[float], object] = time.sleep,
+) -> Iterator[int]:
+    """Seal anew what the old key sealed in this table: after each batch how many rows. Those that do not open stay as
+    they are. Raises DatabaseAway."""
+    key = [column.name for column in store.rows.primary_key]
+    query, update = _batch(store, key), _update(store, key)
+    columns = [store.rows.c[name] for name in key]
+    tag, size = change.keyring.tag(change.old), FIRST_BATCH
+    aim = AIM[database.engine.dialect.name]
+    last: tuple[Any, ...] = ()
+    while True:
+        statement = query.limit(size)
+        if last:
+            statement = statement.where(sa.tuple_(*columns) > sa.tuple_(*last))
+        found = database.rows(statement, {"tag": tag})
+        if not found:
+            return
+        last = tuple(getattr(found[-1], name) for name in key)
+        rewritten = [(row, values) for row in found if (values := _sealed_anew(change, store, row))]
+        took = 0.0
+        if rewritten:
+            with database.writing() as connection:
+                connection.execute(_BEGIN)  # on SQLite it waits for the other writers
+                since = time.monotonic()
+                store.first(connection, change, rewritten)
+                connection.execute(update, [_words(key, row, values) for row, values in rewritten])
+                took = time.monotonic() - since
+        yield len(rewritten)
+        size = max(LEAST_ROWS, min(MOST_ROWS, int(size * min(2.0, aim / max(took, 1e-4)))))
+        rest(took * REST)
+
+
+_BEGIN = sa.select(1)
+
+
+def _batch(store: Store, key: Sequence[str]) -> sa.Select[Any]:
+    wanted = dict.fromkeys([*key, *store.places, *store.also])
+    old = [store.tag(column) == sa.bindparam("tag") for column in store.places]
+    columns = [store.rows.c[name] for name in wanted]
+    return sa.select(*columns).where(sa.or_(*old)).order_by(*(store.rows.c[name] for name in key))
+
+
+def _update(store: Store, key: Sequence[str]) -> sa.Update:
+    main = next(iter(store.places))
+    as_read = [store.rows.c[name] == sa.bindparam(f"its_{name}") for name in (*key, main)]
+    return sa.update(store.rows).where(*as_read)
+
+
+def _words(key: Sequence[str], row: Row, values: dict[str, Any]) -> dict[str, Any]:
+    return {**{f"its_{name}": getattr(row, name) for name in key}, **values}
+
+
+def _sealed_anew(change: Change, store: Store, row: Row) -> dict[str, Any]:
+    """What to write into this row; nothing where it does not open."""
+    keyring, tag = change.keyring, change.keyring.tag(change.old)
+    main = next(iter(store.places))
+    values: dict[str, Any] = {f"its_{main}": getattr(row, main)}
+    try:
+        for column, place in store.places.items():
+            sealed: bytes | None = getattr(row, column)
+            values[column] = sealed
+            if sealed is not None and sealed[1:5] == tag:
+                plain = keyring.open(sealed, place(row))
+                values[column] = keyring.seal_with(change.new, plain, place(row))
+                if column == main:
+                    values |= store.beside(change, row, plain)
+    except (Unsealable, ValueError, KeyError):
+        return {}
+    return values
+
+
+# What is a hash alone -------------------------------------------------------------------------------
+
+
+def forget_settings_hashes(
+    database: Database, before: datetime, rest: Callable[[float], object] = time.sleep
+) -> Iterator[int]:
+    """Forget with which settings calls were made that have ended, and began before: it is asked of uncertain ones only.
+    After each batch how many."""
+    last = ""
+    while True:
+        since = time.monotonic()
+        found = database.rows(_ENDED, {"before": before, "last": last})
+        if not found:
+            return
+        last = max(row.id for row in found)
+        names = {"ids": [row.id for row in found]}
+        with database.writing() as connection:
+            connection.execute(_FORGET, names)
+        yield len(found)
+        rest((time.monotonic() - since) * REST)
+
+
+_ENDED = (
+    sa.select(Attempt.id)
+    .where(
+        Attempt.id > sa.bindparam("last"),
+        Attempt.ended_at.is_not(None),
+        Attempt.settings_hash.is_not(None),
+        Attempt.intended_at < sa.bindparam("before", type_=Attempt.intended_at.type),
+    )
+    .order_by(Attempt.id)
+    .limit(MOST_ROWS // 2)
+)
+_FORGET = (
+    sa.update(table(Attempt))
+    .where(table(Attempt).c.id.in_(sa.bindparam("ids", expanding=True)))
+    .values(settings_hash=None)
+)
+
+
+def renew_lanes(database: Database, change: Change, now: datetime) -> None:
+    """Have the calls under way hold their places under the new hashes, and forget the old ones and all free places.
+    Every fax is hashed anew already."""
+    new_key = change.keyring.hash_key(change.new, "number")
+    insert = inserts(Lane)[database.engine.dialect.name]
+    held = {name: insert.excluded[name] for name in ("job_id", "held_until", "wanted")}
+    hold = insert.on_conflict_do_update(
+        index_elements=["account_id", "to_key", "slot"], set_=held, where=Lane.held_until <= now
+    )
+    for lane in database.rows(_HELD, {"now": now}):
+        place = f"jobs.to:{lane.account_id}"
+        try:
+            number = change.keyring.open(lane.to_sealed, place)
+        except Unsealable:
+            continue
+        renewed = digest(new_key, number)
+        if renewed == lane.to_key:
+            continue
+        row = {column.name: getattr(lane, column.name) for column in table(Lane).c}
+        with database.writing() as connection:
+            connection.execute(hold, {**row, "to_key": renewed})
+    while database.rows(_FREE_LANES, {"now": now}):
+        pass
+    forget_stray_lanes(database)
+
+
+def forget_stray_lanes(database: Database) -> None:
+    """Forget places under hashes that no fax has (any more)."""
+    while database.rows(_STRAY_LANES, {}):
+        pass
+
+
+def forget_strays(database: Database) -> int:
+    """Forget what was learnt about numbers to which there is no fax (any more): they cannot be hashed anew. How
+    many."""
+    gone = 0
+    while rows := database.rows(_STRAY_STEPS, {}):
+        gone += len(rows)
+    return gone
+
+
+_LANES = table(Lane)
+_HELD = (
+    sa.select(_LANES, Job.to_sealed)
+    .join(Job, Job.id == _LANES.c.job_id)
+    .where(_LANES.c.held_until > sa.bindparam("now", type_=Lane.held_until.type))
+)
+
+
+def _delete_some(rows: sa.Table, *which: sa.ColumnElement[bool]) -> sa.Executable:
+    """Those that nobody holds just now, in small batches."""
+    key = list(rows.primary_key)
+    some = sa.select(*key).where(*which).limit(MOST_ROWS).with_for_update(skip_locked=True)
+    return sa.delete(rows).where(sa.tuple_(*key).in_(some)).returning(*key)
+
+
+def _without_fax(rows: sa.Table) -> sa.ColumnElement[bool]:
+    return ~sa.exists().where(Job.account_id == rows.c.account_id, Job.to_key == rows.c.to_key)
+
+
+_FREE_LANES = _delete_some(
+    _LANES, _LANES.c.held_until <= sa.bindparam("now", type_=Lane.held_until.type)
+)
+_STRAY_LANES = _delete_some(_LANES, _without_fax(_LANES))
+_STRAY_STEPS = _delete_some(_STEPS, _without_fax(_STEPS))

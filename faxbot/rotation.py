@@ -1,0 +1,331 @@
+"""A new master key in the place of the old one, while everything runs: `faxbot config rotate-key`.
+
+1. Every process has both keys, and looks under the hashes of both; the old one seals. The database says that a new one
+   is coming, and a process that lacks it objects.
+2. In one transaction the new one begins to seal; every process goes by it within seconds.
+3. Row by row what the old one sealed is sealed anew (resealing). The rows themselves are the progress.
+4. When none is left, the database says that the old one is needed no more.
+
+Who is killed anywhere is followed by the next one who is called, and begins where the database stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from faxbot import audit, crypto, masterkeys, resealing
+from faxbot.actors import Actor
+from faxbot.audit import Action
+from faxbot.config import Config
+from faxbot.crypto import Keyring
+from faxbot.db import Database, inserts, table, utcnow
+from faxbot.errors import ChangedMeanwhile, ConfigError, DatabaseAway, KeyMissing
+from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.models import ConfigVersion
+from faxbot.resealing import Change, Store
+from faxbot.runtime import Runtime
+from faxbot.settings import LOOK_EVERY
+
+NOTICE = timedelta(seconds=3 * LOOK_EVERY)
+"""After so long every process goes by what the database says: it looks before it does anything."""
+
+Told = Callable[[str, int, int], object]
+"""What is being done, and how many of how many values are done."""
+
+
+def _nobody(_what: str, _done: int, _of: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How it stands. Ids of keys say nothing of the keys."""
+
+    state: str
+    """`resting`, `announced` (a new key is coming) or `sealing` (what the old one sealed is sealed anew)."""
+    sealing: str | None
+    other: str | None
+    """The one that is coming, or the one before."""
+    since: datetime | None
+    left: dict[str, int]
+    """By table.column how many values the other key seals that is to go: of the key before, or of the one that seals
+    now where another is given to follow it."""
+    unknown: dict[str, int]
+    """By table.column how many are sealed with a key that is not given."""
+
+
+def progress(runtime: Runtime, *, planned: bool = False) -> Progress:
+    """How it stands now, or, `planned`, what a new key would find; looks at every sealed value. Raises DatabaseAway,
+    KeyMissing."""
+    database, keyring = runtime.database, runtime.keyring
+    note_sealing(database, keyring, runtime.now())
+    stand = masterkeys.stand(database)
+    goes = stand.retiring or stand.sealing
+    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
+    counted = resealing.counts(database, tags)
+    is_followed = stand.retiring is not None or keyring.ids[-1] != stand.sealing
+    is_followed = is_followed or (planned and not runtime.config.master_key)
+    left = {place: by_key.get(str(goes), 0) for place, by_key in counted.items()}
+    return Progress(
+        "sealing" if stand.retiring else "announced" if stand.upcoming else "resting",
+        stand.sealing,
+        stand.retiring or stand.upcoming,
+        _rotated_at(database),
+        {place: rows for place, rows in left.items() if rows} if is_followed else {},
+        {place: by_key["unknown"] for place, by_key in counted.items() if by_key["unknown"]},
+    )
+
+
+def rotate(
+    runtime: Runtime,
+    actor: Actor,
+    *,
+    told: Told = _nobody,
+    wait: Callable[[float], object] = time.sleep,
+) -> bool:
+    """Bring the newest master key into use, or go on where it was interrupted, to the end; False where it is in use
+    already and nothing is left to do.
+
+    Raises ConfigError where there is no new key, or where a process does not have it: nothing is changed then;
+    KeyMissing where this process lacks one; DatabaseAway.
+    """
+    note_sealing(runtime.database, runtime.keyring, runtime.now())
+    runtime.settings.catch_up()
+    stand = masterkeys.stand(runtime.database)
+    if stand.retiring is None:
+        new = _new_key(runtime, stand)
+        if new is None:
+            resealing.forget_stray_lanes(runtime.database)
+            return False
+        old = str(stand.sealing)
+        _announce(runtime, old, new, wait)
+        _switch(runtime, actor, old, new)
+        stand = masterkeys.stand(runtime.database)
+    change = Change(runtime.keyring, str(stand.retiring), str(stand.sealing))
+    _wait_until_noticed(runtime, wait)
+    done = _seal_all_anew(runtime, change, told, wait)
+    _retire(runtime, actor, change, done, wait)
+    return True
+
+
+def _new_key(runtime: Runtime, stand: masterkeys.Stand) -> str | None:
+    keyring, config = runtime.keyring, runtime.config
+    if stand.upcoming is not None:
+        if not keyring.holds(stand.upcoming):
+            raise KeyMissing("this process lacks the new master key that was announced")
+        return stand.upcoming
+    if not config.master_key:
+        key_id = crypto.id_of(crypto.key_file(config.data_dir / crypto.NEXT))
+        return key_id if keyring.holds(key_id) else None
+    newest = keyring.ids[-1]
+    if newest in [each.key_id for each in runtime.settings.keys().past]:
+        raise ConfigError(
+            "that master key was used before: make a new one with `openssl rand -base64 32`"
+        )
+    return newest if newest != stand.sealing else None
+
+
+def _announce(runtime: Runtime, old: str, new: str, wait: Callable[[float], object]) -> None:
+    """Say which key is coming, and give every process time to say that it lacks it."""
+    with runtime.database.writing() as connection:
+        masterkeys.forget_lacks(connection)
+        _set(connection, {"sealing_key": old}, runtime.now(), upcoming_key=new)
+    wait(NOTICE.total_seconds())
+    if masterkeys.lacks(runtime.database, new):
+        with runtime.database.writing() as connection:
+            _set(connection, {"upcoming_key": new}, runtime.now(), upcoming_key=None)
+        raise ConfigError(
+            "a process of this installation does not have the new master key: give every one of them CONFIG_MASTER_KEY "
+            "(the new one) and CONFIG_MASTER_KEY_PREVIOUS (the old one), restart it, and try again; nothing was changed"
+        )
+
+
+def _switch(runtime: Runtime, actor: Actor, old: str, new: str) -> None:
+    now, before = runtime.now(), {"sealing_key": old, "upcoming_key": new}
+    with runtime.database.writing() as connection:
+        after = {"sealing_key": new, "upcoming_key": None, "retiring_key": old}
+        _set(connection, before, now, **after)
+        masterkeys.keep_alive(connection, runtime.keyring, old, new, now)
+        names = {"old": old, "new": new}
+        audit.record(connection, actor, Action.MASTER_KEY_CHANGED, _OBJECT, now=now, details=names)
+    runtime.settings.catch_up()
+
+
+def _wait_until_noticed(runtime: Runtime, wait: Callable[[float], object]) -> None:
+    """Who has not noticed seals with the old key: to count before would be to count again."""
+    since = _rotated_at(runtime.database)
+    left = since + NOTICE - runtime.now() if since else NOTICE
+    if left > timedelta():
+        wait(min(left, NOTICE).total_seconds())
+
+
+def _seal_all_anew(
+    runtime: Runtime, change: Change, told: Told, wait: Callable[[float], object]
+) -> int:
+    """Until nothing is left that opens with the old key; how many rows were sealed anew."""
+    database, tags, sealed = runtime.database, {"old": change.keyring.tag(change.old)}, 0
+    while True:
+        left = {place: of["old"] for place, of in resealing.counts(database, tags).items()}
+        done = 0
+        for store in resealing.STORES:
+            done += _seal_table_anew(database, change, store, left, told, wait)
+        sealed += done
+        if not done:  # what is left, if anything, does not open
+            break
+    begun = _rotated_at(database) or runtime.now()
+    of_attempts = 0
+    for some in resealing.forget_settings_hashes(database, begun, wait):
+        of_attempts += some
+        told("attempts", of_attempts, of_attempts)
+    resealing.forget_strays(database)
+    resealing.renew_lanes(database, change, runtime.now())
+    return sealed
+
+
+def _seal_table_anew(
+    database: Database,
+    change: Change,
+    store: Store,
+    left: Mapping[str, int],
+    told: Told,
+    wait: Callable[[float], object],
+) -> int:
+    of, done = max(left[f"{store.name}.{column}"] for column in store.places), 0
+    if not of:
+        return 0
+    for changed in resealing.seal_anew(database, change, store, wait):
+        done += changed
+        told(store.name, done, max(of, done))
+    return done
+
+
+def _retire(
+    runtime: Runtime,
+    actor: Actor,
+    change: Change,
+    sealed: int,
+    wait: Callable[[float], object],
+) -> None:
+    if not runtime.config.master_key:
+        crypto.promote(runtime.config.data_dir)
+    now, before = runtime.now(), {"sealing_key": change.new, "retiring_key": change.old}
+    names = {"old": change.old, "new": change.new, "values": sealed}
+    with runtime.database.writing() as connection:
+        _set(connection, before, now, retiring_key=None)
+        audit.record(connection, actor, Action.MASTER_KEY_RETIRED, _OBJECT, now=now, details=names)
+    runtime.settings.catch_up()
+    # Until they notice, others take places under the old hashes as well.
+    wait(NOTICE.total_seconds())
+    resealing.renew_lanes(runtime.database, change, runtime.now())
+
+
+_OBJECT = ("config", "master key")
+
+
+# What the database says -----------------------------------------------------------------------------
+
+
+def _set(
+    connection: Connection, before: Mapping[str, str | None], now: datetime, **after: str | None
+) -> None:
+    """Raises ChangedMeanwhile unless it stands as `before`."""
+    is_so = [_ROWS.c[name] == value for name, value in before.items()]
+    changed = connection.execute(
+        sa.update(_ROWS)
+        .where(_ROWS.c.account_id == DEFAULT_ACCOUNT, *is_so)
+        .values(**after, rotated_at=now)
+        .returning(_ROWS.c.version)
+    )
+    if changed.first() is None:
+        raise ChangedMeanwhile("somebody else changes the master key just now: nothing was done")
+
+
+def _rotated_at(database: Database) -> datetime | None:
+    row = database.row(_ROTATED, {})
+    return row.rotated_at if row else None
+
+
+def note_sealing(database: Database, keyring: Keyring, now: datetime) -> None:
+    """Have the database say which key seals, where it does not yet: the one with which the newest values are sealed.
+    Raises KeyMissing where that is none of these, DatabaseAway."""
+    if masterkeys.stand(database).sealing is not None:
+        return
+    there = resealing.newest_tags(database)
+    known = [key_id for key_id in keyring.ids if keyring.tag(key_id) in there]
+    if there and not known:
+        raise KeyMissing(
+            "the database is sealed with another master key than this process has: give it as CONFIG_MASTER_KEY, or "
+            "as CONFIG_MASTER_KEY_PREVIOUS where CONFIG_MASTER_KEY is to follow it (of a key file its base64)"
+        )
+    sealing = known[0] if known else keyring.ids[-1]
+    insert = inserts(ConfigVersion)[database.engine.dialect.name]
+    row = {"account_id": DEFAULT_ACCOUNT, "version": 0, "changed_at": now, "sealing_key": sealing}
+    noted = insert.values(row).on_conflict_do_update(
+        index_elements=["account_id"],
+        set_={"sealing_key": sealing},
+        where=_ROWS.c.sealing_key.is_(None),
+    )
+    database.row(noted.returning(_ROWS.c.version), {})
+
+
+def admit(config: Config) -> None:
+    """What a process asks before it serves: raises KeyMissing, with how many values it could not open, where it lacks a
+    key that is needed. Nothing where the database is away or has an older schema: that shows elsewhere."""
+    database = Database(config, pool_size=1)
+    try:
+        master_key, previous = config.master_keys()
+        keyring = crypto.keyring(master_key, config.data_dir, previous)
+        try:
+            note_sealing(database, keyring, utcnow())
+            masterkeys.keys(database, keyring, masterkeys.stand(database))
+        except KeyMissing as missing:
+            raise KeyMissing(f"{missing.detail} ({_without(database, keyring)})") from None
+    except (DatabaseAway, sa.exc.SQLAlchemyError):
+        return
+    finally:
+        database.close()
+
+
+def _without(database: Database, keyring: Keyring) -> str:
+    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
+    counted = resealing.counts(database, tags)
+    shut = {place: by_key["unknown"] for place, by_key in counted.items() if by_key["unknown"]}
+    words = ", ".join(f"{rows} of {place}" for place, rows in shut.items())
+    return f"{sum(shut.values())} values do not open: {words}" if shut else "all values open"
+
+
+def give_up(runtime: Runtime, actor: Actor) -> dict[str, int]:
+    """The master key is lost: go on with the newest one that is given. By table.column how many values do not open;
+    they stay as they are. All API keys end, and so does the proof of what was written into the audit trail.
+
+    Raises ConfigError where the key is not lost; DatabaseAway.
+    """
+    database, keyring, now = runtime.database, runtime.keyring, runtime.now()
+    stand = masterkeys.stand(database)
+    needed = [key_id for key_id in (stand.sealing, stand.retiring) if key_id is not None]
+    if needed and all(keyring.holds(key_id) for key_id in needed):
+        raise ConfigError("the master key is not lost: this process has it")
+    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
+    counted = resealing.counts(database, tags)
+    row = {"account_id": DEFAULT_ACCOUNT, "version": 0, "changed_at": now}
+    insert = inserts(ConfigVersion)[database.engine.dialect.name]
+    keys: dict[str, Any] = {"upcoming_key": None, "retiring_key": None}
+    with database.writing() as connection:
+        resealing.forget_data_keys(connection, list(tags.values()))
+        connection.execute(insert.on_conflict_do_nothing(), row)
+        _set(connection, {}, now, sealing_key=keyring.ids[-1], **keys)
+    # Only now is there a key for the trail's own.
+    with database.writing() as connection:
+        audit.record(connection, actor, Action.MASTER_KEY_LOST, _OBJECT, now=now)
+    return {place: of["unknown"] for place, of in counted.items() if of["unknown"]}
+
+
+_ROWS = table(ConfigVersion)
+_ROTATED = sa.select(_ROWS.c.rotated_at).where(_ROWS.c.account_id == DEFAULT_ACCOUNT)

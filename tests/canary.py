@@ -1,0 +1,284 @@
+"""The canary: words that are personal, every way in which a careless program would write them down, and the channels in
+which they must not be found.
+
+A channel is a place where something of a running faxbot can be read by others than those who may read faxes: the
+broker, its window (Flower), logs, command lines, addresses, answers that refuse, the database as it lies on its disk,
+and what is left in folders.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import quopri
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+from urllib.parse import quote, quote_plus, urlsplit
+
+import psutil
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from tests.ground import processes_of
+
+NAME = "Quetzalcóatl"
+"""A patient's. With a letter that every encoding writes in its own way."""
+HEADER = "Practice of Dr. Zyzzyva"
+FILE_NAME = "befund-mxyzptlk-ß.txt"
+TEXT = "Verdacht auf Triskaidekaphobie"
+PREFIX = "415837"
+"""Of all numbers: +1 415 837 ...."""
+
+
+def number(ending: str) -> str:
+    return f"+1{PREFIX}{ending}"
+
+
+def words(endings: Iterable[str]) -> dict[str, list[str]]:
+    """What is looked for, by the kind of what it gives away; of a number its last seven digits in every spelling."""
+    digits = [PREFIX[3:] + ending for ending in endings]
+    return {
+        # Without the first dot "837.0017" would be found in a time of day.
+        "number": [
+            f"{before}{each[:3]}{between}{each[3:]}"
+            for each in digits
+            for before, between in (("", ""), ("", "-"), ("", " "), (".", "."))
+        ],
+        "name": [NAME, "Zyzzyva"],
+        "file name": ["mxyzptlk-ß", "mxyzptlk"],
+        "text": [TEXT, "Triskaidekaphobie"],
+    }
+
+
+# Writing down --------------------------------------------------------------------------------------
+
+
+def spellings(word: str) -> dict[str, bytes]:
+    """The word as text is written: raw, in JSON, in an address, in a page, in a log."""
+    raw = word.encode()
+    return {
+        "raw": raw,
+        "latin": word.encode("latin-1"),
+        "json": json.dumps(word)[1:-1].encode(),
+        "percent": quote(word, safe="").encode(),
+        "percent lower": re.sub(
+            "%[0-9A-F]{2}", lambda m: m[0].lower(), quote(word, safe="")
+        ).encode(),
+        "percent whole": "".join(f"%{byte:02X}" for byte in raw).encode(),
+        "form": quote_plus(word).encode(),
+        "page": html.escape(word).encode("ascii", "xmlcharrefreplace"),
+        "escaped": raw.decode("latin-1").encode("unicode_escape"),
+        "ascii": word.encode("ascii", "backslashreplace"),
+        "mail": quopri.encodestring(raw),
+        "escaped twice": json.dumps(json.dumps(word)[1:-1])[1:-1].encode(),
+    }
+
+
+def forms(word: str) -> dict[str, bytes]:
+    """Every spelling as it is, in hexadecimal, and in base64 wherever it may begin in what is encoded."""
+    found: dict[str, bytes] = {}
+    for spelling, written in spellings(word).items():
+        found[spelling] = written
+        found[f"{spelling}, hex"] = written.hex().encode()
+        for shift in range(3):
+            encoded = _in_base64(written, shift)
+            found[f"{spelling}, base64+{shift}"] = encoded
+            found[f"{spelling}, base64url+{shift}"] = encoded.translate(_URL)
+    return found
+
+
+_URL = bytes.maketrans(b"+/", b"-_")
+
+
+def _in_base64(written: bytes, shift: int) -> bytes:
+    """What stands in base64 for these bytes whatever is before and behind them."""
+    low, high = (
+        base64.b64encode(filler * shift + written + filler * (3 - (shift + len(written)) % 3))
+        for filler in (b"\x00", b"\xff")
+    )
+    same = [a == b for a, b in zip(low, high, strict=True)]
+    begin = same.index(True)
+    end = same.index(False, begin) if False in same[begin:] else len(same)
+    return low[begin:end]
+
+
+class Search:
+    """Looks for every form of some words at once."""
+
+    def __init__(self, kinds: Mapping[str, Iterable[str]]) -> None:
+        self._meaning: dict[bytes, str] = {}
+        for kind, each in kinds.items():
+            for word in each:
+                for form, written in forms(word).items():
+                    self._meaning.setdefault(written.lower(), f"{kind} ({form})")
+        # The longest first: an alternation takes the first that fits.
+        ordered = sorted(self._meaning, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, ordered)))
+
+    def hits(self, seen: bytes) -> list[str]:
+        """What is found, and what stands around it with all digits and letters of the find itself left out."""
+        return [
+            f"{self._meaning[hit[0]]} behind {seen[max(0, hit.start() - 60) : hit.start()]!r}"
+            for hit in self._pattern.finditer(seen.lower())
+        ]
+
+
+# Channels ------------------------------------------------------------------------------------------
+
+
+class Monitor:
+    """Everything that anybody asks of a Redis, by its own MONITOR, from the beginning to the end."""
+
+    def __init__(self, broker: str) -> None:
+        """`broker`: redis://host:port/0 or redis+socket:///path."""
+        place = urlsplit(broker)
+        self.seen = bytearray()
+        if place.hostname:
+            self._socket = socket.create_connection((place.hostname, place.port or 6379))
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(place.path)
+        self._socket.sendall(b"MONITOR\r\n")
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while piece := self._socket.recv(65_536):
+                self.seen += piece
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
+class Wiretap:
+    """Stands between faxbot and a carrier, gives on what is said, and keeps the addresses that were asked for."""
+
+    _ASKED = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE) ([^\r\n]*) HTTP/1\.1\r\n")
+
+    def __init__(self, carrier: str) -> None:
+        self.carrier = urlsplit(carrier)
+        self.said = bytearray()
+        self._server = _Tap(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def addresses(self) -> bytes:
+        return b"\n".join(self._ASKED.findall(bytes(self.said)))
+
+
+class _Tap(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, wiretap: Wiretap) -> None:
+        self.wiretap = wiretap
+        super().__init__(("127.0.0.1", 0), _Line)
+
+
+class _Line(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        wiretap = cast(_Tap, self.server).wiretap
+        to = (wiretap.carrier.hostname or "", wiretap.carrier.port or 80)
+        with suppress(OSError), closing(socket.create_connection(to)) as carrier:
+            back = threading.Thread(
+                target=_pass_on, args=(carrier, self.request, None), daemon=True
+            )
+            back.start()
+            _pass_on(self.request, carrier, wiretap.said)
+            back.join()
+
+
+def _pass_on(source: socket.socket, target: socket.socket, kept: bytearray | None) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            if kept is not None:
+                kept += piece
+            target.sendall(piece)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+class Watch:
+    """Command lines and environments of all processes of an installation, and the names of all files below some
+    folders, looked at again and again."""
+
+    def __init__(self, folder: Path, *folders: Path) -> None:
+        self._folder, self._folders = folder, folders
+        self.command_lines: set[str] = set()
+        self.names: set[str] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            self.look()
+
+    def look(self) -> None:
+        for process in processes_of(self._folder):
+            with suppress(psutil.Error):
+                self.command_lines.update((*process.cmdline(), *process.environ().values()))
+        for folder in self._folders:
+            for each in _walk(folder):
+                self.names.add(str(each.relative_to(folder)))
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.look()
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):  # what is there now is gone in a moment
+        for each in folder.iterdir():
+            yield each
+            if each.is_dir() and not each.is_symlink():
+                yield from _walk(each)
+
+
+def contents(folder: Path, left_out: Callable[[Path], bool] = lambda _path: False) -> bytes:
+    """What lies in all files below a folder."""
+    read = []
+    for each in _walk(folder):
+        if each.is_file() and not left_out(each):
+            with suppress(OSError):
+                read.append(each.read_bytes())
+    return b"\n".join(read)
+
+
+def dump(engine: Engine) -> bytes:
+    """Every value of every row of every table, also of tables that our models do not know."""
+    pieces = []
+    with engine.connect() as connection:
+        for table in sa.inspect(connection).get_table_names():
+            for row in connection.execute(sa.text(f'SELECT * FROM "{table}"')):
+                pieces += [v if isinstance(v, bytes) else str(v).encode() for v in row]
+    return b"\n".join(pieces)
