@@ -43,7 +43,9 @@ CONSTRAINT_NAMES = {
     "pk": "pk_%(table_name)s",
 }
 _PING_AFTER_IDLE = 1.0  # seconds; a pooled connection used more recently is taken as alive
-_PING_SECONDS = 3.0
+_PING_SECONDS = 1.0
+"""An answer that takes longer costs a new connection, no more; with connect_timeout it is what a silent server costs
+whoever comes."""
 _PATIENCE = 20.0
 """Seconds for one answer of PostgreSQL; one that gives none by then is away."""
 _SERVER_LIMITS = (
