@@ -33,13 +33,16 @@ SHORT = {
 
 
 def children(service: Service) -> dict[str, psutil.Process]:
-    """The supervisor's own children by role: `broker`, `carrier`, `web`, `worker`, `beat`."""
+    """The supervisor's own children by role: `broker`, `carrier`, `web`, `worker`, `beat`; without what it adopted
+    and has not ended yet."""
     found = {}
     for child in psutil.Process(service.pid).children():
         with suppress(psutil.NoSuchProcess):  # it may be ending at this moment
             words = child.cmdline()
-            role = words[words.index("faxbot.cli") + 1] if "faxbot.cli" in words else "broker"
-            found[role] = child
+            if "faxbot.cli" in words:
+                found[words[words.index("faxbot.cli") + 1]] = child
+            elif "unixsocket" in " ".join(words):
+                found["broker"] = child
     return found
 
 
