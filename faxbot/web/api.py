@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import flask_smorest
 import marshmallow as ma
-from flask import Flask, Response, g
+from flask import Response, g
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
@@ -216,35 +216,18 @@ def reply(body: bytes, status: int = 200) -> Response:
     return Response(body, status, mimetype="application/json")
 
 
-class Api(flask_smorest.Api):
-    """flask-smorest with our one error body."""
-
-    ERROR_SCHEMA = schemas.Problem
-    DEFAULT_ERROR_RESPONSE_NAME = None  # every route names its failures
-
-    def __init__(self, app: Flask, **kwargs: Any) -> None:
-        super().__init__(app, **kwargs)
-        self.ma_plugin.converter.add_parameter_attribute_function(_tags_in_query)
-
-    def _register_pagination_header(self) -> None:
-        """None: pages are followed by cursor, and the document has no shape that nobody sends."""
-
-    def handle_http_exception(self, error: HTTPException) -> AnyResponse:
-        """What Flask refuses by itself: unknown address, wrong method, too long a body, and what nobody caught."""
-        if error.code is None or error.code < 400:
-            return error.get_response()
-        problem = problems.of_status(error.code)
-        detail = problems.UNREADABLE if problem.code == Malformed.code else None
-        answer = _failed(problem, detail=detail)
-        for name, value in error.get_headers():
-            if name == "Allow":
-                answer.headers[name] = value
-        return answer
-
-
-def _tags_in_query(_converter: Any, field: ma.fields.Field[Any], **_: Any) -> dict[str, Any]:
-    """OpenAPI's name for `tag[name]=value`."""
-    return {"style": "deepObject", "explode": True} if isinstance(field, schemas.Tags) else {}
+def refused(error: HTTPException) -> AnyResponse:
+    """The answer to what Flask refuses by itself: unknown address, wrong method, too long a body, and what nobody
+    caught."""
+    if error.code is None or error.code < 400:
+        return error.get_response()
+    problem = problems.of_status(error.code)
+    detail = problems.UNREADABLE if problem.code == Malformed.code else None
+    answer = _failed(problem, detail=detail)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer
 
 
 def failed(error: FaxbotError) -> Response:

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException
 
 from faxbot import spool
 from faxbot.errors import FailedLogins, FaxbotError, Forbidden, Unauthenticated
@@ -82,10 +83,10 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     app.register_error_handler(FaxbotError, _failed)
     app.register_error_handler(ParseException, api.unreadable)
-    frame = api.Api(app, spec_kwargs=docs.specification(runtime.config))
+    app.register_error_handler(HTTPException, api.refused)
     for blueprint in BLUEPRINTS:
-        frame.register_blueprint(blueprint)
-    docs.publish(app, frame, runtime)
+        app.register_blueprint(blueprint)
+    docs.publish(app, BLUEPRINTS, runtime)
     auth.access_of(app)
     spool.collect(runtime.config.spool_dir)
     return app
