@@ -628,7 +628,7 @@ class Config:
         "FAXBOT_SESSION_IDLE_MINUTES",
         15,
         "who is signed in and does nothing for so long is signed out; after 12 hours in any case",
-        at_least=1,
+        at_least=2,  # whether somebody is there is noted once a minute (sessions.SEEN_EVERY)
         at_most=60 * 12,
         editable=True,
     )
