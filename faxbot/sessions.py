@@ -32,7 +32,7 @@ FREE_TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)
 """After so many wrong passwords in a row a user's next one counts only after a wait, which doubles with each further
 one and is never longer than an hour (the range of NIST SP 800-63B-4, 3.2.2). Tries within the wait do not prolong it:
-a stranger can delay somebody, and not shut him out for ever."""
+a stranger can delay somebody, again and again if he insists, and not shut him out for ever."""
 WRONG = (
     "The name or the password is not right. After five wrong passwords in a row a user has to wait before the next one "
     "counts, half a minute first and never longer than an hour."
