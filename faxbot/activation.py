@@ -132,8 +132,9 @@ def configure(
     is, None takes back what was saved, and MASK leaves a secret alone.
 
     Raises NotFound; InvalidFields naming what is wrong, never values; ChangeRefused when a plugin that is set so does
-    not work, unless `untested`; ChangedMeanwhile as activate().
+    not work, unless `untested`; ChangedMeanwhile as activate(); Forbidden as demand_right().
     """
+    demand_right(actor, catalogue.the_manifest(runtime, plugin_id))
     oversight.check_note(note)
     snapshot = runtime.settings.read()
     was = snapshot.of_plugin(plugin_id)
@@ -142,6 +143,13 @@ def configure(
         runtime, configured(actor, plugin_id, note, untested), {plugin_id: wish}, snapshot.version
     )
     return catalogue.settings(runtime.fresh(), plugin_id)
+
+
+def demand_right(actor: Actor, manifest: Manifest) -> None:
+    """Raise Forbidden unless he may set this plugin: who says which identity provider vouches for people can have it
+    vouch for himself, as an administrator."""
+    if manifest.type == "identity":
+        actor.require("*")
 
 
 def configured(actor: Actor, plugin_id: str, note: str, untested: bool) -> Change:

@@ -628,7 +628,7 @@ class Config:
         "FAXBOT_SESSION_IDLE_MINUTES",
         15,
         "who is signed in and does nothing for so long is signed out; after 12 hours in any case",
-        at_least=1,
+        at_least=2,  # whether somebody is there is noted once a minute (sessions.SEEN_EVERY)
         at_most=60 * 12,
         editable=True,
     )
@@ -638,12 +638,14 @@ class Config:
         "ids of the identity plugins (trait `oauth2`) through which people may sign in, separated by commas",
         form=forms.NAMES,
         editable=True,
+        scope="*",  # who vouches for people, and as what, can make himself an administrator
     )
     sign_in_creates_users: bool = option(
         "FAXBOT_SIGN_IN_CREATES_USERS",
         False,
         "who signs in through an identity plugin for the first time becomes a user, in a role by FAXBOT_SIGN_IN_ROLES",
         editable=True,
+        scope="*",  # as of FAXBOT_IDENTITY_PLUGINS
     )
     sign_in_roles: str = option(
         "FAXBOT_SIGN_IN_ROLES",
@@ -653,6 +655,7 @@ class Config:
         "role here stays, and nobody is made a user",
         form=forms.ROLES,
         editable=True,
+        scope="*",  # as of FAXBOT_IDENTITY_PLUGINS
     )
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables as read, for what plugins declare in their manifests (`env`)."""

@@ -257,7 +257,7 @@ def change(
     change nothing is written. `also` is done in the same transaction, or in one of its own where nothing changes.
 
     Raises InvalidFields by name, ChangeRefused when a test fails, ChangedMeanwhile when version `seen` is not the
-    newest, or somebody else was faster, and Forbidden where an option asks for more than the actor has.
+    newest, or somebody else was faster, and Forbidden where an option or a plugin asks for more than the actor has.
     """
     wanted: dict[str, dict[str, Any]] = {}
     for name, value in wish.items():
@@ -343,6 +343,17 @@ def _of_the_house(actor: Actor) -> None:
         raise Forbidden("The settings are those of the whole installation, not of this account.")
 
 
+def _demand_rights(runtime: Runtime, actor: Actor, plan: Plan) -> None:
+    """Raise Forbidden where he may not save one of these."""
+    _of_the_house(actor)
+    for name in plan.wish.get(OPTIONS, ()):
+        if name in BY_NAME:
+            actor.require(BY_NAME[name].scope)
+    for plugin_id in plan.wish.keys() - {OPTIONS}:
+        if manifest := manifest_of(runtime, plugin_id):
+            activation.demand_right(actor, manifest)
+
+
 def _carry_out(
     runtime: Runtime,
     actor: Actor,
@@ -353,10 +364,7 @@ def _carry_out(
     details: Mapping[str, Any] | None = None,
     also: Also | None = None,
 ) -> dict[str, Any]:
-    _of_the_house(actor)
-    for name in plan.wish.get(OPTIONS, ()):
-        if name in BY_NAME:
-            actor.require(BY_NAME[name].scope)
+    _demand_rights(runtime, actor, plan)
     stored, version = plan.stored, plan.stored.version
     changes = [
         {

@@ -32,7 +32,7 @@ FREE_TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=30), timedelta(hours=1)
 """After so many wrong passwords in a row a user's next one counts only after a wait, which doubles with each further
 one and is never longer than an hour (the range of NIST SP 800-63B-4, 3.2.2). Tries within the wait do not prolong it:
-a stranger can delay somebody, and not shut him out for ever."""
+a stranger can delay somebody, again and again if he insists, and not shut him out for ever."""
 WRONG = (
     "The name or the password is not right. After five wrong passwords in a row a user has to wait before the next one "
     "counts, half a minute first and never longer than an hour."
@@ -58,12 +58,13 @@ def log_in(runtime: Runtime, caller: Actor, name: str, password: str) -> Login:
     SignInCrowded."""
     limits.login_allowed(runtime, caller.address)
     user = runtime.database.row(_BY_NAME, _of_name(caller.account_id, name))
-    right = passwords.matches(password, user.password_hash if user else None)
-    outdated = right and user is not None and passwords.is_outdated(user.password_hash)
+    kept = user.password_hash if user else None
+    proven = kept if passwords.matches(password, kept) else None
+    outdated = proven is not None and passwords.is_outdated(proven)
     rehashed = passwords.keep(password) if outdated else None
     now = runtime.now()
     with runtime.database.transaction() as session:
-        found = _judged(session, user.id if user else "", right, now)
+        found = _judged(session, user.id if user else "", proven, now)
         if found is not None:
             found.password_hash = rehashed or found.password_hash
             return begin(runtime, session, caller, found, now=now)
@@ -82,10 +83,13 @@ _BY_NAME = sa.select(User.id, User.password_hash).where(
 )
 
 
-def _judged(session: Session, user_id: str, right: bool, now: datetime) -> User | None:
-    """The user, if he may come in now; a wrong password is counted. The row is held, so that of many tries at once
-    each sees what the ones before it left; and for an unknown user the same is asked and written as for a known one."""
+def _judged(session: Session, user_id: str, proven: str | None, now: datetime) -> User | None:
+    """The user, if he may come in now; a wrong password is counted. `proven`: what was kept of the password that he
+    showed; None: it was wrong. It is wrong as well when he has another one by now. The row is held, so that of many
+    tries at once each sees what the ones before it left; and for an unknown user the same is asked and written as for
+    a known one."""
     user = session.get(User, user_id, with_for_update=True)
+    right = user is not None and proven is not None and user.password_hash == proven
     waits = user is not None and user.locked_until is not None and user.locked_until > now
     if user is not None and right and not waits and user.disabled_at is None:
         return user
@@ -220,10 +224,11 @@ def change_own_password(runtime: Runtime, actor: Actor, old: str, new: str) -> L
     Unauthenticated for a wrong one, which counts as at a login, InvalidFields, SignInCrowded."""
     with runtime.database.reading() as session:
         user = session.get(User, actor.id)
-    right = passwords.matches(old, user.password_hash if user else None)
+    kept = user.password_hash if user else None
+    proven = kept if passwords.matches(old, kept) else None
     now = runtime.now()
     with runtime.database.transaction() as session:
-        found = _judged(session, actor.id, right, now)
+        found = _judged(session, actor.id, proven, now)
         if found is not None:
             users.change_password(session, actor, found.id, new, now=now)
             return begin(runtime, session, actor, found, now=now)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,11 @@ from faxbot.sessions import Login
 
 JOURNEY = timedelta(minutes=10)
 """Whoever takes longer to come back begins again."""
+AT_ONCE = 2
+"""So many threads of a process, which has three or more, are with identity providers: anybody may begin, and one that
+hangs must not take them all."""
+_CLOCKS_APART = timedelta(minutes=1)
+"""The clocks of two machines differ by less."""
 _LONGEST = 255
 _NAMESAKES = 100
 _AGAIN = "This sign-in was not begun with this browser, or too long ago: begin again."
@@ -48,6 +54,7 @@ _UNKNOWN = (
 )
 
 log = logging.getLogger(__name__)
+_turns = threading.BoundedSemaphore(AT_ONCE)
 
 
 def ways(runtime: Runtime) -> list[dict[str, str]]:
@@ -85,6 +92,10 @@ def finish(
     IdentityAway, FailedLogins as sessions.log_in(), and Unauthenticated for whatever proves nothing and for who has no
     place here."""
     plugin = _plugin(runtime, plugin_id)
+    if not kept:
+        # A page of another site can make browsers ask for this, and what they keep does not come with that: nobody's
+        # address is to be barred by it.
+        raise Unauthenticated(_AGAIN)
     limits.login_allowed(runtime, caller.address)
     try:
         memory = _memory(runtime, plugin_id, kept)
@@ -117,7 +128,9 @@ def _plugin(runtime: Runtime, plugin_id: str) -> IdentityPlugin:
 
 @contextmanager
 def _faults(plugin_id: str) -> Iterator[None]:
-    """What an identity plugin raises, as ours; the log says what it was."""
+    """What an identity plugin raises, as ours; the log says what it was. IdentityAway at once where too many wait."""
+    if not _turns.acquire(blocking=False):
+        raise IdentityAway
     try:
         yield
     except Unauthenticated:
@@ -129,20 +142,22 @@ def _faults(plugin_id: str) -> Iterator[None]:
         kind = "" if isinstance(error, FaxbotError) else f" ({type(error).__name__})"
         log.warning("identity plugin %s: it failed%s", plugin_id, kind)
         raise IdentityAway from None
+    finally:
+        _turns.release()
 
 
 _PLACE = "browser.journey"
 
 
-def _memory(runtime: Runtime, plugin_id: str, kept: str | None) -> str:
+def _memory(runtime: Runtime, plugin_id: str, kept: str) -> str:
     """What begin() gave for this browser; raises Unauthenticated."""
     try:
-        sealed = base64.urlsafe_b64decode((kept or "").encode())
+        sealed = base64.urlsafe_b64decode(kept.encode())
         found = json.loads(runtime.keyring.open(sealed, _PLACE))
     except (Unsealable, binascii.Error, ValueError):
         raise Unauthenticated(_AGAIN) from None
-    age = runtime.now().timestamp() - found["at"]
-    if found["plugin"] != plugin_id or not 0 <= age <= JOURNEY.total_seconds():
+    age = timedelta(seconds=runtime.now().timestamp() - found["at"])
+    if found["plugin"] != plugin_id or not -_CLOCKS_APART <= age <= JOURNEY:
         raise Unauthenticated(_AGAIN)
     return str(found["memory"])
 

@@ -5,7 +5,8 @@ signed in; OPEN for everybody; SIGNATURE where the carrier proves itself to the 
 a token that the domain gave out. create_app() refuses to start with a route that says nothing.
 
 A browser sends the session's cookie by itself, whoever made it ask: what changes something needs X-CSRF-Token too, and
-must not come from another site. A key is never sent by itself, and needs neither.
+must not come from another site; that last holds also where nobody needs a key. A key is never sent by itself, and
+needs neither.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def authorize() -> None:
         token = session_token() if key is None else None
         came_from = address()
         asks = _signed_in(token) if token else identity.authenticate(runtime(), key, came_from)
+        if key is None and request.method not in _SAFE:
+            _must_be_meant(token)
         limits.admit(runtime(), asks)
         g.actor = replace(asks, request_id=g.request_id, address=came_from)
         if access != SESSION:
@@ -81,13 +84,17 @@ def authorize() -> None:
 
 
 def _signed_in(token: str) -> Actor:
-    """Who shows this session; raises Unauthenticated, Forbidden."""
+    """Who shows this session; raises Unauthenticated."""
     in_background = "HTTP_X_BACKGROUND" in request.environ
-    asks = sessions.authenticate(runtime(), token, in_background=in_background)
-    if request.method not in _SAFE:
-        must_be_ours()
+    return sessions.authenticate(runtime(), token, in_background=in_background)
+
+
+def _must_be_meant(token: str | None) -> None:
+    """Raise Forbidden for what a browser may have been made to ask: with this session, or, where nobody needs a key,
+    with nothing."""
+    must_be_ours()
+    if token:
         sessions.check_csrf(runtime(), token, request.headers.get("X-CSRF-Token", ""))
-    return asks
 
 
 def must_be_ours() -> None:

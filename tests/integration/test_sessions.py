@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from time import perf_counter
@@ -14,10 +16,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from faxbot import sessions, users, wiring
-from faxbot.actors import CLI
+from faxbot.actors import CLI, ROLES, USER
 from faxbot.config import Config
 from faxbot.db import table, utcnow
-from faxbot.errors import Unauthenticated
+from faxbot.errors import ConfigError, Unauthenticated
 from faxbot.models import AuditEvent, User, UserSession
 from faxbot.runtime import Runtime
 from faxbot.sessions import FIRST_WAIT, FREE_TRIES, LONGEST, LONGEST_WAIT, SEEN_EVERY
@@ -25,6 +27,7 @@ from tests.installation import Installation
 from tests.integration.test_identity import statements
 from tests.integration.test_keys import Clock
 from tests.integration.web import (
+    NUMBER,
     assert_problem,
     begun,
     browser_of,
@@ -235,10 +238,17 @@ def test_after_twelve_hours_it_is_over_whatever_one_does(
         assert session.scalar(sa.select(sa.func.count()).select_from(UserSession)) == 1
 
 
-def test_how_long_one_may_do_nothing_is_a_setting(store: Installation, clock: Clock) -> None:
+def test_how_long_one_may_do_nothing_is_a_setting_and_never_so_short_that_who_works_is_out(
+    store: Installation, clock: Clock
+) -> None:
+    with pytest.raises(ConfigError, match="FAXBOT_SESSION_IDLE_MINUTES"):
+        store.config(FAXBOT_SESSION_IDLE_MINUTES="1")
     runtime = replace(wiring.build(store.config(FAXBOT_SESSION_IDLE_MINUTES="2")), now=clock)
     try:
         token = begun(runtime, new_user(runtime))
+        for _ in range(12):
+            clock.pass_by(seconds=20)
+            sessions.authenticate(runtime, token)
         clock.pass_by(minutes=2, seconds=-1)
         assert is_in(runtime, token)
         clock.pass_by(seconds=1)
@@ -299,6 +309,39 @@ def test_one_changes_ones_own_password_by_the_old_one(at: Runtime, jo: User) -> 
     assert body(client.get(ADDRESS)) == session
     assert_problem(sign_in(client_of(at)), 401, "unauthenticated")
     assert sign_in(client_of(at), password=wish["password"]).status_code == 200
+
+
+@contextmanager
+def changed_while_it_is_compared(runtime: Runtime, user: User, to: str) -> Iterator[None]:
+    """Right after what is kept of the password was first read, an administrator gives the user another one."""
+    waiting = [to]
+
+    def change(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if "password_hash" in text and waiting:
+            with runtime.database.transaction() as session:
+                users.change_password(session, CLI, user.id, waiting.pop(), now=runtime.now())
+
+    sa.event.listen(runtime.database.reader, "after_cursor_execute", change)
+    yield
+    sa.event.remove(runtime.database.reader, "after_cursor_execute", change)
+    assert not waiting
+
+
+@pytest.mark.parametrize("deed", ["log in", "change it"])
+def test_a_password_that_is_replaced_while_it_is_compared_is_good_for_nothing_more(
+    at: Runtime, jo: User, deed: str
+) -> None:
+    replaced = "what an administrator gave him"
+    him = replace(CLI, id=jo.id, scopes=ROLES["operator"], kind=USER)
+    deeds: dict[str, Callable[[], object]] = {
+        "log in": lambda: sessions.log_in(at, CLI, "jo", PASSWORD),
+        "change it": lambda: sessions.change_own_password(at, him, PASSWORD, "many other words"),
+    }
+    with changed_while_it_is_compared(at, jo, replaced), pytest.raises(Unauthenticated):
+        deeds[deed]()
+    with at.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(UserSession)) == 0
+    assert sign_in(client_of(at), password=replaced).status_code == 200
 
 
 # Who does not come in -----------------------------------------------------------------------------------------------
@@ -480,6 +523,21 @@ def test_a_page_of_another_site_changes_nothing_and_signs_nobody_in(
     assert sign_in(client_of(at), **headers).status_code == (200 if ours else 403)
     # Reading changes nothing, and other sites cannot read the answer.
     assert person.get("/fax", headers=headers).status_code == 200
+
+
+def test_where_nobody_needs_a_key_another_sites_page_sends_nothing_either(
+    store: Installation,
+) -> None:
+    """A form travels to any address without being asked for, also to one that only this machine reaches."""
+    runtime = wiring.build(store.config(REQUIRE_API_KEY="false"))
+    try:
+        client, form = client_of(runtime), {"to": NUMBER}
+        for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example.org"}):
+            refused = client.post("/fax/send", data=form, headers=headers)
+            assert_problem(refused, 403, "forbidden")
+        assert_problem(client.post("/fax/send", data=form), 415, "media-type")
+    finally:
+        runtime.close()
 
 
 def test_a_request_with_a_key_needs_no_token(at: Runtime, person: FlaskClient) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hmac
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +27,8 @@ from faxbot.db import table, utcnow
 from faxbot.models import AuditEvent, User
 from faxbot.plugins.base import IdentityPlugin
 from faxbot.runtime import Runtime
-from faxbot.testing.standin import Answer, StandIn, dead_url
+from faxbot.signin import AT_ONCE
+from faxbot.testing.standin import Answer, Asked, StandIn, dead_url, hangs_up
 from tests.installation import Installation
 from tests.integration.command import run
 from tests.integration.test_keys import Clock
@@ -317,10 +320,24 @@ def test_an_address_that_proves_nothing_too_often_is_not_even_heard(
     store: Installation, script: Script, provider: StandIn
 ) -> None:
     with a_runtime(store, provider.url, FAXBOT_LOGIN_FAILURES="2") as runtime:
+        client = client_of(runtime)
+        came_back = script.sign_in(sent(client))
         for _ in range(2):
-            assert_problem(client_of(runtime).get(FINISH), 401, "unauthenticated")
+            assert_problem(back(client, f"{came_back}x"), 401, "unauthenticated")
         assert_problem(journey(runtime, script), 429, "failed-logins")
         assert len(refusals(runtime)) == 2
+
+
+def test_a_page_of_another_site_bars_nobodys_address(
+    store: Installation, script: Script, provider: StandIn
+) -> None:
+    """It can have a browser ask for our address, as for a picture; what the browser keeps does not come with that."""
+    with a_runtime(store, provider.url, FAXBOT_LOGIN_FAILURES="2") as runtime:
+        for _ in range(3):
+            picture = client_of(runtime).get(f"{FINISH}?code=x&state=x")
+            assert_problem(picture, 401, "unauthenticated")
+        assert refusals(runtime) == []
+        assert journey(runtime, script).status_code == 302
 
 
 @pytest.mark.parametrize("kept", [None, "", "x", "AAAA", "\u00e9", "of another ring"])
@@ -338,7 +355,13 @@ def test_a_browser_that_was_not_sent_is_not_let_in(
 def test_a_journey_takes_ten_minutes_at_most(runtime: Runtime, script: Script) -> None:
     clock = Clock(utcnow())
     at = replace(runtime, now=clock)
-    for span, status in ((signin.JOURNEY, 302), (signin.JOURNEY + timedelta(seconds=1), 401)):
+    spans = (
+        (signin.JOURNEY, 302),
+        (signin.JOURNEY + timedelta(seconds=1), 401),
+        (timedelta(seconds=-2), 302),  # another machine's clock is behind
+        (timedelta(hours=-1), 401),
+    )
+    for span, status in spans:
         client = client_of(at)
         address = script.sign_in(sent(client))
         clock.now += span
@@ -367,11 +390,13 @@ def test_what_the_browser_keeps_is_sealed_and_comes_back_from_elsewhere(runtime:
         {"authorization_endpoint": "javascript:alert(1)"},
     ],
 )
-def test_a_provider_that_is_not_who_is_meant_is_not_asked(
+def test_a_provider_that_is_not_who_is_meant_is_not_asked_until_it_is(
     runtime: Runtime, script: Script, about: dict[str, Any]
 ) -> None:
     script.about = about
     assert_problem(client_of(runtime).get(BEGIN), 503, "identity-away")
+    script.about = {}
+    assert journey(runtime, script).status_code == 302
 
 
 @pytest.mark.parametrize(
@@ -398,6 +423,45 @@ def test_a_provider_that_is_not_there_is_away_and_passwords_still_work(store: In
         new_user(runtime, name="jo", password=password)
         wish = {"name": "jo", "password": password}
         assert client_of(runtime).post("/admin/session", json=wish).status_code == 200
+
+
+def test_a_provider_that_hangs_does_not_take_all_threads(
+    runtime: Runtime, script: Script, provider: StandIn
+) -> None:
+    """Anybody may begin; so those who wait for the provider are few, and the others are told at once."""
+    clients, released = [client_of(runtime) for _ in range(AT_ONCE + 1)], threading.Event()
+
+    def hangs(asked: Asked) -> Answer:
+        assert released.wait(30)
+        return script.behave(asked)
+
+    provider.behave = hangs
+    with ThreadPoolExecutor(len(clients)) as threads:
+        asking = [threads.submit(client.get, BEGIN) for client in clients]
+        told, waiting = wait(asking, timeout=10, return_when=FIRST_COMPLETED)
+        released.set()
+        assert [one.result().status_code for one in told] == [503]
+        assert [one.result().status_code for one in waiting] == [302] * AT_ONCE
+    assert clients[0].get(BEGIN).status_code == 302
+
+
+def test_another_provider_is_asked_at_once_and_not_what_the_one_before_said(
+    store: Installation, script: Script, provider: StandIn, key: RSAPrivateKey
+) -> None:
+    with a_runtime(store, provider.url) as runtime:
+        assert journey(runtime, script).status_code == 302
+    other = Script(key)
+    with StandIn(other.behave) as next_one, a_runtime(store, next_one.url) as runtime:
+        other.url = next_one.url
+        assert journey(runtime, other).status_code == 302
+
+
+def test_a_provider_that_was_there_lately_is_asked_whether_it_is_there(
+    runtime: Runtime, script: Script, provider: StandIn
+) -> None:
+    assert journey(runtime, script).status_code == 302
+    provider.behave = hangs_up
+    assert not runtime.plugins.get("oidc", IdentityPlugin).health().ok
 
 
 def test_the_provider_may_change_its_keys(

@@ -165,7 +165,8 @@ def test_an_export_comes_back_and_secrets_are_for_whoever_has_every_scope(
 def test_what_lets_others_in_or_sends_secrets_elsewhere_is_for_whoever_has_every_scope(
     admin: FlaskClient, runtime: Runtime
 ) -> None:
-    """Who may not read faxes does not come to them by leaving the door open, or by having carriers call him."""
+    """Who may not read faxes does not come to them by leaving the door open, by having carriers call him, or by
+    vouching for himself as an administrator."""
     master = client_of(runtime, new_key(runtime, "*"))
     opened, moved = {"REQUIRE_API_KEY": False}, {"PUBLIC_API_URL": "https://elsewhere.example"}
     patched(master, {**opened, **moved})
@@ -174,9 +175,16 @@ def test_what_lets_others_in_or_sends_secrets_elsewhere_is_for_whoever_has_every
     assert client_of(runtime).get("/fax").status_code == 401
 
     wish = {"note": NOTE}
+    mine = {"issuer": "https://id.example.org", "clientId": "mine"}
+    vouched = {**wish, "settings": mine, "untested": True}
     for refused in (
         patched(admin, opened),
         patched(admin, moved),
+        patched(admin, {"FAXBOT_IDENTITY_PLUGINS": "oidc"}),
+        patched(admin, {"FAXBOT_SIGN_IN_ROLES": "admin=*"}),
+        patched(admin, {"FAXBOT_SIGN_IN_CREATES_USERS": True}),
+        patched(admin, {f"oidc.{key}": text for key, text in mine.items()}, untested=True),
+        admin.put("/plugins/oidc/config", json=vouched),
         admin.patch("/admin/features", json={**wish, "features": {"api_key_required": False}}),
         admin.post("/admin/config/import", json={**wish, "document": document}),
         admin.post("/admin/config/rollback", json={**wish, "version": 1}),

@@ -13,7 +13,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -48,9 +48,11 @@ class OidcIdentity(IdentityPlugin):
     """One OpenID provider, by its issuer."""
 
     def health(self) -> Health:
-        """Whether the provider is there, is the one that is meant, and has keys."""
+        """Whether the provider is there, is the one that is meant, and has keys. What it said before proves nothing,
+        so it is asked anew."""
         try:
-            self._keys()
+            about = json.loads(self._described())
+            self._fetched(self.config.get("keysUrl") or _endpoint(about, "jwks_uri"))
         except FaxbotError as error:
             return Health(False, error.detail)
         return Health(True, "The OpenID provider is there.")
@@ -69,7 +71,7 @@ class OidcIdentity(IdentityPlugin):
             "code_challenge": challenge.decode().rstrip("="),
             "code_challenge_method": "S256",
         }
-        page = self._endpoint("authorization_endpoint")
+        page = _endpoint(self._about(), "authorization_endpoint")
         memory = {"state": state, "nonce": nonce, "verifier": verifier, "return": return_url}
         return Journey(f"{page}{'&' if '?' in page else '?'}{urlencode(wish)}", json.dumps(memory))
 
@@ -96,15 +98,24 @@ class OidcIdentity(IdentityPlugin):
     # What the provider says -------------------------------------------------------------------------
 
     def _about(self) -> dict[str, Any]:
-        """OpenID Connect Discovery 1.0, 4; raises PluginError for one that is not who is meant."""
+        """OpenID Connect Discovery 1.0, 4; raises PluginError for one that is not who is meant, which is not kept."""
+        return dict(json.loads(self._kept("about", self.config["issuer"], self._described)))
+
+    def _described(self) -> str:
         issuer = str(self.config["issuer"])
-        address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-        about = json.loads(
-            self.context.cache.get("about", lambda: (self._fetched(address), KEPT_SECONDS))
-        )
+        text = self._fetched(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        about = json.loads(text)
         if about.get("issuer") != issuer:
             raise PluginError("OIDC_ISSUER is not what the provider calls itself.")
-        return dict(about)
+        _endpoint(about, "authorization_endpoint")
+        return text
+
+    def _kept(
+        self, what: str, address: str, make: Callable[[], str], stale: str | None = None
+    ) -> str:
+        """What was said at this address lately; at another one it is another value, since settings change meanwhile."""
+        name = f"{what}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+        return self.context.cache.get(name, lambda: (make(), KEPT_SECONDS), stale=stale)
 
     def _fetched(self, address: str) -> str:
         about = _object(self.context.http.request("GET", address))
@@ -112,18 +123,10 @@ class OidcIdentity(IdentityPlugin):
             raise PluginError("The OpenID provider does not say how it is set up: see OIDC_ISSUER.")
         return json.dumps(about)
 
-    def _endpoint(self, name: str) -> str:
-        address = self._about().get(name)
-        if not isinstance(address, str) or not address.startswith(("https://", "http://")):
-            raise PluginError(f"The OpenID provider names no {name}.")
-        return address
-
     def _keys(self, stale: str | None = None) -> str:
         """The provider's public keys (RFC 7517), as JSON."""
-        address = self.config.get("keysUrl") or self._endpoint("jwks_uri")
-        return self.context.cache.get(
-            "keys", lambda: (self._fetched(address), KEPT_SECONDS), stale=stale
-        )
+        address = self.config.get("keysUrl") or _endpoint(self._about(), "jwks_uri")
+        return self._kept("keys", address, lambda: self._fetched(address), stale)
 
     # The code and the token -------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ class OidcIdentity(IdentityPlugin):
             "code_verifier": ours["verifier"],
         }
         auth = self._credentials(form)
-        address = self.config.get("tokenUrl") or self._endpoint("token_endpoint")
+        address = self.config.get("tokenUrl") or _endpoint(self._about(), "token_endpoint")
         reply = self.context.http.request("POST", address, data=form, auth=auth)
         said = _object(reply)
         if said is None:
@@ -211,6 +214,13 @@ class OidcIdentity(IdentityPlugin):
                 if isinstance(group, str)
             ),
         )
+
+
+def _endpoint(about: Mapping[str, Any], name: str) -> str:
+    address = about.get(name)
+    if not isinstance(address, str) or not address.startswith(("https://", "http://")):
+        raise PluginError(f"The OpenID provider names no {name}.")
+    return address
 
 
 def _named(keys: str, key_id: object) -> dict[str, Any] | None:
