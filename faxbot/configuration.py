@@ -240,6 +240,7 @@ def _not_counted(runtime: Runtime, scope: str, key: str) -> str:
 # Changing -------------------------------------------------------------------------------------------
 
 
+@audit.refusals(Action.CONFIG_CHANGED)
 def change(
     runtime: Runtime,
     actor: Actor,
@@ -289,6 +290,7 @@ def switch(
     return features(runtime)
 
 
+@audit.refusals(Action.CONFIG_RESTORED)
 def restore(
     runtime: Runtime,
     actor: Actor,
@@ -308,6 +310,7 @@ def restore(
     return _carry_out(runtime, actor, plan, Action.CONFIG_RESTORED, dry_run=dry_run)
 
 
+@audit.refusals(Action.CONFIG_RESTORED)
 def rollback(
     runtime: Runtime,
     actor: Actor,
