@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from faxbot import breaker, catalogue, oversight, revisions
+from faxbot import audit, breaker, catalogue, oversight, revisions
 from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.config import BY_NAME, Config
@@ -48,6 +48,7 @@ class Change:
     """Whether other credentials were just let in: what the old ones did to it does not count."""
 
 
+@audit.refusals(Action.PLUGIN_ACTIVATED, of_plugin=True)
 def activate(
     runtime: Runtime,
     actor: Actor,
@@ -94,6 +95,7 @@ def activate(
     return catalogue.plugin(runtime.fresh(), actor, plugin_id)
 
 
+@audit.refusals(Action.PLUGIN_DEACTIVATED, of_plugin=True)
 def deactivate(
     runtime: Runtime, actor: Actor, plugin_id: str, *, slot: str, note: str
 ) -> dict[str, Any]:
@@ -119,6 +121,7 @@ def deactivate(
     return catalogue.standing(runtime.fresh(), plugin_id)
 
 
+@audit.refusals(Action.PLUGIN_CONFIGURED, of_plugin=True)
 def configure(
     runtime: Runtime,
     actor: Actor,

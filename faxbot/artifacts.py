@@ -216,9 +216,9 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     return target, pages
 
 
-def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> Path:
-    """The fax pages of a job as PDF, for a carrier that fetches them by a link of ours; raises
-    Unauthenticated, NotFound where they are gone."""
+def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> tuple[Path, str]:
+    """The fax pages of a job as PDF, for a carrier that fetches them by a link of ours, and whose account's it is;
+    raises Unauthenticated, NotFound where they are gone."""
     addresses.admit_to_document(runtime, job_id, token)
     job = runtime.database.row(_RESOLUTION, {"job_id": job_id})
     documents, rendered = of_job(runtime.database, job_id)
@@ -229,10 +229,10 @@ def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> 
         path = fetch(runtime, pages[0], workspace)
     except ArtifactNotFound:
         raise NotFound("the pages of this fax are not there") from None
-    return _as_pdf(runtime, path, job.resolution, workspace)
+    return _as_pdf(runtime, path, job.resolution, workspace), job.account_id
 
 
-_RESOLUTION = sa.select(Job.resolution).where(Job.id == sa.bindparam("job_id"))
+_RESOLUTION = sa.select(Job.resolution, Job.account_id).where(Job.id == sa.bindparam("job_id"))
 
 
 def from_page(

@@ -6,16 +6,18 @@ delete it for six years. A read has no transaction to write in: it is noted, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from faxbot import trail
 from faxbot.actors import STRANGER, Actor
+from faxbot.errors import Forbidden, NotFound, RequestError
 from faxbot.runtime import Runtime
 
 
@@ -104,6 +106,36 @@ def note(
     same actor as one row a minute with their count (`times`)."""
     row = _row(actor, action, of, runtime.now(), outcome, details)
     runtime.notes.add(row, stranger=actor.kind == STRANGER)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Deed = Callable[Concatenate[Runtime, Actor, P], T]
+
+
+def refusals(action: Action, *, of_plugin: bool = False) -> Callable[[Deed[P, T]], Deed[P, T]]:
+    """Of a function that changes something have it noted, too, when it refuses: with the error's code (`why`), and,
+    `of_plugin`, the plugin that its third argument names. Not what is not there, whose name may be anything, and no
+    rehearsal (`dry_run`); who lacks a scope is written down at the door."""
+
+    def mark(deed: Deed[P, T]) -> Deed[P, T]:
+        @wraps(deed)
+        def does(runtime: Runtime, actor: Actor, /, *args: P.args, **more: P.kwargs) -> T:
+            try:
+                return deed(runtime, actor, *args, **more)
+            except (NotFound, Forbidden):
+                raise
+            except RequestError as error:
+                known = (each.id for each in runtime.plugins.manifests() if of_plugin)
+                of = next((("plugin", each) for each in known if each == args[0]), None)
+                if not more.get("dry_run"):
+                    details = {"why": error.code}
+                    note(runtime, actor, action, of, outcome=REFUSED, details=details)
+                raise
+
+        return does
+
+    return mark
 
 
 def _row(

@@ -845,6 +845,12 @@ class Config:
         return origins.networks(self.trusted_proxies)
 
     @property
+    def keys_required(self) -> bool:
+        """Whether requests without a key are refused: also where REQUIRE_API_KEY is false, in production, and beside
+        an API_KEY."""
+        return self.require_api_key or bool(self.api_key) or self.production
+
+    @property
     def embedded_broker(self) -> bool:
         return not (self.broker_url or self.redis_url)
 

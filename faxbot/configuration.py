@@ -118,7 +118,7 @@ def features(runtime: Runtime) -> list[Item]:
             "fixed": option.fixed or None,
             "help": option.help,
             "warning": option.warning or None,
-            "warns": option.warns(each["value"]),
+            "warns": each["warning"] is not None,
         }
         for each in effective(runtime)
         if (option := BY_NAME[each["name"]]).feature
@@ -170,6 +170,9 @@ def _items(runtime: Runtime, stored: Stored, wanted: Iterable[Option]) -> list[I
 def _item(option: Option, sound: Config, stored: Stored) -> Item:
     fault = stored.faults.get((OPTIONS, option.name))
     value = None if fault else _plain(getattr(sound, option.field))
+    warns = option.warns(value) and not fault
+    if option.field == "require_api_key" and sound.keys_required:
+        warns = False  # it changes nothing then
     return {
         "name": option.name,
         "value": _masked(value, option.secret),
@@ -181,7 +184,7 @@ def _item(option: Option, sound: Config, stored: Stored) -> Item:
         "kind": "str" if option.kind == "Path" else option.kind,
         "help": option.help,
         "feature": option.feature or None,
-        "warning": option.warning if option.warns(value) and not fault else None,
+        "warning": option.warning if warns else None,
         "fault": fault,
     }
 
@@ -240,6 +243,7 @@ def _not_counted(runtime: Runtime, scope: str, key: str) -> str:
 # Changing -------------------------------------------------------------------------------------------
 
 
+@audit.refusals(Action.CONFIG_CHANGED)
 def change(
     runtime: Runtime,
     actor: Actor,
@@ -289,6 +293,7 @@ def switch(
     return features(runtime)
 
 
+@audit.refusals(Action.CONFIG_RESTORED)
 def restore(
     runtime: Runtime,
     actor: Actor,
@@ -308,6 +313,7 @@ def restore(
     return _carry_out(runtime, actor, plan, Action.CONFIG_RESTORED, dry_run=dry_run)
 
 
+@audit.refusals(Action.CONFIG_RESTORED)
 def rollback(
     runtime: Runtime,
     actor: Actor,

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import redis
 import sqlalchemy as sa
 
 from faxbot import db, health, oversight, sweeps, wiring
@@ -24,7 +23,7 @@ from faxbot.errors import ConfigError, DatabaseAway, FaxbotError, PluginError
 from faxbot.plugins.base import CallbackRequest, TransportPlugin
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
-from faxbot.production import Finding, demand, of_config, without_database
+from faxbot.production import Finding, demand, of_config, sqlite_file, without_database
 from faxbot.runtime import Runtime
 from faxbot.settings import Stored
 
@@ -32,7 +31,6 @@ LEAST_FREE = 500 * 1024 * 1024
 """Bytes that the disk of FAX_DATA_DIR must have left: some hundred faxes, and what the database writes."""
 LONGEST_SKEW = 2.0
 """Seconds between this machine's clock and the database's: leases are compared between machines."""
-BROKER_SECONDS = 2.0
 
 
 def start(config: Config) -> None:
@@ -57,7 +55,8 @@ def examine(config: Config, runtime: Runtime | None) -> list[Finding]:
         *_of_machine(config),
         *_of_database(runtime, parts),
         _broker(config),
-        *(_part(parts, name) for name in ("settings", "storage", "provider", "queue", "listeners")),
+        *(_part(parts, name) for name in ("settings", "storage", "provider", "queue")),
+        _listeners(config, parts),
         _sweeps(runtime),
         *_of_plugins(runtime),
     ]
@@ -81,8 +80,10 @@ def of_installation(config: Config) -> list[Finding]:
 
 
 def _nothing_to_open(config: Config) -> str:
-    if not config.database_url and not (config.data_dir / "faxbot.db").exists():
-        return "there is none yet in FAX_DATA_DIR: `faxbot up` and `faxbot db upgrade` make one"
+    file = sqlite_file(config)
+    if file is not None and not file.exists():
+        where = "where DATABASE_URL says" if config.database_url else "in FAX_DATA_DIR"
+        return f"there is none yet {where}: `faxbot up` and `faxbot db upgrade` make one"
     if not config.master_key and not (config.data_dir / "master.key").exists():
         return "neither CONFIG_MASTER_KEY is set nor is master.key in FAX_DATA_DIR: what is sealed does not open"
     return ""
@@ -319,14 +320,14 @@ def _asked_for_password(runtime: Runtime) -> Finding:
 
 
 def _broker(config: Config) -> Finding:
-    if config.embedded_broker and not config.broker_socket.exists():
+    if _nothing_runs(config):
         return Finding(
             name="broker",
             ok=None,
             sentence="nothing runs here: `faxbot up` starts the embedded one",
         )
     name = "FAX_DATA_DIR" if config.embedded_broker else "CELERY_BROKER_URL"
-    if not _answers(health.redis_url(config)):
+    if not health.answers(health.redis_url(config)):
         return Finding(
             name="broker",
             ok=False,
@@ -348,19 +349,7 @@ def _broker(config: Config) -> Finding:
 
 def _lets_in_anybody(config: Config) -> bool:
     scheme, _, rest = health.redis_url(config).partition("://")
-    return scheme != "unix" and _answers(f"{scheme}://{rest.rpartition('@')[2]}")
-
-
-def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(
-        url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS
-    )
-    try:
-        return bool(client.ping())
-    except (redis.RedisError, OSError):
-        return False
-    finally:
-        client.close()
+    return scheme != "unix" and health.answers(f"{scheme}://{rest.rpartition('@')[2]}")
 
 
 _MENDS = {
@@ -382,14 +371,25 @@ def _part(parts: Mapping[str, health.Part], name: str, setting: str = "") -> Fin
     )
 
 
+def _listeners(config: Config, parts: Mapping[str, health.Part]) -> Finding:
+    found = _part(parts, "listeners")
+    if not found.ok and _nothing_runs(config):
+        return Finding(name="listeners", ok=None, sentence="nothing runs here")
+    return found
+
+
+def _nothing_runs(config: Config) -> bool:
+    """Whether the embedded broker, without which nothing of an installation runs, is not there."""
+    return config.embedded_broker and not config.broker_socket.exists()
+
+
 def _sweeps(runtime: Runtime) -> Finding:
     """A sweep's heartbeat is a worker's: beat rings, a worker does it."""
     try:
         silent = sweeps.overdue(runtime)
     except (FaxbotError, sa.exc.SQLAlchemyError):
         return Finding(name="sweeps", ok=None, sentence="the database does not say")
-    idle = runtime.config.embedded_broker and not runtime.config.broker_socket.exists()
-    if silent and idle:
+    if silent and _nothing_runs(runtime.config):
         return Finding(name="sweeps", ok=None, sentence="nothing runs here")
     return Finding(
         name="sweeps",

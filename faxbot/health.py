@@ -81,20 +81,24 @@ def _settings(runtime: Runtime) -> str:
 
 
 def _broker(runtime: Runtime) -> str:
-    client = redis.Redis.from_url(
-        redis_url(runtime.config),
-        socket_timeout=BROKER_SECONDS,
-        socket_connect_timeout=BROKER_SECONDS,
-    )
-    try:
-        client.ping()
-    except (redis.RedisError, OSError):
+    if not answers(redis_url(runtime.config)):
         raise ConfigError(
             "the broker does not answer: faxes are accepted and wait (CELERY_BROKER_URL)"
-        ) from None
+        )
+    return "answers"
+
+
+def answers(url: str) -> bool:
+    """Whether a Redis answers us at this address (redis_url), within BROKER_SECONDS."""
+    client = redis.Redis.from_url(
+        url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS
+    )
+    try:
+        return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
     finally:
         client.close()
-    return "answers"
 
 
 def redis_url(config: Config) -> str:

@@ -26,6 +26,7 @@ from faxbot.db import UtcDateTime
 from faxbot.errors import DatabaseAway, HasEnded, InvalidFields, NotFound, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import ApiKey
+from faxbot.production import UNGUESSABLE
 from faxbot.runtime import Runtime
 
 ANONYMOUS = frozenset({"fax:send", "fax:read"})
@@ -35,8 +36,6 @@ OVERLAP_HOURS, MOST_OVERLAP_HOURS = 24, 24 * 30
 _NONE = "0" * 64
 """No secret has this hash."""
 _PRESENTED = re.compile(r"fbk_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-UNGUESSABLE = 20
-"""Characters of API_KEY: a shorter one can be guessed like a password, and is not let in from a barred address."""
 _USED_EVERY = timedelta(minutes=10)
 """last_used_at is written at most this often: a write per request would cost more than the
 request."""
@@ -48,7 +47,7 @@ def authenticate(runtime: Runtime, presented: str | None, address: str | None = 
     them; a good key is let in from there too, since one address may stand for many machines."""
     config = runtime.config
     if presented is None:
-        if config.require_api_key or config.api_key or config.production:
+        if config.keys_required:
             raise Unauthenticated(
                 "An API key is needed: send it as X-API-Key or as Authorization: Bearer.",
                 why="no_key",

@@ -19,6 +19,8 @@ from faxbot.errors import ConfigError
 
 SHORTEST_KEY = 32
 """Characters of API_KEY from which on nobody guesses it."""
+UNGUESSABLE = 20
+"""A shorter one can be guessed like a password: it is not let in from a barred address, and not in production."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ def of_config(config: Config) -> list[Finding]:
         _public_url(config),
         _keys_required(config),
         _api_key(config),
+        _proxies(config),
     ]
 
 
@@ -116,7 +119,8 @@ def _public_url(config: Config) -> Finding:
 
 
 def _keys_required(config: Config) -> Finding:
-    fault = "" if config.require_api_key else "requests without a key may send and read faxes"
+    required = config.require_api_key or config.api_key
+    fault = "" if required else "requests without a key may send and read faxes"
     return _finding(
         "keys required", "REQUIRE_API_KEY", fault, "remove REQUIRE_API_KEY=false", "all need a key"
     )
@@ -134,23 +138,31 @@ def _api_key(config: Config) -> Finding:
     fault = f"it has every scope and less than {SHORTEST_KEY} characters" if short else ""
     well = "it is long" if config.api_key else "there is no key in the environment"
     mend = "set it to what `openssl rand -hex 24` prints, or use `faxbot keys create` instead"
-    return _finding("key of the environment", "API_KEY", fault, mend, well, needed=False)
+    needed = len(config.api_key) < UNGUESSABLE
+    return _finding("key of the environment", "API_KEY", fault, mend, well, needed=needed)
+
+
+def _proxies(config: Config) -> Finding:
+    """We speak no TLS: where our address is https a proxy is in front."""
+    fault, mend = "", "set it to the addresses of the proxies in front, and to no other"
+    if any(network.prefixlen == 0 for network in config.trusted_networks):
+        fault = "everybody's X-Forwarded-For is believed: nobody's address is known, and no guessing is stopped"
+    elif config.public_url.startswith("https://") and not config.trusted_networks:
+        fault = "behind a proxy all clients have its address: some wrong passwords bar everybody"
+    well = "clients are told apart by their addresses"
+    return _finding("clients", "FAXBOT_TRUSTED_PROXIES", fault, mend, well, needed=False)
 
 
 # Who is let in by the database and the broker -------------------------------------------------------
 
 
 def _database(config: Config) -> Finding:
-    scheme, _, rest = config.database.partition("://")
-    if scheme == "sqlite":
-        path = Path(rest.partition("?")[0].removeprefix("/"))
+    if path := sqlite_file(config):
         fault = _not_private(path)
         mend = f"chmod 600 {path.name} and its folder 700, or set DATABASE_URL to a PostgreSQL with a password"
         well = "it is a file of this user alone"
     else:
-        fault = (
-            "" if _proves_itself(config, rest) else "nothing in it proves to PostgreSQL who we are"
-        )
+        fault = "" if _proves_itself(config) else "nothing in it proves to PostgreSQL who we are"
         mend = "write postgresql://user:password@host/name, name a certificate (sslcert) or a unix socket (host=/...)"
         well = "PostgreSQL is shown a proof of who we are"
     return _finding("database access", "DATABASE_URL", fault, mend, well)
@@ -160,11 +172,18 @@ _IN_QUERY = ("password", "sslcert", "passfile", "service")
 _IN_ENVIRONMENT = ("PGPASSWORD", "PGPASSFILE", "PGSERVICE", "PGSSLCERT")
 
 
-def _proves_itself(config: Config, rest: str) -> bool:
+def sqlite_file(config: Config) -> Path | None:
+    """The file of the database, None where it is none."""
+    scheme, _, rest = config.database.partition("://")
+    path = rest.partition("?")[0].removeprefix("/").removeprefix("file:")
+    return Path(path) if scheme == "sqlite" else None
+
+
+def _proves_itself(config: Config) -> bool:
     """A password, a certificate, or a unix socket, where the server knows who asks (peer); also where libpq finds them
     by itself (PostgreSQL documentation, 34.1.2, 34.15, 34.16)."""
-    before, at, behind = rest.partition("@")
-    user, place = (before, behind) if at else ("", rest)
+    before, at, behind = config.database.partition("://")[2].partition("@")
+    user, place = (before, behind) if at else ("", behind or before)
     asked = parse_qs(place.partition("?")[2])
     host = asked.get("host", [""])[0] or unquote(re.split(r"[:/?]", place, maxsplit=1)[0])
     return (

@@ -232,6 +232,8 @@ def change_own_password(runtime: Runtime, actor: Actor, old: str, new: str) -> L
         if found is not None:
             users.change_password(session, actor, found.id, new, now=now)
             return begin(runtime, session, actor, found, now=now)
+        of = ("user", actor.id)
+        audit.record(session, actor, Action.USER_PASSWORD_CHANGED, of, now=now, outcome=REFUSED)
     raise Unauthenticated(WRONG)
 
 

@@ -6,7 +6,6 @@ It looks at a page of links at a time, so that it can be done in parts and holds
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +23,9 @@ from faxbot.runtime import Runtime
 PAGE = 1000
 """Links that are read at a time."""
 WINDOW = 50_000
-"""Ids among which rows without a link are looked for at a time."""
+"""Rows among which those without a link are looked for at a time."""
+_BEFORE_ALL = -(2**63) - 1
+"""Every id is higher, also one that was chosen by somebody who puts a row in."""
 MOST_FAULTS = 100
 """More are counted and not told."""
 _EVENTS, _LINKS, _WAITING = table(AuditEvent), table(AuditLink), table(AuditWaiting)
@@ -98,7 +99,8 @@ def verify(
         if noted or runtime.database.row(_NEWEST, {"account_id": account_id}) is not None:
             report.add("the key of the trail is gone: nothing in it can be proven")
         return report
-    walk = _Walk(report, key, after, _at(runtime, account_id, after), noted)
+    link = _at(runtime, account_id, after) if after else None
+    walk = _Walk(report, key, after, link, noted)
     first_row = walk.highest
     for row in _rows(runtime, account_id, after, most):
         walk.step(row)
@@ -127,7 +129,7 @@ class _Walk:
         """It begins behind the position `after`, where `link` is, if it is there."""
         self.report, self._key, self._noted = report, key, noted
         self.before = Head(after, link.mac if link else "")
-        self.highest: int = link.event_id if link else 0
+        self.highest: int = link.event_id if link else _BEFORE_ALL
         """The newest row that has a link so far."""
         self._sure = link is not None or not after
         """Whether the MAC of the link before is known."""
@@ -143,7 +145,7 @@ class _Walk:
             report.add(f"row {row['event_id']} (link {position}) {fault}")
         for head in self._noted.get(position, ()):
             report.heads += 1
-            if not hmac.compare_digest(head.mac, row["mac"]):
+            if not trail.same(head.mac, row["mac"]):
                 report.add(f"link {position} is not the one that was noted{_when(head)}: {_ANEW}")
         self.before = report.last = Head(position, row["mac"], row["linked_at"])
         self.highest = max(self.highest, row["event_id"])
@@ -171,7 +173,7 @@ class _Walk:
             return "was removed"
         ours = trail.is_ours(self._key, row)
         mac = chain.mac_of(self._key, self.before.mac, row, row) if self._sure else row["mac"]
-        linked = hmac.compare_digest(mac, row["mac"])
+        linked = trail.same(mac, row["mac"])
         if ours and row["original"] is not None:
             return f"is a copy of row {row['original']}"
         if ours and linked:
@@ -229,9 +231,9 @@ def _at(runtime: Runtime, account_id: str, position: int) -> sa.Row[Any] | None:
 
 def _look_at_waiting(runtime: Runtime, account_id: str, report: Report, key: bytes) -> None:
     """At the rows that no sweep has linked yet."""
-    after: int | None = 0
+    after: int | None = _BEFORE_ALL
     while after is not None:
-        page = runtime.database.rows(_NO_LINK_YET, {"account_id": account_id, "after": after})
+        page = runtime.database.rows(_NO_LINK_YET, {"account_id": account_id, "start": after + 1})
         for row in (each._asdict() for each in page):
             if row["id"] is None:
                 report.add(f"row {row['event_id']} was removed before it was linked")
@@ -239,7 +241,7 @@ def _look_at_waiting(runtime: Runtime, account_id: str, report: Report, key: byt
             report.waiting += 1
             if not trail.is_ours(key, row):
                 report.add(f"row {row['id']} (not linked yet) was changed or inserted")
-        after = page[-1].event_id if page else None
+        after = page[-1].event_id if len(page) == PAGE else None
 
 
 def _look_for_links(
@@ -249,10 +251,18 @@ def _look_for_links(
     if not report.more:
         newest = runtime.database.row(_NEWEST, {"account_id": account_id})
         last = newest.id if newest else last
-    for start in range(first, last, WINDOW):
-        among = {"account_id": account_id, "after": start, "until": min(start + WINDOW, last)}
+    while first < last and (until := _a_window_on(runtime, first, last)) is not None:
+        among = {"account_id": account_id, "start": first + 1, "until": until}
         for row in runtime.database.rows(_LOST, among):
             report.add(f"row {row.id} lost its link")
+        first = until
+
+
+def _a_window_on(runtime: Runtime, first: int, last: int) -> int | None:
+    """The id of the row WINDOW rows behind `first`, or of the last one; None behind that."""
+    among = {"start": first + 1, "until": last, "most": WINDOW}
+    row = runtime.database.row(_WINDOW, among)
+    return row[0] if row else None
 
 
 _OF_ACCOUNT = _LINKS.c.account_id == sa.bindparam("account_id")
@@ -285,23 +295,40 @@ _OF_ITS_ACCOUNT = _EVENTS.c.account_id == sa.bindparam("account_id")
 _NEWEST = sa.select(_EVENTS.c.id).where(_OF_ITS_ACCOUNT).order_by(_EVENTS.c.id.desc()).limit(1)
 _LOST = (
     sa.select(_EVENTS.c.id)
-    .outerjoin(_LINKS, _LINKS.c.event_id == _EVENTS.c.id)
-    .outerjoin(_WAITING, _WAITING.c.event_id == _EVENTS.c.id)
+    .outerjoin(
+        _LINKS,
+        # One at another place is in no chain that anybody walks.
+        (_LINKS.c.event_id == _EVENTS.c.id)
+        & (_LINKS.c.account_id == _EVENTS.c.account_id)
+        & (_LINKS.c.position > 0),
+    )
+    .outerjoin(
+        _WAITING,
+        (_WAITING.c.event_id == _EVENTS.c.id) & (_WAITING.c.account_id == _EVENTS.c.account_id),
+    )
     .where(
         _OF_ITS_ACCOUNT,
-        _EVENTS.c.id > sa.bindparam("after"),
+        _EVENTS.c.id >= sa.bindparam("start"),
         _EVENTS.c.id <= sa.bindparam("until"),
         _LINKS.c.event_id.is_(None),
         _WAITING.c.event_id.is_(None),
     )
     .order_by(_EVENTS.c.id)
 )
+_IN_ORDER = (
+    sa.select(_EVENTS.c.id)
+    .where(_EVENTS.c.id >= sa.bindparam("start"), _EVENTS.c.id <= sa.bindparam("until"))
+    .order_by(_EVENTS.c.id)
+    .limit(sa.bindparam("most"))
+    .subquery()
+)
+_WINDOW = sa.select(sa.func.max(_IN_ORDER.c.id))
 _NO_LINK_YET = (
     sa.select(_WAITING.c.event_id, *_EVENTS.columns)
     .outerjoin(_EVENTS, _EVENTS.c.id == _WAITING.c.event_id)
     .where(
         _WAITING.c.account_id == sa.bindparam("account_id"),
-        _WAITING.c.event_id > sa.bindparam("after"),
+        _WAITING.c.event_id >= sa.bindparam("start"),
     )
     .order_by(_WAITING.c.event_id)
     .limit(PAGE)

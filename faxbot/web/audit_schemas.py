@@ -9,7 +9,7 @@ from faxbot.audit import Action
 from faxbot.web.schemas import Count, Instant
 
 _EXAMPLE_TIME = "2026-11-20T12:00:00Z"
-_WORD = validate.Length(1, 64)
+_WORD = validate.Regexp(r"[ -~]{1,64}\Z", error="Not 1 to 64 printable characters of ASCII.")
 
 
 class AuditQuery(ma.Schema):

@@ -73,10 +73,10 @@ def authorize() -> None:
         token = session_token() if key is None else None
         came_from = address()
         asks = _signed_in(token) if token else identity.authenticate(runtime(), key, came_from)
+        g.actor = replace(asks, request_id=g.request_id, address=came_from)
         if key is None and request.method not in _SAFE:
             _must_be_meant(token)
         limits.admit(runtime(), asks)
-        g.actor = replace(asks, request_id=g.request_id, address=came_from)
         if access != SESSION:
             g.actor.require(access)
         elif asks.kind != USER:
@@ -181,17 +181,20 @@ def address() -> str | None:
 def note_refusal(error: Unauthenticated | Forbidden | FailedLogins) -> None:
     """Have a refusal written down: of a known actor what he may not do, of a stranger how he tried to get in."""
     rule = str(request.url_rule or "")
-    if isinstance(error, Forbidden) and "actor" in g:
+    if "actor" in g:
+        if not isinstance(error, Forbidden):
+            return  # the deed has written it down
         details = {"route": f"{request.method} {rule}"}
         audit.note(
             process(), actor(), Action.ACCESS_REFUSED, outcome=audit.REFUSED, details=details
         )
         return
     access = getattr(current_app.view_functions.get(request.endpoint or ""), "access", None)
-    if access == OPEN:
+    if access == OPEN and not isinstance(error, FailedLogins):
         return  # who signs in: sessions and signin write that down themselves
     shows_session = access not in WITHOUT_KEY and _presented() is None and session_token()
     by = "session" if shows_session else access if access in WITHOUT_KEY else "key"
+    by = "sign-in" if access == OPEN else by
     why = error.why if isinstance(error, Unauthenticated) else error.code
     details = {"by": by, "why": why}
     stranger = Actor(DEFAULT_ACCOUNT, "stranger", frozenset(), STRANGER, g.request_id, address())

@@ -22,7 +22,6 @@ from faxbot.errors import (
     NotPossibleNow,
     PagesPerDay,
 )
-from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
 from faxbot.models import Job, JobRow
@@ -233,7 +232,8 @@ def read_timeline(fax_id: str) -> Response:
     Everything that happened to the fax, every call to a provider, and what people decided about it.
     """
     job = jobs.find(runtime(), actor(), fax_id)
-    audit.note(runtime(), actor(), Action.FAX_TIMELINE_SHOWN, ("fax", job.id))
+    details = {"masked": True} if actor().masked else None
+    audit.note(runtime(), actor(), Action.FAX_TIMELINE_SHOWN, ("fax", job.id), details=details)
     timeline = results.timeline(runtime().database, job.id)
     decided = decisions.of_fax(runtime(), job, masked=actor().masked)
     return api.reply(problems.dumps({**timeline, "decisions": decided}))
@@ -255,8 +255,9 @@ def read_pages(query: dict[str, Any], fax_id: str) -> Response:
     """
     with artifacts.Workspace(runtime()) as workspace:
         # Open, the file outlives its folder until it is sent.
-        pages = artifacts.fetched(runtime(), fax_id, query["token"], workspace).open("rb")
-    carrier = Actor(DEFAULT_ACCOUNT, "link", frozenset(), LINK, g.request_id, auth.address())
+        path, account_id = artifacts.fetched(runtime(), fax_id, query["token"], workspace)
+        pages = path.open("rb")
+    carrier = Actor(account_id, "link", frozenset(), LINK, g.request_id, auth.address())
     audit.note(runtime(), carrier, Action.DOCUMENT_OPENED, ("fax", fax_id))
     answer = send_file(pages, mimetype="application/pdf")
     answer.headers["Cache-Control"] = "no-store"

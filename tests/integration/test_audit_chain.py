@@ -22,7 +22,7 @@ from faxbot.actors import CLI, Actor
 from faxbot.audit import Action
 from faxbot.chain import Head
 from faxbot.db import table, utcnow
-from faxbot.errors import ConfigError
+from faxbot.errors import ConfigError, DatabaseAway
 from faxbot.models import AuditEvent, AuditLink, AuditWaiting, DataKey
 from faxbot.runtime import Runtime
 from faxbot.verification import Report, verify
@@ -315,6 +315,50 @@ def test_a_row_that_faxbot_did_not_write_is_named_although_it_was_linked(runtime
     assert found(runtime) == [f"row {strange} (link 3) {why}"]
 
 
+@pytest.mark.parametrize("number", [-1, -5, -(2**63)])
+def test_a_row_that_was_put_in_before_the_first_and_is_hidden_from_the_sweep_is_named(
+    runtime: Runtime, number: int
+) -> None:
+    ids = linked(runtime, 2)
+    with runtime.database.transaction() as session:  # the guards forbid neither
+        session.execute(forged(runtime, ids[0], number, actor="mallory"))
+        session.execute(sa.delete(WAITING))
+    assert found(runtime) == [f"row {number} lost its link"]
+    assert len(linked(runtime, 1)) == 3, "it keeps nobody from writing"
+
+
+@pytest.mark.parametrize("place", [{"position": 0}, {"position": -1}, {"account_id": "other"}])
+def test_a_row_that_is_hidden_by_a_link_of_no_chain_is_named(
+    runtime: Runtime, place: dict[str, Any]
+) -> None:
+    ids = linked(runtime, 2)
+    strange = ids[-1] + 1000
+    link = {"account_id": "default", "event_id": strange, "mac": "0" * 64, "linked_at": utcnow()}
+    with runtime.database.transaction() as session:  # the guards forbid none of it
+        session.execute(forged(runtime, ids[0], strange, actor="mallory"))
+        session.execute(sa.insert(LINKS).values({**link, "position": 7, **place}))
+        session.execute(sa.update(WAITING).values(account_id="other"))
+    assert found(runtime) == [f"row {strange} lost its link"]
+
+
+def test_a_row_whose_id_is_as_high_as_can_be_keeps_nobody_from_an_answer(runtime: Runtime) -> None:
+    ids = linked(runtime, 2)
+    with runtime.database.transaction() as session:
+        session.execute(forged(runtime, ids[0], 2**63 - 1))
+    chain.link(runtime)
+    assert len(found(runtime)) == 1
+
+
+@pytest.mark.parametrize(("of", "name"), [(EVENTS, "proof"), (LINKS, "mac")])
+def test_a_proof_of_any_characters_is_only_a_wrong_one(
+    runtime: Runtime, of: sa.Table, name: str
+) -> None:
+    ids = linked(runtime, 2)
+    mine = of.c.id == ids[0] if of is EVENTS else of.c.event_id == ids[0]
+    tamper(runtime, sa.update(of).where(mine).values({name: "é"}))
+    assert found(runtime)[0].startswith(f"row {ids[0]} (link 1) ")
+
+
 def test_a_row_that_was_put_in_with_a_link_of_its_own_is_named(runtime: Runtime) -> None:
     ids = linked(runtime, 3)
     strange = ids[-1] + 1000
@@ -590,4 +634,11 @@ def test_nothing_is_replaced_by_a_new_row_of_the_same_id(runtime: Runtime) -> No
     for statement in attempts:
         with refused(), runtime.database.transaction() as session:
             session.execute(statement)
+    if runtime.database.is_sqlite:
+        by_place = (
+            "INSERT OR REPLACE INTO audit_links (rowid, account_id, position, event_id, mac, linked_at) "
+            "VALUES (1, 'default', 9, 99, 'x', '2026-01-01')"
+        )
+        with pytest.raises(DatabaseAway), runtime.database.transaction() as session:
+            session.execute(sa.text(by_place))  # there is no such place
     assert verify(runtime).ok

@@ -18,12 +18,12 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import cli, crypto, jobs, sending, trail, users, wiring
+from faxbot import cli, crypto, jobs, limits, sending, trail, users, wiring
 from faxbot.actors import CLI, COMMAND
 from faxbot.audit import Action
 from faxbot.db import table
 from faxbot.errors import OutcomeUnknown
-from faxbot.models import AuditEvent
+from faxbot.models import AuditEvent, Job
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -237,6 +237,59 @@ def test_what_is_done_to_keys_users_and_sessions_is_written_down(
     assert PASSWORD not in str(row)
 
 
+NO_CONFIG, PHAXIO_OBJECT = (None, None), ("plugin", "phaxio")
+REFUSED: list[tuple[str, dict[str, Any], Action, tuple[str | None, str | None], str]] = [
+    (
+        "PATCH /admin/config",
+        {"settings": {"FAX_DISABLED": "perhaps"}},
+        Action.CONFIG_CHANGED, NO_CONFIG, "invalid-fields",
+    ),
+    (
+        "PATCH /admin/config",
+        {"settings": HEADER["settings"], "version": 7},
+        Action.CONFIG_CHANGED, NO_CONFIG, "changed-meanwhile",
+    ),
+    (
+        "POST /admin/config/import",
+        {"document": {**DOCUMENT, "options": {"patientName": "St. Mary"}}},
+        Action.CONFIG_RESTORED, NO_CONFIG, "invalid-fields",
+    ),
+    (
+        "PUT /plugins/phaxio/config",
+        {"settings": {"apiKey": "another"}},
+        Action.PLUGIN_CONFIGURED, PHAXIO_OBJECT, "change-refused",
+    ),
+    (
+        "POST /admin/providers/phaxio/activate",
+        {"slot": "outbound"},
+        Action.PLUGIN_ACTIVATED, PHAXIO_OBJECT, "change-refused",
+    ),
+    (
+        "POST /admin/providers/simulator/deactivate",
+        {"slot": "outbound"},
+        Action.PLUGIN_DEACTIVATED, ("plugin", "simulator"), "change-refused",
+    ),
+]  # fmt: skip
+
+
+def test_a_change_of_settings_that_is_refused_is_written_down_with_who_and_why(site: Site) -> None:
+    plain(site)
+    client, key_id = admin_of(site.runtime)
+    for route, body, action, of, why in REFUSED:
+        method, path = route.split()
+        answer = client.open(path, method=method, json={**NOTE, **body})
+        assert answer.status_code in (409, 422), answer.data
+        row = rows(site.runtime)[-1]
+        assert (row.action, row.outcome, row.details) == (action, "refused", {"why": why})
+        assert ((row.object_kind, row.object_id), row.actor) == (of, key_id)
+        assert row.request_id == answer.headers["X-Request-Id"]
+    written = len(rows(site.runtime))
+    client.put(f"/plugins/{NUMBER}/config", json=SETTINGS)
+    client.post("/admin/config/import", json={**NOTE, "document": {}, "dry_run": True})
+
+    assert len(rows(site.runtime)) == written, "what is not there, and a rehearsal"
+
+
 def test_a_test_that_fails_says_so(site: Site) -> None:
     plain(site)
     client, _ = admin_of(site.runtime)
@@ -299,10 +352,13 @@ def test_who_sees_no_whole_number_is_told_apart(site: Site) -> None:
     viewer = new_user(site.runtime, "viewer")
     fax_id = queued(site)
     browser_of(site.runtime, viewer).get(f"/fax/{fax_id}")
-    (row,) = rows(site.runtime, Action.FAX_SHOWN)
+    browser_of(site.runtime, viewer).get(f"/fax/{fax_id}/events")
+    found = rows(site.runtime, Action.FAX_SHOWN, Action.FAX_TIMELINE_SHOWN)
 
-    assert (row.actor_kind, row.actor) == ("user", viewer.id)
-    assert row.details == {"masked": True}
+    assert len(found) == 2
+    for row in found:
+        assert (row.actor_kind, row.actor) == ("user", viewer.id)
+        assert row.details == {"masked": True}
 
 
 def test_a_document_that_a_carrier_opens_by_its_link_is_written_down(
@@ -312,11 +368,14 @@ def test_a_document_that_a_carrier_opens_by_its_link_is_written_down(
         may = {"second": ("send_fax", "status_lookup", "fetches_document")}
         site.runtime = replace(site.runtime, plugins=odd.plugins(site.runtime, others=may))
         client, (fax_id, link) = client_of(site.runtime), link_of(site)
+        with site.runtime.database.transaction() as session:
+            session.execute(sa.update(Job).values(account_id="clinic"))
         assert client.get(link, buffered=True).status_code == 200
         client.get(f"{link}0", buffered=True)
         opened, refused = rows(site.runtime)
 
     assert (opened.action, opened.object_id) == ("document.opened", fax_id)
+    assert opened.account_id == "clinic", "whose fax it is"
     assert (opened.actor_kind, opened.address) == ("link", "127.0.0.1")
     assert (refused.action, refused.actor_kind) == ("authentication.failed", "stranger")
     assert (refused.outcome, refused.details) == ("refused", {"by": "link", "why": "not_proven"})
@@ -390,6 +449,33 @@ def test_who_fails_to_sign_in_and_whose_session_is_over_stand_in_it_once(runtime
     (failed,) = rows(runtime, Action.AUTHENTICATION_FAILED)
     assert (refused.object_id, refused.outcome) == (user.id, "refused")
     assert failed.details == {"by": "session", "why": "not_proven"}
+
+
+def test_who_tries_a_password_or_a_page_of_another_site_in_a_session_of_his_is_named(
+    runtime: Runtime,
+) -> None:
+    user = new_user(runtime, "admin", name="jo", password=PASSWORD)
+    wish = {"old_password": f"{PASSWORD}?", **NEW}
+    assert browser_of(runtime, user).post("/admin/session/password", json=wish).status_code == 401
+    unproven = browser_of(runtime, user, csrf=False)
+    assert unproven.patch("/admin/config", json=HEADER).status_code == 403
+
+    (tried,) = rows(runtime, Action.USER_PASSWORD_CHANGED)
+    (asked,) = rows(runtime, Action.ACCESS_REFUSED)
+    assert rows(runtime, Action.AUTHENTICATION_FAILED) == []
+    assert (tried.actor, tried.object_id, tried.outcome) == (user.id, user.id, "refused")
+    assert (asked.actor, asked.details) == (user.id, {"route": "PATCH /admin/config"})
+
+
+def test_passwords_that_come_from_a_barred_address_are_written_down(runtime: Runtime) -> None:
+    for _ in range(runtime.config.login_failures):
+        limits.login_failed(runtime, "127.0.0.1")
+    wish = {"name": "jo", "password": PASSWORD}
+    assert client_of(runtime).post("/admin/session", json=wish).status_code == 429
+
+    (row,) = rows(runtime, Action.AUTHENTICATION_FAILED)
+    assert (row.address, row.outcome) == ("127.0.0.1", "refused")
+    assert row.details == {"by": "sign-in", "why": "failed-logins"}
 
 
 def test_an_address_that_is_barred_is_written_down_as_such(site: Site) -> None:

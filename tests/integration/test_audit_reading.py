@@ -115,7 +115,17 @@ def test_a_cursor_that_is_none_is_refused(admin: FlaskClient, cursor: str) -> No
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "action=nonsense", "since=yesterday", "outcome=x", "who=me"]
+    "query",
+    [
+        "limit=0",
+        "limit=101",
+        "action=nonsense",
+        "since=yesterday",
+        "outcome=x",
+        "who=me",
+        "actor=%00",
+        "object_id=a%00",
+    ],
 )
 def test_a_filter_that_is_none_is_refused(admin: FlaskClient, query: str) -> None:
     assert_problem(admin.get(f"/admin/audit?{query}"), 422, "invalid-fields")

@@ -148,6 +148,19 @@ def test_the_surface_for_code_that_has_a_name_only(runtime: Runtime) -> None:
             call("FAX_DISABLE")
 
 
+@pytest.mark.parametrize(("api_key", "warns"), [("", True), ("k" * 40, False)])
+def test_no_key_required_is_warned_of_only_where_that_lets_somebody_in(
+    store: Installation, api_key: str, *, warns: bool
+) -> None:
+    runtime = wiring.build(store.config(REQUIRE_API_KEY="false", API_KEY=api_key))
+    (flag,) = (
+        each for each in configuration.features(runtime) if each["feature"] == "api_key_required"
+    )
+    warning = of(runtime, "REQUIRE_API_KEY")["warning"]
+    runtime.close()
+    assert (flag["warns"], warning is not None) == (warns, warns)
+
+
 def test_a_feature_is_switched_by_its_name_and_its_warning_is_about_its_state(
     runtime: Runtime,
 ) -> None:

@@ -181,6 +181,15 @@ def test_where_nothing_is_yet_the_doctor_says_so_makes_nothing_and_goes_on(
     assert found["master key"]["setting"] == "CONFIG_MASTER_KEY"
 
 
+def test_a_file_that_database_url_names_is_not_made_either(embedded: Installation) -> None:
+    file = embedded.folder / "elsewhere.db"
+    ended = run(embedded, "doctor", "--json", **production(DATABASE_URL=f"sqlite:///{file}"))
+    found = {each["name"]: each for each in ended.json["findings"]}
+
+    assert not file.exists()
+    assert "where DATABASE_URL says" in found["database"]["sentence"]
+
+
 def test_a_key_file_that_is_gone_is_said_and_not_made_anew(embedded: Installation) -> None:
     ended = run(embedded, "doctor", "--json")
     found = {each["name"]: each for each in ended.json["findings"]}
@@ -284,6 +293,14 @@ def test_a_carrier_that_does_not_let_us_in_a_misspelt_setting_and_open_folders_a
     assert "carrier of simulator: " in ended.out
     assert "pass-word" not in ended.out + ended.err
     assert "s3cret" not in ended.out + ended.err
+
+
+def test_before_anything_runs_nobody_must_listen_yet(embedded: Installation) -> None:
+    run(embedded, "keys", "list")  # makes the database
+    asterisk = {"FAX_BACKEND": "asterisk", "ASTERISK_AMI_PASSWORD": "pass-word"}
+    ended = run(embedded, "doctor", "--json", **asterisk)
+    (found,) = (each for each in ended.json["findings"] if each["name"] == "listeners")
+    assert (found["ok"], found["sentence"]) == (None, "nothing runs here")
 
 
 def test_a_disk_that_is_full_is_a_fault(

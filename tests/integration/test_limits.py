@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import identity, limits, wiring
+from faxbot import identity, limits, production, wiring
 from faxbot.actors import CLI, Actor
 from faxbot.config import Config
 from faxbot.errors import (
@@ -469,7 +469,7 @@ def test_a_secret_that_was_good_once_costs_no_more_than_an_invented_one_from_a_b
 
 @pytest.mark.parametrize(
     ("length", "ending"),
-    [(identity.UNGUESSABLE - 1, "failed-logins"), (identity.UNGUESSABLE, "let in")],
+    [(production.UNGUESSABLE - 1, "failed-logins"), (production.UNGUESSABLE, "let in")],
 )
 def test_the_key_of_the_environment_is_let_in_when_it_cannot_be_guessed(
     runtime: Runtime, clock: Clock, length: int, ending: str

@@ -188,10 +188,37 @@ def test_who_goes_from_development_to_production_is_told_to_keep_his_key(tmp_pat
     assert "base64 -w0 master.key" in mend
 
 
-def test_a_short_key_of_the_environment_is_a_warning(tmp_path: Path) -> None:
-    short = finding(config(tmp_path, API_KEY="guess me"), "key of the environment")
+def test_a_key_of_the_environment_that_can_be_guessed_is_refused_and_a_short_one_a_warning(
+    tmp_path: Path,
+) -> None:
+    assert missing(config(tmp_path, API_KEY="guess me")) == ["API_KEY"]
+    short = finding(config(tmp_path, API_KEY="x" * 20), "key of the environment")
     assert (short.ok, short.needed_in_production, short.setting) == (False, False, "API_KEY")
     assert finding(config(tmp_path, API_KEY="x" * 32), "key of the environment").ok
+
+
+def test_where_there_is_a_key_of_the_environment_all_need_one_whatever_is_required(
+    tmp_path: Path,
+) -> None:
+    assert missing(config(tmp_path, REQUIRE_API_KEY="false", API_KEY="x" * 32)) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "url", "ok"),
+    [
+        ("", "https://fax.example.org", False),
+        ("", "http://fax.example.org", True),
+        ("10.0.0.5", "https://fax.example.org", True),
+        ("0.0.0.0/0", "https://fax.example.org", False),
+        ("10.0.0.5,::/0", "http://fax.example.org", False),
+    ],
+)
+def test_who_is_behind_a_proxy_and_does_not_name_it_or_names_everybody_is_warned(
+    tmp_path: Path, named: str, url: str, *, ok: bool
+) -> None:
+    found = finding(config(tmp_path, FAXBOT_TRUSTED_PROXIES=named, PUBLIC_API_URL=url), "clients")
+    assert (found.ok, found.needed_in_production) == (ok, False)
+    assert (found.setting, bool(found.mend)) == ("FAXBOT_TRUSTED_PROXIES", not ok)
 
 
 @pytest.mark.parametrize(
