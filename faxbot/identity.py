@@ -271,11 +271,11 @@ def describe(key: ApiKey, now: datetime) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "state": _state(key, now),
-        "created_at": _stamp(key.created_at),
-        "expires_at": _stamp(key.expires_at),
-        "last_used_at": _stamp(key.last_used_at),
-        "revoked_at": _stamp(key.revoked_at),
-        "old_secret_until": _stamp(key.old_secret_until) if overlaps else None,
+        "created_at": stamp(key.created_at),
+        "expires_at": stamp(key.expires_at),
+        "last_used_at": stamp(key.last_used_at),
+        "revoked_at": stamp(key.revoked_at),
+        "old_secret_until": stamp(key.old_secret_until) if overlaps else None,
     }
 
 
@@ -285,5 +285,6 @@ def _state(key: ApiKey, now: datetime) -> str:
     return EXPIRED if key.expires_at is not None and key.expires_at <= now else ACTIVE
 
 
-def _stamp(at: datetime | None) -> str | None:
+def stamp(at: datetime | None) -> str | None:
+    """A time as lists of keys and users tell it."""
     return at.isoformat() if at else None

@@ -102,15 +102,11 @@ def describe(user: User, now: datetime) -> dict[str, Any]:
         "name": user.name,
         "role": user.role,
         "state": "disabled" if user.disabled_at else "locked" if locked else "active",
-        "locked_until": _stamp(user.locked_until) if locked else None,
+        "locked_until": identity.stamp(user.locked_until) if locked else None,
         "external": user.subject is not None,
-        "created_at": _stamp(user.created_at),
-        "last_login_at": _stamp(user.last_login_at),
+        "created_at": identity.stamp(user.created_at),
+        "last_login_at": identity.stamp(user.last_login_at),
     }
-
-
-def _stamp(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
 
 
 # Changes; each raises NotFound, and Forbidden where the user may, or may then, do more than the actor -----------------

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +20,7 @@ from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.odd import raises
 from tests.integration.site import Site, number, open_site
+from tests.processes import begun_together
 from tests.threads import at_once
 
 REST = timedelta(seconds=31)
@@ -97,29 +94,8 @@ def calls_of_processes(site: Site, kind: str, seconds: float) -> int:
     with site.runtime.database.transaction() as session:
         row = breaker.locked(session, "default", "simulator", site.now)
         row.opened_at = row.rests_until = site.now - timedelta(seconds=1)
-    environ = dict(site.runtime.config.environ) | {"PYTHONPATH": str(Path.cwd())}
-    with ExitStack() as stack:
-        processes = []
-        for index in range(PROCESSES):
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", _PROBER, f"p{index}", kind],
-                    env=environ,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
-            processes.append(process)
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{seconds}\n")
-            process.stdin.flush()
-        return sum(int(process.communicate(timeout=60)[0]) for process in processes)
+    each = [(f"p{index}", kind) for index in range(PROCESSES)]
+    return sum(begun_together(_PROBER, each, site.runtime.config.environ, word=str(seconds)))
 
 
 @pytest.mark.parametrize("probes", [1, 3])

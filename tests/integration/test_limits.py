@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +29,7 @@ from faxbot.runtime import Runtime
 from faxbot.tallies import PARTS, REMEMBERED, Tallies
 from tests.installation import Installation
 from tests.integration.web import new_key
+from tests.processes import begun_together
 from tests.threads import at_once, is_noting
 
 ACTOR = Actor("default", "0123456789ab", frozenset({"*"}))
@@ -162,29 +160,7 @@ print(len(passed), flush=True)
 
 def test_many_processes_with_threads_let_exactly_the_limit_through(store: Installation) -> None:
     limit, now = 1000, datetime.now(UTC)
-    environ = {**store.env, "PYTHONPATH": str(Path.cwd())}
-    with ExitStack() as stack:
-        processes = []
-        for _ in range(4):
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", _TAKER, str(limit), now.isoformat()],
-                    env=environ,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
-            processes.append(process)
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        passed = [int(process.communicate(timeout=60)[0]) for process in processes]
+    passed = begun_together(_TAKER, [(str(limit), now.isoformat())] * 4, store.env)
 
     assert sum(passed) == limit
     assert len([some for some in passed if some]) > 1, "they had nothing to share"
