@@ -69,7 +69,7 @@ def setup_(
 def _read_all(standing: Standing, path: Path) -> dict[str, Any]:
     """The answers in a file, which the carrier takes."""
     try:
-        with click.open_file(str(path), encoding="utf-8") as file:
+        with click.open_file(str(path), encoding="utf-8-sig") as file:
             document = json.load(file)
     except (ValueError, RecursionError):
         raise ConfigError(f"{path} is not JSON: --print-answers shows how it looks") from None
