@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from faxbot import identity, passwords, phone, users
+from faxbot import identity, passwords, phone, users, wishes
 from faxbot.actors import ADMIN, SCOPES, Actor
 from faxbot.config import BY_NAME
 from faxbot.errors import InvalidFields, Malformed
@@ -213,6 +213,8 @@ def _fits_setting(manifest: Manifest, key: str, value: Any) -> Any:
         value = manifests.typed(rule, value)
     if faults := manifests.faults_of(manifest, key, value):
         raise ValueError("; ".join(faults))
+    if words := wishes.odd(rule, value):
+        raise ValueError(words)
     return value
 
 
@@ -247,7 +249,8 @@ def _options(standing: Standing) -> Iterator[Question]:
 
 def _fits_option(standing: Standing, name: str, value: Any) -> str:
     text = _text(value)
-    if fault := standing.runtime.settings.faults({name: text}).get((OPTIONS, name)):
+    faults = standing.runtime.settings.faults({name: text})
+    if fault := faults.get((OPTIONS, name)) or wishes.out_of_place(BY_NAME[name], text):
         raise ValueError(fault.removeprefix(f"{name} "))
     return text
 

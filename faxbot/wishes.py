@@ -159,7 +159,7 @@ def _texts(stored: Stored, values: Values, known: bool) -> dict[str, str | None]
             errors[name] = [only_environment(name)]
         elif not (BY_NAME[name].secret and value == MASK):
             texts[name] = _text(BY_NAME[name], value)
-            if not known and (fault := _out_of_place(BY_NAME[name], texts[name])):
+            if not known and (fault := out_of_place(BY_NAME[name], texts[name])):
                 errors[name] = [fault]
     if errors:
         raise InvalidFields(errors=errors)
@@ -179,7 +179,8 @@ def _text(option: Option, value: Any) -> str | None:
     raise InvalidFields(errors={option.name: ["must be text, a number, true, false or null"]})
 
 
-def _out_of_place(option: Option, text: str | None) -> str:
+def out_of_place(option: Option, text: str | None) -> str:
+    """Why the value of an option does not belong among settings, in a sentence; empty: it does."""
     if text and option.kind == "str":
         if telltale.is_personal(text):
             return f"{option.name} looks like a person's data: settings hold none"
@@ -259,16 +260,20 @@ def _odd_settings(manifest: Manifest, values: Values) -> dict[str, list[str]]:
                 else _nameless(key, position)
             )
             errors.setdefault(manifest.id, []).append(sentence)
-        elif _is_odd(rule, value):
-            said = "holds what looks like a telephone number or a person's data"
-            errors[name_of(manifest.id, key)] = [f"{said}: it does not belong there"]
+        elif words := odd(rule, value):
+            errors[name_of(manifest.id, key)] = [words]
     return errors
 
 
-def _is_odd(rule: Mapping[str, Any], value: Any) -> bool:
+def odd(rule: Mapping[str, Any], value: Any) -> str:
+    """Why the value of a plugin's setting does not belong there, in words that follow its name; empty: it does."""
     if not isinstance(value, str) or {"secret", "pattern", "enum"} & rule.keys():
-        return False
-    return telltale.has_number(value) or telltale.is_personal(value)
+        return ""
+    if telltale.has_number(value) or telltale.is_personal(value):
+        return (
+            "holds what looks like a telephone number or a person's data: it does not belong there"
+        )
+    return ""
 
 
 def _stranger(name: str, position: int) -> tuple[str, str]:

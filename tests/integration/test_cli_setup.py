@@ -201,6 +201,7 @@ def test_each_answer_is_checked_at_once_and_asked_again_with_a_sentence(
         wrong("Shared secret", "", "Shared secret is needed.")
         person.answer("Shared secret", carrier.secret)
         wrong("PUBLIC_API_URL", "fax.example.org", "must begin with https://")
+        wrong("PUBLIC_API_URL", "https://fax.example.org/5550100000", "like a telephone number")
         person.answer("PUBLIC_API_URL", "")
         wrong("FAXBOT_DEFAULT_REGION", "USA", "two letters of a country")
         wrong("FAXBOT_DEFAULT_REGION", "ZZ", "code of no country")

@@ -314,6 +314,15 @@ def test_digits_in_the_name_of_a_host_are_no_telephone_number(
     assert saved(runtime)["PUBLIC_API_URL"] == address
 
 
+def test_what_an_identity_provider_calls_us_is_no_telephone_number(runtime: Runtime) -> None:
+    wish = {
+        "oidc.issuer": "https://login.example.org/12345678-1234-4abc-8def-123456789012/v2.0",
+        "oidc.clientId": "123456789012-abc.apps.example.org",
+    }
+    configuration.change(runtime, CLI, wish, note=NOTE, untested=True)
+    assert runtime.settings.stored().saved["oidc"]["clientId"] == wish["oidc.clientId"]
+
+
 def test_what_changes_nothing_writes_nothing_and_asks_no_carrier(runtime: Runtime) -> None:
     wish = {"simulator.baseUrl": NOWHERE, "simulator.secret": "given", "FAX_HEADER": "ours"}
     configuration.change(runtime, CLI, wish, note=NOTE, untested=True)
