@@ -17,6 +17,7 @@ from faxbot.actors import CLI
 from faxbot.cli.ledger import although_broken
 from faxbot.cli.migrate import migrate_env
 from faxbot.cli.rotate import rotate_key
+from faxbot.errors import ConfigError
 from faxbot.supervisor.program import program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -187,9 +188,22 @@ def export(reveal: bool, output: Path | None) -> None:
     text = json.dumps(found, indent=2, ensure_ascii=False)
     if output is None:
         click.echo(text)
-        return
-    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
+    else:
+        _write(output, text + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole of it into a new file that its user alone may read, or no file; raises ConfigError."""
+    made = False
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        made = True
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if made:
+            path.unlink()
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from None
 
 
 @config.command("import")
@@ -249,7 +263,7 @@ def backups(as_json: bool) -> None:
 
 
 @config.command()
-@click.argument("version", type=click.IntRange(min=0))
+@click.argument("version", type=click.IntRange(0, 2**53))
 @_dry_run
 @_note("rolled back at the command line")
 @_untested
