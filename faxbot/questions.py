@@ -228,7 +228,7 @@ def _others(standing: Standing, answers: Answers) -> Iterator[Question]:
             f"Take {', '.join(others)} out?",
             "Faxes that they have are followed to their end. No: they stay behind it, and see a fax only with an "
             "agreement (BAA).",
-            value=True,
+            value=manifest is not None and manifest.id != active[0],
         )
 
 

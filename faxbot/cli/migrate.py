@@ -181,15 +181,18 @@ def _facts(plan: Plan, reasons: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _say_written(applied: Applied) -> None:
-    click.echo(f"\nWritten as version {applied.version}.")
+    changed = applied.version != applied.before
+    written = f"Written as version {applied.version}." if changed else "It is all saved already."
+    click.echo(f"\n{written}")
     if applied.differing:
         click.echo(f"These do not read back as written: {', '.join(applied.differing)}", err=True)
     else:
         click.echo("Everything reads back as it was written.")
     if applied.health:
         said = "works" if applied.health["ok"] else f"does not work: {applied.health['detail']}"
-        click.echo(f"The provider that sends {pasteable(said)}.")
-    click.echo(
-        f"{program()} config rollback {applied.before} takes it back (--untested where what was set before does not "
-        "work from here)."
-    )
+        click.echo(f"The provider that sends {pasteable(said).removesuffix('.')}.")
+    if changed:
+        click.echo(
+            f"{program()} config rollback {applied.before} takes it back (--untested where what was set before does "
+            "not work from here)."
+        )

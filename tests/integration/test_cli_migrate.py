@@ -122,6 +122,10 @@ def test_it_is_written_as_one_version_used_and_taken_back(
         assert runtime.config.pdf_token_ttl_minutes == 45
         assert runtime.config.max_file_size_mb == 10
 
+    again = migrate(embedded, "--env", earlier(embedded, carrier), "--apply")
+    assert (again.code, "It is all saved already." in again.out) == (0, True)
+    assert "takes it back" not in again.out, "version 1 is what holds"
+
     assert run(embedded, "config", "rollback", "0", "--untested").code == 0
     assert saved(embedded) == {}
 

@@ -483,9 +483,21 @@ def test_another_provider_takes_the_place_of_the_first_or_stands_before_it(
     assert from_file(embedded, {**phaxio, "alone": False}).code == 0
     assert saved(embedded)[""] == {"FAX_BACKENDS": "phaxio,simulator"}
 
-    ended = from_file(embedded, phaxio)
+    assert from_file(embedded, {"options": {"FAX_HEADER": ""}}).code == 0
+    assert saved(embedded)[""] == {"FAX_BACKENDS": "phaxio,simulator"}, "nobody spoke of it"
+
+    ended = from_file(embedded, {**phaxio, "alone": True})
     assert (ended.code, saved(embedded)[""]) == (0, {"FAX_BACKENDS": "phaxio"})
     assert "PUBLIC_API_URL" in ended.err, "it calls back, and does not know where to"
+
+    sinch = {
+        "projectId": "p",
+        **settings,
+        "webhookUser": "faxbot",
+        "webhookPassword": "a-heron-walks",
+    }
+    assert from_file(embedded, {**phaxio, "provider": "sinch", "settings": sinch}).code == 0
+    assert saved(embedded)[""] == {"FAX_BACKENDS": "sinch"}
 
 
 def test_without_a_terminal_and_without_answers_it_says_so(embedded: Installation) -> None:
