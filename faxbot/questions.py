@@ -279,7 +279,7 @@ def _key(standing: Standing, answers: Answers) -> Iterator[Question]:
 
 def _fits_name(value: Any) -> str:
     text = _text(value)
-    if not 1 <= len(text) <= 255 or not text.isprintable():
+    if not identity.fits_name(text):
         raise ValueError("must be 1 to 255 printable characters")
     return text
 
@@ -322,7 +322,7 @@ def _admin(standing: Standing, answers: Answers) -> Iterator[Question]:
 
 def _fits_user_name(standing: Standing, value: Any) -> str:
     text = _text(value)
-    if not 1 <= len(text) <= users.NAME_LENGTH or not text.isprintable() or text != text.strip():
+    if not users.fits_name(text):
         raise ValueError(f"must be 1 to {users.NAME_LENGTH} printable characters")
     if users.name_key(text) in standing.user_names:
         raise ValueError("is taken: there is a user of this name already")

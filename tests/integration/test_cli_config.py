@@ -67,6 +67,14 @@ def test_a_value_is_set_shown_and_taken_back(store: Installation) -> None:
     assert ended.out == "theirs\n"
 
 
+def test_a_setting_of_a_plugin_is_written_as_in_the_environment(store: Installation) -> None:
+    names = {"ASTERISK_AMI_PASSWORD": "p", "ASTERISK_FOLDER": "/var/spool/faxbot"}
+    assert config(store, "set", "asterisk.t38", "yes", "--untested", **names).code == 0
+    assert shown(store, "asterisk.t38")["value"] is True
+    ended = config(store, "set", "asterisk.t38", "perhaps", "--untested", **names)
+    assert (ended.code, "must be a boolean" in one_line(ended.err)) == (1, True)
+
+
 def test_a_warning_is_said_with_the_value(store: Installation) -> None:
     ended = config(store, "set", "FAX_DISABLED", "true")
     assert one_line(ended.err) == "mind: no fax is sent: all are taken, and wait"
