@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from faxbot import identity, passwords, phone, users, wishes
+from faxbot import activation, identity, passwords, phone, users, wishes
 from faxbot.actors import ADMIN, SCOPES, Actor
 from faxbot.config import BY_NAME
 from faxbot.errors import InvalidFields, Malformed
@@ -213,7 +213,7 @@ def _fits_setting(manifest: Manifest, key: str, value: Any) -> Any:
         value = manifests.typed(rule, value)
     if faults := manifests.faults_of(manifest, key, value):
         raise ValueError("; ".join(faults))
-    if words := wishes.odd(rule, value):
+    if words := activation.odd(rule, value):
         raise ValueError(words)
     return value
 

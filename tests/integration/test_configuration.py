@@ -588,6 +588,10 @@ def test_what_is_saved_by_the_door_of_the_plugins_is_kept_and_written_down_too(
     runtime: Runtime,
 ) -> None:
     values = {"apiKey": "k", "apiSecret": "s"}
+    odd = {**values, "baseUrl": "https://fax.example.org/5550100000"}
+    with pytest.raises(InvalidFields) as caught:
+        activation.configure(runtime, CLI, "phaxio", odd, note="an account", untested=True)
+    assert "telephone number" in str(errors(caught)["baseUrl"]), "as no import would take it"
     activation.configure(runtime, CLI, "phaxio", values, note="an account", untested=True)
     activation.activate(runtime, CLI, "phaxio", slot="outbound", note="signed", untested=True)
     activation.deactivate(runtime, CLI, "phaxio", slot="outbound", note="no more")
