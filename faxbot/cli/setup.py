@@ -163,11 +163,13 @@ def _ask(question: Question, before: Any = None) -> Any:
 
 
 def _prompt(question: Question, before: Any) -> str:
-    now = question.value if before in (None, "") else before
+    now = question.value if before is None else before
     title = question.title
     if question.choices:
         title += f" ({', '.join(question.choices)})"
-    if question.type == "boolean":
+    if before == "":
+        shown = "taken back"
+    elif question.type == "boolean":
         shown = "yes" if now else "no"
     else:
         shown = "" if now is None else "set" if question.secret else str(now)
