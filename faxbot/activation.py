@@ -14,14 +14,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from faxbot import audit, breaker, catalogue, oversight, revisions
+from faxbot import audit, breaker, catalogue, oversight, revisions, telltale
 from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.config import BY_NAME, Config
 from faxbot.errors import ChangeRefused, ConfigError, FaxbotError, InvalidFields, PluginError
 from faxbot.events import ProviderEvent
 from faxbot.oversight import INBOUND, OUTBOUND, STORAGE
-from faxbot.plugins.manifest import MASK, Manifest
+from faxbot.plugins import manifest as manifests
+from faxbot.plugins.manifest import Manifest
 from faxbot.revisions import Deed
 from faxbot.runtime import Runtime
 from faxbot.settings import OPTIONS, Saved, Wish
@@ -172,9 +173,8 @@ def examined(
     """What is to be saved of settings of a plugin, where `was` is what is saved of it now: secrets that read MASK are
     left alone. Raises as configure()."""
     manifest = catalogue.the_manifest(runtime, plugin_id)
-    _check_keys(manifest, values)
-    kept = [key for key, value in values.items() if key in manifest.secrets and value == MASK]
-    wish = {key: value for key, value in values.items() if key not in kept}
+    _check_values(manifest, values)
+    wish = manifests.unmasked(manifest, values)
     saved = {key: value for key, value in {**was, **wish}.items() if value is not None}
     try:
         would_be = runtime.plugins.settings(plugin_id, saved)
@@ -241,7 +241,7 @@ def _can_have(manifest: Manifest, slot: str) -> bool:
     return manifest.type == "transport" and manifest.has(_NEEDED[slot])
 
 
-def _check_keys(manifest: Manifest, values: Mapping[str, Any]) -> None:
+def _check_values(manifest: Manifest, values: Mapping[str, Any]) -> None:
     if not manifest.properties.keys() >= values.keys():
         # A key that is none is the client's own, and is not repeated.
         known = ", ".join(manifest.properties) or "none"
@@ -250,6 +250,20 @@ def _check_keys(manifest: Manifest, values: Mapping[str, Any]) -> None:
         if ours := _OURS.intersection(manifest.variables.get(key, ())):
             sentence = f"is set for all of faxbot, by {min(ours)} in the environment"
             raise InvalidFields(errors={key: [sentence]})
+    odds = {key: odd(manifest.properties[key], value) for key, value in values.items()}
+    if errors := {key: [words] for key, words in odds.items() if words}:
+        raise InvalidFields(errors=errors)
+
+
+def odd(rule: Mapping[str, Any], value: Any) -> str:
+    """Why the value of a plugin's setting does not belong there, in words that follow its name; empty: it does."""
+    if not isinstance(value, str) or {"secret", "pattern", "enum"} & rule.keys():
+        return ""
+    if telltale.has_number(value) or telltale.is_personal(value):
+        return (
+            "holds what looks like a telephone number or a person's data: it does not belong there"
+        )
+    return ""
 
 
 def addresses(manifest: Manifest) -> list[str]:

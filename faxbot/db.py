@@ -375,23 +375,70 @@ def head() -> str:
 
 def revision(session: Session) -> str | None:
     """The revision of the database, None when it is empty."""
-    if not sa.inspect(session.connection()).has_table("alembic_version"):
+    return _revision(session.connection())
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = session.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
     return None if found is None else str(found)
 
 
-def current(config: Config) -> str | None:
-    """The revision of the database that `config` names; raises DatabaseAway."""
-    database = Database(config, pool_size=1)
+def is_known(revision: str) -> bool:
+    """Whether it is one of this code's: migrations/versions."""
+    files = (migrations_dir() / "versions").glob("*.py")
+    return any(file.name.startswith(f"{revision}_") for file in files)
+
+
+def look(config: Config) -> tuple[str | None, frozenset[str]]:
+    """The revision of the database that `config` names (None: it has none) and the names of its tables. Whoever made
+    it: nothing is changed, and no file is made. Raises DatabaseAway; ConfigError for a file that is no database."""
+    url = _address(config.database)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite:
+        if not Path(str(url.database)).exists():
+            return None, frozenset()
+        engine = sa.create_engine(
+            url, hide_parameters=True
+        )  # without pragmas: WAL would be kept in the file
+    else:
+        engine = _engine(config, 1)
     try:
-        with database.reading() as session:
-            return revision(session)
+        with faults(), engine.connect() as connection:
+            return _revision(connection), frozenset(sa.inspect(connection).get_table_names())
+    except sa.exc.DatabaseError:
+        if not is_sqlite:
+            raise
+        raise ConfigError(f"{place(config)} is no database, or is damaged") from None
     finally:
-        database.close()
+        engine.dispose()
+
+
+def place(config: Config) -> str:
+    """Where the database is, in words that name the setting and show no password."""
+    if config.database_url:
+        return "the database of DATABASE_URL"
+    return f"faxbot.db in {config.data_dir} (FAX_DATA_DIR)"
+
+
+def current(config: Config) -> str | None:
+    """The revision of the database that `config` names; raises as look()."""
+    return look(config)[0]
 
 
 def check(config: Config) -> None:
     """Raise ConfigError unless the database has this code's schema."""
-    if current(config) != head():
+    found = current(config)
+    if found is not None and not is_known(found):
+        raise ConfigError(unknown(config))
+    if found != head():
         raise ConfigError("the database schema is not up to date: run `faxbot db upgrade`")
+
+
+def unknown(config: Config) -> str:
+    """What is said of a revision that is not known here."""
+    return (
+        f"{place(config)} has a schema that this version of faxbot does not know, and was left as it is: a newer "
+        "faxbot has made it, or another program"
+    )

@@ -144,6 +144,11 @@ def _hash(keyring: Keyring, secret: str) -> str:
     return keyring.keyed_hash(secret.encode(), "api-key")
 
 
+def fits_name(name: str) -> bool:
+    """Whether a key can be called so: 1 to 255 printable characters."""
+    return 1 <= len(name) <= 255 and name.isprintable()
+
+
 def create_key(
     session: Session,
     keyring: Keyring,
@@ -163,7 +168,7 @@ def create_key(
         )
     if not wanted:
         raise InvalidFields(errors={"scopes": [f"at least one of: {', '.join(SCOPES)}"]})
-    if not 1 <= len(name) <= 255 or not name.isprintable():
+    if not fits_name(name):
         raise InvalidFields(errors={"name": ["1 to 255 printable characters"]})
     _must_lie_ahead(expires_at, now)
     actor.require_all(wanted)

@@ -1,4 +1,5 @@
-"""How the earlier Faxbot was told what this one is told: its variables, and its `faxbot.config.json`.
+"""How the earlier Faxbot was told what this one is told: its variables, and its `faxbot.config.json`; and by what its
+database is known.
 
 Names, defaults and the shape of the file are those of its own source (api/app/config.py, plugins/config_store.py and
 what else read the environment, September 2025).
@@ -268,4 +269,8 @@ JSON_KEYS = {
 """What its console and its API wrote under `settings`, by plugin; each says the same as a variable."""
 SHOWN_ONLY = frozenset({"configured", "ami_password_default"})
 """What GET /plugins/{id}/config said of itself, and its console wrote back."""
+TABLES = frozenset(
+    {"fax_jobs", "api_keys", "inbound_faxes", "inbound_events", "mailboxes", "inbound_rules"}
+)
+"""Of its database (api/app/db.py)."""
 SLOTS = {"outbound": "FAX_BACKEND", "storage": "STORAGE_BACKEND"}

@@ -144,35 +144,52 @@ def _read_slot(
     slot: str, entry: Any, values: dict[str, str], not_taken: list[tuple[str, str]]
 ) -> None:
     name = f"providers.{slot if slot in ('outbound', 'inbound', 'auth', 'storage') else '?'}"
-    plugin = entry.get("plugin") if isinstance(entry, dict) else None
+    plugin = entry.get("plugin") if isinstance(entry, dict) else entry
     if plugin is None:
         return
     if slot not in SLOTS:
         not_taken.append((name, "the earlier Faxbot never read it"))
         return
+    if not isinstance(entry, dict) or not isinstance(plugin, str):
+        not_taken.append((name, "it names no plugin"))
+        return
     if not entry.get("enabled", True):
         not_taken.append((name, "it is not enabled there"))
         return
-    values[SLOTS[slot]] = str(plugin)
-    keys = JSON_KEYS.get(str(plugin), {})
+    values[SLOTS[slot]] = plugin
     settings = entry.get("settings") or {}
-    for key, value in settings.items() if isinstance(settings, dict) else ():
+    if not isinstance(settings, dict):
+        not_taken.append((f"{name}.settings", "it is no object"))
+        return
+    _read_settings(f"{name}.settings", JSON_KEYS.get(plugin, {}), settings, values, not_taken)
+
+
+def _read_settings(
+    name: str,
+    keys: Mapping[str, str],
+    settings: Mapping[str, Any],
+    values: dict[str, str],
+    not_taken: list[tuple[str, str]],
+) -> None:
+    for key, value in settings.items():
         if key in SHOWN_ONLY or value is None or value == "":
             continue
-        text = _text(value)
-        if key not in keys or text is None:
+        if reason := _no_value(key in keys, value):
             label = key if re.fullmatch(r"[A-Za-z0-9_]{1,64}", key) else "?"
-            not_taken.append((f"{name}.settings.{label}", "no such setting is known"))
+            not_taken.append((f"{name}.{label}", reason))
         else:
-            values[keys[key]] = text
+            values[keys[key]] = str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _text(value: Any) -> str | None:
-    """A JSON value as a variable would have it; None for what is none, or only a mask."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value) if isinstance(value, str | int | float) else None
-    return None if text is not None and re.fullmatch(r"\*+", text) else text
+def _no_value(known: bool, value: Any) -> str:
+    """Why a JSON value is not taken as a variable would have it; empty: it is."""
+    if not known:
+        return "no such setting is known"
+    if not isinstance(value, str | int | float):
+        return "it is no text, number or truth value"
+    if re.fullmatch(r"\*+", str(value)):
+        return "it is only the mask of a secret: add the variable to the .env"
+    return ""
 
 
 def joined(founds: Iterable[Found]) -> Found:
@@ -247,7 +264,7 @@ def _foreign(name: str, value: str, known: Known, ours: dict[str, str]) -> Step:
 def _warning(value: str, *, secret: bool) -> str:
     if "${" in value:
         return "${...} in it is taken as it stands, not looked up"
-    if secret and hashlib.sha256(value.encode()).hexdigest() in PUBLISHED:
+    if secret and hashlib.sha256(value.encode(errors="replace")).hexdigest() in PUBLISHED:
         return "this very secret lies in the earlier Faxbot's public repository: everybody knows it, change it"
     return ""
 
@@ -258,7 +275,8 @@ def masked(value: str, *, secret: bool) -> str:
         return MASK
     text = "".join(sign if sign.isprintable() else "?" for sign in value)
     if "://" in text:
-        text = re.sub(r"//[^/]*@", f"//{MASK}@", text)
+        text = re.sub(r"//.*@", f"//{MASK}@", text)
+        text = re.sub(r"\?.*", f"?{MASK}", text)
     elif not re.fullmatch(r"[0-9]+(\.[0-9]+){3}", text):
         text = _NUMBER.sub(lambda number: phone.mask(number[0]), text)
     return text if len(text) <= 60 else f"{text[:57]}..."

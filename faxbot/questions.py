@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from faxbot import identity, passwords, phone, users
+from faxbot import activation, identity, passwords, phone, users, wishes
 from faxbot.actors import ADMIN, SCOPES, Actor
 from faxbot.config import BY_NAME
 from faxbot.errors import InvalidFields, Malformed
@@ -213,6 +213,8 @@ def _fits_setting(manifest: Manifest, key: str, value: Any) -> Any:
         value = manifests.typed(rule, value)
     if faults := manifests.faults_of(manifest, key, value):
         raise ValueError("; ".join(faults))
+    if words := activation.odd(rule, value):
+        raise ValueError(words)
     return value
 
 
@@ -226,7 +228,7 @@ def _others(standing: Standing, answers: Answers) -> Iterator[Question]:
             f"Take {', '.join(others)} out?",
             "Faxes that they have are followed to their end. No: they stay behind it, and see a fax only with an "
             "agreement (BAA).",
-            value=True,
+            value=manifest is not None and manifest.id != active[0],
         )
 
 
@@ -247,7 +249,8 @@ def _options(standing: Standing) -> Iterator[Question]:
 
 def _fits_option(standing: Standing, name: str, value: Any) -> str:
     text = _text(value)
-    if fault := standing.runtime.settings.faults({name: text}).get((OPTIONS, name)):
+    faults = standing.runtime.settings.faults({name: text})
+    if fault := faults.get((OPTIONS, name)) or wishes.out_of_place(BY_NAME[name], text):
         raise ValueError(fault.removeprefix(f"{name} "))
     return text
 
@@ -276,7 +279,7 @@ def _key(standing: Standing, answers: Answers) -> Iterator[Question]:
 
 def _fits_name(value: Any) -> str:
     text = _text(value)
-    if not 1 <= len(text) <= 255 or not text.isprintable():
+    if not identity.fits_name(text):
         raise ValueError("must be 1 to 255 printable characters")
     return text
 
@@ -319,7 +322,7 @@ def _admin(standing: Standing, answers: Answers) -> Iterator[Question]:
 
 def _fits_user_name(standing: Standing, value: Any) -> str:
     text = _text(value)
-    if not 1 <= len(text) <= users.NAME_LENGTH or not text.isprintable() or text != text.strip():
+    if not users.fits_name(text):
         raise ValueError(f"must be 1 to {users.NAME_LENGTH} printable characters")
     if users.name_key(text) in standing.user_names:
         raise ValueError("is taken: there is a user of this name already")

@@ -16,8 +16,11 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from faxbot import db, legacy
 from faxbot.config import Config
 from faxbot.db import Database, faults, migrations_dir
+from faxbot.errors import ConfigError
+from faxbot.models import Job
 
 _MIGRATION_LOCK = 0x0FAB07
 
@@ -30,8 +33,9 @@ def upgrade(config: Config) -> None:
 def migrate(config: Config, revision: str = "head") -> None:
     """Bring the schema to `revision`, up or down; safe when several processes start at once.
 
-    Raises DatabaseAway.
+    Raises DatabaseAway; ConfigError for a database that somebody else has made, which stays as it is.
     """
+    _must_be_ours(config)
     database = Database(config, pool_size=1, hurried=False)
     try:
         with faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
@@ -43,6 +47,17 @@ def migrate(config: Config, revision: str = "head") -> None:
             connection.commit()
     finally:
         database.close()
+
+
+def _must_be_ours(config: Config) -> None:
+    revision, tables = db.look(config)
+    if revision is not None and not db.is_known(revision):
+        raise ConfigError(db.unknown(config))
+    if revision is None and tables & {*Job.metadata.tables, *legacy.TABLES}:
+        raise ConfigError(
+            f"{db.place(config)} is another program's, perhaps an earlier Faxbot's, and was left as it is: set "
+            "FAX_DATA_DIR to a new folder, or DATABASE_URL to an empty database"
+        )
 
 
 def _alembic(connection: Connection) -> AlembicConfig:

@@ -193,7 +193,6 @@ class Settings:
         for scope, values in wish.items():
             for key, value in values.items():
                 self._put(session, scope, key, value, now)
-        session.flush()
         after = self._opened(session.execute(_ENTRIES, _ACCOUNT), seen + 1)
         self._check(wish, before, after)
         return Written(before, after)
@@ -245,16 +244,13 @@ class Settings:
 
     def _put(self, session: Session, scope: str, key: str, value: Any, now: datetime) -> None:
         names = {**_ACCOUNT, "scope": scope, "key": key}
-        entry = session.get(ConfigEntry, tuple(names.values()))
         if value is None:
-            if entry is not None:
-                session.delete(entry)
+            session.execute(sa.delete(ConfigEntry).filter_by(**names))
             return
-        if entry is None:
-            entry = ConfigEntry(**names)
-            session.add(entry)
-        entry.value_sealed = self._keyring.seal(json.dumps(value).encode(), place(scope, key))
-        entry.updated_at = now
+        sealed = self._keyring.seal(json.dumps(value).encode(), place(scope, key))
+        new = {"value_sealed": sealed, "updated_at": now}
+        insert = inserts(ConfigEntry)[session.get_bind().dialect.name].values(**names, **new)
+        session.execute(insert.on_conflict_do_update(index_elements=list(names), set_=new))
 
     def _check(self, wish: Wish, before: Stored, after: Stored) -> None:
         faults = {**after.faults, **self.faults(after.options)}

@@ -53,8 +53,8 @@ def _order(standing: Standing, answers: Answers) -> dict[str, str]:
     if manifest is None:
         return {}
     others = [each for each in active if each != manifest.id]
-    alone = answers.get("alone")
-    wanted = [manifest.id, *(others if alone is False else ())]
+    named = {question.key: answered(answers, question) for question in questions(standing, answers)}
+    wanted = [manifest.id, *(() if named.get("alone") else others)]
     return {} if wanted == list(active) else {"FAX_BACKENDS": ",".join(wanted)}
 
 

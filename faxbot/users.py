@@ -23,6 +23,11 @@ from faxbot.models import User, UserSession
 NAME_LENGTH = 64
 
 
+def fits_name(name: str) -> bool:
+    """Whether somebody can be called so: 1 to NAME_LENGTH printable characters, no space at an end."""
+    return 1 <= len(name) <= NAME_LENGTH and name.isprintable() and name == name.strip()
+
+
 def create(
     session: Session,
     actor: Actor,
@@ -41,7 +46,7 @@ def create(
     `password` None with `issuer` and `subject`: he comes by way of that identity provider only.
     """
     _check_role(actor, role)
-    if not 1 <= len(name) <= NAME_LENGTH or not name.isprintable() or name != name.strip():
+    if not fits_name(name):
         raise InvalidFields(errors={"name": [f"it has 1 to {NAME_LENGTH} printable characters"]})
     kept = None
     if password is not None:

@@ -21,6 +21,7 @@ from faxbot.errors import (
 )
 from faxbot.events import ProviderEvent
 from faxbot.options import Option
+from faxbot.plugins import manifest as manifests
 from faxbot.plugins.manifest import MASK, Manifest
 from faxbot.revisions import name_of
 from faxbot.runtime import Runtime
@@ -71,7 +72,7 @@ def plan(
         wanted = _with_the_rest_taken_back(stored, wanted)
     made = Plan(stored, note, untested=untested)
     wanted = {
-        scope: _unmasked(runtime, scope, values)
+        scope: _settings(runtime, scope, values)
         if scope != OPTIONS
         else _texts(stored, values, known)
         for scope, values in wanted.items()
@@ -159,7 +160,7 @@ def _texts(stored: Stored, values: Values, known: bool) -> dict[str, str | None]
             errors[name] = [only_environment(name)]
         elif not (BY_NAME[name].secret and value == MASK):
             texts[name] = _text(BY_NAME[name], value)
-            if not known and (fault := _out_of_place(BY_NAME[name], texts[name])):
+            if not known and (fault := out_of_place(BY_NAME[name], texts[name])):
                 errors[name] = [fault]
     if errors:
         raise InvalidFields(errors=errors)
@@ -179,7 +180,8 @@ def _text(option: Option, value: Any) -> str | None:
     raise InvalidFields(errors={option.name: ["must be text, a number, true, false or null"]})
 
 
-def _out_of_place(option: Option, text: str | None) -> str:
+def out_of_place(option: Option, text: str | None) -> str:
+    """Why the value of an option does not belong among settings, in a sentence; empty: it does."""
     if text and option.kind == "str":
         if telltale.is_personal(text):
             return f"{option.name} looks like a person's data: settings hold none"
@@ -190,11 +192,9 @@ def _out_of_place(option: Option, text: str | None) -> str:
     return ""
 
 
-def _unmasked(runtime: Runtime, plugin_id: str, values: Values) -> dict[str, Any]:
-    """Without secrets that are to be left alone."""
+def _settings(runtime: Runtime, plugin_id: str, values: Values) -> Values:
     manifest = manifest_of(runtime, plugin_id)
-    secrets = manifest.secrets if manifest else ()
-    return {key: value for key, value in values.items() if not (key in secrets and value == MASK)}
+    return manifests.unmasked(manifest, values) if manifest else values
 
 
 def _only_leaves(runtime: Runtime, plan: Plan, plugin_id: str, would_be: Config) -> bool:
@@ -233,9 +233,8 @@ def _examine(
     if manifest is None:
         installed = [each.id for each in runtime.plugins.manifests()]
         raise InvalidFields(errors={"plugins": [unknown(plugin_id, installed, "plugin")]})
-    errors = _odd_settings(manifest, values)
-    if errors:
-        raise InvalidFields(errors=errors)
+    if strange := _strange_keys(manifest, values):
+        raise InvalidFields(errors={manifest.id: strange})
     try:
         activation.examined(runtime, plugin_id, values, was, untested=untested)
     except InvalidFields as error:
@@ -246,29 +245,15 @@ def _examine(
         raise InvalidFields(errors=named) from None
 
 
-def _odd_settings(manifest: Manifest, values: Values) -> dict[str, list[str]]:
-    """Keys that the plugin does not have, and values that look like telephone numbers where no rule asks for such."""
-    errors: dict[str, list[str]] = {}
-    for position, (key, value) in enumerate(values.items(), 1):
-        rule = manifest.properties.get(key)
-        if rule is None:
-            nearest = near(key, manifest.properties)
-            sentence = (
-                f"has no such setting (is {nearest} meant?)"
-                if nearest
-                else _nameless(key, position)
-            )
-            errors.setdefault(manifest.id, []).append(sentence)
-        elif _is_odd(rule, value):
-            said = "holds what looks like a telephone number or a person's data"
-            errors[name_of(manifest.id, key)] = [f"{said}: it does not belong there"]
-    return errors
-
-
-def _is_odd(rule: Mapping[str, Any], value: Any) -> bool:
-    if not isinstance(value, str) or {"secret", "pattern", "enum"} & rule.keys():
-        return False
-    return telltale.has_number(value) or telltale.is_personal(value)
+def _strange_keys(manifest: Manifest, values: Values) -> list[str]:
+    """A sentence about each key that the plugin does not have."""
+    return [
+        f"has no such setting (is {nearest} meant?)"
+        if (nearest := near(key, manifest.properties))
+        else _nameless(key, position)
+        for position, key in enumerate(values, 1)
+        if key not in manifest.properties
+    ]
 
 
 def _stranger(name: str, position: int) -> tuple[str, str]:

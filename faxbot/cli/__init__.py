@@ -17,7 +17,7 @@ from typing import cast
 import click
 
 from faxbot import __version__
-from faxbot.errors import FaxbotError, RequestError
+from faxbot.errors import DatabaseAway, FaxbotError, RequestError
 from faxbot.supervisor.program import pasteable
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -122,9 +122,18 @@ def _refusal(error: OSError) -> str:
     return text
 
 
+def _why(error: DatabaseAway) -> str:
+    """SQLite's reason is a word of its own (`database or disk is full`); a server's may hold anything."""
+    reason = getattr(error.__cause__, "orig", None)
+    return f" ({reason})" if type(reason).__module__ == "sqlite3" else ""
+
+
 def _failed(error: FaxbotError) -> int:
+    detail = error.detail
+    if isinstance(error, DatabaseAway):  # its own words are for who calls the API
+        detail = f"the database cannot be used{_why(error)}: see DATABASE_URL, or without it FAX_DATA_DIR"
     faults = error.errors if isinstance(error, RequestError) else {}
     fields = " ".join(f"{field}: {' '.join(sentences)}" for field, sentences in faults.items())
-    for line in (fields or pasteable(error.detail)).splitlines():
+    for line in (fields or pasteable(detail)).splitlines():
         click.echo(f"faxbot: {line}", err=True)
     return 1

@@ -14,9 +14,12 @@ import click
 
 from faxbot import configuration
 from faxbot.actors import CLI
+from faxbot.cli import given
 from faxbot.cli.ledger import although_broken
 from faxbot.cli.migrate import migrate_env
 from faxbot.cli.rotate import rotate_key
+from faxbot.errors import ConfigError
+from faxbot.plugins import manifest as manifests
 from faxbot.supervisor.program import program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -118,7 +121,8 @@ def set_(
         wish: Any = None
         if not unset:
             described = configuration.item(runtime, name)
-            wish = _typed(described, _given(described, value))
+            # Options are saved as text: their kinds are none of a plugin's.
+            wish = manifests.typed({"type": described["kind"]}, _given(described, value))
         found = configuration.change(runtime, CLI, {name: wish}, note=note, untested=untested)
     if as_json:
         click.echo(json.dumps(found[0] if found else {"name": name, "value": None}))
@@ -140,37 +144,9 @@ def _given(described: dict[str, Any], value: str | None) -> str:
         )
     if value is not None:
         return value
-    if sys.stdin.isatty():
-        secret = described["secret"]
-        return str(
-            click.prompt(described["name"], hide_input=secret, confirmation_prompt=secret, err=True)
-        )
-    text = sys.stdin.read(_MOST + 1)
-    if len(text) > _MOST:
-        raise click.UsageError("what is piped in is too long for a value")
-    text = text.removesuffix("\n").removesuffix("\r")
-    if described["secret"] and not text:
-        raise click.UsageError("nothing was given: type the secret, or pipe it in")
-    return text
-
-
-_WORDS = {"true": True, "false": False}
-
-
-def _typed(described: dict[str, Any], text: str) -> Any:
-    """As its kind in a plugin's manifest; what cannot be one stays text, and the check says so. Options are saved as
-    text."""
-    kind = described["kind"]
-    if kind == "boolean":
-        return _WORDS.get(text.lower(), text)
-    try:
-        if kind == "integer":
-            return int(text)
-        if kind == "number":
-            return float(text)
-    except ValueError:
-        return text
-    return text
+    if described["secret"]:
+        return given.secret(described["name"])
+    return str(click.prompt(described["name"], err=True)) if sys.stdin.isatty() else given.piped()
 
 
 @config.command()
@@ -187,9 +163,22 @@ def export(reveal: bool, output: Path | None) -> None:
     text = json.dumps(found, indent=2, ensure_ascii=False)
     if output is None:
         click.echo(text)
-        return
-    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
+    else:
+        _write(output, text + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole of it into a new file that its user alone may read, or no file; raises ConfigError."""
+    made = False
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        made = True
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if made:
+            path.unlink()
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from None
 
 
 @config.command("import")
@@ -249,7 +238,7 @@ def backups(as_json: bool) -> None:
 
 
 @config.command()
-@click.argument("version", type=click.IntRange(min=0))
+@click.argument("version", type=click.IntRange(0, 2**53))
 @_dry_run
 @_note("rolled back at the command line")
 @_untested

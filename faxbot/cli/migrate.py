@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import click
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from faxbot import migration
 from faxbot.actors import CLI
@@ -22,6 +23,7 @@ from faxbot.runtime import Runtime
 from faxbot.supervisor.program import pasteable, program
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _HEADINGS = {
     migration.DATABASE: "To be saved in the database:",
     migration.ENVIRONMENT: "To be put into this faxbot's environment, which is not written here:",
@@ -88,10 +90,7 @@ def _found(runtime: Runtime, env_files: tuple[Path, ...], json_file: Path | None
     """What the earlier one was told; raises ConfigError naming the file."""
     several: list[Found] = []
     if env_files:
-        values: dict[str, str] = {}
-        for path in env_files:
-            values |= _variables(path)
-        several.append(migration.of_environment(values, whole=True))
+        several.append(_of_files(env_files))
     elif json_file is None:
         several.append(migration.of_environment(runtime.config.environ))
     if json_file is not None:
@@ -102,15 +101,23 @@ def _found(runtime: Runtime, env_files: tuple[Path, ...], json_file: Path | None
     return migration.joined(several)
 
 
-def _variables(path: Path) -> Mapping[str, str]:
-    # Not interpolated: ${...} would be looked up in the environment of this command.
-    found = dotenv_values(stream=StringIO(_text(path)), interpolate=False)
-    return {name: value or "" for name, value in found.items()}
+def _of_files(paths: Iterable[Path]) -> Found:
+    values: dict[str, str] = {}
+    not_taken: list[tuple[str, str]] = []
+    for path in paths:
+        # Not by dotenv_values(): it passes over what it does not understand, and a secret may have lost its quotes.
+        for line in parse_stream(StringIO(_text(path))):
+            if line.key is not None and _VARIABLE.fullmatch(line.key) and not line.error:
+                values[line.key] = line.value or ""
+            elif line.key is not None or line.error:
+                where = f"line {line.original.line} of {path}"
+                not_taken.append((where, "it is not understood: NAME=value is expected"))
+    return replace(migration.of_environment(values, whole=True), not_taken=tuple(not_taken))
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text") from None
 
@@ -174,15 +181,18 @@ def _facts(plan: Plan, reasons: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _say_written(applied: Applied) -> None:
-    click.echo(f"\nWritten as version {applied.version}.")
+    changed = applied.version != applied.before
+    written = f"Written as version {applied.version}." if changed else "It is all saved already."
+    click.echo(f"\n{written}")
     if applied.differing:
         click.echo(f"These do not read back as written: {', '.join(applied.differing)}", err=True)
     else:
         click.echo("Everything reads back as it was written.")
     if applied.health:
         said = "works" if applied.health["ok"] else f"does not work: {applied.health['detail']}"
-        click.echo(f"The provider that sends {pasteable(said)}.")
-    click.echo(
-        f"{program()} config rollback {applied.before} takes it back (--untested where what was set before does not "
-        "work from here)."
-    )
+        click.echo(f"The provider that sends {pasteable(said).removesuffix('.')}.")
+    if changed:
+        click.echo(
+            f"{program()} config rollback {applied.before} takes it back (--untested where what was set before does "
+            "not work from here)."
+        )

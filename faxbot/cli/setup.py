@@ -69,7 +69,7 @@ def setup_(
 def _read_all(standing: Standing, path: Path) -> dict[str, Any]:
     """The answers in a file, which the carrier takes."""
     try:
-        with click.open_file(str(path), encoding="utf-8") as file:
+        with click.open_file(str(path), encoding="utf-8-sig") as file:
             document = json.load(file)
     except (ValueError, RecursionError):
         raise ConfigError(f"{path} is not JSON: --print-answers shows how it looks") from None
@@ -163,11 +163,13 @@ def _ask(question: Question, before: Any = None) -> Any:
 
 
 def _prompt(question: Question, before: Any) -> str:
-    now = question.value if before in (None, "") else before
+    now = question.value if before is None else before
     title = question.title
     if question.choices:
         title += f" ({', '.join(question.choices)})"
-    if question.type == "boolean":
+    if before == "":
+        shown = "taken back"
+    elif question.type == "boolean":
         shown = "yes" if now else "no"
     else:
         shown = "" if now is None else "set" if question.secret else str(now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,8 @@ import click
 
 from faxbot import actors
 from faxbot import users as people
+from faxbot.cli import given
 from faxbot.cli.ledger import at_the_ledger
-from faxbot.errors import InvalidFields
 from faxbot.models import User
 from faxbot.supervisor.program import pasteable, program
 
@@ -50,7 +49,7 @@ def create(name: str, role: str | None, as_json: bool) -> None:
             first = not people.everybody(session, actors.CLI.account_id)
         if role is None and not first:
             raise click.UsageError("there are users already: say --role admin, operator or viewer")
-        password = _password()
+        password = given.secret("Password")
         now = runtime.now()
         with runtime.database.transaction() as session:
             user = people.create(
@@ -113,7 +112,9 @@ def password(name: str) -> None:
     """
     with at_the_ledger() as runtime, runtime.database.reading() as session:
         people.named(session, actors.CLI, name)
-    _change(name, people.change_password, "his password is changed", password=_password())
+    _change(
+        name, people.change_password, "his password is changed", password=given.secret("Password")
+    )
 
 
 @users.command()
@@ -178,13 +179,3 @@ def _change(name: str, change: Callable[..., User], done: str, **wish: Any) -> N
     click.echo(done)
     if warning:
         click.echo(pasteable(warning), err=True)
-
-
-def _password() -> str:
-    """From the terminal, twice, unseen; else the first line of standard input. Raises InvalidFields."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    line = sys.stdin.readline().rstrip("\r\n")
-    if not line:
-        raise InvalidFields(errors={"password": ["none came from standard input"]})
-    return line

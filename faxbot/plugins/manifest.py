@@ -386,6 +386,15 @@ def masked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def unmasked(manifest: Manifest, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the secrets that read MASK: these are to be left alone."""
+    return {
+        key: value
+        for key, value in values.items()
+        if not (key in manifest.secrets and value == MASK)
+    }
+
+
 _FORMATS = FormatChecker(formats=())
 
 

@@ -9,45 +9,43 @@ from faxbot.actors import ROLES, SCOPES
 from faxbot.identity import ACTIVE, EXPIRED, MOST_OVERLAP_HOURS, OVERLAP_HOURS, REVOKED
 from faxbot.passwords import LONGEST
 from faxbot.users import NAME_LENGTH
-from faxbot.web.schemas import _EXAMPLE_ID, _EXAMPLE_TIME, Count, Instant, _printable, _says
+from faxbot.web.schemas import EXAMPLE_ID, EXAMPLE_TIME, Count, Instant, printable, says
 
 _SCOPES = fields.List(
     fields.String(validate=validate.OneOf(list(SCOPES))),
     required=True,
     validate=validate.Length(1, len(SCOPES)),
-    metadata=_says("what it may do; nothing that you may not", ["fax:send", "fax:read"]),
+    metadata=says("what it may do; nothing that you may not", ["fax:send", "fax:read"]),
 )
 _WARNING = fields.String(
     required=True,
     allow_none=True,
-    metadata=_says("a sentence where nobody could administer this server over HTTP any more"),
+    metadata=says("a sentence where nobody could administer this server over HTTP any more"),
 )
 
 
 class Key(ma.Schema):
     """An API key, without its secret."""
 
-    id = fields.String(required=True, metadata=_says("its id", "0123456789ab"))
-    key_id = fields.String(required=True, metadata=_says("the same, for earlier clients"))
-    name = fields.String(required=True, metadata=_says("what it is for", "billing"))
+    id = fields.String(required=True, metadata=says("its id", "0123456789ab"))
+    key_id = fields.String(required=True, metadata=says("the same, for earlier clients"))
+    name = fields.String(required=True, metadata=says("what it is for", "billing"))
     scopes = _SCOPES
     state = fields.String(
-        required=True, validate=validate.OneOf([ACTIVE, EXPIRED, REVOKED]), metadata=_says("now")
+        required=True, validate=validate.OneOf([ACTIVE, EXPIRED, REVOKED]), metadata=says("now")
     )
-    created_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    created_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
     expires_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("when it ends by itself")
+        required=True, allow_none=True, metadata=says("when it ends by itself")
     )
     last_used_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("to within ten minutes")
+        required=True, allow_none=True, metadata=says("to within ten minutes")
     )
     revoked_at = fields.AwareDateTime(required=True, allow_none=True)
     old_secret_until = fields.AwareDateTime(
         required=True,
         allow_none=True,
-        metadata=_says(
-            "how long the secret of before the last rotation is good beside the new one"
-        ),
+        metadata=says("how long the secret of before the last rotation is good beside the new one"),
     )
 
 
@@ -61,7 +59,7 @@ class NewKey(Key):
     """An API key with its token, which is shown this once."""
 
     token = fields.String(
-        required=True, metadata=_says("what clients show: X-API-Key, or Authorization: Bearer")
+        required=True, metadata=says("what clients show: X-API-Key, or Authorization: Bearer")
     )
 
 
@@ -76,11 +74,11 @@ class KeyWish(ma.Schema):
 
     name = fields.String(
         required=True,
-        validate=[validate.Length(1, 255), _printable],
-        metadata=_says("what it is for", "billing"),
+        validate=[validate.Length(1, 255), printable],
+        metadata=says("what it is for", "billing"),
     )
     scopes = _SCOPES
-    expires_at = Instant(load_default=None, allow_none=True, metadata=_says("when it is to end"))
+    expires_at = Instant(load_default=None, allow_none=True, metadata=says("when it is to end"))
 
 
 class Rotation(ma.Schema):
@@ -89,7 +87,7 @@ class Rotation(ma.Schema):
     overlap_hours = Count(
         load_default=OVERLAP_HOURS,
         validate=validate.Range(0, MOST_OVERLAP_HOURS),
-        metadata=_says("for so long the old secret is good as well; 0: it ends at once"),
+        metadata=says("for so long the old secret is good as well; 0: it ends at once"),
     )
 
 
@@ -99,14 +97,14 @@ class KeyExpiry(ma.Schema):
     expires_at = Instant(
         required=True,
         allow_none=True,
-        metadata=_says("when it is to end; null: never by itself", "2030-01-01T00:00:00Z"),
+        metadata=says("when it is to end; null: never by itself", "2030-01-01T00:00:00Z"),
     )
 
 
 _ROLE = fields.String(
     required=True,
     validate=validate.OneOf(list(ROLES)),
-    metadata=_says(
+    metadata=says(
         "`admin` may everything; `operator` sends, reads, cancels, releases and settles faxes, and pauses and tests "
         "providers; `viewer` reads faxes, with masked numbers",
         "operator",
@@ -114,8 +112,8 @@ _ROLE = fields.String(
 )
 _USER_NAME = fields.String(
     required=True,
-    validate=[validate.Length(1, NAME_LENGTH), _printable],
-    metadata=_says("the name to sign in with", "jo"),
+    validate=[validate.Length(1, NAME_LENGTH), printable],
+    metadata=says("the name to sign in with", "jo"),
 )
 
 
@@ -123,26 +121,26 @@ def _password(text: str) -> fields.String:
     return fields.String(
         required=True,
         validate=validate.Length(1, LONGEST),
-        metadata=_says(text, "several words that only I put together"),
+        metadata=says(text, "several words that only I put together"),
     )
 
 
 class User(ma.Schema):
     """Somebody who can sign in."""
 
-    id = fields.String(required=True, metadata=_says("his id", _EXAMPLE_ID))
-    name = fields.String(required=True, metadata=_says("the name to sign in with", "jo"))
+    id = fields.String(required=True, metadata=says("his id", EXAMPLE_ID))
+    name = fields.String(required=True, metadata=says("the name to sign in with", "jo"))
     role = _ROLE
     state = fields.String(
         required=True,
         validate=validate.OneOf(["active", "locked", "disabled"]),
-        metadata=_says("`locked`: after wrong passwords the next one counts only after a wait"),
+        metadata=says("`locked`: after wrong passwords the next one counts only after a wait"),
     )
     locked_until = fields.AwareDateTime(required=True, allow_none=True)
     external = fields.Boolean(
-        required=True, metadata=_says("whether he comes by way of an identity provider")
+        required=True, metadata=says("whether he comes by way of an identity provider")
     )
-    created_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    created_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
     last_login_at = fields.AwareDateTime(required=True, allow_none=True)
 
 
@@ -194,8 +192,8 @@ class Credentials(ma.Schema):
 class SessionUser(ma.Schema):
     """Who has signed in."""
 
-    id = fields.String(required=True, metadata=_says("his id", _EXAMPLE_ID))
-    name = fields.String(required=True, metadata=_says("his name", "jo"))
+    id = fields.String(required=True, metadata=says("his id", EXAMPLE_ID))
+    name = fields.String(required=True, metadata=says("his name", "jo"))
 
 
 class Session(ma.Schema):
@@ -203,34 +201,32 @@ class Session(ma.Schema):
 
     user = fields.Nested(SessionUser, required=True)
     role = _ROLE
-    scopes = fields.List(fields.String(), required=True, metadata=_says("what he may do"))
+    scopes = fields.List(fields.String(), required=True, metadata=says("what he may do"))
     csrf_token = fields.String(
         required=True,
-        metadata=_says("what every request that changes something shows as X-CSRF-Token"),
+        metadata=says("what every request that changes something shows as X-CSRF-Token"),
     )
     idle_minutes = fields.Integer(
         required=True,
-        metadata=_says(
-            "after so long without a request the session is over; at most a minute less"
-        ),
+        metadata=says("after so long without a request the session is over; at most a minute less"),
     )
     expires_at = fields.AwareDateTime(
-        required=True, metadata=_says("when it is over in any case", _EXAMPLE_TIME)
+        required=True, metadata=says("when it is over in any case", EXAMPLE_TIME)
     )
 
 
 class SignedOut(ma.Schema):
     """A session that is over."""
 
-    status = fields.String(required=True, metadata=_says("a word", "signed out"))
+    status = fields.String(required=True, metadata=says("a word", "signed out"))
 
 
 class SignInWay(ma.Schema):
     """An identity provider through which people may sign in."""
 
-    id = fields.String(required=True, metadata=_says("the plugin's id", "oidc"))
-    name = fields.String(required=True, metadata=_says("what it is called", "OpenID Connect"))
-    begin = fields.String(required=True, metadata=_says("the address to send the browser to"))
+    id = fields.String(required=True, metadata=says("the plugin's id", "oidc"))
+    name = fields.String(required=True, metadata=says("what it is called", "OpenID Connect"))
+    begin = fields.String(required=True, metadata=says("the address to send the browser to"))
 
 
 class SignInWays(ma.Schema):
@@ -242,4 +238,4 @@ class SignInWays(ma.Schema):
 class Elsewhere(ma.Schema):
     """Where to go."""
 
-    location = fields.String(required=True, metadata=_says("as in the header Location"))
+    location = fields.String(required=True, metadata=says("as in the header Location"))

@@ -27,8 +27,8 @@ REACH = timedelta(days=366)
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 _STATUS = validate.OneOf([str(status) for status in Status])
 MAX_TAGS = 10
-_EXAMPLE_ID = "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f"
-_EXAMPLE_TIME = "2026-11-20T12:00:00Z"
+EXAMPLE_ID = "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f"
+EXAMPLE_TIME = "2026-11-20T12:00:00Z"
 
 
 class Whole(validate.Validator):
@@ -125,7 +125,7 @@ class Tags(fields.Dict):
     def __init__(self, description: str) -> None:
         super().__init__(
             keys=fields.String(validate=_TAG_NAME),
-            values=fields.String(validate=[validate.Length(max=255), _printable]),
+            values=fields.String(validate=[validate.Length(max=255), printable]),
             validate=_few,
             metadata={"description": description, "maxProperties": MAX_TAGS},
         )
@@ -136,12 +136,14 @@ def _few(tags: Mapping[str, str]) -> None:
         raise ma.ValidationError(f"At most {MAX_TAGS} tags.")
 
 
-def _printable(text: str) -> None:
+def printable(text: str) -> None:
+    """Raise ValidationError for a text that would steer a terminal."""
     if not text.isprintable():
         raise ma.ValidationError("Only printable characters.")
 
 
-def _says(text: str, example: Any = None) -> dict[str, Any]:
+def says(text: str, example: Any = None) -> dict[str, Any]:
+    """The metadata of a field that the documentation describes so."""
     return {"description": text} if example is None else {"description": text, "example": example}
 
 
@@ -151,37 +153,37 @@ class FaxRequest(ma.Schema):
     to = fields.String(
         required=True,
         validate=validate.Length(max=64),
-        metadata=_says("the fax number, with + and country code", "+15550100000"),
+        metadata=says("the fax number, with + and country code", "+15550100000"),
     )
     file = fields.List(
         Upload(),
         required=True,
-        metadata=_says(
+        metadata=says(
             "the document: PDF, TIFF, PNG, JPEG or UTF-8 text; repeat it for several, sent in this order as one fax"
         ),
     )
-    send_at = Instant(metadata=_says("not before this time; at most a year ahead", _EXAMPLE_TIME))
+    send_at = Instant(metadata=says("not before this time; at most a year ahead", EXAMPLE_TIME))
     expires_at = Instant(
-        metadata=_says("not after this time: then the fax ends as `expired`", _EXAMPLE_TIME)
+        metadata=says("not after this time: then the fax ends as `expired`", EXAMPLE_TIME)
     )
     priority = Count(
         validate=validate.Range(0, 255),
-        metadata=_says("0 to 255, higher goes first; 128 when not given", 128),
+        metadata=says("0 to 255, higher goes first; 128 when not given", 128),
     )
     resolution = fields.String(
         validate=validate.OneOf(["standard", "fine"]),
-        metadata=_says("`fine` (204x196 dpi, the default) or `standard` (204x98)", "fine"),
+        metadata=says("`fine` (204x196 dpi, the default) or `standard` (204x98)", "fine"),
     )
     header = fields.String(
         validate=[validate.Length(max=50), _ASCII],
-        metadata=_says(
+        metadata=says(
             "a line that the carrier or the fax machine prints at the top of each page; printable ASCII; "
             "FAX_HEADER when not given"
         ),
     )
     tags = Tags("`tags[name]`=value, at most 10, to find the fax by")
     provider_id = fields.String(
-        validate=_PROVIDER, metadata=_says("send with this provider", "simulator")
+        validate=_PROVIDER, metadata=says("send with this provider", "simulator")
     )
 
     @ma.validates_schema
@@ -192,22 +194,22 @@ class FaxRequest(ma.Schema):
 
 class _Page(ma.Schema):
     limit = Count(
-        load_default=50, validate=validate.Range(1, 100), metadata=_says("faxes per page, 1 to 100")
+        load_default=50, validate=validate.Range(1, 100), metadata=says("faxes per page, 1 to 100")
     )
     cursor = fields.String(
-        validate=validate.Length(max=64), metadata=_says("`next` of the page before")
+        validate=validate.Length(max=64), metadata=says("`next` of the page before")
     )
-    status = fields.String(validate=_STATUS, metadata=_says("only faxes in this status"))
-    provider_id = fields.String(validate=_PROVIDER, metadata=_says("only faxes of this provider"))
-    since = Instant(metadata=_says("only faxes made at or after this time", _EXAMPLE_TIME))
-    until = Instant(metadata=_says("only faxes made before this time", _EXAMPLE_TIME))
+    status = fields.String(validate=_STATUS, metadata=says("only faxes in this status"))
+    provider_id = fields.String(validate=_PROVIDER, metadata=says("only faxes of this provider"))
+    since = Instant(metadata=says("only faxes made at or after this time", EXAMPLE_TIME))
+    until = Instant(metadata=says("only faxes made before this time", EXAMPLE_TIME))
 
 
 class FaxQuery(_Page):
     """Which faxes a list shows."""
 
     to_key = fields.String(
-        validate=_TO_KEY, metadata=_says("only faxes to the number with this `to_key`")
+        validate=_TO_KEY, metadata=says("only faxes to the number with this `to_key`")
     )
     tag = Tags("`tag[name]`=value: only faxes with this tag")
 
@@ -218,7 +220,7 @@ class LinkQuery(ma.Schema):
     token = fields.String(
         required=True,
         validate=validate.Length(max=255),
-        metadata=_says("what faxbot put into the link", "fb0123.65f0c0de.0123"),
+        metadata=says("what faxbot put into the link", "fb0123.65f0c0de.0123"),
     )
 
 
@@ -228,7 +230,7 @@ class FaxSearch(_Page):
     to = fields.String(
         required=True,
         validate=validate.Length(max=64),
-        metadata=_says("the fax number", "+15550100000"),
+        metadata=says("the fax number", "+15550100000"),
     )
     tags = Tags("only faxes with these tags")
 
@@ -236,11 +238,11 @@ class FaxSearch(_Page):
 class FaxError(ma.Schema):
     """Why the last attempt failed."""
 
-    code = fields.String(required=True, metadata=_says("a canonical cause", "busy"))
-    message = fields.String(required=True, metadata=_says("one sentence", "The line was busy."))
+    code = fields.String(required=True, metadata=says("a canonical cause", "busy"))
+    message = fields.String(required=True, metadata=says("one sentence", "The line was busy."))
     retryable = fields.Boolean(
         required=True,
-        metadata=_says(
+        metadata=says(
             "whether such a fax may go through another time; `status` says whether it is tried again"
         ),
     )
@@ -249,64 +251,62 @@ class FaxError(ma.Schema):
 class Fax(ma.Schema):
     """One fax."""
 
-    id = fields.String(required=True, metadata=_says("its id", _EXAMPLE_ID))
-    to = fields.String(required=True, metadata=_says("the number; masked in lists", "+15550100000"))
+    id = fields.String(required=True, metadata=says("its id", EXAMPLE_ID))
+    to = fields.String(required=True, metadata=says("the number; masked in lists", "+15550100000"))
     to_key = fields.String(
-        required=True, metadata=_says("a keyed hash of the number, to list faxes by")
+        required=True, metadata=says("a keyed hash of the number, to list faxes by")
     )
     status = fields.String(
-        required=True, validate=_STATUS, metadata=_says("where it stands", "queued")
+        required=True, validate=_STATUS, metadata=says("where it stands", "queued")
     )
     status_reason = fields.String(
-        required=True, allow_none=True, metadata=_says("why it is held, or the last cause")
+        required=True, allow_none=True, metadata=says("why it is held, or the last cause")
     )
     explanation = fields.String(
-        required=True, metadata=_says("one sentence: what happens next, when and why")
+        required=True, metadata=says("one sentence: what happens next, when and why")
     )
     provider_id = fields.String(
-        required=True, allow_none=True, metadata=_says("the provider that has it", "simulator")
+        required=True, allow_none=True, metadata=says("the provider that has it", "simulator")
     )
-    external_id = fields.String(required=True, allow_none=True, metadata=_says("the carrier's id"))
+    external_id = fields.String(required=True, allow_none=True, metadata=says("the carrier's id"))
     pages = fields.Integer(
-        required=True, allow_none=True, metadata=_says("pages of all documents", 3)
+        required=True, allow_none=True, metadata=says("pages of all documents", 3)
     )
-    pages_sent = fields.Integer(required=True, metadata=_says("pages that are confirmed", 0))
-    resolution = fields.String(required=True, metadata=_says("`fine` or `standard`", "fine"))
-    attempts = fields.Integer(required=True, metadata=_says("calls to a provider so far", 0))
+    pages_sent = fields.Integer(required=True, metadata=says("pages that are confirmed", 0))
+    resolution = fields.String(required=True, metadata=says("`fine` or `standard`", "fine"))
+    attempts = fields.Integer(required=True, metadata=says("calls to a provider so far", 0))
     next_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("when something happens next", _EXAMPLE_TIME)
+        required=True, allow_none=True, metadata=says("when something happens next", EXAMPLE_TIME)
     )
-    send_at = fields.AwareDateTime(required=True, allow_none=True, metadata=_says("as asked for"))
-    expires_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("as asked for")
-    )
-    priority = fields.Integer(required=True, metadata=_says("0 to 255", 128))
+    send_at = fields.AwareDateTime(required=True, allow_none=True, metadata=says("as asked for"))
+    expires_at = fields.AwareDateTime(required=True, allow_none=True, metadata=says("as asked for"))
+    priority = fields.Integer(required=True, metadata=says("0 to 255", 128))
     error = fields.Nested(
-        FaxError, required=True, allow_none=True, metadata=_says("why the last attempt failed")
+        FaxError, required=True, allow_none=True, metadata=says("why the last attempt failed")
     )
     tags = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
         required=True,
-        metadata=_says("as given", {"case": "4711"}),
+        metadata=says("as given", {"case": "4711"}),
     )
     resend_of = fields.String(
-        required=True, allow_none=True, metadata=_says("the fax that this one repeats")
+        required=True, allow_none=True, metadata=says("the fax that this one repeats")
     )
     cancel_requested_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("when cancelling was asked for")
+        required=True, allow_none=True, metadata=says("when cancelling was asked for")
     )
-    created_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
-    updated_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    created_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
+    updated_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
     backend = fields.String(
         required=True,
         allow_none=True,
-        metadata=_says("the same as provider_id, for earlier clients"),
+        metadata=says("the same as provider_id, for earlier clients"),
     )
     provider_sid = fields.String(
         required=True,
         allow_none=True,
-        metadata=_says("the same as external_id, for earlier clients"),
+        metadata=says("the same as external_id, for earlier clients"),
     )
 
 
@@ -315,56 +315,56 @@ class FaxPage(ma.Schema):
 
     items = fields.List(fields.Nested(Fax), required=True)
     next = fields.String(
-        required=True, allow_none=True, metadata=_says("`cursor` of the next page; null at the end")
+        required=True, allow_none=True, metadata=says("`cursor` of the next page; null at the end")
     )
 
 
 class FaxEvent(ma.Schema):
     """Something that happened to a fax."""
 
-    sequence = fields.Integer(required=True, metadata=_says("counts from 1 without gaps", 1))
+    sequence = fields.Integer(required=True, metadata=says("counts from 1 without gaps", 1))
     type = fields.String(
         required=True,
         validate=validate.OneOf([str(event) for event in Event]),
-        metadata=_says("what happened", "FAX_QUEUED"),
+        metadata=says("what happened", "FAX_QUEUED"),
     )
     status = fields.String(
-        required=True, validate=_STATUS, metadata=_says("the status after it", "queued")
+        required=True, validate=_STATUS, metadata=says("the status after it", "queued")
     )
     attempt = fields.Integer(
-        required=True, allow_none=True, metadata=_says("which attempt it is about")
+        required=True, allow_none=True, metadata=says("which attempt it is about")
     )
     provider_id = fields.String(required=True, allow_none=True)
     cause = fields.String(
-        required=True, allow_none=True, metadata=_says("canonical cause of a failure")
+        required=True, allow_none=True, metadata=says("canonical cause of a failure")
     )
-    reason = fields.String(required=True, allow_none=True, metadata=_says("why it is held"))
+    reason = fields.String(required=True, allow_none=True, metadata=says("why it is held"))
     pages = fields.Integer(required=True, allow_none=True)
     pages_sent = fields.Integer(required=True, allow_none=True)
-    source = fields.String(required=True, metadata=_says("who said so", "api"))
+    source = fields.String(required=True, metadata=says("who said so", "api"))
     occurred_at = fields.AwareDateTime(
-        required=True, metadata=_says("when it happened", _EXAMPLE_TIME)
+        required=True, metadata=says("when it happened", EXAMPLE_TIME)
     )
     recorded_at = fields.AwareDateTime(
-        required=True, metadata=_says("when we learnt of it", _EXAMPLE_TIME)
+        required=True, metadata=says("when we learnt of it", EXAMPLE_TIME)
     )
 
 
 class FaxAttempt(ma.Schema):
     """One call to one provider."""
 
-    number = fields.Integer(required=True, metadata=_says("counts from 1", 1))
-    provider_id = fields.String(required=True, metadata=_says("whom we called", "simulator"))
-    tag = fields.String(required=True, metadata=_says("this attempt's own name at the carrier"))
-    external_id = fields.String(required=True, allow_none=True, metadata=_says("the carrier's id"))
-    outcome = fields.String(required=True, metadata=_says("what came of it", "accepted"))
+    number = fields.Integer(required=True, metadata=says("counts from 1", 1))
+    provider_id = fields.String(required=True, metadata=says("whom we called", "simulator"))
+    tag = fields.String(required=True, metadata=says("this attempt's own name at the carrier"))
+    external_id = fields.String(required=True, allow_none=True, metadata=says("the carrier's id"))
+    outcome = fields.String(required=True, metadata=says("what came of it", "accepted"))
     cause = fields.String(
-        required=True, allow_none=True, metadata=_says("canonical cause of a failure")
+        required=True, allow_none=True, metadata=says("canonical cause of a failure")
     )
-    counted = fields.Boolean(required=True, metadata=_says("whether it uses up one of the tries"))
+    counted = fields.Boolean(required=True, metadata=says("whether it uses up one of the tries"))
     pages_sent = fields.Integer(required=True)
     intended_at = fields.AwareDateTime(
-        required=True, metadata=_says("when the intent was recorded", _EXAMPLE_TIME)
+        required=True, metadata=says("when the intent was recorded", EXAMPLE_TIME)
     )
     accepted_at = fields.AwareDateTime(required=True, allow_none=True)
     ended_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -373,13 +373,13 @@ class FaxAttempt(ma.Schema):
 class FaxDecision(ma.Schema):
     """What a person decided about an uncertain fax."""
 
-    attempt = fields.Integer(required=True, metadata=_says("which attempt it is about", 1))
-    outcome = fields.String(required=True, metadata=_says("what was found out", "delivered"))
-    actor = fields.String(required=True, metadata=_says("the id of the person, or of an API key"))
+    attempt = fields.Integer(required=True, metadata=says("which attempt it is about", 1))
+    outcome = fields.String(required=True, metadata=says("what was found out", "delivered"))
+    actor = fields.String(required=True, metadata=says("the id of the person, or of an API key"))
     reason = fields.String(
-        required=True, metadata=_says("in the person's words; empty for the role `viewer`")
+        required=True, metadata=says("in the person's words; empty for the role `viewer`")
     )
-    decided_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    decided_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
 
 
 class DecisionRequest(ma.Schema):
@@ -388,19 +388,19 @@ class DecisionRequest(ma.Schema):
     outcome = fields.String(
         required=True,
         validate=validate.OneOf(list(OUTCOMES)),
-        metadata=_says(
+        metadata=says(
             "it was `delivered`; it has `failed`; it never went out and is to be sent anew: `retry`",
             "delivered",
         ),
     )
     reason = fields.String(
         required=True,
-        validate=[validate.Length(1, REASON_LENGTH), _printable],
-        metadata=_says("how you know; it is kept", "the receiver called: all pages are there"),
+        validate=[validate.Length(1, REASON_LENGTH), printable],
+        metadata=says("how you know; it is kept", "the receiver called: all pages are there"),
     )
     attempt = Count(
         validate=validate.Range(1),
-        metadata=_says(
+        metadata=says(
             "the attempt that you found out about (`attempts` of the fax then): where another has "
             "begun since, the answer is 409. Without it the request must not be repeated blindly",
             1,
@@ -420,43 +420,43 @@ class Problem(ma.Schema):
     """What went wrong (RFC 9457)."""
 
     type = fields.String(
-        required=True, metadata=_says("an address that explains it", "/docs#invalid-fields")
+        required=True, metadata=says("an address that explains it", "/docs#invalid-fields")
     )
     title = fields.String(
-        required=True, metadata=_says("the kind of failure", "Some fields are not valid.")
+        required=True, metadata=says("the kind of failure", "Some fields are not valid.")
     )
-    status = fields.Integer(required=True, metadata=_says("the HTTP status", 422))
-    detail = fields.String(required=True, metadata=_says("this failure", "Not valid: priority."))
+    status = fields.Integer(required=True, metadata=says("the HTTP status", 422))
+    detail = fields.String(required=True, metadata=says("this failure", "Not valid: priority."))
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
         required=True,
-        metadata=_says("sentences about each field", {"priority": ["Not a valid integer."]}),
+        metadata=says("sentences about each field", {"priority": ["Not a valid integer."]}),
     )
     request_id = fields.String(
-        required=True, metadata=_says("the X-Request-Id of this answer; it stands in the log")
+        required=True, metadata=says("the X-Request-Id of this answer; it stands in the log")
     )
 
 
 class Alive(ma.Schema):
     """The process answers."""
 
-    status = fields.String(required=True, metadata=_says("always `ok`", "ok"))
+    status = fields.String(required=True, metadata=says("always `ok`", "ok"))
 
 
 class Part(ma.Schema):
     """One part of the service."""
 
     ok = fields.Boolean(required=True)
-    detail = fields.String(required=True, metadata=_says("one sentence", "reachable"))
+    detail = fields.String(required=True, metadata=says("one sentence", "reachable"))
 
 
 class Alarm(ma.Schema):
     """Something that people must look at."""
 
-    code = fields.String(required=True, metadata=_says("what kind", "uncertain"))
-    count = fields.Integer(required=True, metadata=_says("how many faxes", 1))
-    detail = fields.String(required=True, metadata=_says("one sentence, with what to do"))
+    code = fields.String(required=True, metadata=says("what kind", "uncertain"))
+    count = fields.Integer(required=True, metadata=says("how many faxes", 1))
+    detail = fields.String(required=True, metadata=says("one sentence, with what to do"))
 
 
 class Readiness(ma.Schema):
@@ -467,11 +467,11 @@ class Readiness(ma.Schema):
     alarms = fields.List(
         fields.Nested(Alarm),
         required=True,
-        metadata=_says("what people must look at; it makes the server no less ready"),
+        metadata=says("what people must look at; it makes the server no less ready"),
     )
     listen = fields.Boolean(
         required=True,
-        metadata=_says("a provider speaks by itself, and `faxbot listen` must run"),
+        metadata=says("a provider speaks by itself, and `faxbot listen` must run"),
     )
 
 
@@ -480,15 +480,15 @@ class ProviderChange(ma.Schema):
 
     note = fields.String(
         required=True,
-        validate=[validate.Length(1, NOTE_LENGTH), _printable],
-        metadata=_says("why; it goes into the provider's history", "the carrier says it is mended"),
+        validate=[validate.Length(1, NOTE_LENGTH), printable],
+        metadata=says("why; it goes into the provider's history", "the carrier says it is mended"),
     )
 
 
 class ProviderPause(ProviderChange):
     """A pause, and how long it is to last."""
 
-    until = Instant(metadata=_says("when it ends by itself", _EXAMPLE_TIME))
+    until = Instant(metadata=says("when it ends by itself", EXAMPLE_TIME))
 
 
 class ProviderCalls(ma.Schema):
@@ -502,29 +502,29 @@ class ProviderCalls(ma.Schema):
 class Provider(ma.Schema):
     """How a provider stands."""
 
-    id = fields.String(required=True, metadata=_says("its id", "simulator"))
-    name = fields.String(required=True, metadata=_says("its name", "Simulator"))
+    id = fields.String(required=True, metadata=says("its id", "simulator"))
+    name = fields.String(required=True, metadata=says("its name", "Simulator"))
     version = fields.String(required=True)
     traits = fields.List(fields.String(), required=True)
-    active = fields.Boolean(required=True, metadata=_says("whether faxes are sent through it"))
+    active = fields.Boolean(required=True, metadata=says("whether faxes are sent through it"))
     state = fields.String(
         required=True,
         validate=validate.OneOf(
             ["closed", "open", "half_open", "throttled", "paused", "plugin_disabled"]
         ),
-        metadata=_says("of its circuit breaker; `closed` is well", "closed"),
+        metadata=says("of its circuit breaker; `closed` is well", "closed"),
     )
     reason = fields.String(
-        required=True, allow_none=True, metadata=_says("why it is not called now")
+        required=True, allow_none=True, metadata=says("why it is not called now")
     )
     rests_until = fields.AwareDateTime(required=True, allow_none=True)
     degraded_at = fields.AwareDateTime(
-        required=True, allow_none=True, metadata=_says("since when calls fail")
+        required=True, allow_none=True, metadata=says("since when calls fail")
     )
     calls = fields.Nested(ProviderCalls, required=True)
     not_understood = fields.Integer(
         required=True,
-        metadata=_says("attempts of the last day with a cause that no list has; 1000 at most", 0),
+        metadata=says("attempts of the last day with a cause that no list has; 1000 at most", 0),
     )
 
 
@@ -540,29 +540,29 @@ class ProviderEntry(ma.Schema):
     type = fields.String(
         required=True,
         validate=validate.OneOf([str(event) for event in ProviderEvent]),
-        metadata=_says("what happened", "PROVIDER_PAUSED"),
+        metadata=says("what happened", "PROVIDER_PAUSED"),
     )
     reason = fields.String(required=True, allow_none=True)
-    note = fields.String(required=True, allow_none=True, metadata=_says("what the operator said"))
+    note = fields.String(required=True, allow_none=True, metadata=says("what the operator said"))
     actor = fields.String(
-        required=True, metadata=_says("an API key's id, `cli`, `worker` or `clock`", "worker")
+        required=True, metadata=says("an API key's id, `cli`, `worker` or `clock`", "worker")
     )
     expires_at = fields.AwareDateTime(required=True, allow_none=True)
-    recorded_at = fields.AwareDateTime(required=True, metadata=_says("in UTC", _EXAMPLE_TIME))
+    recorded_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
 
 
 class ProviderDetail(Provider):
     """A provider with its history."""
 
     history = fields.List(
-        fields.Nested(ProviderEntry), required=True, metadata=_says("the newest first")
+        fields.Nested(ProviderEntry), required=True, metadata=says("the newest first")
     )
 
 
 class Received(ma.Schema):
     """The callback is kept."""
 
-    status = fields.String(required=True, metadata=_says("always `ok`", "ok"))
+    status = fields.String(required=True, metadata=says("always `ok`", "ok"))
 
 
 # Callbacks and plugins, as administrators see them
@@ -571,8 +571,8 @@ class Received(ma.Schema):
 class CallbackRefusal(ma.Schema):
     """Requests to a provider's door that were refused, for one reason."""
 
-    reason = fields.String(required=True, metadata=_says("a word", "not_proven"))
-    detail = fields.String(required=True, metadata=_says("a sentence, with what to compare"))
+    reason = fields.String(required=True, metadata=says("a word", "not_proven"))
+    detail = fields.String(required=True, metadata=says("a sentence, with what to compare"))
     count = fields.Integer(required=True)
     first_at = fields.AwareDateTime(required=True)
     last_at = fields.AwareDateTime(required=True)
@@ -587,34 +587,34 @@ class KeptCallback(ma.Schema):
     outcome = fields.String(
         required=True,
         allow_none=True,
-        metadata=_says("applied, nothing, unmatched or unreadable; null while it waits", "applied"),
+        metadata=says("applied, nothing, unmatched or unreadable; null while it waits", "applied"),
     )
 
 
 class CallbackDoor(ma.Schema):
     """How the callbacks of one provider arrive."""
 
-    provider_id = fields.String(required=True, metadata=_says("its id", "phaxio"))
+    provider_id = fields.String(required=True, metadata=says("its id", "phaxio"))
     name = fields.String(required=True)
     addresses = fields.List(
         fields.String(),
         required=True,
-        metadata=_says("what to enter at the carrier, for news that belongs to no fax of ours"),
+        metadata=says("what to enter at the carrier, for news that belongs to no fax of ours"),
     )
     receives = fields.Boolean(
         required=True,
-        metadata=_says("whether its received faxes are wanted (FAX_INBOUND_BACKENDS)"),
+        metadata=says("whether its received faxes are wanted (FAX_INBOUND_BACKENDS)"),
     )
-    proof = fields.String(required=True, metadata=_says("how the carrier proves that it calls"))
+    proof = fields.String(required=True, metadata=says("how the carrier proves that it calls"))
     lately = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),
         required=True,
-        metadata=_says("how many came within a day, by what became of them; 1000 at most"),
+        metadata=says("how many came within a day, by what became of them; 1000 at most"),
     )
     refused = fields.List(fields.Nested(CallbackRefusal), required=True)
     latest = fields.List(
-        fields.Nested(KeptCallback), required=True, metadata=_says("the newest 100")
+        fields.Nested(KeptCallback), required=True, metadata=says("the newest 100")
     )
 
 
@@ -627,13 +627,13 @@ class CallbackDoors(ma.Schema):
 class PluginSlots(ma.Schema):
     """What a plugin is active for."""
 
-    id = fields.String(required=True, metadata=_says("its id", "phaxio"))
+    id = fields.String(required=True, metadata=says("its id", "phaxio"))
     slots = fields.List(
         fields.String(validate=validate.OneOf(SLOTS)),
         required=True,
-        metadata=_says("what it is active for", ["outbound"]),
+        metadata=says("what it is active for", ["outbound"]),
     )
-    active = fields.Boolean(required=True, metadata=_says("whether it has a slot"))
+    active = fields.Boolean(required=True, metadata=says("whether it has a slot"))
 
 
 class Plugin(PluginSlots):
@@ -641,11 +641,11 @@ class Plugin(PluginSlots):
 
     name = fields.String(required=True)
     version = fields.String(required=True)
-    type = fields.String(required=True, metadata=_says("what kind it is", "transport"))
-    api = fields.String(required=True, metadata=_says("the plugin contract it needs", ">=1,<2"))
-    package = fields.String(required=True, metadata=_says("the package it comes from", "faxbot"))
+    type = fields.String(required=True, metadata=says("what kind it is", "transport"))
+    api = fields.String(required=True, metadata=says("the plugin contract it needs", ">=1,<2"))
+    package = fields.String(required=True, metadata=says("the package it comes from", "faxbot"))
     sha256 = fields.String(
-        required=True, allow_none=True, metadata=_says("of its own files, for a registry")
+        required=True, allow_none=True, metadata=says("of its own files, for a registry")
     )
     traits = fields.List(fields.String(), required=True)
     required_scope = fields.String(required=True)
@@ -654,7 +654,7 @@ class Plugin(PluginSlots):
     hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
     learn_more = fields.String(required=True, allow_none=True)
     disabled = fields.Boolean(
-        required=True, metadata=_says("whether it failed too often and waits for a person")
+        required=True, metadata=says("whether it failed too often and waits for a person")
     )
 
 
@@ -663,7 +663,7 @@ class BrokenPlugin(ma.Schema):
 
     id = fields.String(required=True)
     package = fields.String(required=True)
-    reason = fields.String(required=True, metadata=_says("one sentence"))
+    reason = fields.String(required=True, metadata=says("one sentence"))
 
 
 class Plugins(ma.Schema):
@@ -676,7 +676,7 @@ class Plugins(ma.Schema):
 class PluginSetting(ma.Schema):
     """One setting of a plugin."""
 
-    key = fields.String(required=True, metadata=_says("its name in the manifest", "apiKey"))
+    key = fields.String(required=True, metadata=says("its name in the manifest", "apiKey"))
     title = fields.String(required=True)
     description = fields.String(required=True)
     type = fields.String(required=True)
@@ -685,15 +685,15 @@ class PluginSetting(ma.Schema):
     variables = fields.List(
         fields.String(),
         required=True,
-        metadata=_says("where it is read from, the first that is set"),
+        metadata=says("where it is read from, the first that is set"),
     )
     value = fields.Raw(
-        required=True, allow_none=True, metadata=_says("as it is; a secret that is set is masked")
+        required=True, allow_none=True, metadata=says("as it is; a secret that is set is masked")
     )
     source = fields.String(
         required=True,
         validate=validate.OneOf(["db", "env", "default", "unset"]),
-        metadata=_says("where the value comes from; `db`: it was saved here", "env"),
+        metadata=says("where the value comes from; `db`: it was saved here", "env"),
     )
 
 
@@ -702,14 +702,14 @@ class PluginConfig(ma.Schema):
 
     id = fields.String(required=True)
     fault = fields.String(
-        required=True, allow_none=True, metadata=_says("what is wrong with them, by variable")
+        required=True, allow_none=True, metadata=says("what is wrong with them, by variable")
     )
     settings = fields.List(fields.Nested(PluginSetting), required=True)
 
 
 _UNTESTED = fields.Boolean(
     load_default=False,
-    metadata=_says("save it although the plugin does not work so, or was not asked", False),
+    metadata=says("save it although the plugin does not work so, or was not asked", False),
 )
 
 
@@ -721,7 +721,7 @@ class PluginWish(ProviderChange):
         values=fields.Raw(allow_none=True),
         required=True,
         validate=validate.Length(1, 100),
-        metadata=_says(
+        metadata=says(
             "values by key; one that is not named stays, null takes back what was saved, and ******** leaves a "
             "secret as it is",
             {"apiKey": "********"},
@@ -736,7 +736,7 @@ class Deactivation(ProviderChange):
     slot = fields.String(
         required=True,
         validate=validate.OneOf(SLOTS),
-        metadata=_says(
+        metadata=says(
             "`outbound` sends, `inbound` receives, `storage` keeps documents", "outbound"
         ),
     )
@@ -747,12 +747,12 @@ class Activation(Deactivation):
 
     first = fields.Boolean(
         load_default=True,
-        metadata=_says("of `outbound`: whether it takes faxes before those that are active", True),
+        metadata=says("of `outbound`: whether it takes faxes before those that are active", True),
     )
     covered = fields.Boolean(
         load_default=None,
         allow_none=True,
-        metadata=_says(
+        metadata=says(
             "of `outbound`: whether there is an agreement (BAA) with this carrier, so that it may see a fax when the "
             "first cannot take it; unset: as it was",
             True,
@@ -777,10 +777,10 @@ class RegistryQuery(ma.Schema):
     """Which plugins of the registry are shown."""
 
     category = fields.String(
-        validate=validate.Length(max=64), metadata=_says("only of this category", "outbound")
+        validate=validate.Length(max=64), metadata=says("only of this category", "outbound")
     )
     hipaa_only = fields.Boolean(
-        load_default=False, metadata=_says("only those that say they fit HIPAA", False)
+        load_default=False, metadata=says("only those that say they fit HIPAA", False)
     )
 
 
@@ -792,13 +792,13 @@ class RegistryEntry(ma.Schema):
     package = fields.String(required=True)
     version = fields.String(required=True, allow_none=True)
     sha256 = fields.String(
-        required=True, allow_none=True, metadata=_says("of the only files that are admitted")
+        required=True, allow_none=True, metadata=says("of the only files that are admitted")
     )
     categories = fields.List(fields.String(), required=True)
     hipaa = fields.Dict(keys=fields.String(), values=fields.Boolean(), required=True)
     learn_more = fields.String(required=True, allow_none=True)
     installed = fields.String(
-        required=True, allow_none=True, metadata=_says("the version that is installed here")
+        required=True, allow_none=True, metadata=says("the version that is installed here")
     )
 
 
@@ -806,10 +806,6 @@ class PluginRegistry(ma.Schema):
     """The registry."""
 
     closed = fields.Boolean(
-        required=True, metadata=_says("whether this installation admits nothing else")
+        required=True, metadata=says("whether this installation admits nothing else")
     )
     items = fields.List(fields.Nested(RegistryEntry), required=True)
-
-
-says, printable = _says, _printable
-"""For the schemas of other rooms."""

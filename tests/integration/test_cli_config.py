@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import resource
 import stat
 import subprocess
 from typing import Any
@@ -64,6 +65,14 @@ def test_a_value_is_set_shown_and_taken_back(store: Installation) -> None:
     assert config(store, "set", "FAX_HEADER", "--unset").code == 0
     ended = config(store, "get", "FAX_HEADER", FAX_HEADER="theirs")
     assert ended.out == "theirs\n"
+
+
+def test_a_setting_of_a_plugin_is_written_as_in_the_environment(store: Installation) -> None:
+    names = {"ASTERISK_AMI_PASSWORD": "p", "ASTERISK_FOLDER": "/var/spool/faxbot"}
+    assert config(store, "set", "asterisk.t38", "yes", "--untested", **names).code == 0
+    assert shown(store, "asterisk.t38")["value"] is True
+    ended = config(store, "set", "asterisk.t38", "perhaps", "--untested", **names)
+    assert (ended.code, "must be a boolean" in one_line(ended.err)) == (1, True)
 
 
 def test_a_warning_is_said_with_the_value(store: Installation) -> None:
@@ -168,6 +177,7 @@ def test_what_cannot_be_done_is_one_line(
         ("set", "FAX_HEADER", "x", "--unset"),
         ("rollback", "-1"),
         ("rollback", "one"),
+        ("rollback", "9" * 30),
         ("import", "no-such-file"),
         ("set",),
     ],
@@ -206,13 +216,30 @@ def test_an_export_is_written_for_its_user_alone_and_comes_back(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["plugins"]["simulator"]["secret"] == "very-secret"
     again = config(store, "export", "--output", str(path))
-    assert (again.code, "exists" in one_line(again.err)) == (1, True)
+    assert (again.code, "--output" in one_line(again.err), "exists" in again.err) == (1, True, True)
+    nowhere = config(store, "export", "--output", str(store.folder / "no-such-folder" / "x"))
+    assert (nowhere.code, "--output" in one_line(nowhere.err)) == (1, True)
 
     assert config(store, "rollback", "0", "--untested").code == 0
     ended = config(store, "import", str(path), "--untested")
     assert "very-secret" not in ended.out + ended.err
     assert "simulator.secret: not saved -> ********" in ended.out
     assert shown(store, "FAX_HEADER")["value"] == "Practice"
+
+
+def test_an_export_that_does_not_fit_on_the_disk_leaves_no_part_of_a_secret_behind(
+    store: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(store, monkeypatch, "very-secret" * 9000, "set", "simulator.secret", "--untested")
+    path = store.folder / "settings.json"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))  # in the place of a full disk
+    try:
+        ended = config(store, "export", "--reveal", "--output", str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (ended.code, "--output" in one_line(ended.err)) == (1, True)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\xff", "{}", '{"kind": 1}'])

@@ -45,6 +45,20 @@ def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation)
     assert "faxbot keys revoke" in ended.err
 
 
+def test_a_database_that_is_away_is_named_by_its_setting(embedded: Installation) -> None:
+    nowhere = f"postgresql://faxbot:its-password@127.0.0.1:{free_port()}/faxbot"
+    told = one_line(run(embedded, "keys", "list", DATABASE_URL=nowhere).err)
+    assert (
+        told == "faxbot: the database cannot be used: see DATABASE_URL, or without it FAX_DATA_DIR"
+    )
+
+    database = embedded.data_dir / "faxbot.db"
+    database.unlink()
+    database.mkdir()
+    told = one_line(run(embedded, "keys", "list").err)
+    assert "cannot be used (unable to open database file): see" in told
+
+
 def test_commands_in_hints_can_be_pasted(embedded: Installation) -> None:
     create = ("keys", "create", "--name", "n", "--scope", "*")
     elsewhere = run(embedded, *create, PATH="/usr/bin:/bin")

@@ -122,6 +122,10 @@ def test_it_is_written_as_one_version_used_and_taken_back(
         assert runtime.config.pdf_token_ttl_minutes == 45
         assert runtime.config.max_file_size_mb == 10
 
+    again = migrate(embedded, "--env", earlier(embedded, carrier), "--apply")
+    assert (again.code, "It is all saved already." in again.out) == (0, True)
+    assert "takes it back" not in again.out, "version 1 is what holds"
+
     assert run(embedded, "config", "rollback", "0", "--untested").code == 0
     assert saved(embedded) == {}
 
@@ -217,6 +221,29 @@ def test_without_a_file_the_environment_of_the_command_is_read(
     assert "HOME" not in ended.out
     with looking(embedded) as runtime:
         assert runtime.config.provider_ids == ("phaxio",), "without the environment"
+
+
+def test_a_line_that_is_not_understood_is_named_by_its_number_for_a_secret_may_stand_there(
+    embedded: Installation,
+) -> None:
+    file = embedded.folder / "earlier.env"
+    lines = (
+        "\ufeffFAX_HEADER=Clinic",
+        'PHAXIO_API_SECRET="of-the-clinic',
+        "whose+second/line=",
+        "and-third",
+        "FAX BACKEND=of-the-clinic",
+        "FAX_DISABLED=true",
+    )
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    ended = migrate(embedded, "--env", file)
+    assert ended.code == 0
+    for number in (2, 3, 4, 5):
+        assert f"line {number} of {file}  (it is not understood" in ended.out
+    assert "FAX_HEADER=Clinic" in ended.out
+    assert "FAX_DISABLED=true" in ended.out
+    assert not any(word in ended.out + ended.err for word in ("clinic", "second", "third"))
 
 
 def test_nothing_to_take_over_is_no_failure(embedded: Installation) -> None:

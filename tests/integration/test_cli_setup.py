@@ -201,6 +201,7 @@ def test_each_answer_is_checked_at_once_and_asked_again_with_a_sentence(
         wrong("Shared secret", "", "Shared secret is needed.")
         person.answer("Shared secret", carrier.secret)
         wrong("PUBLIC_API_URL", "fax.example.org", "must begin with https://")
+        wrong("PUBLIC_API_URL", "https://fax.example.org/5550100000", "like a telephone number")
         person.answer("PUBLIC_API_URL", "")
         wrong("FAXBOT_DEFAULT_REGION", "USA", "two letters of a country")
         wrong("FAXBOT_DEFAULT_REGION", "ZZ", "code of no country")
@@ -271,7 +272,10 @@ def test_a_secret_is_given_again_where_another_address_would_get_it_and_what_is_
         person.answer("Make an administrator?", "no")
         person.answer("Send a test page?", "")
         person.until("give it again")
-        person.answer("Shared secret", ground_carrier.secret)
+        person.answer("Shared secret", "-")
+        person.until("SIMULATOR_SECRET is not set")
+        person.answer(f"Address [{ground_carrier.url}]", "")
+        person.answer("Shared secret [taken back]", ground_carrier.secret)
         person.until("It works.")
         person.until("FAX_HEADER: taken back")
         person.answer("Save this?", "y")
@@ -482,9 +486,21 @@ def test_another_provider_takes_the_place_of_the_first_or_stands_before_it(
     assert from_file(embedded, {**phaxio, "alone": False}).code == 0
     assert saved(embedded)[""] == {"FAX_BACKENDS": "phaxio,simulator"}
 
-    ended = from_file(embedded, phaxio)
+    assert from_file(embedded, {"options": {"FAX_HEADER": ""}}).code == 0
+    assert saved(embedded)[""] == {"FAX_BACKENDS": "phaxio,simulator"}, "nobody spoke of it"
+
+    ended = from_file(embedded, {**phaxio, "alone": True})
     assert (ended.code, saved(embedded)[""]) == (0, {"FAX_BACKENDS": "phaxio"})
     assert "PUBLIC_API_URL" in ended.err, "it calls back, and does not know where to"
+
+    sinch = {
+        "projectId": "p",
+        **settings,
+        "webhookUser": "faxbot",
+        "webhookPassword": "a-heron-walks",
+    }
+    assert from_file(embedded, {**phaxio, "provider": "sinch", "settings": sinch}).code == 0
+    assert saved(embedded)[""] == {"FAX_BACKENDS": "sinch"}
 
 
 def test_without_a_terminal_and_without_answers_it_says_so(embedded: Installation) -> None:

@@ -327,6 +327,15 @@ def test_digits_in_the_name_of_a_host_are_no_telephone_number(
     assert saved(runtime)["PUBLIC_API_URL"] == address
 
 
+def test_what_an_identity_provider_calls_us_is_no_telephone_number(runtime: Runtime) -> None:
+    wish = {
+        "oidc.issuer": "https://login.example.org/12345678-1234-4abc-8def-123456789012/v2.0",
+        "oidc.clientId": "123456789012-abc.apps.example.org",
+    }
+    configuration.change(runtime, CLI, wish, note=NOTE, untested=True)
+    assert runtime.settings.stored().saved["oidc"]["clientId"] == wish["oidc.clientId"]
+
+
 def test_what_changes_nothing_writes_nothing_and_asks_no_carrier(runtime: Runtime) -> None:
     wish = {"simulator.baseUrl": NOWHERE, "simulator.secret": "given", "FAX_HEADER": "ours"}
     configuration.change(runtime, CLI, wish, note=NOTE, untested=True)
@@ -592,6 +601,10 @@ def test_what_is_saved_by_the_door_of_the_plugins_is_kept_and_written_down_too(
     runtime: Runtime,
 ) -> None:
     values = {"apiKey": "k", "apiSecret": "s"}
+    odd = {**values, "baseUrl": "https://fax.example.org/5550100000"}
+    with pytest.raises(InvalidFields) as caught:
+        activation.configure(runtime, CLI, "phaxio", odd, note="an account", untested=True)
+    assert "telephone number" in str(errors(caught)["baseUrl"]), "as no import would take it"
     activation.configure(runtime, CLI, "phaxio", values, note="an account", untested=True)
     activation.activate(runtime, CLI, "phaxio", slot="outbound", note="signed", untested=True)
     activation.deactivate(runtime, CLI, "phaxio", slot="outbound", note="no more")

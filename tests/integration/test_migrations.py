@@ -4,6 +4,7 @@ starts at once."""
 from __future__ import annotations
 
 import ast
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -24,6 +25,7 @@ from faxbot.db import Base, Database, UtcDateTime
 from faxbot.errors import ConfigError, DatabaseAway
 from faxbot.models import Job
 from tests.installation import Installation
+from tests.integration.command import one_line, run
 
 FIRST = import_module("faxbot.migrations.versions.0001_jobs_and_results")
 assert Job.metadata is Base.metadata
@@ -74,6 +76,76 @@ def test_up_down_and_up_again_gives_the_same_schema(store: Installation) -> None
     assert catalogue(config) == first
     schema.upgrade(config)
     db.check(config)
+
+
+def made_by_the_earlier_faxbot(config: Config, *more: str) -> None:
+    """In the place of ours (its api/app/db.py): a fax and a key."""
+    schema.migrate(config, "base")
+    with closing(Database(config)) as database, database.transaction() as session:
+        for statement in (
+            "DROP TABLE alembic_version",
+            "CREATE TABLE fax_jobs (id VARCHAR(40) PRIMARY KEY, to_number VARCHAR(64))",
+            "CREATE TABLE api_keys (id VARCHAR(40) PRIMARY KEY, key_hash VARCHAR(200))",
+            "INSERT INTO fax_jobs VALUES ('1', '+15550100000')",
+            *more,
+        ):
+            session.execute(sa.text(statement))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("DROP TABLE api_keys",),
+        (
+            "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+            "INSERT INTO alembic_version VALUES ('0001_initial')",
+        ),
+    ],
+    ids=["as it makes it", "an older one", "by Alembic"],
+)
+def test_the_earlier_faxbots_database_is_refused_and_stays_as_it_is(
+    store: Installation, more: tuple[str, ...]
+) -> None:
+    config = store.config()
+    made_by_the_earlier_faxbot(config, *more)
+
+    def held() -> Any:
+        if config.database_url:
+            return catalogue(config)
+        return (store.data_dir / "faxbot.db").read_bytes()
+
+    if not config.database_url:
+        with closing(sqlite3.connect(store.data_dir / "faxbot.db")) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE").close()
+    before = held()
+
+    ended = run(store, "db", "upgrade")
+    assert (ended.code, "was left as it is" in one_line(ended.err)) == (1, True)
+    assert ("DATABASE_URL" if config.database_url else "FAX_DATA_DIR") in ended.err
+    for words in (("db", "check"), ("config", "list"), ("config", "migrate-env")):
+        ended = run(store, *words)
+        assert (ended.code, "schema" in one_line(ended.err)) == (1, True)
+    assert held() == before
+
+
+def test_a_newer_faxbots_database_is_left_to_it(store: Installation) -> None:
+    config = store.config()
+    with closing(Database(config)) as database, database.transaction() as session:
+        session.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    for command in ("check", "upgrade"):
+        ended = run(store, "db", command)
+        assert (ended.code, "a newer faxbot" in one_line(ended.err)) == (1, True)
+    assert db.current(config) == "9999"
+
+
+def test_a_file_that_is_no_database_is_named(embedded: Installation) -> None:
+    (embedded.data_dir / "faxbot.db").write_bytes(b"a letter, and no database at all\n" * 99)
+
+    for command in ("check", "upgrade"):
+        ended = run(embedded, "db", command)
+        assert (ended.code, "FAX_DATA_DIR) is no database" in one_line(ended.err)) == (1, True)
 
 
 def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
@@ -214,7 +286,7 @@ def test_an_upgrade_that_fails_changes_nothing(store: Installation) -> None:
     config = store.config()
     schema.migrate(config, "base")
     with closing(Database(config)) as database, database.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE provider_states (in_the_way INTEGER)")
+        connection.exec_driver_sql("CREATE VIEW provider_states AS SELECT 1 AS in_the_way")
     before = catalogue(config)
 
     with pytest.raises((sa.exc.SQLAlchemyError, DatabaseAway)):

@@ -125,6 +125,7 @@ def test_an_answer_is_kept_as_the_setting_has_it(
         ("asterisk", "folder", "relative"),
         ("sinch", "authMethod", "none"),
         ("sinch", "baseUrl", "http://fax.example.org/v3"),
+        ("sinch", "baseUrl", "https://fax.example.org/5550100000"),
         ("sinch", "apiSecret", MASK),
         ("sinch", "apiSecret", ""),
         ("sinch", "apiSecret", "\ud800"),

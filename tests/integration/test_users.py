@@ -216,6 +216,8 @@ def test_the_first_user_is_an_administrator_and_the_next_ones_are_what_is_said(
     assert (made.code, made.json["role"]) == (0, "admin")
     assert PASSWORD not in made.out + made.err
 
+    nothing = told(embedded, "", "users", "create", "sam", "--role", "viewer")
+    assert (nothing.code, "pipe it in" in nothing.err) == (2, True)
     vague = told(embedded, f"{PASSWORD}\n", "users", "create", "sam")
     assert vague.code == 2
     assert "--role" in vague.err
@@ -248,7 +250,6 @@ def test_users_are_changed_by_their_names(embedded: Installation) -> None:
 @pytest.mark.parametrize(
     ("words", "text", "said"),
     [
-        (("create", "jo"), "", "password: none came from standard input"),
         (("create", "jo"), "short\n", "password: it has 15 to 256 characters"),
         (("create", " jo"), f"{PASSWORD}\n", "name: it has 1 to 64 printable characters"),
         (("password", "nobody"), f"{PASSWORD}\n", "there is no user of this name"),

@@ -190,6 +190,8 @@ def test_of_a_process_only_what_the_earlier_one_read_is_looked_at(known: Known) 
         ("+1 (555) 123-4567", "+•"),
         ("Clinic 5551234567", "Clinic +•"),
         ("https://user:password@example.org/x", "https://********@example.org/x"),
+        ("https://user:pass/5551234567@example.org/x", "https://********@example.org/x"),
+        ("https://example.org/?token=5551234567", "https://example.org/?********"),
         ("192.168.100.100", "192.168.100.100"),
         ("5038", "5038"),
         ("a\x1b[31mb", "a?[31mb"),
@@ -251,10 +253,26 @@ def test_the_environment_goes_before_the_file_and_that_is_told(known: Known) -> 
     assert "something else" in step(plan, "FAX_BACKEND of the file").note
 
 
-def test_a_masked_secret_of_the_file_is_none(known: Known) -> None:
-    text = document(outbound={"plugin": "phaxio", "settings": {"api_key": "***"}})
+@pytest.mark.parametrize(
+    ("entry", "name", "words"),
+    [
+        ({"plugin": "phaxio", "settings": {"api_key": "***"}}, "settings.api_key", "mask"),
+        ({"plugin": "phaxio", "settings": {"api_key": [SECRET]}}, "settings.api_key", "no text"),
+        ({"plugin": "phaxio", "settings": {"key": SECRET}}, "settings.key", "no such setting"),
+        ({"plugin": "phaxio", "settings": SECRET}, "settings", "no object"),
+        ({"plugin": {"phaxio": SECRET}}, "", "names no plugin"),
+        ([SECRET], "", "names no plugin"),
+        ("phaxio", "", "names no plugin"),
+    ],
+)
+def test_what_of_the_file_is_no_value_is_told_and_not_repeated(
+    known: Known, entry: Any, name: str, words: str
+) -> None:
+    plan = migration.plan(migration.of_json(document(outbound=entry)), known)
 
-    assert "phaxio" not in migration.plan(migration.of_json(text), known).saved
+    assert words in step(plan, ".".join(filter(None, ("providers.outbound", name)))).note
+    assert "phaxio" not in plan.saved
+    assert SECRET not in str(plan.steps)
 
 
 def test_a_provider_that_is_not_enabled_there_is_not_taken(known: Known) -> None:
@@ -287,7 +305,16 @@ def test_another_file_is_refused_without_a_word_of_it(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [None, 5, [], {"plugin": 7}, {"plugin": "phaxio", "settings": [1]}]
+    "entry",
+    [
+        None,
+        5,
+        [],
+        {"plugin": 7},
+        {"plugin": "phaxio", "settings": [1]},
+        {"plugin": "phaxio\ud800", "settings": {"api_key": "\ud800", "base_url": "\ud800"}},
+        {"plugin": "phaxio", "settings": {"api_key": "\ud800", "base_url": "\ud800"}},
+    ],
 )
 def test_a_strange_entry_does_no_harm(known: Known, entry: Any) -> None:
     migration.plan(migration.of_json(document(outbound=entry, **{"?\x1b": {"plugin": "x"}})), known)

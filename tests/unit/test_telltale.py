@@ -29,6 +29,7 @@ def test_a_key_of_a_plugin_is_none(key: str) -> None:
     [
         "+15550100000", "15550100000", "5550100", "call +1 (555) 010-0000 now", "https://a.example/5550100000",
         "+49 30 1234567",
+        "12345678-1234-4abc-8def-123456789012 +15550100000",
     ],
 )  # fmt: skip
 def test_a_telephone_number_is_seen(text: str) -> None:
@@ -45,6 +46,7 @@ def test_a_telephone_number_is_seen(text: str) -> None:
         "https://192.168.100.200:65535/x",
         "phaxio,sinch",
         "US",
+        "https://login.example.org/12345678-1234-4abc-8def-123456789012/v2.0",
     ],
 )
 def test_what_options_hold_is_no_number(text: str) -> None:
