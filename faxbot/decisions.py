@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from faxbot import audit, claims, jobs, outcomes
 from faxbot.actors import Actor
 from faxbot.audit import Action
+from faxbot.crypto import Unsealable
 from faxbot.db import new_id, table
 from faxbot.errors import NotPossibleNow
 from faxbot.events import Event, Status
@@ -131,18 +132,25 @@ def _settle(entry: Entry, status: Status) -> None:
 
 def of_fax(runtime: Runtime, job: JobRow, *, masked: bool = False) -> list[dict[str, Any]]:
     """What was decided about this fax, as plain JSON types, oldest first. The reasons are people's
-    words and may hold anything; `masked` leaves them out."""
-    place = f"decisions.reason:{job.account_id}"
+    words and may hold anything; `masked` leaves them out; one that does not open is None."""
     return [
         {
             "attempt": row.attempt,
             "outcome": row.outcome,
             "actor": row.actor,
-            "reason": "" if masked else runtime.keyring.open(row.reason_sealed, place).decode(),
+            "reason": "" if masked else _reason(runtime, row),
             "decided_at": stamp(row.decided_at),
         }
         for row in runtime.database.rows(_OF_FAX, {"job_id": job.id})
     ]
+
+
+def _reason(runtime: Runtime, row: sa.Row[Any]) -> str | None:
+    try:
+        place = f"decisions.reason:{row.account_id}"
+        return runtime.keyring.open(row.reason_sealed, place).decode()
+    except Unsealable:
+        return None
 
 
 _OF_FAX = (

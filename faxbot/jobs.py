@@ -433,10 +433,9 @@ def _continues(runtime: Runtime, job: Job | JobRow) -> bool:
 
 def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> dict[str, Any]:
     """The fax as the API shows it, in plain JSON types; `masked` hides the number."""
-    to = number(runtime, job).reveal()
     return {
         "id": job.id,
-        "to": phone.mask(to) if masked else to,
+        "to": _shown(runtime, job, masked=masked),
         "to_key": job.to_key,
         "status": job.status,
         "status_reason": job.reason,
@@ -460,6 +459,15 @@ def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> di
         "backend": job.provider_id,
         "provider_sid": job.external_id,
     }
+
+
+def _shown(runtime: Runtime, job: Job | JobRow, *, masked: bool) -> str | None:
+    """The number; None where it does not open."""
+    try:
+        to = number(runtime, job).reveal()
+    except Unsealable:
+        return None
+    return phone.mask(to) if masked else to
 
 
 def _error(job: Job | JobRow) -> dict[str, Any] | None:

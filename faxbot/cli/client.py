@@ -197,7 +197,8 @@ def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_j
     for job in page["items"]:
         accepted = f"{datetime.fromisoformat(job['created_at']):%Y-%m-%d %H:%M:%SZ}"
         pages = "" if job.get("pages") is None else str(job["pages"])
-        click.echo(f"{job['id']}  {job['status']:<{_WIDTH}}  {accepted}  {pages:>3}  {job['to']}")
+        to = job["to"] or "(does not open)"
+        click.echo(f"{job['id']}  {job['status']:<{_WIDTH}}  {accepted}  {pages:>3}  {to}")
     if not page["items"]:
         click.echo("no faxes" + (" in this status" if wanted else " yet"), err=True)
     elif page.get("next"):

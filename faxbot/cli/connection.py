@@ -36,6 +36,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _may_be_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int)
 
@@ -57,7 +61,7 @@ def _is_fault(value: object) -> bool:
 
 FAX: Shape = {"id": _is_text, "status": _is_status, "explanation": _is_text, "error": _is_fault}
 PAGE: Shape = {
-    "items": [{"id": _is_text, "status": _is_status, "created_at": _is_time, "to": _is_text}]
+    "items": [{"id": _is_text, "status": _is_status, "created_at": _is_time, "to": _may_be_text}]
 }
 STORY: Shape = {
     "events": [

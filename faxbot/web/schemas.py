@@ -252,7 +252,11 @@ class Fax(ma.Schema):
     """One fax."""
 
     id = fields.String(required=True, metadata=says("its id", EXAMPLE_ID))
-    to = fields.String(required=True, metadata=says("the number; masked in lists", "+15550100000"))
+    to = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says("the number; masked in lists; null where it does not open", "+15550100000"),
+    )
     to_key = fields.String(
         required=True, metadata=says("a keyed hash of the number, to list faxes by")
     )
@@ -377,7 +381,11 @@ class FaxDecision(ma.Schema):
     outcome = fields.String(required=True, metadata=says("what was found out", "delivered"))
     actor = fields.String(required=True, metadata=says("the id of the person, or of an API key"))
     reason = fields.String(
-        required=True, metadata=says("in the person's words; empty for the role `viewer`")
+        required=True,
+        allow_none=True,
+        metadata=says(
+            "in the person's words; empty for the role `viewer`; null where it does not open"
+        ),
     )
     decided_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
 
