@@ -57,14 +57,14 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
-    now = runtime.now()
-    keys = runtime.keyring.hashes(_said(request), "callback")
+    now, keyring = runtime.now(), runtime.keyring.still()
+    keys = keyring.hashes(_said(request), "callback")
     row = {
         "id": new_id(now),
         "account_id": DEFAULT_ACCOUNT,
         "provider_id": provider_id,
-        "key": runtime.keyring.keyed_hash(_said(request), "callback"),
-        "raw_sealed": runtime.keyring.seal(_pack(request), _PLACE),
+        "key": keyring.keyed_hash(_said(request), "callback"),
+        "raw_sealed": keyring.seal(_pack(request), _PLACE),
         # The sweep takes over when the bell is lost.
         "received_at": now,
         "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),

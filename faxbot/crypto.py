@@ -20,6 +20,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -139,8 +140,21 @@ class Keyring:
 
     @property
     def rotates(self) -> bool:
-        """Whether something may stand under the hashes of two master keys."""
-        return len(self._now().masters) > 1
+        """Whether the database says so: then something may stand under the hashes of two master keys."""
+        state = self._state()
+        return state.upcoming is not None or state.retiring is not None
+
+    @property
+    def at_work(self) -> tuple[str | None, str | None]:
+        """The key that seals, and the one before that is not done with yet; None: nobody has said so."""
+        state = self._state()
+        return state.sealing, state.retiring
+
+    def still(self) -> Keyring:
+        """The same, which notices nothing any more: what is sealed and hashed for one row belongs together."""
+        ring, state = copy(self), self._state()
+        ring.follow(lambda: state)
+        return ring
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Version, key id (4 bytes), nonce (12 bytes), ciphertext and tag (16 bytes); `place` is
@@ -204,14 +218,17 @@ class Keyring:
         return view[1]
 
     def _seen(self, state: Keys) -> _View:
-        """Master keys at work are the one that retires, the one that seals, and those that came after it: a process
-        that has a new key looks under its hashes from the beginning, so that nobody need change at the same moment."""
+        """Master keys at work are the one that retires, the one that seals, the one that is announced, and those that
+        came after it: a process that has a new key looks under its hashes from the beginning, so that nobody need
+        change at the same moment."""
         sealing = state.sealing or self._first
         if sealing not in self._keys:
             raise KeyMissing
         ids, gone = list(self._keys), [each.key_id for each in state.past]
         later = [each for each in ids[ids.index(sealing) + 1 :] if each not in gone]
-        masters = dict.fromkeys([*([state.retiring] if state.retiring else []), sealing, *later])
+        masters = dict.fromkeys(
+            [state.retiring or sealing, sealing, state.upcoming or sealing, *later]
+        )
         known = [each for each in masters if each in self._keys]
 
         def derived(key_id: str) -> Callable[[str], bytes | None]:
@@ -219,7 +236,7 @@ class Keyring:
 
         past = [each.hash_keys.get for each in state.past if each.key_id not in known]
         generations = (*past, *(derived(each) for each in known))
-        return _View(sealing, tuple(known), generations, state.lasting)
+        return _View(sealing, generations, state.lasting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +244,6 @@ class _View:
     """What follows from Keys for one keyring."""
 
     sealing: str
-    masters: tuple[str, ...]
     generations: tuple[Callable[[str], bytes | None], ...]
     """By purpose the hash key of each that anything may stand under, oldest first."""
     lasting: Mapping[str, bytes]
@@ -273,6 +289,20 @@ def key_file(path: Path) -> bytes:
                 os.link(draft, path)
         finally:
             draft.unlink()
+        _to_disk(path.parent)
+    return _read(path)
+
+
+def _to_disk(folder: Path) -> None:
+    """Have the names in this folder outlive a power cut: what is sealed with a key is lost with it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
     key = path.read_bytes()
     if len(key) != 32:
         raise ConfigError(
@@ -292,11 +322,18 @@ NEXT = "master.key.next"
 def key_files(data_dir: Path) -> dict[str, bytes]:
     """The master keys that lie under `data_dir` by id, oldest first; the first one is made where there is none. Raises
     ConfigError."""
+    while True:
+        # One that was there, and is gone when it is read, was promoted or deleted meanwhile.
+        with suppress(FileNotFoundError):
+            return _key_files(data_dir)
+
+
+def _key_files(data_dir: Path) -> dict[str, bytes]:
+    """The newest first: each goes the other way, and none is missed."""
+    following = [_read(data_dir / NEXT)] if (data_dir / NEXT).exists() else []
     current = key_file(data_dir / "master.key")
     earlier = sorted(data_dir.glob("master.key.*"), key=lambda path: path.stat().st_mtime_ns)
-    paths = [path for path in earlier if _EARLIER.fullmatch(path.name)]
-    keys = [key_file(path) for path in paths]
-    following = [key_file(data_dir / NEXT)] if (data_dir / NEXT).exists() else []
+    keys = [_read(path) for path in earlier if _EARLIER.fullmatch(path.name)]
     return {id_of(key): key for key in (*keys, current, *following)}
 
 
@@ -310,7 +347,9 @@ def promote(data_dir: Path) -> None:
     if following.exists():
         with suppress(FileExistsError):
             os.link(current, data_dir / f"master.key.{id_of(key_file(current))}")
-        following.replace(current)
+        with suppress(FileNotFoundError):  # somebody else has done it just now
+            following.replace(current)
+        _to_disk(data_dir)
 
 
 def id_of(key: bytes) -> str:

@@ -87,9 +87,7 @@ def submit(
     KeyInFlight at once. Raises DatabaseAway, InvalidFields, PagesPerDay, DocumentTooLarge.
     """
     now = runtime.now()
-    values = _new_job(runtime, actor, submission, now)
-    job = _as_row(values)
-    body = present(job)
+    job_id = new_id(now)
     documents: list[dict[str, Any]] = []
     unwanted = True
     try:
@@ -98,13 +96,17 @@ def submit(
                 artifacts.store(
                     runtime,
                     upload,
-                    job_id=job.id,
-                    account_id=job.account_id,
+                    job_id=job_id,
+                    account_id=actor.account_id,
                     role="document",
                     position=position,
                     now=now,
                 )
             )
+        # Sealed behind what may take long: who brings a new master key into use waits for nobody for ever.
+        values = _new_job(runtime, actor, submission, job_id, now)
+        job = _as_row(values)
+        body = present(job)
         with runtime.database.writing() as connection:
             if key is not None:
                 earlier = _remember(runtime, connection, actor, submission, key, job, body, now)
@@ -141,9 +143,9 @@ def _check(runtime: Runtime, submission: Submission, now: datetime) -> None:
 
 
 def _new_job(
-    runtime: Runtime, actor: Actor, submission: Submission, now: datetime
+    runtime: Runtime, actor: Actor, submission: Submission, job_id: str, now: datetime
 ) -> dict[str, Any]:
-    job_id, keyring, account = new_id(now), runtime.keyring, actor.account_id
+    keyring, account = runtime.keyring.still(), actor.account_id
     header = submission.header.reveal() or runtime.config.fax_header
     due = max(submission.send_at or now, now)
     return {
@@ -153,7 +155,7 @@ def _new_job(
         "status": Status.QUEUED.value,
         "reason": None,
         "to_sealed": keyring.seal(submission.to.reveal().encode(), f"jobs.to:{account}"),
-        "to_key": number_key(runtime, submission.to),
+        "to_key": number_key(keyring, submission.to),
         "header_sealed": keyring.seal(header.encode(), f"jobs.header:{account}")
         if header
         else None,
@@ -184,9 +186,9 @@ def _new_job(
     }
 
 
-def number_key(runtime: Runtime, number: Hidden[str]) -> str:
+def number_key(keyring: Keyring, number: Hidden[str]) -> str:
     """The keyed hash under which a number is found (`to_key`)."""
-    return runtime.keyring.keyed_hash(number.reveal().encode(), "number")
+    return keyring.keyed_hash(number.reveal().encode(), "number")
 
 
 def keys_of_number(runtime: Runtime, number: Hidden[str]) -> tuple[str, ...]:
@@ -258,7 +260,7 @@ def _remember(
     now: datetime,
 ) -> Answer | None:
     """Insert the key's row, or give the first reply when there is one."""
-    keyring = runtime.keyring
+    keyring = runtime.keyring.still()
     name = f"{actor.account_id}\n{ROUTE}\n{key}".encode()
     request = _request(submission)
     # By the hashes of the key those of the request: several after the master key was changed.

@@ -34,6 +34,8 @@ class Stand(NamedTuple):
     sealing: str | None = None
     upcoming: str | None = None
     retiring: str | None = None
+    rotated_at: datetime | None = None
+    """When it was changed last; who lacks a key that is announced once more says so once more."""
 
 
 def stand(database: Database) -> Stand:
@@ -136,6 +138,7 @@ _STAND = sa.select(
     ConfigVersion.sealing_key,
     ConfigVersion.upcoming_key,
     ConfigVersion.retiring_key,
+    ConfigVersion.rotated_at,
 ).where(ConfigVersion.account_id == sa.bindparam("account_id"))
 _DATA_KEYS = (
     sa.select(DataKey.name, DataKey.key_sealed)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from faxbot import callbacks, masterkeys, revisions, settings
-from faxbot.crypto import Keyring, Unsealable, digest, wraps
+from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
     Attempt,
@@ -51,6 +53,8 @@ class Change:
     keyring: Keyring
     old: str
     new: str
+    between: tuple[Past, ...] = ()
+    """The keys that came between the two, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,17 @@ def _repeat_key(change: Change, _row: Row, packed: bytes) -> dict[str, Any]:
 
 def _hashed_again(change: Change, row: Row, _reply: bytes) -> dict[str, Any]:
     """What was hashed is not kept: the hash is hashed."""
-    of_key = change.keyring.hash_key(change.new, wraps("idempotency-key"))
-    of_request = change.keyring.hash_key(change.new, wraps("fingerprint"))
+
+    def again(purpose: str, hashed: str) -> str:
+        purpose = wraps(purpose)
+        keys = [each.hash_keys[purpose] for each in change.between]
+        for key in (*keys, change.keyring.hash_key(change.new, purpose)):
+            hashed = digest(key, hashed.encode())
+        return hashed
+
     return {
-        "key_hash": digest(of_key, row.key_hash.encode()),
-        "fingerprint": digest(of_request, row.fingerprint.encode()),
+        "key_hash": again("idempotency-key", row.key_hash),
+        "fingerprint": again("fingerprint", row.fingerprint),
     }
 
 
@@ -203,14 +213,17 @@ STORES = (
 """Every sealed column there is; a test compares it with the schema."""
 
 
+UNKNOWN = "unknown"
+
+
 def counts(database: Database, tags: Mapping[str, bytes]) -> dict[str, dict[str, int]]:
-    """By table.column how many values each of these keys seals, by its name; `unknown`: how many another one does.
+    """By table.column how many values each of these keys seals, by its name, and UNKNOWN: how many another one does.
     Looks at every row; raises DatabaseAway."""
     names = {tag: name for name, tag in tags.items()}
     found: dict[str, dict[str, int]] = {}
     for store in STORES:
         for column in store.places:
-            counted = found[f"{store.name}.{column}"] = dict.fromkeys([*tags, "unknown"], 0)
+            counted = found[f"{store.name}.{column}"] = dict.fromkeys([*tags, UNKNOWN], 0)
             tag = store.tag(column).label("tag")
             query = (
                 sa.select(tag, sa.func.count().label("rows"))
@@ -218,7 +231,7 @@ def counts(database: Database, tags: Mapping[str, bytes]) -> dict[str, dict[str,
                 .group_by(tag)
             )
             for row in database.rows(query, {}):
-                counted[names.get(bytes(row.tag), "unknown")] += row.rows
+                counted[names.get(bytes(row.tag), UNKNOWN)] += row.rows
     return found
 
 
@@ -252,6 +265,8 @@ def seal_anew(
     key = [column.name for column in store.rows.primary_key]
     query, update = _batch(store, key), _update(store, key)
     columns = [store.rows.c[name] for name in key]
+    # In the order in which all others lock faxes: first the rows, then what belongs to them.
+    begin = _BEGIN if database.is_sqlite else _locked(store, key)
     tag, size = change.keyring.tag(change.old), FIRST_BATCH
     aim = AIM[database.engine.dialect.name]
     last: tuple[Any, ...] = ()
@@ -266,8 +281,10 @@ def seal_anew(
         rewritten = [(row, values) for row in found if (values := _sealed_anew(change, store, row))]
         took = 0.0
         if rewritten:
-            with database.writing() as connection:
-                connection.execute(_BEGIN)  # on SQLite it waits for the other writers
+            keys = [tuple(getattr(row, name) for name in key) for row, _ in rewritten]
+            # Where somebody has just written the same, they are as they were, and come again.
+            with suppress(IntegrityError), database.writing() as connection:
+                connection.execute(begin, {"keys": keys})  # it waits for the other writers
                 since = time.monotonic()
                 store.first(connection, change, rewritten)
                 connection.execute(update, [_words(key, row, values) for row, values in rewritten])
@@ -278,6 +295,12 @@ def seal_anew(
 
 
 _BEGIN = sa.select(1)
+
+
+def _locked(store: Store, key: Sequence[str]) -> sa.Select[Any]:
+    columns = [store.rows.c[name] for name in key]
+    these = sa.tuple_(*columns).in_(sa.bindparam("keys", expanding=True))
+    return sa.select(*columns).where(these).order_by(*columns).with_for_update()
 
 
 def _batch(store: Store, key: Sequence[str]) -> sa.Select[Any]:
@@ -298,22 +321,20 @@ def _words(key: Sequence[str], row: Row, values: dict[str, Any]) -> dict[str, An
 
 
 def _sealed_anew(change: Change, store: Store, row: Row) -> dict[str, Any]:
-    """What to write into this row; nothing where it does not open."""
+    """What to write into this row; nothing where none of it opens."""
     keyring, tag = change.keyring, change.keyring.tag(change.old)
     main = next(iter(store.places))
-    values: dict[str, Any] = {f"its_{main}": getattr(row, main)}
-    try:
-        for column, place in store.places.items():
-            sealed: bytes | None = getattr(row, column)
-            values[column] = sealed
-            if sealed is not None and sealed[1:5] == tag:
-                plain = keyring.open(sealed, place(row))
-                values[column] = keyring.seal_with(change.new, plain, place(row))
-                if column == main:
-                    values |= store.beside(change, row, plain)
-    except (Unsealable, ValueError, KeyError):
-        return {}
-    return values
+    was = {column: getattr(row, column) for column in store.places}
+    values: dict[str, Any] = {}
+    for column, sealed in was.items():
+        if sealed is None or sealed[1:5] != tag:
+            continue
+        with suppress(Unsealable, ValueError, KeyError):
+            place = store.places[column](row)
+            plain = keyring.open(sealed, place)
+            beside = store.beside(change, row, plain) if column == main else {}
+            values |= {column: keyring.seal_with(change.new, plain, place), **beside}
+    return {f"its_{main}": was[main], **was, **values} if values else {}
 
 
 # What is a hash alone -------------------------------------------------------------------------------
@@ -338,14 +359,20 @@ def forget_settings_hashes(
         rest((time.monotonic() - since) * REST)
 
 
+def count_settings_hashes(database: Database, before: datetime) -> int:
+    """How many that will be."""
+    found = database.row(sa.select(sa.func.count()).where(*_HAS_ENDED), {"before": before})
+    return found[0] if found else 0
+
+
+_HAS_ENDED = (
+    Attempt.ended_at.is_not(None),
+    Attempt.settings_hash.is_not(None),
+    Attempt.intended_at < sa.bindparam("before", type_=Attempt.intended_at.type),
+)
 _ENDED = (
     sa.select(Attempt.id)
-    .where(
-        Attempt.id > sa.bindparam("last"),
-        Attempt.ended_at.is_not(None),
-        Attempt.settings_hash.is_not(None),
-        Attempt.intended_at < sa.bindparam("before", type_=Attempt.intended_at.type),
-    )
+    .where(Attempt.id > sa.bindparam("last"), *_HAS_ENDED)
     .order_by(Attempt.id)
     .limit(MOST_ROWS // 2)
 )
@@ -359,6 +386,14 @@ _FORGET = (
 def renew_lanes(database: Database, change: Change, now: datetime) -> None:
     """Have the calls under way hold their places under the new hashes, and forget the old ones and all free places.
     Every fax is hashed anew already."""
+    hold_lanes(database, change, now)
+    while database.rows(_FREE_LANES, {"now": now}):
+        pass
+    forget_stray_lanes(database)
+
+
+def hold_lanes(database: Database, change: Change, now: datetime) -> None:
+    """Have places that are taken, and gaps after calls, hold under the new hashes too."""
     new_key = change.keyring.hash_key(change.new, "number")
     insert = inserts(Lane)[database.engine.dialect.name]
     held = {name: insert.excluded[name] for name in ("job_id", "held_until", "wanted")}
@@ -368,7 +403,7 @@ def renew_lanes(database: Database, change: Change, now: datetime) -> None:
     for lane in database.rows(_HELD, {"now": now}):
         place = f"jobs.to:{lane.account_id}"
         try:
-            number = change.keyring.open(lane.to_sealed, place)
+            number = change.keyring.open(lane.to_sealed or b"", place)
         except Unsealable:
             continue
         renewed = digest(new_key, number)
@@ -377,9 +412,6 @@ def renew_lanes(database: Database, change: Change, now: datetime) -> None:
         row = {column.name: getattr(lane, column.name) for column in table(Lane).c}
         with database.writing() as connection:
             connection.execute(hold, {**row, "to_key": renewed})
-    while database.rows(_FREE_LANES, {"now": now}):
-        pass
-    forget_stray_lanes(database)
 
 
 def forget_stray_lanes(database: Database) -> None:
@@ -398,10 +430,15 @@ def forget_strays(database: Database) -> int:
 
 
 _LANES = table(Lane)
-_HELD = (
-    sa.select(_LANES, Job.to_sealed)
-    .join(Job, Job.id == _LANES.c.job_id)
-    .where(_LANES.c.held_until > sa.bindparam("now", type_=Lane.held_until.type))
+_OF_HOLDER = sa.select(Job.to_sealed).where(Job.id == _LANES.c.job_id).scalar_subquery()
+_OF_NUMBER = (
+    sa.select(Job.to_sealed)
+    .where(Job.account_id == _LANES.c.account_id, Job.to_key == _LANES.c.to_key)
+    .limit(1)
+    .scalar_subquery()
+)
+_HELD = sa.select(_LANES, sa.func.coalesce(_OF_HOLDER, _OF_NUMBER).label("to_sealed")).where(
+    _LANES.c.held_until > sa.bindparam("now", type_=Lane.held_until.type)
 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +30,7 @@ from faxbot.db import Database, inserts, table, utcnow
 from faxbot.errors import ChangedMeanwhile, ConfigError, DatabaseAway, KeyMissing
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import ConfigVersion
-from faxbot.resealing import Change, Store
+from faxbot.resealing import UNKNOWN, Change, Store
 from faxbot.runtime import Runtime
 from faxbot.settings import LOOK_EVERY
 
@@ -55,8 +56,8 @@ class Progress:
     """The one that is coming, or the one before."""
     since: datetime | None
     left: dict[str, int]
-    """By table.column how many values the other key seals that is to go: of the key before, or of the one that seals
-    now where another is given to follow it."""
+    """By table.column how many values are sealed with a key that is given and is to go: one before, or the one that
+    seals now where another is to follow it."""
     unknown: dict[str, int]
     """By table.column how many are sealed with a key that is not given."""
 
@@ -66,21 +67,44 @@ def progress(runtime: Runtime, *, planned: bool = False) -> Progress:
     KeyMissing."""
     database, keyring = runtime.database, runtime.keyring
     note_sealing(database, keyring, runtime.now())
-    stand = masterkeys.stand(database)
-    goes = stand.retiring or stand.sealing
-    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
-    counted = resealing.counts(database, tags)
-    is_followed = stand.retiring is not None or keyring.ids[-1] != stand.sealing
-    is_followed = is_followed or (planned and not runtime.config.master_key)
-    left = {place: by_key.get(str(goes), 0) for place, by_key in counted.items()}
+    stand, counted = masterkeys.stand(database), _counts(database, keyring)
+    stays = _stays(runtime, stand, planned=planned)
     return Progress(
         "sealing" if stand.retiring else "announced" if stand.upcoming else "resting",
         stand.sealing,
         stand.retiring or stand.upcoming,
         _rotated_at(database),
-        {place: rows for place, rows in left.items() if rows} if is_followed else {},
-        {place: by_key["unknown"] for place, by_key in counted.items() if by_key["unknown"]},
+        _sealed_with(counted, *(key_id for key_id in keyring.ids if key_id != stays)),
+        _sealed_with(counted, UNKNOWN),
     )
+
+
+def _stays(runtime: Runtime, stand: masterkeys.Stand, *, planned: bool) -> str | None:
+    """The key that is to seal everything; None: it is not made yet."""
+    if stand.retiring is not None:
+        return stand.sealing
+    if stand.upcoming is not None:
+        return stand.upcoming
+    if planned and not runtime.config.master_key:
+        return None
+    newest = runtime.keyring.ids[-1]
+    return stand.sealing if newest in _used(runtime) else newest
+
+
+def _used(runtime: Runtime) -> list[str]:
+    """Earlier keys, as far as hashes of theirs live on."""
+    return [each.key_id for each in runtime.settings.keys().past]
+
+
+def _counts(database: Database, keyring: Keyring) -> Mapping[str, Mapping[str, int]]:
+    """By table.column how many values each key of this process seals, and how many another one."""
+    return resealing.counts(database, {key_id: keyring.tag(key_id) for key_id in keyring.ids})
+
+
+def _sealed_with(counted: Mapping[str, Mapping[str, int]], *keys: str) -> dict[str, int]:
+    """By table.column how many values these keys seal, where there are any."""
+    rows = {place: sum(by_key[key] for key in keys) for place, by_key in counted.items()}
+    return {place: found for place, found in rows.items() if found}
 
 
 def rotate(
@@ -90,8 +114,8 @@ def rotate(
     told: Told = _nobody,
     wait: Callable[[float], object] = time.sleep,
 ) -> bool:
-    """Bring the newest master key into use, or go on where it was interrupted, to the end; False where it is in use
-    already and nothing is left to do.
+    """Bring the newest master key into use, or go on where it was interrupted, to the end, and seal anew what an
+    earlier one has sealed since; False where nothing is left to do.
 
     Raises ConfigError where there is no new key, or where a process does not have it: nothing is changed then;
     KeyMissing where this process lacks one; DatabaseAway.
@@ -102,41 +126,57 @@ def rotate(
     if stand.retiring is None:
         new = _new_key(runtime, stand)
         if new is None:
-            resealing.forget_stray_lanes(runtime.database)
-            return False
+            _take_back(runtime, stand)
+            return _seal_late_ones(runtime, told, wait) > 0
         old = str(stand.sealing)
-        _announce(runtime, old, new, wait)
-        _switch(runtime, actor, old, new)
+        announced_at = _announce(runtime, old, new, wait)
+        _switch(runtime, actor, old, new, announced_at)
         stand = masterkeys.stand(runtime.database)
-    change = Change(runtime.keyring, str(stand.retiring), str(stand.sealing))
+    change = _change(runtime, str(stand.retiring), str(stand.sealing))
     _wait_until_noticed(runtime, wait)
     done = _seal_all_anew(runtime, change, told, wait)
-    _retire(runtime, actor, change, done, wait)
+    _retire(runtime, actor, change, done)
+    # Until they notice, others take places under the old hashes as well.
+    wait(NOTICE.total_seconds())
+    _seal_late_ones(runtime, told, wait)
+    resealing.renew_lanes(runtime.database, change, runtime.now())
     return True
 
 
 def _new_key(runtime: Runtime, stand: masterkeys.Stand) -> str | None:
     keyring, config = runtime.keyring, runtime.config
-    if stand.upcoming is not None:
-        if not keyring.holds(stand.upcoming):
-            raise KeyMissing("this process lacks the new master key that was announced")
+    # One that is not there any more has sealed nothing: another one takes its place.
+    if stand.upcoming is not None and keyring.holds(stand.upcoming):
         return stand.upcoming
     if not config.master_key:
-        key_id = crypto.id_of(crypto.key_file(config.data_dir / crypto.NEXT))
+        following = config.data_dir / crypto.NEXT
+        if following.exists() and crypto.id_of(crypto.key_file(following)) == stand.sealing:
+            # A backup of the files may be older than that of the database.
+            crypto.promote(config.data_dir)
+        key_id = crypto.id_of(crypto.key_file(following))
         return key_id if keyring.holds(key_id) else None
     newest = keyring.ids[-1]
-    if newest in [each.key_id for each in runtime.settings.keys().past]:
+    if newest in _used(runtime):
         raise ConfigError(
             "that master key was used before: make a new one with `openssl rand -base64 32`"
         )
     return newest if newest != stand.sealing else None
 
 
-def _announce(runtime: Runtime, old: str, new: str, wait: Callable[[float], object]) -> None:
-    """Say which key is coming, and give every process time to say that it lacks it."""
+def _take_back(runtime: Runtime, stand: masterkeys.Stand) -> None:
+    """There is no new key: let nobody wait for one that was announced."""
+    if stand.upcoming is not None:
+        before = {"sealing_key": stand.sealing, "upcoming_key": stand.upcoming}
+        with runtime.database.writing() as connection:
+            _set(connection, before, runtime.now(), upcoming_key=None)
+
+
+def _announce(runtime: Runtime, old: str, new: str, wait: Callable[[float], object]) -> datetime:
+    """Say which key is coming, and give every process time to say that it lacks it; when it was said."""
+    now = runtime.now()
     with runtime.database.writing() as connection:
         masterkeys.forget_lacks(connection)
-        _set(connection, {"sealing_key": old}, runtime.now(), upcoming_key=new)
+        _set(connection, {"sealing_key": old}, now, upcoming_key=new)
     wait(NOTICE.total_seconds())
     if masterkeys.lacks(runtime.database, new):
         with runtime.database.writing() as connection:
@@ -145,10 +185,13 @@ def _announce(runtime: Runtime, old: str, new: str, wait: Callable[[float], obje
             "a process of this installation does not have the new master key: give every one of them CONFIG_MASTER_KEY "
             "(the new one) and CONFIG_MASTER_KEY_PREVIOUS (the old one), restart it, and try again; nothing was changed"
         )
+    return now
 
 
-def _switch(runtime: Runtime, actor: Actor, old: str, new: str) -> None:
-    now, before = runtime.now(), {"sealing_key": old, "upcoming_key": new}
+def _switch(runtime: Runtime, actor: Actor, old: str, new: str, announced_at: datetime) -> None:
+    """Where it was announced once more meanwhile, who did that waits for objections."""
+    now = runtime.now()
+    before = {"sealing_key": old, "upcoming_key": new, "rotated_at": announced_at}
     with runtime.database.writing() as connection:
         after = {"sealing_key": new, "upcoming_key": None, "retiring_key": old}
         _set(connection, before, now, **after)
@@ -170,23 +213,52 @@ def _seal_all_anew(
     runtime: Runtime, change: Change, told: Told, wait: Callable[[float], object]
 ) -> int:
     """Until nothing is left that opens with the old key; how many rows were sealed anew."""
-    database, tags, sealed = runtime.database, {"old": change.keyring.tag(change.old)}, 0
+    database = runtime.database
+    resealing.hold_lanes(database, change, runtime.now())
+    sealed = _seal_rows_anew(database, change, told, wait)
+    begun = _rotated_at(database) or runtime.now()
+    done, of = 0, resealing.count_settings_hashes(database, begun)
+    for some in resealing.forget_settings_hashes(database, begun, wait):
+        done += some
+        told("attempts", done, max(of, done))
+    resealing.forget_strays(database)
+    resealing.renew_lanes(database, change, runtime.now())
+    return sealed
+
+
+def _change(runtime: Runtime, old: str, new: str) -> Change:
+    past = runtime.settings.keys().past
+    known = [each.key_id for each in past]
+    between = past[known.index(old) + 1 :] if old in known else ()
+    return Change(runtime.keyring, old, new, between)
+
+
+def _seal_late_ones(runtime: Runtime, told: Told, wait: Callable[[float], object]) -> int:
+    """Seal anew what a process has sealed with an earlier key after all, because it was stopped while the others
+    changed; how many rows."""
+    database, keyring, sealed = runtime.database, runtime.keyring, 0
+    sealing = str(masterkeys.stand(database).sealing)
+    counted = _counts(database, keyring)
+    for earlier in keyring.ids:
+        if earlier != sealing and _sealed_with(counted, earlier):
+            change = _change(runtime, earlier, sealing)
+            sealed += _seal_rows_anew(database, change, told, wait)
+    resealing.forget_stray_lanes(database)
+    return sealed
+
+
+def _seal_rows_anew(
+    database: Database, change: Change, told: Told, wait: Callable[[float], object]
+) -> int:
+    tags, sealed = {change.old: change.keyring.tag(change.old)}, 0
     while True:
-        left = {place: of["old"] for place, of in resealing.counts(database, tags).items()}
+        left = _sealed_with(resealing.counts(database, tags), change.old)
         done = 0
         for store in resealing.STORES:
             done += _seal_table_anew(database, change, store, left, told, wait)
         sealed += done
         if not done:  # what is left, if anything, does not open
-            break
-    begun = _rotated_at(database) or runtime.now()
-    of_attempts = 0
-    for some in resealing.forget_settings_hashes(database, begun, wait):
-        of_attempts += some
-        told("attempts", of_attempts, of_attempts)
-    resealing.forget_strays(database)
-    resealing.renew_lanes(database, change, runtime.now())
-    return sealed
+            return sealed
 
 
 def _seal_table_anew(
@@ -197,7 +269,7 @@ def _seal_table_anew(
     told: Told,
     wait: Callable[[float], object],
 ) -> int:
-    of, done = max(left[f"{store.name}.{column}"] for column in store.places), 0
+    of, done = max(left.get(f"{store.name}.{column}", 0) for column in store.places), 0
     if not of:
         return 0
     for changed in resealing.seal_anew(database, change, store, wait):
@@ -206,24 +278,22 @@ def _seal_table_anew(
     return done
 
 
-def _retire(
-    runtime: Runtime,
-    actor: Actor,
-    change: Change,
-    sealed: int,
-    wait: Callable[[float], object],
-) -> None:
+def _retire(runtime: Runtime, actor: Actor, change: Change, sealed: int) -> None:
     if not runtime.config.master_key:
         crypto.promote(runtime.config.data_dir)
     now, before = runtime.now(), {"sealing_key": change.new, "retiring_key": change.old}
     names = {"old": change.old, "new": change.new, "values": sealed}
-    with runtime.database.writing() as connection:
-        _set(connection, before, now, retiring_key=None)
-        audit.record(connection, actor, Action.MASTER_KEY_RETIRED, _OBJECT, now=now, details=names)
+    try:
+        with runtime.database.writing() as connection:
+            _set(connection, before, now, retiring_key=None)
+            audit.record(
+                connection, actor, Action.MASTER_KEY_RETIRED, _OBJECT, now=now, details=names
+            )
+    except ChangedMeanwhile:
+        if masterkeys.stand(runtime.database).retiring is not None:
+            raise
+        # Two were at it, and the other one was faster.
     runtime.settings.catch_up()
-    # Until they notice, others take places under the old hashes as well.
-    wait(NOTICE.total_seconds())
-    resealing.renew_lanes(runtime.database, change, runtime.now())
 
 
 _OBJECT = ("config", "master key")
@@ -233,7 +303,7 @@ _OBJECT = ("config", "master key")
 
 
 def _set(
-    connection: Connection, before: Mapping[str, str | None], now: datetime, **after: str | None
+    connection: Connection, before: Mapping[str, object], now: datetime, **after: str | None
 ) -> None:
     """Raises ChangedMeanwhile unless it stands as `before`."""
     is_so = [_ROWS.c[name] == value for name, value in before.items()]
@@ -294,9 +364,7 @@ def admit(config: Config) -> None:
 
 
 def _without(database: Database, keyring: Keyring) -> str:
-    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
-    counted = resealing.counts(database, tags)
-    shut = {place: by_key["unknown"] for place, by_key in counted.items() if by_key["unknown"]}
+    shut = _sealed_with(_counts(database, keyring), UNKNOWN)
     words = ", ".join(f"{rows} of {place}" for place, rows in shut.items())
     return f"{sum(shut.values())} values do not open: {words}" if shut else "all values open"
 
@@ -308,23 +376,24 @@ def give_up(runtime: Runtime, actor: Actor) -> dict[str, int]:
     Raises ConfigError where the key is not lost; DatabaseAway.
     """
     database, keyring, now = runtime.database, runtime.keyring, runtime.now()
+    with suppress(KeyMissing):
+        note_sealing(database, keyring, now)
     stand = masterkeys.stand(database)
     needed = [key_id for key_id in (stand.sealing, stand.retiring) if key_id is not None]
     if needed and all(keyring.holds(key_id) for key_id in needed):
         raise ConfigError("the master key is not lost: this process has it")
-    tags = {key_id: keyring.tag(key_id) for key_id in keyring.ids}
-    counted = resealing.counts(database, tags)
+    counted, tags = _counts(database, keyring), [keyring.tag(each) for each in keyring.ids]
     row = {"account_id": DEFAULT_ACCOUNT, "version": 0, "changed_at": now}
     insert = inserts(ConfigVersion)[database.engine.dialect.name]
     keys: dict[str, Any] = {"upcoming_key": None, "retiring_key": None}
     with database.writing() as connection:
-        resealing.forget_data_keys(connection, list(tags.values()))
+        resealing.forget_data_keys(connection, tags)
         connection.execute(insert.on_conflict_do_nothing(), row)
         _set(connection, {}, now, sealing_key=keyring.ids[-1], **keys)
     # Only now is there a key for the trail's own.
     with database.writing() as connection:
         audit.record(connection, actor, Action.MASTER_KEY_LOST, _OBJECT, now=now)
-    return {place: of["unknown"] for place, of in counted.items() if of["unknown"]}
+    return _sealed_with(counted, UNKNOWN)
 
 
 _ROWS = table(ConfigVersion)

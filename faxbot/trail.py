@@ -24,8 +24,9 @@ from sqlalchemy.orm import Session
 
 from faxbot.crypto import Keyring, Unsealable
 from faxbot.db import Database, inserts, table, utcnow
-from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
+from faxbot.errors import ConfigError, DatabaseAway, FaxbotError, KeyMissing
 from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.masterkeys import place
 from faxbot.models import AuditEvent, DataKey
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Trail:
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database, self._keyring = database, keyring
-        self._keys: dict[str, bytes] = {}
+        self._keys: dict[str, tuple[object, bytes]] = {}
+        """By account, with the master keys that were at work then: one that is lost takes this one along."""
 
     def key(self, connection: Connection, account_id: str) -> bytes:
         """The account's key, made in the transaction of `connection` where there is none yet; raises ConfigError where
@@ -54,18 +56,20 @@ class Trail:
         return key if key is not None else self._make(connection, account_id)
 
     def known(self, account_id: str) -> bytes | None:
-        """The key that is committed, None before the first row; raises ConfigError, DatabaseAway."""
-        key = self._keys.get(account_id)
-        if key is None:
+        """The key that is committed, None before the first row; raises ConfigError, KeyMissing, DatabaseAway."""
+        at_work = self._keyring.at_work
+        read_at, key = self._keys.get(account_id, (None, b""))
+        if read_at != at_work:
             # Not over the connection of a transaction: it may have made a key that is taken back.
             row = self._database.row(_KEY, {"account_id": account_id})
             if row is None:
                 return None
-            key = self._keys[account_id] = self._opened(row.key_sealed, account_id)
+            key = self._opened(row.key_sealed, account_id)
+            self._keys[account_id] = at_work, key
         return key
 
     def _make(self, connection: Connection, account_id: str) -> bytes:
-        sealed = self._keyring.seal(secrets.token_bytes(32), place(account_id))
+        sealed = self._keyring.seal(secrets.token_bytes(32), place(account_id, KEY_NAME))
         row = {"account_id": account_id, "name": KEY_NAME, "key_sealed": sealed}
         make = inserts(DataKey)[connection.dialect.name].on_conflict_do_nothing()
         connection.execute(make, {**row, "created_at": utcnow()})
@@ -74,16 +78,11 @@ class Trail:
 
     def _opened(self, sealed: bytes, account_id: str) -> bytes:
         try:
-            return self._keyring.open(sealed, place(account_id))
+            return self._keyring.open(sealed, place(account_id, KEY_NAME))
         except Unsealable:
             raise ConfigError(
                 "the key of the audit trail does not open: CONFIG_MASTER_KEY is not the key it was sealed with"
             ) from None
-
-
-def place(account_id: str) -> str:
-    """Where the key is sealed (Keyring.seal)."""
-    return f"data_keys.key:{account_id}:{KEY_NAME}"
 
 
 _KEY = sa.select(DataKey.key_sealed).where(
@@ -232,7 +231,7 @@ class Notes:
             try:
                 with self._database.writing() as connection:
                     append(connection, *rows)
-            except DatabaseAway:
+            except (DatabaseAway, KeyMissing):
                 with self._lock:
                     self._new[:0] = rows
                 raise

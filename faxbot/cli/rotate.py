@@ -108,6 +108,9 @@ def _end(runtime: Runtime, done: bool, as_json: bool) -> None:
             f"done: master.key is the new key, {found.sealing}. The old one lies beside it under its id: delete it "
             "when you keep no backup of before"
         )
+    if done and not as_json:
+        for place, rows in found.left.items():
+            click.echo(f"  {place}: {rows} are damaged, do not open, and stay as they are")
 
 
 def _give_up(as_json: bool) -> None:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
-from faxbot import audit, chain, crypto, sweeps, trail, verification
+from faxbot import audit, chain, crypto, masterkeys, sweeps, trail, verification
 from faxbot.actors import CLI, Actor
 from faxbot.audit import Action
 from faxbot.chain import Head
@@ -557,7 +557,7 @@ def test_a_damaged_note_is_passed_over(runtime: Runtime) -> None:
 def test_the_trail_outlives_its_master_key(runtime: Runtime) -> None:
     """Only its one key is sealed anew, and the old rows stay as they are."""
     linked(runtime, 2)
-    place, keys = trail.place("default"), table(DataKey)
+    place, keys = masterkeys.place("default", trail.KEY_NAME), table(DataKey)
     sealed = runtime.database.row(sa.select(keys), {})
     assert sealed
     ring = crypto.Keyring({"new": b"n" * 32}, "new")

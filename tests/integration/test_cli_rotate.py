@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from faxbot import crypto, jobs, rotation, wiring
 from faxbot.db import utcnow
 from faxbot.hidden import Hidden
+from faxbot.models import Job
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.command import Ended, one_line, run
@@ -17,6 +20,12 @@ from tests.integration.site import number, open_site
 OLD, NEW = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 IDS = {key: crypto.id_of(base64.b64decode(key)) for key in (OLD, NEW)}
 BOTH = {"CONFIG_MASTER_KEY": NEW, "CONFIG_MASTER_KEY_PREVIOUS": OLD}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process need be given time to notice anything: that is seen under tests/acceptance."""
+    monkeypatch.setattr(rotation, "NOTICE", timedelta(seconds=0.1))
 
 
 @pytest.fixture
@@ -56,6 +65,20 @@ def test_it_says_what_it_would_do_does_it_and_says_what_is_needed_no_more(
     assert (told["state"], told["sealing"], told["left"]) == ("resting", IDS[NEW], {})
     again = rotate(filled, CONFIG_MASTER_KEY=NEW)
     assert (again.code, again.out.partition(":")[0]) == (0, "nothing to do")
+
+
+def test_what_is_damaged_keeps_nobody_from_the_end_and_is_named(
+    filled: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    """And what lies beside it is sealed anew all the same."""
+    with open_site(filled, carrier_of_all, CONFIG_MASTER_KEY=OLD) as site:
+        damaged = sa.update(Job).where(Job.header_sealed.is_not(None))
+        with site.runtime.database.transaction() as session:
+            session.execute(damaged.values(header_sealed=Job.to_sealed))
+    ended = rotate(filled, **BOTH)
+    assert ended.code == 0
+    assert "jobs.header_sealed: 1 are damaged" in ended.out
+    assert "to_sealed" not in ended.out
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from copy import copy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import sqlalchemy as sa
 from faxbot import (
     addresses,
     alarms,
+    audit,
     crypto,
     identity,
     jobs,
@@ -28,12 +32,15 @@ from faxbot import (
     rotation,
     routing,
     sending,
+    trail,
     wiring,
 )
 from faxbot.actors import CLI
-from faxbot.crypto import Keyring
-from faxbot.db import Base, new_id, utcnow
-from faxbot.errors import ConfigError, KeyMissing, KeyReused, Unauthenticated
+from faxbot.cli.connection import PAGE
+from faxbot.cli.connection import _has_shape as has_shape
+from faxbot.crypto import Keyring, Keys
+from faxbot.db import Base, new_id, table, utcnow
+from faxbot.errors import ChangedMeanwhile, ConfigError, KeyMissing, KeyReused, Unauthenticated
 from faxbot.hidden import Hidden
 from faxbot.models import (
     Attempt,
@@ -50,7 +57,9 @@ from faxbot.models import (
 )
 from faxbot.plugins.base import Receipt, State, Update
 from faxbot.resealing import STORES, Change
+from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
+from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.site import Site, number, open_site
 from tests.integration.web import client_of, new_key
@@ -69,9 +78,9 @@ def opened(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Op
     """opened(key, previous): a process of the installation with these master keys, which knows how it stands."""
     with ExitStack() as stack:
 
-        def opening(key: str, previous: str = "") -> Site:
+        def opening(key: str, previous: str = "", **changes: str) -> Site:
             keys = {"CONFIG_MASTER_KEY": key, "CONFIG_MASTER_KEY_PREVIOUS": previous}
-            site = stack.enter_context(open_site(store, carrier_of_all, **keys))
+            site = stack.enter_context(open_site(store, carrier_of_all, **keys, **changes))
             rotation.note_sealing(site.runtime.database, site.runtime.keyring, utcnow())
             site.runtime.fresh()
             return site
@@ -90,12 +99,12 @@ def notice(*sites: Site) -> None:
         site.runtime.fresh()
 
 
-def switched(site: Site) -> None:
-    """The new key seals; nothing is sealed anew yet."""
+def switched(site: Site, *others: Site) -> None:
+    """The new key seals; nothing is sealed anew yet. The others know that it was announced, and no more."""
     stand = masterkeys.stand(site.runtime.database)
     new = site.runtime.keyring.ids[-1]
-    rotation._announce(site.runtime, str(stand.sealing), new, nowhere)
-    rotation._switch(site.runtime, CLI, str(stand.sealing), new)
+    at = rotation._announce(site.runtime, str(stand.sealing), new, lambda _: notice(*others))
+    rotation._switch(site.runtime, CLI, str(stand.sealing), new, at)
 
 
 def dump(site: Site) -> dict[str, list[Any]]:
@@ -201,7 +210,7 @@ def test_after_it_nothing_that_the_old_key_could_open_or_find_is_left(opened: Op
     job = after.job(known["done"])
     assert jobs.number(after.runtime, job).reveal() == known["to"]
     assert jobs.header(after.runtime, job).reveal() == "Dr. Doe"
-    assert job.to_key == jobs.number_key(after.runtime, Hidden(known["to"]))
+    assert job.to_key == jobs.number_key(after.runtime.keyring, Hidden(known["to"]))
     assert after.runtime.settings.read().of_plugin("simulator")["secret"] == after.carrier.secret
     assert revisions.saved_at(after.runtime, 1)["simulator"] == {"secret": after.carrier.secret}
     with after.runtime.database.reading() as session:
@@ -260,6 +269,101 @@ def test_processes_that_notice_it_at_different_times_take_no_fax_twice(opened: O
     assert late.count(Job) == 2
 
 
+def test_the_order_in_which_a_process_has_its_keys_matters_to_nobody(opened: Opened) -> None:
+    soon, swapped = opened(NEW, OLD), opened(OLD, NEW)
+    switched(soon, swapped)
+    first = soon.submit("+15550107700", key="order-1")
+    assert swapped.submit("+15550107700", key="order-1").job_id == first.job_id
+    assert soon.count(Job) == 1
+
+
+def test_a_switch_that_is_noticed_in_the_midst_of_a_request_splits_no_row(opened: Opened) -> None:
+    """What is sealed and hashed for one row is so with one master key, or it would not be found with its hashes."""
+    site, both = opened(OLD), opened(NEW, OLD)
+    earlier = both.runtime.settings.keys()
+    switched(both)
+    states: list[Keys] = [earlier, both.runtime.settings.keys()]
+    asked = turns = 0
+
+    def state() -> Keys:
+        nonlocal asked
+        asked += 1
+        return states[asked > turns]
+
+    first = {}
+    for turns in range(12):
+        asked = 0
+        both.runtime.keyring.follow(state)
+        first[turns] = both.submit(number(), key=f"order-{turns}", header="Dr. Doe").job_id
+        assert asked > 0
+    both.runtime.keyring.follow(both.runtime.settings.keys)
+    with both.runtime.database.reading() as session:
+        to = {
+            each.id: (each.to_sealed, each.header_sealed)
+            for each in session.scalars(sa.select(Job))
+        }
+    assert all(one[1:5] == other[1:5] for one, other in to.values() if other)
+    rotate(both)
+    del site
+    for turn, fax in first.items():
+        wish = {"header": "Dr. Doe"}
+        again = both.submit(
+            jobs.number(both.runtime, both.job(fax)).reveal(), key=f"order-{turn}", **wish
+        )
+        assert (again.job_id, again.replayed) == (fax, True)
+
+
+def frozen(site: Site) -> Site:
+    """A process that is stopped between sealing and writing: it goes by what it knew."""
+    stopped = copy(site)
+    stopped.runtime = replace(site.runtime, keyring=site.runtime.keyring.still())
+    return stopped
+
+
+def test_what_a_process_that_was_stopped_meanwhile_writes_late_is_shown_and_sealed_anew(
+    opened: Opened,
+) -> None:
+    site = opened(NEW, OLD)
+    late = frozen(site)
+    rotate(site)
+    first = late.submit("+15550107700", key="order-1")
+    left = {"jobs.to_sealed": 1, "idempotency_keys.response_sealed": 1}
+    assert rotation.progress(site.runtime).left == left
+    assert rotation.progress(opened(NEW).runtime).unknown == left
+
+    assert rotate(site) is True
+    assert rotation.progress(site.runtime).left == {}
+    assert rotate(site) is False
+    rotate(opened(NEWER, NEW))
+    last = opened(NEWER)
+    assert last.submit("+15550107700", key="order-1").job_id == first.job_id
+
+    # One that has slept through two of them.
+    second = late.submit("+15550107700", key="order-2")
+    both = opened(NEWER, OLD)
+    assert rotate(both) is True
+    assert rotation.progress(last.runtime).unknown == {}
+    assert last.submit("+15550107700", key="order-2").job_id == second.job_id
+    assert last.job(first.job_id).to_key == last.job(second.job_id).to_key
+
+
+def test_what_is_written_late_is_looked_for_once_more_before_it_is_said_to_be_done(
+    opened: Opened,
+) -> None:
+    site = opened(NEW, OLD)
+    late = frozen(site)
+    written: list[str] = []
+
+    def wait(_seconds: float) -> None:
+        if not written and masterkeys.stand(site.runtime.database)[1:4] == (IDS[NEW], None, None):
+            written.append(late.submit(number()).job_id)
+
+    rotation.rotate(site.runtime, CLI, wait=wait)
+
+    assert len(written) == 1
+    assert jobs.number(opened(NEW).runtime, site.job(written[0])).reveal()
+
+
 def take(site: Site) -> None:
     """Let the carrier take faxes and say nothing more of them."""
     site.odd.does["send"] = lambda _usual, fax: Receipt(f"id-{fax.tag}")
@@ -289,7 +393,7 @@ def test_one_number_is_called_once_at_a_time_whichever_hash_a_fax_stands_under(
     for site in (alone, late, soon):
         take(site)
     under_old = [alone.fax_to(to) for _ in range(2)]
-    switched(soon)
+    switched(soon, late)
     under_new = [soon.fax_to(to) for _ in range(2)]
     assert len({soon.job(fax).to_key for fax in under_old + under_new}) == 2
 
@@ -334,6 +438,36 @@ def test_a_call_of_a_process_with_the_old_key_alone_holds_its_number_beyond_the_
         assert session.scalars(sa.select(Lane.to_key)).all() == [after.job(second).to_key]
 
 
+def test_while_processes_are_restarted_one_after_the_other_no_number_is_held_for_long(
+    opened: Opened,
+) -> None:
+    """One with both keys makes the call, and one with the old key alone hears how it ended."""
+    to = number()
+    alone, both = opened(OLD), opened(NEW, OLD)
+    for site in (alone, both):
+        take(site)
+    first, second = both.fax_to(to), both.fax_to(to)
+    assert attempt(both, first) == "sent"
+    end(alone, first)
+    both.now += timedelta(seconds=6)
+    assert attempt(both, second) == "sent"
+
+
+def test_the_gap_after_a_call_holds_beyond_the_end_of_it(opened: Opened) -> None:
+    to, gap = number(), {"FAXBOT_NUMBER_GAP_SECONDS": "600"}
+    alone = opened(OLD, **gap)
+    take(alone)
+    first, second = alone.fax_to(to), alone.fax_to(to)
+    assert attempt(alone, first) == "sent"
+    end(alone, first)
+    rotate(opened(NEW, OLD))
+    after = opened(NEW, **gap)
+    take(after)
+    assert attempt(after, second) == "queued"
+    after.now += timedelta(seconds=601)
+    assert attempt(after, second) == "sent"
+
+
 def test_who_waits_under_one_hash_is_woken_by_who_leaves_under_the_other(opened: Opened) -> None:
     to = number()
     site = opened(NEW, OLD)
@@ -364,6 +498,44 @@ def test_lists_by_number_find_faxes_under_both_hashes(opened: Opened) -> None:
     rotate(site)
     found = json.loads(client.post("/fax/search", json={"to": to}).data)["items"]
     assert {each["id"] for each in found} == {earlier, later}
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_who_learns_something_of_a_number_while_it_is_hashed_anew_disturbs_nobody(
+    opened: Opened, which: str
+) -> None:
+    """SQLite has one writer at a time."""
+    to = number()
+    site = opened(NEW, OLD)
+    fax = site.fax_to(to)
+    switched(site)
+    keys = {"old": site.job(fax).to_key, "new": site.job(site.fax_to(to)).to_key}
+    learnt = {"provider_id": "simulator", "updated_at": site.now}
+    with site.runtime.database.transaction() as session:
+        session.add(ProvenStep(to_key=keys["old"], step=1, **learnt))
+    with ThreadPoolExecutor(1) as others, site.runtime.database.transaction() as session:
+        if which == "old":
+            session.get_one(Job, fax, with_for_update=True)
+        else:
+            session.add(ProvenStep(to_key=keys["new"], step=2, **learnt))
+            session.flush()
+        rotating = others.submit(rotate, site)
+        eventually(lambda: site.runtime.database.row(WAITS, {}))
+        if which == "old":
+            step = sa.update(ProvenStep).where(ProvenStep.to_key == keys["old"]).values(step=2)
+            session.execute(step)
+        session.commit()
+        assert rotating.result(30) is True
+
+    with site.runtime.database.reading() as session:
+        found = session.execute(sa.select(ProvenStep.to_key, ProvenStep.step)).all()
+    assert [tuple(row) for row in found] == [(keys["new"], 2)]
+
+
+WAITS = sa.text(
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 
 
 @pytest.mark.parametrize("later", ["old", "new"])
@@ -506,6 +678,65 @@ def test_a_process_that_lacks_the_new_key_keeps_it_from_being_used(opened: Opene
     assert rotate(both) is True, "the objection of before is forgotten"
 
 
+def test_who_lacks_the_new_key_says_so_again_when_it_is_announced_again(opened: Opened) -> None:
+    alone, both = opened(OLD), opened(NEW, OLD)
+
+    def look(_seconds: float) -> None:
+        notice(alone)
+
+    def die(_seconds: float) -> None:
+        notice(alone)
+        raise Killed
+
+    with pytest.raises(Killed):
+        rotation.rotate(both.runtime, CLI, wait=die)
+    both.now += timedelta(seconds=1)
+    with pytest.raises(ConfigError, match="does not have the new master key"):
+        rotation.rotate(both.runtime, CLI, wait=look)
+    assert masterkeys.stand(both.runtime.database).sealing == IDS[OLD]
+
+
+def test_of_two_who_announce_a_key_the_later_one_goes_on(opened: Opened) -> None:
+    first, second = opened(NEW, OLD), opened(NEW, OLD)
+    second.now += timedelta(seconds=1)
+    announced: list[datetime] = []
+
+    def announce(_seconds: float) -> None:
+        if not announced:
+            announced.append(rotation._announce(second.runtime, IDS[OLD], IDS[NEW], nowhere))
+
+    with pytest.raises(ChangedMeanwhile):
+        rotation.rotate(first.runtime, CLI, wait=announce)
+    rotation._switch(second.runtime, CLI, IDS[OLD], IDS[NEW], *announced)
+
+
+def test_two_who_seal_the_same_anew_both_come_to_the_end(opened: Opened) -> None:
+    first, second = opened(NEW, OLD), opened(NEW, OLD)
+    first.submit(number())
+    switched(first)
+    ended: list[bool] = []
+
+    def overtake(_what: str, _done: int, _of: int) -> None:
+        if not ended:
+            ended.append(rotate(second))
+
+    assert rotation.rotate(first.runtime, CLI, told=overtake, wait=nowhere) is True
+    assert ended == [True]
+    assert masterkeys.stand(first.runtime.database)[1:4] == (IDS[NEW], None, None)
+
+
+def test_a_key_that_was_announced_and_is_gone_gives_way_to_another(opened: Opened) -> None:
+    rotation._announce(opened(NEW, OLD).runtime, IDS[OLD], IDS[NEW], nowhere)
+    other = opened(NEWER, OLD)
+    assert rotate(other) is True
+    assert masterkeys.stand(other.runtime.database).sealing == IDS[NEWER]
+
+    rotation._announce(opened(NEW, NEWER).runtime, IDS[NEWER], IDS[NEW], nowhere)
+    alone = opened(NEWER)
+    assert rotate(alone) is False
+    assert masterkeys.stand(alone.runtime.database)[1:4] == (IDS[NEWER], None, None)
+
+
 def test_a_process_that_lacks_a_key_serves_nothing_and_says_which(opened: Opened) -> None:
     alone, both = opened(OLD), opened(NEW, OLD)
     for _ in range(3):
@@ -551,10 +782,7 @@ def test_with_the_key_lost_it_goes_on_with_a_new_one_and_says_what_is_lost(opene
     known = fill(site)
     with pytest.raises(ConfigError, match="is not lost"):
         rotation.give_up(site.runtime, CLI)
-    config = replace(site.runtime.config, master_key=NEW)
-    lost = wiring.build(config)
-    with suppress(KeyMissing):
-        lost.fresh()
+    lost = opened_without(site, NEW)
     found = rotation.give_up(lost, CLI)
     lost.close()
     assert found["jobs.to_sealed"] == 2
@@ -562,12 +790,50 @@ def test_with_the_key_lost_it_goes_on_with_a_new_one_and_says_what_is_lost(opene
     after = opened(NEW)
     with pytest.raises(Unauthenticated):
         identity.authenticate(after.runtime, known["key"])
-    identity.authenticate(after.runtime, new_key(after.runtime))
+    client = client_of(after.runtime, new_key(after.runtime))
     assert after.submit(number()).status == 202
+    page = json.loads(client.get("/fax").data)
+    assert sorted(each["to"] is None for each in page["items"]) == [False, True, True]
+    assert has_shape(page, PAGE)
+    shown = json.loads(client.get(f"/fax/{known['done']}").data)
+    assert (shown["status"], shown["to"]) == ("delivered", None)
+    (decision,) = json.loads(client.get(f"/fax/{known['done']}/events").data)["decisions"]
+    assert (decision["outcome"], decision["reason"]) == ("failed", None)
     assert (
         sum(rotation.progress(after.runtime).unknown.values())
         == sum(found.values()) - found["data_keys.key_sealed"]
     )
+
+
+def test_a_process_that_runs_proves_nothing_with_a_key_of_the_trail_that_was_lost(
+    opened: Opened,
+) -> None:
+    both = opened(NEW, OLD)
+    audit.note(both.runtime, CLI, audit.Action.FAX_SEARCHED)
+    both.runtime.notes.flush()
+    switched(both)
+    lost = opened_without(both, NEW)
+    rotation.give_up(lost, CLI)
+    lost.close()
+    notice(both)
+    with both.runtime.database.reading() as session:
+        last = session.scalar(sa.select(sa.func.max(AuditEvent.id)))
+    audit.note(both.runtime, CLI, audit.Action.FAX_SEARCHED)
+    both.runtime.notes.flush(everything=True)
+    key = trail.of(opened(NEW).runtime.database).known("default")
+    assert key is not None
+    with both.runtime.database.reading() as session:
+        query = sa.select(table(AuditEvent)).where(AuditEvent.id > last)
+        rows = [dict(row._mapping) for row in session.execute(query)]
+    assert [trail.is_ours(key, row) for row in rows] == [True]
+
+
+def opened_without(site: Site, key: str) -> Runtime:
+    """A process that has this key alone, whatever the database says."""
+    runtime = wiring.build(replace(site.runtime.config, master_key=key, master_key_previous=""))
+    with suppress(KeyMissing):
+        runtime.fresh()
+    return runtime
 
 
 def test_a_key_that_was_used_before_is_refused_while_hashes_of_it_live(opened: Opened) -> None:
@@ -703,3 +969,75 @@ def test_key_files_are_found_wherever_their_change_was_interrupted(
         crypto.promote(tmp_path)
         assert list(crypto.key_files(tmp_path).values()) == [old, new]
         assert crypto.key_file(tmp_path / "master.key") == new
+
+
+def test_files_of_a_backup_that_is_older_than_that_of_the_database_are_put_in_order(
+    embedded: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(embedded, carrier_of_all) as site:
+        site.submit(number())
+        rotate(site)
+        second = site.runtime.keyring.current
+    folder = embedded.data_dir
+    (folder / "master.key").rename(folder / crypto.NEXT)
+    (earlier,) = [path for path in folder.glob("master.key.*") if path.name != crypto.NEXT]
+    earlier.rename(folder / "master.key")
+    with open_site(embedded, carrier_of_all) as site:
+        told: list[object] = []
+
+        def tell(*what: object) -> None:
+            told.append(what)
+            assert len(told) < 50, "it does not end"
+
+        assert rotation.rotate(site.runtime, CLI, told=tell, wait=nowhere) is True
+        assert site.runtime.keyring.current not in (second, earlier.suffix[1:])
+        assert rotation.progress(site.runtime).left == {}
+        assert not (folder / crypto.NEXT).exists()
+
+
+def test_a_new_key_file_that_is_promoted_as_it_is_read_is_made_no_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = crypto.key_file(tmp_path / "master.key")
+    new = crypto.key_file(tmp_path / crypto.NEXT)
+    exists, promoted = Path.exists, threading.Event()
+
+    def exists_a_moment_ago(path: Path) -> bool:
+        found = exists(path)
+        if path.name == crypto.NEXT and not promoted.is_set():
+            promoted.set()
+            crypto.promote(tmp_path)
+        return found
+
+    monkeypatch.setattr(Path, "exists", exists_a_moment_ago)
+    assert list(crypto.key_files(tmp_path).values()) == [old, new]
+    assert promoted.is_set()
+    assert not exists(tmp_path / crypto.NEXT)
+
+
+def test_who_reads_key_files_while_they_change_finds_them_all_and_makes_none(
+    tmp_path: Path,
+) -> None:
+    keys = [crypto.id_of(crypto.key_file(tmp_path / "master.key"))]
+    stop = threading.Event()
+
+    def read() -> int:
+        found = 0
+        while not stop.is_set():
+            known = list(keys)
+            assert set(known) <= set(crypto.key_files(tmp_path))
+            found += 1
+        return found
+
+    with ThreadPoolExecutor(4) as others:
+        readers = [others.submit(read) for _ in range(2)]
+        try:
+            for _ in range(40):
+                keys.append(crypto.id_of(crypto.key_file(tmp_path / crypto.NEXT)))
+                for each in [others.submit(crypto.promote, tmp_path) for _ in range(2)]:
+                    each.result()
+        finally:
+            stop.set()
+        assert all(reader.result() for reader in readers)
+    assert not (tmp_path / crypto.NEXT).exists()
+    assert set(crypto.key_files(tmp_path)) == set(keys)
