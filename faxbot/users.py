@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from faxbot import audit, identity, passwords
@@ -53,7 +54,7 @@ def create(
         passwords.check(password, name)
         kept = passwords.keep(password)
     if find(session, actor.account_id, name) is not None:
-        raise InvalidFields(errors={"name": ["there is a user of this name already"]})
+        raise InvalidFields(errors={"name": [_TAKEN]})
     user = User(
         id=new_id(now),
         account_id=actor.account_id,
@@ -67,9 +68,15 @@ def create(
         password_changed_at=now if kept else None,
     )
     session.add(user)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError:  # somebody has made him since we looked
+        raise InvalidFields(errors={"name": [_TAKEN]}) from None
     _note(session, actor, Action.USER_CREATED, user, now, {"role": role})
     return user
+
+
+_TAKEN = "there is a user of this name already"
 
 
 def name_key(name: str) -> str:

@@ -27,6 +27,7 @@ from faxbot.runtime import Runtime
 from tests.installation import FAXBOT, Installation
 from tests.integration.command import Ended, environment, one_line, run
 from tests.integration.web import assert_problem, browser_of, client_of, new_key, new_user
+from tests.threads import at_once
 
 USERS = "/admin/users"
 PASSWORD = "tall ships pass the quiet harbour"
@@ -101,6 +102,17 @@ def test_a_name_is_taken_however_it_is_written(
 
     assert "name" in assert_problem(admin.post(USERS, json=wish), 422, "invalid-fields")["errors"]
     assert new_user(runtime, name=name, account_id="other").role == "admin"
+
+
+def test_of_many_who_make_the_same_user_at_once_one_does(runtime: Runtime) -> None:
+    def make(_: int) -> bool:
+        try:
+            new_user(runtime, name="Jo")
+        except InvalidFields:
+            return False
+        return True
+
+    assert sorted(at_once(4, make)) == [False, False, False, True]
 
 
 @pytest.mark.parametrize(
