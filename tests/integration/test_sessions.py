@@ -19,7 +19,7 @@ from faxbot import sessions, users, wiring
 from faxbot.actors import CLI, ROLES, USER
 from faxbot.config import Config
 from faxbot.db import table, utcnow
-from faxbot.errors import ConfigError, Unauthenticated
+from faxbot.errors import ConfigError, SignInCrowded, Unauthenticated
 from faxbot.models import AuditEvent, User, UserSession
 from faxbot.runtime import Runtime
 from faxbot.sessions import FIRST_WAIT, FREE_TRIES, LONGEST, LONGEST_WAIT, SEEN_EVERY
@@ -438,7 +438,7 @@ def test_of_many_tries_at_once_no_more_count_than_are_free(at: Runtime) -> None:
     def right(_: int) -> bool:
         try:
             sessions.log_in(at, CLI, "jo", PASSWORD)
-        except Unauthenticated:
+        except (Unauthenticated, SignInCrowded):  # the second: on a busy machine, who was not even looked at
             return False
         return True
 
