@@ -25,6 +25,7 @@
 RequestError, Conflict, TooMany, DocumentError, ProviderError and FaxbotError itself are branches: only their kinds are
 raised.
 `code` is the stable word for programs: it ends the `type` of a problem document and has a line in docs/errors.md.
+ProcessEnds alone stands outside of the tree: it is no Exception.
 No error carries PHI: no number, name, file name, document text or free text of a carrier.
 """
 
@@ -322,3 +323,7 @@ class TransitionRefused(FaxbotError):
     """The status may not change that way."""
 
     code = "transition-refused"
+
+
+class ProcessEnds(BaseException):
+    """This process is to end: nothing catches it on its way, and no plugin's code does so in its name."""

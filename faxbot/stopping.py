@@ -12,12 +12,14 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from faxbot.errors import ProcessEnds
+
 _SIGNAL = signal.SIGUSR2
 _asked = False
 _may_leave = False
 
 
-class Stopped(BaseException):
+class Stopped(ProcessEnds):
     """This process has been asked to end, and what it did may be left at any point."""
 
 

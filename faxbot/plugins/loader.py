@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from faxbot.errors import PluginError
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins.base import API_VERSION, Context, FaxbotPlugin
+from faxbot.plugins.contained import contain
 from faxbot.plugins.manifest import SCOPES, Manifest
 from faxbot.plugins.registry import OPEN, Registry
 from faxbot.plugins.starting import Trial, load, why
@@ -274,6 +275,7 @@ class Plugins:
         def begin() -> Running:
             plugin = cls()
             plugin.initialize(settings, context)
+            contain(plugin)
             return Running(plugin, context, settings)
 
         place.trial = trial = Trial(manifest.id, begin, lambda running: running.stop(manifest.id))

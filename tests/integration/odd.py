@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from faxbot.db import utcnow
+from faxbot.errors import ProcessEnds
 from faxbot.plugins.base import (
     CallbackRequest,
     Context,
@@ -53,7 +54,7 @@ def news(**facts: Any) -> Update:
     return Update(**facts)
 
 
-class Vanished(BaseException):
+class Vanished(ProcessEnds):
     """The worker is gone: no code of ours runs any more, as after kill -9."""
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -84,6 +85,9 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 SECRET = f"{NAME} at {number('0188')}, {HEADER}"
 DEEDS: tuple[dict[str, Deed], ...] = (
+    {"send": raises(CancelledError(SECRET))},
+    {"fetch": raises(CancelledError(SECRET))},
+    {"read_callback": raises(CancelledError(SECRET))},
     {"send": raises(ValueError(SECRET))},
     {"send": raises(Refused(SECRET, cause=SECRET))},
     {"send": raises(OutcomeUnknown(SECRET, cause=SECRET))},
