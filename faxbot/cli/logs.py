@@ -1,7 +1,7 @@
 """How a role writes its log: one JSON object a line, or short text for a person in front of `faxbot up`.
 
-Nothing a foreign library says in an exception is written, because that may quote a number or a name: a failure is
-logged by its kind and the places it came through.
+Nothing a foreign library says in an exception, or of one, is written, because that may quote a number or a name: a
+failure is logged by its kind and the places it came through. That goes for one that nobody catches too.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
 
 from faxbot.errors import FaxbotError
+
+log = logging.getLogger(__name__)
 
 LEVELS = ("debug", "info", "warning", "error")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -76,12 +80,25 @@ def configure(role: str, level: str, style: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda failed: _uncaught(
+        failed.exc_type, failed.exc_value, failed.exc_traceback
+    )
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """What nobody caught: Python's own way is to print it with its text."""
+    if error is not None and not issubclass(kind, SystemExit):
+        log.critical("not caught", exc_info=(kind, error, trace))
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message; Celery's own on a failed task quotes the exception, so that one is said in our words."""
-    if record.name == "celery.app.trace" and record.exc_info:
-        return f"task {getattr(record, 'data', {}).get('name', 'unknown')} failed"
+    """The message; what others say of an exception quotes it, so that is said in our words."""
+    if record.exc_info and not record.name.startswith("faxbot"):
+        task = getattr(record, "data", {}).get("name")  # Celery's own on a failed task
+        return f"task {task} failed" if task else f"{record.name}: failed"
     return record.getMessage()
 
 

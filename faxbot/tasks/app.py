@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from kombu.utils.uuid import uuid
 
 from faxbot.config import Config
+from faxbot.errors import FaxbotError
 from faxbot.shares import URGENT
 from faxbot.tasks import broker
 
@@ -45,6 +46,26 @@ SPOOL_EVERY = 600.0
 DOCUMENTS_EVERY = 3600.0
 
 
+class TaskFailed(FaxbotError):
+    """A task met what nobody expects; the detail is the kind of that exception."""
+
+    code = "task-failed"
+
+
+class _Task(Task[Any, Any]):
+    """Fails without what a foreign exception says: Celery writes that into its log and, where somebody watches its
+    events as Flower does, into the broker."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return self.run(*arguments, **named)
+        except FaxbotError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again
+            failure = TaskFailed(type(error).__name__)
+            raise failure.with_traceback(error.__traceback__) from None
+
+
 def celery_app(config: Config) -> Celery:
     """The app of a worker, of beat, or of Celery's own tools; nothing is connected yet. The tasks
     themselves come with worker.serve(): beat only names them."""
@@ -55,7 +76,9 @@ def celery_app(config: Config) -> Celery:
 
 def _bare(config: Config) -> Celery:
     broker.register()
-    app = Celery("faxbot", broker=config.broker, set_as_current=False)
+    app: Celery[Task[Any, Any]] = Celery(
+        "faxbot", broker=config.broker, task_cls=_Task, set_as_current=False
+    )
     app.conf.update(_settings(config))
     return app
 

@@ -152,12 +152,13 @@ class _Server(BaseApplication):
 
 
 class _Logger(glogging.Logger):
-    """gunicorn's messages go where all messages of this process go."""
+    """gunicorn's messages go where all messages of this process go, but for those of level debug: there it writes each
+    request's address, and what a client puts there may be anything."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
-        self.error_log.setLevel(logging.NOTSET)
+        self.error_log.setLevel(logging.INFO)
         self.error_log.propagate = True
 
 

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 LOGGING = """
 import logging
 from faxbot.cli import logs
@@ -46,3 +48,36 @@ def test_text_lines_say_the_same_for_people() -> None:
 
     assert told == "INFO told fax_id=17"
     assert failed == "ERROR failed exception=ValueError"
+
+
+FAILING = """
+import logging, threading
+from faxbot.cli import logs
+logs.configure("web", "info", {style!r})
+try:
+    raise ValueError("+15550100000 is no number")
+except ValueError as error:
+    logging.getLogger("celery.worker.request").error("Task handler raised error: %r", error, exc_info=True)
+def fail():
+    raise LookupError("+15550100000 is no number")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_what_a_library_says_of_an_exception_and_what_nobody_caught_is_not_repeated(
+    style: str,
+) -> None:
+    program = FAILING.format(style=style)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
+
+    assert done.returncode == 1
+    assert "5550100000" not in done.stderr
+    assert "celery.worker.request: failed" in done.stderr
+    assert done.stderr.count("not caught") == 2
+    assert done.stderr.count("LookupError") == 2

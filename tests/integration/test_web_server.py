@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import socket
@@ -18,7 +19,9 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from gunicorn.config import Config as Gunicorn
 
+from faxbot.web import server
 from tests.ground import eventually
 from tests.installation import FAXBOT, Service, Stores
 from tests.integration.web import NUMBER, TEXT
@@ -378,6 +381,11 @@ def test_requests_with_one_key_at_the_same_time_make_one_fax(service: Service) -
     assert ["Idempotency-Replayed" in answer.headers for answer in taken].count(False) == 1
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in waiting)
     assert faxes(service) == before + 1
+
+
+def test_no_level_of_the_log_has_the_addresses_that_clients_ask_for() -> None:
+    """gunicorn's own messages of the level debug have them."""
+    assert server._Logger(Gunicorn()).error_log.level >= logging.INFO
 
 
 def test_no_log_has_a_number_a_key_or_a_name_of_a_file(service: Service) -> None:
