@@ -249,7 +249,8 @@ class TransportPlugin(FaxbotPlugin):
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:
         """What the carrier has under this tag; State.ABSENT when nothing (trait
         `status_lookup`). The fax went to the number `to`, and not before `since`: for carriers
-        that find it by these only."""
+        that find it by these only. No whole number goes into an address: those are written down on
+        their way."""
         raise PluginError(f"{type(self).__name__} has no look-up")
 
     def fetch(self, external_id: str) -> Update:

@@ -43,6 +43,8 @@ from faxbot.providers.http import PDF, refusal
 from faxbot.providers.sinch import answers, webhooks
 
 PAGE_SIZE, MOST_PAGES = 100, 20
+KEPT_BACK = 4
+"""The last digits of a number that no address has: addresses are written down on their way."""
 CLOCKS_APART = timedelta(hours=1)
 """By so much a fax may seem to be older at Sinch than we know it to be; a longer list does no
 harm."""
@@ -128,11 +130,12 @@ class SinchProvider(TransportPlugin):
         return Receipt(id_in(answers.created(reply, fax.tag)))
 
     def look_up(self, tag: str, *, to: Hidden[str], since: datetime) -> Update:
-        """Lists what was sent to the number since then and compares labels here: how they are
-        asked for is not documented. `to` finds by prefix. (Sinch Fax OpenAPI, getFaxes)"""
+        """Lists what was sent to numbers that begin so since then, and compares labels here: how
+        they are asked for is not documented. `to` finds by prefix, and is taken in the address
+        only. (Sinch Fax OpenAPI, getFaxes)"""
         params = {
             "direction": "OUTBOUND",
-            "to": to.reveal(),
+            "to": to.reveal()[:-KEPT_BACK],
             # With the "=" that follows it in the address: `createTime>=...`, as documented.
             "createTime>": f"{(since - CLOCKS_APART).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "pageSize": str(PAGE_SIZE),
@@ -149,7 +152,7 @@ class SinchProvider(TransportPlugin):
             if number is None:
                 return Update(State.ABSENT, tag=tag)
             params["page"] = str(number)
-        raise OutcomeUnknown("The carrier's list of faxes to this number does not end.")
+        raise OutcomeUnknown("The carrier's list of faxes to such numbers does not end.")
 
     def fetch(self, external_id: str) -> Update:
         """GET /faxes/{id}; a 404 counts as absence only in Sinch's own words."""
