@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 import uuid
 from datetime import datetime
@@ -40,6 +41,15 @@ def _tag(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) 
     return {f"tags[{name}]": value for name, _, value in pairs}
 
 
+def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if value != "-":
+        return value
+    try:
+        return sys.stdin.readline().strip()
+    except UnicodeDecodeError:
+        raise click.BadParameter("standard input is no UTF-8 text") from None
+
+
 def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if not _ID.fullmatch(value):
         # Not repeated: who mistakes a number for an id would find it in a log.
@@ -55,7 +65,13 @@ def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     required=True,
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
 )
-@click.option("--to", required=True, metavar="NUMBER", help="Where to, e.g. +15550100000.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="NUMBER",
+    callback=_number,
+    help="Where to, e.g. +15550100000; - reads it from standard input, where other users of the machine do not see it.",
+)
 @click.option(
     "--wait", is_flag=True, help="Show the timeline until the fax is delivered or has failed."
 )

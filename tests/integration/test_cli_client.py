@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import threading
@@ -162,6 +163,21 @@ def test_two_sends_are_two_faxes_unless_they_carry_one_key(
     one, two, *named = server.keys()
     assert one != two
     assert named == ["order 17", "order 17"]
+
+
+def test_a_number_can_be_kept_from_the_command_line(
+    embedded: Installation,
+    answering: Callable[..., Server],
+    document: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = answering(accepted())
+    monkeypatch.setattr("sys.stdin", io.StringIO("+15550100000\n"))
+
+    ended = run(embedded, "send", document, "--to", "-", "--url", server.url, "--key", "k")
+
+    assert ended.code == 0, ended.err
+    assert b"\r\n+15550100000\r\n" in server.asked[0][3]
 
 
 def test_all_options_reach_the_server_and_no_other(
