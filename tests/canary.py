@@ -34,17 +34,21 @@ NAME = "Quetzalcóatl"
 HEADER = "Practice of Dr. Zyzzyva"
 FILE_NAME = "befund-mxyzptlk-ß.txt"
 TEXT = "Verdacht auf Triskaidekaphobie"
-PREFIX = "415837"
-"""Of all numbers: +1 415 837 ...."""
+SECRET = f"{NAME} +14158370000 {TEXT}"
+PREFIX = "837"
+"""Of all numbers, behind the area: +1 415 837 ...."""
 
 
-def number(ending: str) -> str:
-    return f"+1{PREFIX}{ending}"
+AREAS = ("415", "416", "417", "418", "419", "420", "421")
+
+
+def number(ending: str, area: str = AREAS[0]) -> str:
+    return f"+1{area}{PREFIX}{ending}"
 
 
 def words(endings: Iterable[str]) -> dict[str, list[str]]:
     """What is looked for, by the kind of what it gives away; of a number its last seven digits in every spelling."""
-    digits = [PREFIX[3:] + ending for ending in endings]
+    digits = [PREFIX + ending for ending in endings]
     return {
         # Without the first dot "837.0017" would be found in a time of day.
         "number": [
@@ -113,22 +117,67 @@ def _in_base64(written: bytes, shift: int) -> bytes:
 class Search:
     """Looks for every form of some words at once."""
 
+    _BEGINNING = 4
+    """Bytes. So much of a form is looked for in all that was seen, and the rest of it where that is: many forms begin
+    alike, and one pattern of them all would take a hundred times as long (measured)."""
+
     def __init__(self, kinds: Mapping[str, Iterable[str]]) -> None:
-        self._meaning: dict[bytes, str] = {}
+        self._meaning: dict[bytes, tuple[str, str, str]] = {}
         for kind, each in kinds.items():
             for word in each:
                 for form, written in forms(word).items():
-                    self._meaning.setdefault(written.lower(), f"{kind} ({form})")
-        # The longest first: an alternation takes the first that fits.
-        ordered = sorted(self._meaning, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, ordered)))
+                    self._meaning.setdefault(written.lower(), (kind, form, word))
+        self._beginnings: dict[bytes, list[bytes]] = {}
+        # The longest first: it says most.
+        for written in sorted(self._meaning, key=len, reverse=True):
+            assert len(written) >= self._BEGINNING, written
+            self._beginnings.setdefault(written[: self._BEGINNING], []).append(written)
 
     def hits(self, seen: bytes) -> list[str]:
-        """What is found, and what stands around it with all digits and letters of the find itself left out."""
-        return [
-            f"{self._meaning[hit[0]]} behind {seen[max(0, hit.start() - 60) : hit.start()]!r}"
-            for hit in self._pattern.finditer(seen.lower())
-        ]
+        """What is found, and what stands before it."""
+        lower, found = seen.lower(), []
+        for beginning, candidates in self._beginnings.items():
+            for at in _places(beginning, lower):
+                for written in candidates:
+                    if lower.startswith(written, at):
+                        kind, form, word = self._meaning[written]
+                        if not (word.isdigit() and _is_chance(word.encode(), form, seen, at)):
+                            before = seen[max(0, at - 60) : at]
+                            found.append(f"{kind} ({form}) behind {before!r}")
+        return found
+
+
+def _is_chance(digits: bytes, form: str, seen: bytes, at: int) -> bool:
+    """Whether these are some of the many digits of another number, as of a time that was measured: more of them
+    follow, or stand before them and are no area."""
+    if "base64" in form:
+        around = re.search(rb"[A-Za-z0-9+/_-]*$", seen[max(0, at - 16) : at])
+        begin = at - len(around[0]) if around else at
+        encoded = re.match(rb"[A-Za-z0-9+/_-]*", seen[begin : at + 24])
+        pieces = [_decoded(encoded[0][offset:]) for offset in range(4)] if encoded else []
+    elif form.endswith("hex") or not seen.startswith(digits, at):
+        return False
+    else:
+        pieces = [seen[max(0, at - 3) : at + len(digits) + 1]]
+    shown = [piece for piece in pieces if digits in piece]
+    return bool(shown) and not any(_stands_alone(digits, piece) for piece in shown)
+
+
+def _decoded(encoded: bytes) -> bytes:
+    whole = encoded[:-1] if len(encoded) % 4 == 1 else encoded  # one letter alone says nothing
+    return base64.b64decode(whole + b"=" * (-len(whole) % 4), altchars=b"-_")
+
+
+def _stands_alone(digits: bytes, piece: bytes) -> bool:
+    areas = b"|".join(each.encode() for each in AREAS)
+    return re.search(rb"(?:^|[^0-9]|" + areas + rb")" + digits + rb"(?![0-9])", piece) is not None
+
+
+def _places(word: bytes, seen: bytes) -> Iterator[int]:
+    at = seen.find(word)
+    while at >= 0:
+        yield at
+        at = seen.find(word, at + 1)
 
 
 # Channels ------------------------------------------------------------------------------------------
@@ -163,12 +212,18 @@ class Monitor:
 
 
 class Wiretap:
-    """Stands between faxbot and a carrier, gives on what is said, and keeps the addresses that were asked for."""
+    """Stands between faxbot and a carrier, gives on what is said, and keeps the addresses that were asked for.
+
+    `answers`: what is said in the carrier's place to a request with these bytes in it; the carrier does not hear of it.
+    """
 
     _ASKED = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE) ([^\r\n]*) HTTP/1\.1\r\n")
 
-    def __init__(self, carrier: str) -> None:
+    def __init__(self, carrier: str, answers: Mapping[bytes, bytes] | None = None) -> None:
         self.carrier = urlsplit(carrier)
+        self.answers = answers or {}
+        self.answered: list[bytes] = []
+        """The keys of the answers that were given."""
         self.said = bytearray()
         self._server = _Tap(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -194,6 +249,21 @@ class Wiretap:
     def addresses(self) -> bytes:
         return b"\n".join(self._ASKED.findall(bytes(self.said)))
 
+    def answer(self, request: bytes) -> bytes | None:
+        for word, answer in self.answers.items():
+            if word in request:
+                self.answered.append(word)
+                return answer
+        return None
+
+
+def http(status: str, body: object) -> bytes:
+    """An answer with text, or with anything else as JSON."""
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    kind = "text/plain" if isinstance(body, str) else "application/json"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
 
 class _Tap(socketserver.ThreadingTCPServer):
     daemon_threads = True
@@ -208,19 +278,35 @@ class _Line(socketserver.BaseRequestHandler):
         wiretap = cast(_Tap, self.server).wiretap
         to = (wiretap.carrier.hostname or "", wiretap.carrier.port or 80)
         with suppress(OSError), closing(socket.create_connection(to)) as carrier:
-            back = threading.Thread(
-                target=_pass_on, args=(carrier, self.request, None), daemon=True
-            )
+            back = threading.Thread(target=_pass_on, args=(carrier, self.request), daemon=True)
             back.start()
-            _pass_on(self.request, carrier, wiretap.said)
+            while request := self._request():
+                wiretap.said += request
+                if (answer := wiretap.answer(request)) is None:
+                    carrier.sendall(request)
+                else:
+                    self.request.sendall(answer)
+            carrier.shutdown(socket.SHUT_WR)
             back.join()
 
+    def _request(self) -> bytes:
+        """The next one, whole; what there is of it where its end does not come."""
+        data = b""
+        while (head := data.find(b"\r\n\r\n")) < 0 or len(data) < head + 4 + _length(data[:head]):
+            if not (piece := self.request.recv(65_536)):
+                break
+            data += piece
+        return data
 
-def _pass_on(source: socket.socket, target: socket.socket, kept: bytearray | None) -> None:
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", head)
+    return int(found[1]) if found else 0
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while piece := source.recv(65_536):
-            if kept is not None:
-                kept += piece
             target.sendall(piece)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)

@@ -46,6 +46,14 @@ def children(service: Service) -> dict[str, psutil.Process]:
     return found
 
 
+def kill(service: Service, role: str) -> None:
+    """kill -9 a role's first process, and wait until it was started again."""
+    old = eventually(lambda: children(service).get(role))
+    assert old is not None
+    old.kill()
+    eventually(lambda: (new := children(service).get(role)) is not None and new.pid != old.pid, 20)
+
+
 @dataclass
 class Site:
     """A running faxbot and its carrier."""
@@ -86,7 +94,4 @@ class Site:
 
     def kill(self, role: str) -> None:
         """kill -9 a role's first process, and wait until it was started again."""
-        old = eventually(lambda: self.child(role))
-        assert old is not None
-        old.kill()
-        eventually(lambda: (new := self.child(role)) is not None and new.pid != old.pid, 20)
+        kill(self.service, role)

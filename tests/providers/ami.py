@@ -41,6 +41,7 @@ DIALPLAN = {
 Asked = Mapping[str, str]
 """Fields of an action; of a field that is repeated, all values, one a line."""
 Answer = list[str] | bytes
+Answers = Answer | Callable[[Asked], Answer | None]
 HANGS_UP = b"\0"
 
 
@@ -64,9 +65,10 @@ def listed(*events: tuple[tuple[str, str], ...]) -> list[str]:
 
 class Manager:
     """Takes every call, and knows it from then on; `database` is AstDB's family, by key. `answers` replaces what
-    is said to an action, once it was read: messages, or bytes as they are; HANGS_UP hangs up."""
+    is said to an action, once it was read: messages, or bytes as they are; HANGS_UP hangs up. One that is called may
+    leave the answer as it is (None)."""
 
-    def __init__(self, **answers: Answer) -> None:
+    def __init__(self, **answers: Answers) -> None:
         self.asked: list[Asked] = []
         self.database: dict[str, str] = {}
         self.calls: set[str] = set()
@@ -104,7 +106,8 @@ class Manager:
             self.asked.append(asked)
             if asked["Action"] == "Logoff":
                 return
-            answer = self.answers.get(asked["Action"]) or self._answer(asked)
+            given = self.answers.get(asked["Action"])
+            answer = (given(asked) if callable(given) else given) or self._answer(asked)
             if answer == HANGS_UP:
                 return
             with self._lock:
