@@ -438,7 +438,10 @@ def test_of_many_tries_at_once_no_more_count_than_are_free(at: Runtime) -> None:
     def right(_: int) -> bool:
         try:
             sessions.log_in(at, CLI, "jo", PASSWORD)
-        except (Unauthenticated, SignInCrowded):  # the second: on a busy machine, who was not even looked at
+        except (
+            Unauthenticated,
+            SignInCrowded,
+        ):  # the second: on a busy machine, who was not even looked at
             return False
         return True
 
