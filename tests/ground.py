@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 ENVIRONMENT: Mapping[str, str] = os.environ
 MARK = "FAXBOT_TEST_FOLDER"
+MEMORY = 4 << 30
+"""Bytes that must be free in /dev/shm for databases to be kept there; those of one run take half a GB at most."""
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0, every: float = 0.02) -> T:
@@ -93,7 +95,9 @@ class Ground:
         # runs as nobody when the tests run as root and must be able to get there. No folder listing
         # for others (0711).
         self.folder = Path(tempfile.mkdtemp(prefix="faxbot-test-", dir="/tmp"))
-        self.folder.chmod(0o711)
+        self._memory = _in_memory(self.folder.name)
+        for folder in self._folders:
+            folder.chmod(0o711)
         self._names = 0
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "tests.ground"],
@@ -102,13 +106,18 @@ class Ground:
             start_new_session=True,
         )
         assert self._watchdog.stdin is not None
-        self._watchdog.stdin.write(os.fsencode(self.folder) + b"\n")
+        self._watchdog.stdin.write(b"\0".join(map(os.fsencode, self._folders)) + b"\n")
         self._watchdog.stdin.flush()
 
-    def new_folder(self, name: str) -> Path:
-        """An empty folder, 0700."""
+    @property
+    def _folders(self) -> list[Path]:
+        return [self.folder, *([self._memory] if self._memory else [])]
+
+    def new_folder(self, name: str, *, in_memory: bool = False) -> Path:
+        """An empty folder, 0700; `in_memory` where this machine has some to spare: to make a file takes a tenth of the
+        time there (measured), and a database consists of 300."""
         self._names += 1
-        folder = self.folder / f"{name}{self._names}"
+        folder = ((in_memory and self._memory) or self.folder) / f"{name}{self._names}"
         folder.mkdir(mode=0o700)
         return folder
 
@@ -140,12 +149,23 @@ class Ground:
         self._watchdog.wait(timeout=30)
 
 
+def _in_memory(name: str) -> Path | None:
+    """A new folder in memory; None where there is less than MEMORY of it."""
+    with suppress(OSError):
+        if shutil.disk_usage("/dev/shm").free >= MEMORY:
+            return Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/dev/shm"))
+    return None
+
+
 def watch() -> None:
     """The watchdog: the pipe from pytest ends when pytest does, in whatever way."""
-    folder = Path(os.fsdecode(sys.stdin.buffer.readline().rstrip(b"\n")))
+    line = sys.stdin.buffer.readline().rstrip(b"\n")
+    folders = [Path(os.fsdecode(each)) for each in line.split(b"\0")]
     sys.stdin.buffer.read()
-    kill_all(folder, timeout=20)
-    shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        kill_all(folder, timeout=20)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -225,13 +225,17 @@ class PostgresServer(Server, Postgres):
 
     name = "postgresql"
     # No fsync; but a commit is written before it is answered, so that it survives kill9().
-    options: tuple[str, ...] = ("-F", "-c", "full_page_writes=off", "-c", "jit=off")
+    options: tuple[str, ...] = (
+        *("-F", "-c", "full_page_writes=off", "-c", "jit=off"),
+        *("-c", "max_wal_size=128MB"),  # it may lie in memory
+    )
     _stop_signal = signal.SIGINT  # the "fast" shutdown: does not wait for its clients
     _user = "nobody"
 
     def __init__(self, ground: Ground, binaries: Path | None = None) -> None:
         super().__init__(ground)
-        self._data = self.folder / "data"
+        self._place = ground.new_folder("data", in_memory=True)
+        self._data = self._place / "data"
         self._password = secrets.token_urlsafe(16)
         self._wanted = binaries or self.sources()[0]
 
@@ -299,7 +303,8 @@ class PostgresServer(Server, Postgres):
 
     def _initialise(self) -> None:
         if self._identity:
-            shutil.chown(self.folder, self._user, self._identity["group"])
+            for folder in (self.folder, self._place):
+                shutil.chown(folder, self._user, self._identity["group"])
         secret = self.folder / "password"
         secret.write_text(self._password)
         secret.chmod(0o644)  # in a folder that only its owner enters
