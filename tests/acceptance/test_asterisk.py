@@ -18,6 +18,7 @@ from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.server import AsteriskServer, FarEnd
 
 LINE = b"One line of text.\n"
+pytestmark = pytest.mark.waits
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import cli, crypto, jobs, limits, sending, trail, users, wiring
+from faxbot import cli, crypto, jobs, limits, rotation, sending, trail, users, wiring
 from faxbot.actors import CLI, COMMAND
 from faxbot.audit import Action
 from faxbot.db import table
@@ -628,7 +628,10 @@ def prepared(store: Installation, name: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_what_a_command_does_is_written_down(store: Installation, name: str) -> None:
+def test_what_a_command_does_is_written_down(
+    store: Installation, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "NOTICE", timedelta(seconds=0.1))  # nobody else is there
     words, action, object_id = COMMANDS[name]
     if (new := prepared(store, name)) is not None:
         object_id, words = new, words or (new,)

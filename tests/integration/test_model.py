@@ -34,7 +34,7 @@ from faxbot.plugins.base import CallbackRequest, OutboundFax, Receipt, State, Up
 from tests.integration.odd import Vanished
 from tests.integration.site import ACTOR, TASKS, Site
 
-EXAMPLES = 60
+EXAMPLES = 40
 """In each run of the tests; a profile of hypothesis may ask for more."""
 FAXES = 3
 places = st.integers(0, FAXES - 1)

@@ -208,6 +208,7 @@ def text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
         assert assert_arrived(file, received.path) == [16]
 
 
+@pytest.mark.waits
 def test_what_calls_say_is_told_and_kept_and_stays_text(
     asterisk: AsteriskServer, subtests: pytest.Subtests
 ) -> None:
@@ -270,6 +271,7 @@ def test_a_far_end_that_falls_silent_ends_the_call(near_and_far: Pair) -> None:
         assert cause(manager, "silent") == "44"
 
 
+@pytest.mark.waits
 def test_a_far_end_that_falls_silent_in_t38_ends_the_call_by_t30_s_own_time(
     near_and_far: Pair,
 ) -> None:

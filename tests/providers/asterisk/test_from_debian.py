@@ -185,6 +185,7 @@ def walk(debians: DebiansAsterisk, page: dict[int, str]) -> dict[str, str]:
     return said
 
 
+@pytest.mark.waits
 def test_the_page_leads_from_debian_s_asterisk_to_a_fax(debians: DebiansAsterisk) -> None:
     page = steps()
     before_the_steps(debians, page)

@@ -386,6 +386,7 @@ APART = (
 """Each at one of its own."""
 
 
+@pytest.mark.waits
 def test_every_call_ends_as_it_should_whatever_breaks_meanwhile(
     asterisk: AsteriskServer,
     documents: dict[int, Path],

@@ -193,6 +193,7 @@ DEEDS = (
 )
 
 
+@pytest.mark.waits
 def test_one_whole_fax_arrives_whatever_happens_on_the_line(
     stores: Stores,
     carrier_of_all: SimulatorProcess,
