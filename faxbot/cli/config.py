@@ -109,7 +109,8 @@ def set_(
 ) -> None:
     """Save the VALUE of an option or of a plugin's setting; without VALUE it is asked for, or read from a pipe.
 
-    A plugin is asked first whether it works so. An empty VALUE is the default, whatever the environment says.
+    A plugin is asked first whether it works so: where it needs several settings, `faxbot setup` asks for all of them.
+    An empty VALUE is the default, whatever the environment says.
 
     \b
     faxbot config set FAXBOT_MAX_PAGES 100
