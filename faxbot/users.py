@@ -76,7 +76,7 @@ def create(
     return user
 
 
-_TAKEN = "there is a user of this name already"
+_TAKEN = "there is such a user already"
 
 
 def name_key(name: str) -> str:

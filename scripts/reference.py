@@ -21,6 +21,7 @@ from faxbot.errors import FaxbotError
 from faxbot.options import Option
 from faxbot.plugins.manifest import TRAITS, Trait
 from faxbot.supervisor.processes import ChildFailed
+from faxbot.tasks.app import TaskFailed
 from faxbot.web.problems import PROBLEMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +216,7 @@ INSIDE: dict[type[FaxbotError], str] = {
     errors.PluginError: "`faxbot plugins list`, the log, `/health/ready`.",
     RenderingFailed: "The log; the fax is tried again later and later, and held when that does not help.",
     errors.ArtifactNotFound: "The fax is held with the reason `document_gone`.",
+    TaskFailed: "The log; the sweeps find what the task left.",
     errors.LeaseLost: "The worker that was too slow drops what it was about to write.",
     errors.TransitionRefused: "The log: a bug, and nothing was written.",
     ChildFailed: "Printed by `faxbot up`, which then ends with exit code 1.",

@@ -187,7 +187,7 @@ def test_two_identities_of_one_provider_are_two_users(runtime: Runtime) -> None:
                 session, CLI, name=f"jo {subject}", password=None, role="viewer", now=runtime.now(),
                 issuer="https://id.example.org", subject=subject,
             )  # fmt: skip
-    with pytest.raises(sa.exc.IntegrityError), runtime.database.transaction() as session:
+    with pytest.raises(InvalidFields), runtime.database.transaction() as session:
         users.create(
             session, CLI, name="jo 3", password=None, role="viewer", now=runtime.now(),
             issuer="https://id.example.org", subject="2",
