@@ -369,7 +369,7 @@ def test_whoever_does_not_come_in_is_told_the_same(at: Runtime) -> None:
         ("session.refused", None, "refused"),
     ]
     for name, password in tries:
-        at.settings.keys()  # so that no look at the settings, which is due every two seconds, is among them
+        at.settings.catch_up()  # so that no look at the settings, which is due every two seconds, is among them
         with statements(at) as asked, pytest.raises(Unauthenticated):
             sessions.log_in(at, CLI, name, password)
         assert asked == ["SELECT", "SELECT", "UPDATE", "INSERT"]
