@@ -391,6 +391,16 @@ def is_known(revision: str) -> bool:
     return any(file.name.startswith(f"{revision}_") for file in files)
 
 
+def must_exist(config: Config) -> None:
+    """Raise ConfigError where SQLite's file is not there yet: opening it would make it, and a folder for it, wherever
+    the command was called by mistake."""
+    if not config.database_url and not (config.data_dir / "faxbot.db").exists():
+        raise ConfigError(
+            f"there is no database in {config.data_dir} (FAX_DATA_DIR): go to your faxbot folder or set it; "
+            "`faxbot up` and `faxbot db upgrade` make a new one"
+        )
+
+
 def look(config: Config) -> tuple[str | None, frozenset[str]]:
     """The revision of the database that `config` names (None: it has none) and the names of its tables. Whoever made
     it: nothing is changed, and no file is made. Raises DatabaseAway; ConfigError for a file that is no database."""

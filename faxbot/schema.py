@@ -1,6 +1,7 @@
 """Brings the schema up and down: Alembic's revisions under migrations/, one process at a time.
 
-Apart from db.py because Alembic is needed for this alone, and no serving process carries it.
+Apart from db.py because Alembic is needed for this alone, and no serving process carries it; it is imported where
+there is something to do, for it takes as long as a tenth of a start (measured).
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from faxbot import db, legacy
@@ -35,11 +33,17 @@ def migrate(config: Config, revision: str = "head") -> None:
 
     Raises DatabaseAway; ConfigError for a database that somebody else has made, which stays as it is.
     """
-    _must_be_ours(config)
+    if _ours(config) == db.head() and revision == "head":
+        return
+    from alembic import command  # noqa: PLC0415 - see above
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415
+
     database = Database(config, pool_size=1, hurried=False)
     try:
         with faults(), _one_at_a_time(config, database), database.engine.connect() as connection:
-            settings = _alembic(connection)
+            settings = AlembicConfig()
+            settings.set_main_option("script_location", str(migrations_dir()))
+            settings.attributes["connection"] = connection
             if revision == "base" or revision.startswith("-"):
                 command.downgrade(settings, revision)
             else:
@@ -49,7 +53,8 @@ def migrate(config: Config, revision: str = "head") -> None:
         database.close()
 
 
-def _must_be_ours(config: Config) -> None:
+def _ours(config: Config) -> str | None:
+    """The revision that it has; raises ConfigError where it is not a database of faxbot's, or of a newer one."""
     revision, tables = db.look(config)
     if revision is not None and not db.is_known(revision):
         raise ConfigError(db.unknown(config))
@@ -58,13 +63,7 @@ def _must_be_ours(config: Config) -> None:
             f"{db.place(config)} is another program's, perhaps an earlier Faxbot's, and was left as it is: set "
             "FAX_DATA_DIR to a new folder, or DATABASE_URL to an empty database"
         )
-
-
-def _alembic(connection: Connection) -> AlembicConfig:
-    settings = AlembicConfig()
-    settings.set_main_option("script_location", str(migrations_dir()))
-    settings.attributes["connection"] = connection
-    return settings
+    return revision
 
 
 @contextmanager

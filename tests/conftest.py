@@ -120,9 +120,11 @@ def embedded(stores: Stores) -> Installation:
     return stores.embedded()
 
 
-@pytest.fixture(params=["embedded", "postgresql"])
-def store(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:
-    """A fresh, migrated installation on each kind of store."""
+BOTH = ("embedded", "postgresql")
+
+
+def installed(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:
+    """A fresh, migrated installation on the store that the test is given."""
     if request.param == "embedded":
         yield stores.embedded()
         return
@@ -130,6 +132,9 @@ def store(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installati
     redis = request.getfixturevalue("redis_server")
     with stores.postgresql(postgres, redis) as installation:
         yield installation
+
+
+store = pytest.fixture(installed, params=BOTH, name="store")
 
 
 @pytest.fixture

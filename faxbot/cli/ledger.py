@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from faxbot import db, wiring
-from faxbot.cli.db import must_exist
 from faxbot.config import Config
 from faxbot.runtime import Runtime
 
@@ -23,7 +22,7 @@ def although_broken() -> Iterator[Runtime]:
     """The same by the environment alone, for who mends the settings: what is saved and does not hold keeps nobody out.
     Raises ConfigError."""
     config = Config.load()
-    must_exist(config)
+    db.must_exist(config)
     db.check(config)
     runtime = wiring.build(config)
     try:

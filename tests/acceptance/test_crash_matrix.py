@@ -21,10 +21,13 @@ import requests
 from faxbot.events import TERMINAL
 from tests.acceptance.site import PDF, SHORT
 from tests.carrier import SimulatorProcess
+from tests.conftest import BOTH
 from tests.ground import Ground, eventually
 from tests.installation import Installation, Service
 from tests.planted import Planted, build
 from tests.servers import RedisServer, free_port
+
+STORES = BOTH
 
 ROLES = ("worker", "beat", "web")
 TIMES = {

@@ -206,7 +206,6 @@ def the_log_is_clean(output: str) -> bool:
     return not [line for line in output.splitlines() if "nsealable" in line or "Traceback" in line]
 
 
-@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
 def test_with_keys_in_the_environment_who_lacks_one_is_heard_and_the_old_one_is_not_needed_any_more(
     store: Installation, start_service: StartService
 ) -> None:

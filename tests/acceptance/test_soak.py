@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import BOTH
 from tests.planted import build
 from tests.soak.__main__ import finds, run
 from tests.soak.broken import PLANTED
 
 
-@pytest.mark.parametrize("store", ["embedded", "postgresql"])
-def test_kills_at_random_moments_lose_nothing_and_double_nothing(store: str) -> None:
-    result = run(store, kills=12, seed=1)
+@pytest.mark.parametrize("kind", BOTH)
+def test_kills_at_random_moments_lose_nothing_and_double_nothing(kind: str) -> None:
+    result = run(kind, kills=12, seed=1)
 
     assert result.is_good, result
     assert result.accepted > 20

@@ -23,10 +23,11 @@ import requests
 from reportlab.pdfgen.canvas import Canvas
 
 from tests.acceptance.site import children
-from tests.conftest import StartService
+from tests.conftest import BOTH, StartService
 from tests.ground import eventually, is_alive
 from tests.installation import FAXBOT, Installation, Service, Stores
 
+STORES = BOTH
 TO = ("--to", "+15550100000")
 
 

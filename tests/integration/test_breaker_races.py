@@ -86,7 +86,7 @@ while time.monotonic() < end and through is not False:
     breakers.forget()
 print(calls, flush=True)
 """
-PROCESSES = 8
+PROCESSES = 4
 
 
 def calls_of_processes(site: Site, kind: str, seconds: float) -> int:
