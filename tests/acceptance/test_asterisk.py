@@ -1,4 +1,4 @@
-"""Real faxes through a real Asterisk and a running faxbot, on both stores: delivered, busy, or cut off."""
+"""Real faxes through a real Asterisk and a running faxbot: delivered, busy, or cut off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The road of one fax through real processes, on both stores: to its end, and over what breaks on the way.
+"""The road of one fax through real processes: to its end, and over what breaks on the way.
 
 The carrier is a process of the test's own, so that its ledger can be asked how often each fax came.
 """
