@@ -381,14 +381,19 @@ def test_whoever_does_not_come_in_waits_as_long(at: Runtime) -> None:
         session.execute(sa.update(User).values(failures=-1000))
     times: dict[str, list[float]] = {"jo": [], "nobody": []}
     client = client_of(at)
-    for _ in range(7):
+    ratio = 0.0
+    for _ in range(
+        60
+    ):  # on a busy machine the shortest of few says nothing yet; a step left out shows in all
         for name, taken in times.items():
             began = perf_counter()
             sign_in(client, name, WRONG)
             taken.append(perf_counter() - began)
+        ratio = min(times["jo"]) / min(times["nobody"])
+        if len(times["jo"]) >= 7 and 0.6 < ratio < 1.7:
+            break
 
-    known, unknown = (min(taken) for taken in times.values())
-    assert 0.6 < known / unknown < 1.7
+    assert 0.6 < ratio < 1.7, times
 
 
 def test_after_five_wrong_passwords_in_a_row_the_next_one_waits_and_longer_each_time(
