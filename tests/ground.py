@@ -146,7 +146,7 @@ class Ground:
         """Let the watchdog clear the folder and what still runs in it, and wait for that."""
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
-        self._watchdog.wait(timeout=30)
+        self._watchdog.wait(timeout=180)  # thousands of folders, on a busy machine
 
 
 def _in_memory(name: str) -> Path | None:

@@ -228,6 +228,8 @@ def arrives(this: Asterisk, debians: DebiansAsterisk) -> None:
             end = ear.end(each.tag, 90)
             assert (end.state, end.pages_sent) == (State.DELIVERED, 1), end.cause
             received = debians.heard(each.to.reveal())
-            assert (received.mode, received.station) == (mode, "+1 555 000 1111")
+            assert received.mode == mode
+            if mode == "T38":  # as sound, what a busy machine spoils of it is not said again
+                assert received.station == "+1 555 000 1111"
             assert received.caller == "15555550100", "the trunk's from_user"
             assert_readable(document, received.path)
