@@ -434,7 +434,11 @@ def ends_as_it_should(plan: Planned, this: OutboundFax, asterisk: AsteriskServer
         assert end.pages_sent == received.pages == plan.pages
         assert received.mode == ("T38" if plan.number[-3:] == "101" else "audio")
         assert received.rate == 9600 or plan.step != SLOW
-        assert received.station == "+1 555 000 1111"
+        # As sound it is said once, and a busy machine may spoil it.
+        assert received.station == "+1 555 000 1111" or (received.mode, received.station) == (
+            "audio",
+            "",
+        )
         assert received.caller == "+15550001111"
         if plan.step == SLOW:
             assert_readable(this.document, received.path)
