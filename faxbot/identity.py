@@ -23,7 +23,14 @@ from faxbot.actors import CLI, SCOPES, Actor
 from faxbot.audit import Action
 from faxbot.crypto import Keyring
 from faxbot.db import UtcDateTime
-from faxbot.errors import DatabaseAway, HasEnded, InvalidFields, NotFound, Unauthenticated
+from faxbot.errors import (
+    DatabaseAway,
+    FailedLogins,
+    HasEnded,
+    InvalidFields,
+    NotFound,
+    Unauthenticated,
+)
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import ApiKey
 from faxbot.production import UNGUESSABLE
@@ -56,11 +63,11 @@ def authenticate(runtime: Runtime, presented: str | None, address: str | None = 
     wait = limits.barred(runtime, address, limits.API_KEY)
     if config.api_key and hmac.compare_digest(presented.encode(), config.api_key.encode()):
         if wait and len(config.api_key) < UNGUESSABLE:
-            raise limits.too_many_failed(wait)
+            raise FailedLogins(retry_after=wait)
         return Actor(DEFAULT_ACCOUNT, "env", frozenset({"*"}))
     match = _PRESENTED.fullmatch(presented)
     if wait and (match is None or _hash(runtime.keyring, match[2]) not in _good_hashes(runtime)):
-        raise limits.too_many_failed(wait)
+        raise FailedLogins(retry_after=wait)
     try:
         return _behind(runtime, match)
     except Unauthenticated:

@@ -77,7 +77,7 @@ def login_allowed(runtime: Runtime, address: str | None, kind: str = PASSWORD) -
         kind, origins.group(address), limit, _span(runtime), runtime.now()
     )
     if wait:
-        raise too_many_failed(wait)
+        raise FailedLogins(retry_after=wait)
 
 
 def login_failed(runtime: Runtime, address: str | None, kind: str = PASSWORD) -> None:
@@ -91,12 +91,7 @@ def login_failed(runtime: Runtime, address: str | None, kind: str = PASSWORD) ->
     if failures == limit:  # one process sees this number
         log.warning("an address failed to log in too often", extra={"login": kind, "limit": limit})
     if failures > limit:
-        raise too_many_failed(wait)
-
-
-def too_many_failed(wait: float) -> FailedLogins:
-    """The answer for the next `wait` seconds."""
-    return FailedLogins(retry_after=wait)
+        raise FailedLogins(retry_after=wait)
 
 
 def _span(runtime: Runtime) -> timedelta:

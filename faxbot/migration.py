@@ -23,7 +23,7 @@ from faxbot.plugins import manifest as manifests
 from faxbot.plugins.manifest import MASK, Manifest
 from faxbot.revisions import name_of
 from faxbot.runtime import Runtime
-from faxbot.settings import OPTIONS
+from faxbot.settings import OPTIONS, Snapshot
 
 SAME, RENAMED, DIFFERS, DROPPED, UNSET = "same", "renamed", "differs", "dropped", "not set"
 """What becomes of a value; the last one says that a default is another one here."""
@@ -373,14 +373,14 @@ def weigh(runtime: Runtime, made: Plan, *, untested: bool) -> dict[str, str]:
     """Take out of the plan the settings of plugins that cannot be set so, or, unless `untested`, do not work so: the
     reasons, by plugin. What the provider that is to send lacks stays in it, so that apply() refuses it."""
     reasons: dict[str, str] = {}
-    saved = runtime.settings.read().saved
+    snapshot = runtime.settings.read()
     for plugin_id in sorted(made.saved.keys() - {OPTIONS}):
         try:
             activation.examined(
                 runtime,
                 plugin_id,
                 made.saved[plugin_id],
-                saved.get(plugin_id, {}),
+                snapshot.of_plugin(plugin_id),
                 untested=untested,
             )
         except InvalidFields as error:
@@ -392,9 +392,8 @@ def weigh(runtime: Runtime, made: Plan, *, untested: bool) -> dict[str, str]:
             reasons[plugin_id] = "; ".join(told)
         except ChangeRefused as error:
             reasons[plugin_id] = error.detail
-    active = runtime.settings.read().config.provider_ids
     for plugin_id in reasons:
-        if plugin_id not in (made.provider_id, *active):
+        if plugin_id not in (made.provider_id, *snapshot.config.provider_ids):
             del made.saved[plugin_id]
     return reasons
 
@@ -421,13 +420,11 @@ def apply(runtime: Runtime, actor: Actor, made: Plan, *, note: str, untested: bo
     configuration.change(runtime, actor, made.wish, note=note, seen=before, untested=untested)
     runtime = runtime.fresh()
     health = {} if untested else oversight.health_of(runtime, runtime.config.provider_id)
-    return Applied(
-        before, runtime.settings.read().version, tuple(_differing(runtime, made)), health
-    )
-
-
-def _differing(runtime: Runtime, made: Plan) -> list[str]:
     snapshot = runtime.settings.read()
+    return Applied(before, snapshot.version, tuple(_differing(runtime, snapshot, made)), health)
+
+
+def _differing(runtime: Runtime, snapshot: Snapshot, made: Plan) -> list[str]:
     wrong = []
     for scope, values in made.saved.items():
         if scope == OPTIONS:

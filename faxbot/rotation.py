@@ -73,7 +73,7 @@ def progress(runtime: Runtime, *, planned: bool = False) -> Progress:
         "sealing" if stand.retiring else "announced" if stand.upcoming else "resting",
         stand.sealing,
         stand.retiring or stand.upcoming,
-        _rotated_at(database),
+        stand.rotated_at,
         _sealed_with(counted, *(key_id for key_id in keyring.ids if key_id != stays)),
         _sealed_with(counted, UNKNOWN),
     )
@@ -203,7 +203,7 @@ def _switch(runtime: Runtime, actor: Actor, old: str, new: str, announced_at: da
 
 def _wait_until_noticed(runtime: Runtime, wait: Callable[[float], object]) -> None:
     """Who has not noticed seals with the old key: to count before would be to count again."""
-    since = _rotated_at(runtime.database)
+    since = masterkeys.stand(runtime.database).rotated_at
     left = since + NOTICE - runtime.now() if since else NOTICE
     if left > timedelta():
         wait(min(left, NOTICE).total_seconds())
@@ -216,7 +216,7 @@ def _seal_all_anew(
     database = runtime.database
     resealing.hold_lanes(database, change, runtime.now())
     sealed = _seal_rows_anew(database, change, told, wait)
-    begun = _rotated_at(database) or runtime.now()
+    begun = masterkeys.stand(database).rotated_at or runtime.now()
     done, of = 0, resealing.count_settings_hashes(database, begun)
     for some in resealing.forget_settings_hashes(database, begun, wait):
         done += some
@@ -317,11 +317,6 @@ def _set(
         raise ChangedMeanwhile("somebody else changes the master key just now: nothing was done")
 
 
-def _rotated_at(database: Database) -> datetime | None:
-    row = database.row(_ROTATED, {})
-    return row.rotated_at if row else None
-
-
 def note_sealing(database: Database, keyring: Keyring, now: datetime) -> None:
     """Have the database say which key seals, where it does not yet: the one with which the newest values are sealed.
     Raises KeyMissing where that is none of these, DatabaseAway."""
@@ -397,4 +392,3 @@ def give_up(runtime: Runtime, actor: Actor) -> dict[str, int]:
 
 
 _ROWS = table(ConfigVersion)
-_ROTATED = sa.select(_ROWS.c.rotated_at).where(_ROWS.c.account_id == DEFAULT_ACCOUNT)

@@ -149,6 +149,18 @@ _UNPROVEN = {
 }
 
 
+def path(name: str, sentence: str, example: str | None = None) -> dict[str, Any]:
+    """A part of a route's address, for OpenAPI."""
+    found: dict[str, Any] = {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": sentence,
+    }
+    return found if example is None else {**found, "example": example}
+
+
 def file_answer(media_type: str, sentence: str) -> dict[str, Any]:
     """A route that answers with a file, for OpenAPI."""
     return {

@@ -131,16 +131,8 @@ def session_token() -> str | None:
 
 def keep_session(response: Response, token: str | None) -> None:
     """Have the browser show this session from now on, until it is closed; None: show none any more."""
-    config = runtime().config
-    response.set_cookie(
-        cookie_name(config),
-        token or "",
-        max_age=None if token else 0,
-        path="/",
-        secure=_is_https(config),
-        httponly=True,
-        samesite="Strict",
-    )
+    name = cookie_name(runtime().config)
+    _keep(response, name, token, seconds=None, samesite="Strict")
 
 
 def journey() -> str | None:
@@ -151,14 +143,23 @@ def journey() -> str | None:
 def keep_journey(response: Response, kept: str | None) -> None:
     """Have the browser keep this until it comes back from an identity provider; None: no more. It comes back from
     another site, with which a strict cookie does not travel."""
+    seconds = int(JOURNEY.total_seconds())
+    _keep(response, _journey_name(), kept, seconds=seconds, samesite="Lax")
+
+
+def _keep(
+    response: Response, name: str, value: str | None, *, seconds: int | None, samesite: str
+) -> None:
+    """Have the browser keep a value that no script reads, for so long (None: until it is closed); no value: none any
+    more."""
     response.set_cookie(
-        _journey_name(),
-        kept or "",
-        max_age=int(JOURNEY.total_seconds()) if kept else 0,
+        name,
+        value or "",
+        max_age=seconds if value else 0,
         path="/",
         secure=_is_https(runtime().config),
         httponly=True,
-        samesite="Lax",
+        samesite=samesite,
     )
 
 

@@ -37,14 +37,7 @@ def ask_for_credentials(answer: Response) -> Response:
     answers=_KEPT,
     errors=_ERRORS,
     parameters=[
-        {
-            "name": "provider_id",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"},
-            "description": "whose carrier calls",
-            "example": "simulator",
-        },
+        api.path("provider_id", "whose carrier calls", "simulator"),
         {
             "name": "X-Simulator-Signature",
             "in": "header",

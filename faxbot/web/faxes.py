@@ -32,15 +32,7 @@ blueprint = api.Blueprint("faxes", __name__, description="Send faxes and see wha
 
 FAX_REQUEST = schemas.FaxRequest()
 _REPLAYED = "Idempotency-Replayed"
-_FAX_ID = [
-    {
-        "name": "fax_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the fax's id",
-    }
-]
+_FAX_ID = [api.path("fax_id", "the fax's id")]
 
 
 @blueprint.operation(
@@ -212,9 +204,7 @@ def _page(query: dict[str, Any], **more: Any) -> Response:
 )
 def read_fax(fax_id: str) -> Response:
     """Read a fax"""
-    job = jobs.find(runtime(), actor(), fax_id)
-    details = {"masked": True} if actor().masked else None
-    audit.note(runtime(), actor(), Action.FAX_SHOWN, ("fax", job.id), details=details)
+    job = _shown(fax_id, Action.FAX_SHOWN)
     return api.reply(_present(job))
 
 
@@ -231,12 +221,18 @@ def read_timeline(fax_id: str) -> Response:
 
     Everything that happened to the fax, every call to a provider, and what people decided about it.
     """
-    job = jobs.find(runtime(), actor(), fax_id)
-    details = {"masked": True} if actor().masked else None
-    audit.note(runtime(), actor(), Action.FAX_TIMELINE_SHOWN, ("fax", job.id), details=details)
+    job = _shown(fax_id, Action.FAX_TIMELINE_SHOWN)
     timeline = results.timeline(runtime().database, job.id)
     decided = decisions.of_fax(runtime(), job, masked=actor().masked)
     return api.reply(problems.dumps({**timeline, "decisions": decided}))
+
+
+def _shown(fax_id: str, action: Action) -> JobRow:
+    """The fax that is about to be shown, which is written down."""
+    job = jobs.find(runtime(), actor(), fax_id)
+    details = {"masked": True} if actor().masked else None
+    audit.note(runtime(), actor(), action, ("fax", job.id), details=details)
+    return job
 
 
 @blueprint.operation(

@@ -15,15 +15,7 @@ from faxbot.web.auth import actor, runtime
 
 blueprint = api.Blueprint("keys", __name__, description="Make, rotate and revoke API keys.")
 
-_KEY_ID = [
-    {
-        "name": "key_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the key's id",
-    }
-]
+_KEY_ID = [api.path("key_id", "the key's id")]
 
 
 @blueprint.operation(

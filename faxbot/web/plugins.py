@@ -15,16 +15,7 @@ blueprint = api.Blueprint(
     "plugins", __name__, description="What is installed, how it is set, and whether it works."
 )
 
-_PLUGIN_ID = [
-    {
-        "name": "plugin_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the plugin's id",
-        "example": "simulator",
-    }
-]
+_PLUGIN_ID = [api.path("plugin_id", "the plugin's id", "simulator")]
 
 
 @blueprint.operation(

@@ -15,16 +15,7 @@ blueprint = api.Blueprint(
     "providers", __name__, description="How the providers stand; pause, resume, reset, test them."
 )
 
-_PROVIDER_ID = [
-    {
-        "name": "provider_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the provider's id",
-        "example": "simulator",
-    }
-]
+_PROVIDER_ID = [api.path("provider_id", "the provider's id", "simulator")]
 _PLUGIN = {200: api.answer(schemas.Plugin, "The plugin as it stands now.")}
 _ONE = {200: api.answer(schemas.ProviderDetail, "The provider as it stands now.")}
 

@@ -70,16 +70,7 @@ def _begun(login: Login) -> Response:
     return answer
 
 
-_PLUGIN_ID = [
-    {
-        "name": "plugin_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the identity plugin's id",
-        "example": "oidc",
-    }
-]
+_PLUGIN_ID = [api.path("plugin_id", "the identity plugin's id", "oidc")]
 _ELSEWHERE = {302: api.answer(people_schemas.Elsewhere, "Where the browser goes.")}
 
 

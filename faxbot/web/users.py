@@ -15,15 +15,7 @@ from faxbot.web.auth import actor, runtime
 
 blueprint = api.Blueprint("users", __name__, description="Who can sign in, and what he may do.")
 
-_USER_ID = [
-    {
-        "name": "user_id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string"},
-        "description": "the user's id",
-    }
-]
+_USER_ID = [api.path("user_id", "the user's id")]
 _CHANGED = {200: api.answer(people_schemas.ChangedUser, "The user as he stands now.")}
 
 
