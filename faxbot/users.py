@@ -53,8 +53,6 @@ def create(
     if password is not None:
         passwords.check(password, name)
         kept = passwords.keep(password)
-    if find(session, actor.account_id, name) is not None:
-        raise InvalidFields(errors={"name": [_TAKEN]})
     user = User(
         id=new_id(now),
         account_id=actor.account_id,
@@ -70,13 +68,10 @@ def create(
     session.add(user)
     try:
         session.flush()
-    except IntegrityError:  # somebody has made him since we looked
-        raise InvalidFields(errors={"name": [_TAKEN]}) from None
+    except IntegrityError:
+        raise InvalidFields(errors={"name": ["there is such a user already"]}) from None
     _note(session, actor, Action.USER_CREATED, user, now, {"role": role})
     return user
-
-
-_TAKEN = "there is such a user already"
 
 
 def name_key(name: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from faxbot.plugins.base import CallbackRequest
+from faxbot.testing.standin import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +25,18 @@ class Callback:
         return content
 
 
-class Receiver:
+class Receiver(Served):
     """Listens on a free port as a context manager. `statuses` are the answers in turn; then it is
     204 for ever."""
 
     def __init__(self, *statuses: int) -> None:
         self.callbacks: list[Callback] = []
         self.statuses = list(statuses)
-        self._server = _Server(self)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
-        )
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(_Server(self))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/callbacks/simulator?locator=abc"
+        return f"{super().url}/callbacks/simulator?locator=abc"
 
     def events(self, tag: str) -> list[str]:
         """The names of the events of one fax, in the order in which they came."""

@@ -19,14 +19,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 from urllib.parse import quote, quote_plus, urlsplit
 
 import psutil
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from faxbot.testing.standin import Served
 from tests.ground import processes_of
 
 NAME = "Quetzalcóatl"
@@ -211,7 +211,7 @@ class Monitor:
         self._socket.close()
 
 
-class Wiretap:
+class Wiretap(Served):
     """Stands between faxbot and a carrier, gives on what is said, and keeps the addresses that were asked for.
 
     `answers`: what is said in the carrier's place to a request with these bytes in it; the carrier does not hear of it.
@@ -225,26 +225,7 @@ class Wiretap:
         self.answered: list[bytes] = []
         """The keys of the answers that were given."""
         self.said = bytearray()
-        self._server = _Tap(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_Tap(self))
 
     def addresses(self) -> bytes:
         return b"\n".join(self._ASKED.findall(bytes(self.said)))

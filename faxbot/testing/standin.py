@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import parse_qs, urlsplit
@@ -44,16 +45,12 @@ def hangs_up(_: Asked) -> None:
     """Reads the request, and is gone."""
 
 
-class StandIn:
-    """Listens on a free port of this machine, as a context manager; `asked` is all that came."""
+class Served:
+    """A server in a thread of this process, as a context manager."""
 
-    def __init__(self, behave: Behaviour) -> None:
-        self.behave = behave
-        self.asked: list[Asked] = []
-        self._server = _Server(self)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
-        )
+    def __init__(self, server: TCPServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -71,7 +68,16 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+
+class StandIn(Served):
+    """Listens on a free port of this machine, as a context manager; `asked` is all that came."""
+
+    def __init__(self, behave: Behaviour) -> None:
+        self.behave = behave
+        self.asked: list[Asked] = []
+        super().__init__(_Server(self))
 
 
 def dead_url() -> str:

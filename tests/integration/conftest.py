@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
 
 from faxbot.config import Config
+from faxbot.db import utcnow
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation, Stores
+from tests.integration.clock import Clock
 from tests.integration.site import Site, open_site
 from tests.integration.web import SECRET, client_of, new_key
 from tests.servers import Postgres, RedisServer
@@ -57,6 +60,17 @@ def on_postgresql(
 def config(store: Installation) -> Config:
     """An installation whose provider has all it needs; nobody need listen there."""
     return store.config(SIMULATOR_SECRET=SECRET)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(utcnow())
+
+
+@pytest.fixture
+def at(runtime: Runtime, clock: Clock) -> Runtime:
+    """A runtime whose time is in hand."""
+    return replace(runtime, now=clock)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -33,7 +32,7 @@ from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
-from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user
+from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
 
 EVENTS = table(AuditEvent)
 NOTE = {"note": "the carrier has moved"}
@@ -591,15 +590,6 @@ def test_every_command_leaves_its_row_or_says_why_not() -> None:
 
     assert set(COMMANDS) | set(SILENT) == found
     assert not set(COMMANDS) & set(SILENT)
-
-
-@contextmanager
-def opened(store: Installation) -> Iterator[Runtime]:
-    runtime = wiring.build(store.config())
-    try:
-        yield runtime
-    finally:
-        runtime.close()
 
 
 def prepared(store: Installation, name: str) -> str | None:

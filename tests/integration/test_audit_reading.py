@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import audit, auditors, chain, wiring
+from faxbot import audit, auditors, chain
 from faxbot.actors import CLI, Actor
 from faxbot.audit import Action
 from faxbot.auditors import Filters
@@ -26,7 +24,7 @@ from faxbot.web import audit_schemas
 from tests.installation import Installation
 from tests.integration.command import run
 from tests.integration.test_audit_chain import EVENTS, linked, tamper, write
-from tests.integration.web import assert_problem, client_of, new_key
+from tests.integration.web import assert_problem, client_of, new_key, opened
 
 HOUR = timedelta(hours=1)
 
@@ -34,15 +32,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def admin(runtime: Runtime) -> FlaskClient:
     return client_of(runtime, new_key(runtime, "admin"))
-
-
-@contextmanager
-def opened(store: Installation) -> Iterator[Runtime]:
-    runtime = wiring.build(store.config())
-    try:
-        yield runtime
-    finally:
-        runtime.close()
 
 
 def actions(runtime: Runtime) -> list[tuple[str, dict[str, Any]]]:

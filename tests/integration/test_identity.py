@@ -4,7 +4,7 @@ every other."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -43,13 +43,15 @@ def row_of(runtime: Runtime, token: str) -> ApiKey:
 
 
 @contextmanager
-def statements(runtime: Runtime) -> Iterator[list[str]]:
-    """What is asked of the database meanwhile, transactions' own words left out."""
+def statements(
+    runtime: Runtime, told: Callable[[str], str] = lambda text: text.split()[0]
+) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile, in the words of `told`; transactions' own are left out."""
     asked: list[str] = []
 
     def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
         if not text.startswith("BEGIN") and not is_noting():
-            asked.append(text.split()[0])
+            asked.append(told(text))
 
     engines = (runtime.database.engine, runtime.database.reader)
     for engine in engines:

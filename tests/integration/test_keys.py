@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,41 +13,18 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from faxbot import identity, wiring
-from faxbot.db import table, utcnow
+from faxbot.db import table
 from faxbot.errors import Unauthenticated
 from faxbot.models import ApiKey, AuditEvent
 from faxbot.runtime import Runtime
 from tests.installation import Installation
+from tests.integration.clock import Clock
 from tests.integration.command import first_key, run
 from tests.integration.test_identity import statements
 from tests.integration.web import assert_problem, client_of, new_key, new_user
 
 KEYS = "/admin/api-keys"
 NAME = {"name": "billing"}
-
-
-@dataclass
-class Clock:
-    """Time in hand."""
-
-    now: datetime
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def pass_by(self, **span: float) -> None:
-        self.now += timedelta(**span)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(utcnow())
-
-
-@pytest.fixture
-def at(runtime: Runtime, clock: Clock) -> Runtime:
-    """A runtime whose time is in hand."""
-    return replace(runtime, now=clock)
 
 
 @pytest.fixture

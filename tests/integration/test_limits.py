@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,9 +28,10 @@ from faxbot.models import FailedLogin, RequestCount
 from faxbot.runtime import Runtime
 from faxbot.tallies import PARTS, REMEMBERED, Tallies
 from tests.installation import Installation
+from tests.integration import test_identity
 from tests.integration.web import new_key
 from tests.processes import begun_together
-from tests.threads import at_once, is_noting
+from tests.threads import at_once
 
 ACTOR = Actor("default", "0123456789ab", frozenset({"*"}))
 LIMIT = 240
@@ -71,21 +72,11 @@ def another(runtime: Runtime, clock: Clock, **settings: Any) -> Runtime:
     )
 
 
-@contextmanager
-def statements(runtime: Runtime) -> Iterator[list[str]]:
+def statements(runtime: Runtime) -> AbstractContextManager[list[str]]:
     """What is asked of the database meanwhile: SELECT, or INSERT INTO and the table."""
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
-        if not text.startswith("BEGIN") and not is_noting():
-            asked.append(" ".join(text.split()[: 1 if text.startswith("SELECT") else 3]))
-
-    engines = (runtime.database.engine, runtime.database.reader)
-    for engine in engines:
-        sa.event.listen(engine, "before_cursor_execute", note)
-    yield asked
-    for engine in engines:
-        sa.event.remove(engine, "before_cursor_execute", note)
+    return test_identity.statements(
+        runtime, lambda text: " ".join(text.split()[: 1 if text.startswith("SELECT") else 3])
+    )
 
 
 def cut_off(runtime: Runtime) -> None:

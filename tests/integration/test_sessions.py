@@ -18,14 +18,14 @@ from werkzeug.test import TestResponse
 from faxbot import sessions, users, wiring
 from faxbot.actors import CLI, ROLES, USER
 from faxbot.config import Config
-from faxbot.db import table, utcnow
+from faxbot.db import table
 from faxbot.errors import ConfigError, SignInCrowded, Unauthenticated
 from faxbot.models import AuditEvent, User, UserSession
 from faxbot.runtime import Runtime
 from faxbot.sessions import FIRST_WAIT, FREE_TRIES, LONGEST, LONGEST_WAIT, SEEN_EVERY
 from tests.installation import Installation
+from tests.integration.clock import Clock
 from tests.integration.test_identity import statements
-from tests.integration.test_keys import Clock
 from tests.integration.web import (
     NUMBER,
     assert_problem,
@@ -46,17 +46,6 @@ ADDRESS = "/admin/session"
 def config(store: Installation) -> Config:
     """An address may fail as often as it likes: what is meant here is that of users."""
     return store.config(FAXBOT_LOGIN_FAILURES="0")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(utcnow())
-
-
-@pytest.fixture
-def at(runtime: Runtime, clock: Clock) -> Runtime:
-    """A runtime whose time is in hand."""
-    return replace(runtime, now=clock)
 
 
 @pytest.fixture

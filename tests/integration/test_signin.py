@@ -30,8 +30,8 @@ from faxbot.runtime import Runtime
 from faxbot.signin import AT_ONCE
 from faxbot.testing.standin import Answer, Asked, StandIn, dead_url, hangs_up
 from tests.installation import Installation
+from tests.integration.clock import Clock
 from tests.integration.command import run
-from tests.integration.test_keys import Clock
 from tests.integration.web import assert_problem, client_of, new_user
 from tests.openid import Forge, ProviderProcess, Script, honest, made_key, published, unsigned
 

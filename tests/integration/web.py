@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from urllib3.filepost import encode_multipart_formdata
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
-from faxbot import actors, identity, sessions, users
+from faxbot import actors, identity, sessions, users, wiring
 from faxbot.models import (
     Artifact,
     Attempt,
@@ -32,6 +33,7 @@ from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from faxbot.web.app import create_app
 from faxbot.web.auth import LINK, OPEN, SESSION, SIGNATURE, cookie_name
+from tests.installation import Installation
 
 TEXT = b"One page of text.\n"
 NUMBER = "+15550100000"
@@ -114,6 +116,16 @@ ACCESS = {
 def ahead(days: float) -> str:
     """A time so many days after noon of today, as clients write it: no test has a date that will pass."""
     return (TODAY + timedelta(days=days)).isoformat().replace("+00:00", "Z")
+
+
+@contextmanager
+def opened(store: Installation) -> Iterator[Runtime]:
+    """What this installation has, as another process would see it."""
+    runtime = wiring.build(store.config())
+    try:
+        yield runtime
+    finally:
+        runtime.close()
 
 
 def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:
