@@ -408,6 +408,10 @@ def test_every_call_ends_as_it_should_whatever_breaks_meanwhile(
         early = {this.tag for name, this in faxes.items() if CALLS[name].cause in EARLY}
         assert len(early) > len(EARLY)
         assert not [path for path in asterisk.documents.iterdir() if path.stem in early]
+        sounded = [
+            asterisk.heard(plan.number) for plan in CALLS.values() if plan.state is State.DELIVERED
+        ]
+        assert any(each.station for each in sounded if each.mode == "audio")
         eventually(lambda: not early & tags_in(asterisk), 45, every=1.0)
         assert ear.error is None
 
