@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import sqlite3
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -245,7 +246,8 @@ def faults() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise DatabaseAway from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        # SQLite's own class for a file that is damaged, or is no database at all; its others are for statements.
+        if error.connection_invalidated or type(error.orig) is sqlite3.DatabaseError:
             raise DatabaseAway from error
         raise
 

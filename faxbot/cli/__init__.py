@@ -11,7 +11,9 @@ import gc
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import click
@@ -52,6 +54,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("faxbot.cli.doctor:doctor", "Say what is missing here, and what mends it."),
 }
 """Name: where it lives, and its line in `faxbot --help` (a test compares it with the command's own); "" hides it."""
+
+
+_HOME = Path(__file__).parent.parent
 
 
 class _Commands(click.Group):
@@ -110,6 +115,11 @@ def run(words: Sequence[str]) -> int:
     except OSError as error:
         click.echo(f"faxbot: {_refusal(error)}", err=True)
         return 1
+    except Exception as error:
+        if sys.excepthook is not sys.__excepthook__:
+            raise  # a role logs it
+        click.echo(f"faxbot: {_fault(error)}", err=True)
+        return 1
     return code if isinstance(code, int) else 0
 
 
@@ -120,6 +130,14 @@ def _refusal(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text += ": set FAX_DATA_DIR to a folder where you may write"
     return text
+
+
+def _fault(error: Exception) -> str:
+    """What nobody foresaw, by its kind and the places it came through: its text may quote a number or a name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_HOME)]
+    places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in [*ours, frames[-1]])
+    return f"a fault of its own, {type(error).__name__} at {' '.join(places)}: please report it"
 
 
 def _why(error: DatabaseAway) -> str:

@@ -277,7 +277,10 @@ def _say_left_out(names: Iterable[str]) -> None:
 
 
 def _line(each: dict[str, Any]) -> str:
-    return f"{each['name']:<34} {each['source']:<8} {_text(each['value'])}".rstrip()
+    text = _text(each["value"])
+    if not text.isprintable():  # a line is a line, and moves no cursor
+        text = text.encode("unicode_escape").decode()
+    return f"{each['name']:<34} {each['source']:<8} {text}".rstrip()
 
 
 def _text(value: Any) -> str:

@@ -49,6 +49,8 @@ def setup_(
     faxbot setup --print-answers --provider phaxio > answers.json
     faxbot setup --answers answers.json --dry-run
     """
+    if provider and not print_answers:
+        raise click.UsageError("--provider is for --print-answers; the set-up asks for it")
     if not (answers or print_answers):
         _must_be_a_terminal()
         _make_database()

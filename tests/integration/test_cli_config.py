@@ -95,6 +95,16 @@ def test_the_list_says_where_everything_comes_from(store: Installation) -> None:
     assert ended.json["using_environment"] is False
 
 
+def test_a_value_in_the_list_is_one_line_and_moves_no_cursor(store: Installation) -> None:
+    claim = "realm\n\x1b[2Jgroups"
+    names = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "faxbot"}
+    assert config(store, "set", "oidc.groupsClaim", claim, "--untested", **names).code == 0
+
+    (line,) = config(store, "list", "--saved", **names).out.splitlines()
+    assert line.split() == ["oidc.groupsClaim", "db", r"realm\n\x1b[2Jgroups"]
+    assert shown(store, "oidc.groupsClaim")["value"] == claim
+
+
 @pytest.mark.parametrize("name", ["simulator.secret", "phaxio.apiSecret"])
 def test_a_secret_is_not_taken_from_the_command_line(store: Installation, name: str) -> None:
     ended = config(store, "set", name, "very-secret", "--untested")

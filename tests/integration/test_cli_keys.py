@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
@@ -38,6 +40,19 @@ def test_a_key_is_shown_once_listed_and_revoked(store: Installation) -> None:
     assert "revoked" in run(store, "keys", "list").out
 
 
+def test_what_nobody_foresaw_is_one_line_without_what_was_read(embedded: Installation) -> None:
+    run(embedded, "keys", "create", "--name", "billing", "--scope", "*")
+    with closing(sqlite3.connect(embedded.data_dir / "faxbot.db")) as database, database:
+        database.execute("UPDATE api_keys SET scopes = 'Quetzalcoatl'")
+    ended = run(embedded, "keys", "list")
+
+    assert ended.code == 1
+    told = one_line(ended.err)
+    assert told.startswith("faxbot: a fault of its own, JSONDecodeError at "), told
+    assert " keys.py:" in told
+    assert "Quetzal" not in told
+
+
 def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation) -> None:
     ended = run(embedded, "keys", "create", "--name", "for a shell script", "--scope", "*")
 
@@ -53,6 +68,10 @@ def test_a_database_that_is_away_is_named_by_its_setting(embedded: Installation)
     )
 
     database = embedded.data_dir / "faxbot.db"
+    database.write_bytes(b"no database" * 1000)
+    told = one_line(run(embedded, "keys", "list").err)
+    assert "cannot be used (file is not a database): see" in told
+
     database.unlink()
     database.mkdir()
     told = one_line(run(embedded, "keys", "list").err)

@@ -503,6 +503,17 @@ def test_another_provider_takes_the_place_of_the_first_or_stands_before_it(
     assert saved(embedded)[""] == {"FAX_BACKENDS": "sinch"}
 
 
+def test_a_provider_that_would_not_be_heeded_is_misuse(
+    embedded: Installation, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text('{"provider": "phaxio"}')
+    ended = run(embedded, "setup", "--answers", answers, "--provider", "simulator")
+
+    assert (ended.code, "--print-answers" in ended.err) == (2, True)
+    assert untouched(embedded)
+
+
 def test_without_a_terminal_and_without_answers_it_says_so(embedded: Installation) -> None:
     ended = run_process(embedded, "setup")
 
