@@ -1,10 +1,10 @@
 # Every word sets up what it needs first: .venv from the hashed locks, in seconds the first time and at once after that.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench soak lock
+.PHONY: help demo run test test-embedded check bench soak lock
 py := .venv/bin/python
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 16
 
 demo: ## send one fax through the whole system, show its timeline, exit
 	@scripts/bootstrap run
@@ -14,9 +14,15 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 	@scripts/bootstrap run
 	@exec .venv/bin/faxbot up
 
-test: ## all tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
+spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
+
+test: ## the tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev
-	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),-n $(shell expr $$(nproc) + 2) --dist worksteal)
+	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(spread))
+
+test-embedded: ## what these tried on PostgreSQL, on SQLite with the embedded broker
+	@scripts/bootstrap dev
+	@exec $(py) -m pytest --store embedded $(spread)
 
 # $(call quietly,name,command): one line when all is well, everything the tool said when it is not.
 quietly = @said=$$($(2) 2>&1) && echo "ok  $(1)" || { status=$$?; echo "$$said"; echo "FAILED  $(1)"; exit $$status; }

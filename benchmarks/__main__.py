@@ -19,7 +19,18 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import asterisk, doors, machine, product, report, rows, stages, surge, uploads
+from benchmarks import (
+    asterisk,
+    doors,
+    machine,
+    product,
+    report,
+    rotation,
+    rows,
+    stages,
+    surge,
+    uploads,
+)
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
 from benchmarks.floor import start as floor
@@ -114,6 +125,16 @@ class Bench:
         with Workshop() as workshop:
             rows.measure(self.figures, self.servers.postgres.new_database(), workshop.folder, say)
 
+    def rotation(self) -> None:
+        """A new master key in the place of the old one."""
+        with Workshop() as workshop:
+            for store, database in (
+                ("postgresql", self.servers.postgres.new_database()),
+                ("sqlite", ""),
+            ):
+                folder = workshop.folder / f"rotation-{store}"
+                rotation.measure(self.figures, store, database, folder, say)
+
     def surge(self) -> None:
         """A surge of one account, and what the others notice of it."""
         with Workshop() as workshop:
@@ -187,6 +208,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "worker": Bench.worker,
     "calls": Bench.calls,
     "rows": Bench.rows,
+    "rotation": Bench.rotation,
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
     "asterisk": Bench.asterisk,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks import rotation
 from benchmarks.calls import BARE
 from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
@@ -89,6 +90,11 @@ TARGETS: tuple[Target, ...] = (
     *(
         Target("P14", f"{what}, a million rows to a thousand", f"rows/{what}", 1.5, False, MANY, FEW)
         for what in ("sweep", "claim", "lane")
+    ),
+    *(
+        Target("rotation", f"a new master key on {store}, time a fax, 100,000 to 10,000",
+               f"rotation/{store}/fax", 1.5, False, rotation.MANY, rotation.FEW)
+        for store in ("postgresql", "sqlite")
     ),
     Target("surge", "others' accepted to carrier p95 while one account sends 7 times as much",
            "surge/provider/p95", 2, False, SURGE, QUIET),

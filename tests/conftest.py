@@ -2,7 +2,9 @@
 network.
 
 A test that asks for `store` (or for `config`, `broker` or `runtime`, which come from it) runs
-twice: on SQLite with the embedded broker, and on PostgreSQL with Redis. All other tests run once.
+twice: on PostgreSQL with Redis, and on SQLite with the embedded broker. `make test` runs the first
+(--store postgresql) with all tests that run once, `make test-embedded` the second; without --store
+both are run.
 """
 
 from __future__ import annotations
@@ -41,10 +43,32 @@ def pytest_report_header() -> list[str]:
     return [*describe(), f"asterisk: {Store(cache_folder(), locks()).describe()}"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What mostly waits comes first, and so to one process: the others have the machine meanwhile, and nobody waits for
-    it in the end."""
+BOTH = ("embedded", "postgresql")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--store, and without it both."""
+    parser.addoption(
+        "--store",
+        choices=BOTH,
+        help="postgresql: of what runs on both stores only this, and all that runs once; embedded: the rest.",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is for the other store goes. What mostly waits comes first, and so to one process: the others have the
+    machine meanwhile, and nobody waits for it in the end."""
+    if wanted := config.getoption("--store"):
+        mine = [item for item in items if (wanted == "embedded") == _is_embedded(item)]
+        config.hook.pytest_deselected(items=list(set(items) - set(mine)))
+        items[:] = mine
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
+def _is_embedded(item: pytest.Item) -> bool:
+    """Whether it is a test of both stores, on SQLite."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "embedded" in [*callspec.params.values()]
 
 
 def pytest_collection_finish() -> None:
@@ -118,9 +142,6 @@ def stores(ground: Ground) -> Iterator[Stores]:
 def embedded(stores: Stores) -> Installation:
     """An installation on SQLite, for tests that need one and run once."""
     return stores.embedded()
-
-
-BOTH = ("embedded", "postgresql")
 
 
 def installed(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:

@@ -3,6 +3,7 @@ is said of AMI here."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,6 +46,11 @@ class Impatient(Asterisk):
     answer_seconds = 0.2
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiff(tmp_path_factory.mktemp("drawn") / "document.tif", 3)
+
+
 class TestAsterisk(ProviderContract):
     """Tests that are written anew here take other fixtures than the contract's, hence another signature."""
 
@@ -65,8 +71,8 @@ class TestAsterisk(ProviderContract):
         return Path(__file__).parents[2] / "faxbot" / "providers" / "asterisk"
 
     @pytest.fixture
-    def document(self, tmp_path: Path) -> Path:
-        return make_tiff(tmp_path / "document.tif", 3)
+    def document(self, drawn: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copy(drawn, tmp_path))
 
     @pytest.fixture
     def switchboard(self) -> Iterator[Switchboard]:
