@@ -101,7 +101,7 @@ class Load:
         return eventually(lambda: self.submit(key), 60, every=0.2)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.1):
             if len(self.sent) < FAXES:
                 key = secrets.token_hex(8)
                 self.sent[key] = self.settled(key)
