@@ -246,10 +246,14 @@ def faults() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise DatabaseAway from error
     except DBAPIError as error:
-        # SQLite's own class for a file that is damaged, or is no database at all; its others are for statements.
-        if error.connection_invalidated or type(error.orig) is sqlite3.DatabaseError:
+        if error.connection_invalidated or _is_damage(error):
             raise DatabaseAway from error
         raise
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite's file is damaged, or is no database at all: its other classes are for statements."""
+    return isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError
 
 
 class _Cursor(psycopg.Cursor[Any]):
@@ -407,8 +411,7 @@ def look(config: Config) -> tuple[str | None, frozenset[str]]:
     """The revision of the database that `config` names (None: it has none) and the names of its tables. Whoever made
     it: nothing is changed, and no file is made. Raises DatabaseAway; ConfigError for a file that is no database."""
     url = _address(config.database)
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite:
+    if url.get_backend_name() == "sqlite":
         if not Path(str(url.database)).exists():
             return None, frozenset()
         engine = sa.create_engine(
@@ -419,8 +422,8 @@ def look(config: Config) -> tuple[str | None, frozenset[str]]:
     try:
         with faults(), engine.connect() as connection:
             return _revision(connection), frozenset(sa.inspect(connection).get_table_names())
-    except sa.exc.DatabaseError:
-        if not is_sqlite:
+    except DatabaseAway as away:
+        if not _is_damage(away.__cause__):
             raise
         raise ConfigError(f"{place(config)} is no database, or is damaged") from None
     finally:

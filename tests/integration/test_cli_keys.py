@@ -6,6 +6,7 @@ import re
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,18 @@ def test_a_new_key_alone_is_what_goes_to_standard_output(embedded: Installation)
     assert "faxbot keys revoke" in ended.err
 
 
+def damage(path: Path, table: str) -> None:
+    """Write over the first page of a table."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+        root = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        (page,) = database.execute(root, (table,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
 def test_a_database_that_is_away_is_named_by_its_setting(embedded: Installation) -> None:
     nowhere = f"postgresql://faxbot:its-password@127.0.0.1:{free_port()}/faxbot"
     told = one_line(run(embedded, "keys", "list", DATABASE_URL=nowhere).err)
@@ -68,9 +81,9 @@ def test_a_database_that_is_away_is_named_by_its_setting(embedded: Installation)
     )
 
     database = embedded.data_dir / "faxbot.db"
-    database.write_bytes(b"no database" * 1000)
+    damage(database, "api_keys")
     told = one_line(run(embedded, "keys", "list").err)
-    assert "cannot be used (file is not a database): see" in told
+    assert "cannot be used (database disk image is malformed): see" in told
 
     database.unlink()
     database.mkdir()
