@@ -125,20 +125,21 @@ def _bare(runtime: Runtime) -> float:
     began = time.perf_counter()
     with closing(runtime.database.engine.raw_connection()) as connection:
         cursor, mark = connection.cursor(), "?" if runtime.database.is_sqlite else "%s"
-        for name, key, column, place in (
-            ("jobs", "id", "to_sealed", "jobs.to:default"),
+        for name, its, key, column, place in (
+            ("jobs", "", "id", "to_sealed", "jobs.to:default"),
             (
                 "idempotency_keys",
+                "account_id = 'default' AND route = '/fax/send' AND ",
                 "key_hash",
                 "response_sealed",
                 "idempotency_keys.response:default",
             ),
         ):
             select = (
-                f"SELECT {key}, {column} FROM {name} WHERE {key} > {mark} "
+                f"SELECT {key}, {column} FROM {name} WHERE {its}{key} > {mark} "
                 f"ORDER BY {key} LIMIT {BATCH}"
             )
-            update = f"UPDATE {name} SET {column} = {mark} WHERE {key} = {mark}"
+            update = f"UPDATE {name} SET {column} = {mark} WHERE {its}{key} = {mark}"
             last = ""
             while True:
                 cursor.execute(select, (last,))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
@@ -60,7 +62,11 @@ _REQUEST_ID = re.compile(
 
 
 class Application(Flask):
-    """Flask that logs a failure without its message."""
+    """Flask that logs a failure without its message, and calls views as they are."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """None of ours is a coroutine; Flask would ask that of each function at each request."""
+        return func
 
     def log_exception(
         self,
