@@ -133,13 +133,16 @@ class Reader(SocketUnreader):
 
 
 class Sender(socket.socket):
-    """A connection whose sendall() keeps for flush() what cannot be sent at once."""
+    """A connection whose sendall() keeps for flush() what cannot be sent at once, and what is to go with the next."""
 
     unsent = b""
+    keeps = False
+    """Whether what sendall() is given goes with what comes next: a head and a short body are one packet then."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:  # noqa: ARG002 - socket's signature
         self.unsent += data
-        self.flush()
+        if not self.keeps:
+            self.flush()
 
     def flush(self) -> bool:
         """Send what can be sent without waiting; whether that was all. Raises OSError."""

@@ -35,7 +35,7 @@ from faxbot.errors import ConfigError
 from faxbot.tasks.app import Bell
 from faxbot.web import problems
 from faxbot.web.app import SECURITY_HEADERS, create_app
-from faxbot.web.patience import Crowded, PatientWorker
+from faxbot.web.patience import Crowded, PatientWorker, Sender
 
 GRACEFUL_SECONDS = 20
 """How long a request under way may take when the server stops."""
@@ -194,7 +194,23 @@ class _Worker(PatientWorker):
 
 
 class _Response(wsgi.Response):
-    """Without the Server header, which gunicorn has no setting for."""
+    """Without the Server header, which gunicorn has no setting for; the head is sent together with the body."""
+
+    sock: Sender
 
     def default_headers(self) -> list[str]:
         return [line for line in super().default_headers() if not line.startswith("Server:")]
+
+    def send_headers(self) -> None:
+        self.sock.keeps = True
+        super().send_headers()
+        self.sock.keeps = False
+
+    def sendfile(self, respiter: Any) -> bool:
+        self.send_headers()
+        # The system's own sendfile() knows nothing of what sendall() keeps.
+        return self.sock.flush() and bool(super().sendfile(respiter))
+
+    def close(self) -> None:
+        super().close()
+        self.sock.flush()  # the head of an answer without a body

@@ -33,8 +33,8 @@ def test_an_uncertain_fax_raises_the_alarm_after_an_hour_until_it_is_settled(
     assert codes(site) == []
     site.after(1)
     assert codes(site) == [("uncertain", 1)]
-    for _ in range(179):
-        site.after(60)
+    for _ in range(60):
+        site.after(179)
 
     said = [record for record in caplog.records if record.message == "alarm"]
     assert len(said) == 3, "once an hour"
@@ -76,8 +76,8 @@ def test_a_fax_that_is_let_go_and_held_again_all_the_time_raises_it(
         sending.attempt(site.runtime, other)
         jobs.cancel(site.runtime, ACTOR, other)
     site.rung.clear()
-    for _ in range(75):
-        site.after(60)
+    for _ in range(38):
+        site.after(120)
     assert site.job(job_id).attempts > 3
     seen = []
     for _ in range(30):
@@ -101,8 +101,8 @@ def test_a_fax_that_this_server_cannot_prepare_raises_it_as_long_as_that_lasts(s
     with site.runtime.database.transaction() as session:
         session.get_one(Job, job_id).to_sealed = b"sealed under another key"
     seen = []
-    for _ in range(180):
-        site.now += timedelta(minutes=1)
+    for _ in range(90):
+        site.now += timedelta(minutes=2)
         sweeps.run(site.runtime)
         while site.rung:
             task, row_id = site.rung.pop(0)
@@ -111,7 +111,7 @@ def test_a_fax_that_this_server_cannot_prepare_raises_it_as_long_as_that_lasts(s
         seen.append(codes(site))
 
     assert (site.job(job_id).status, site.job(job_id).reason) == ("held", "fault")
-    assert seen[-90:] == [[("held", 1)]] * 90
+    assert seen[-45:] == [[("held", 1)]] * 45
 
 
 def test_a_cancel_that_is_asked_for_does_not_put_the_alarm_off(site: Site) -> None:
