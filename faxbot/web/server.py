@@ -203,8 +203,10 @@ class _Response(wsgi.Response):
 
     def send_headers(self) -> None:
         self.sock.keeps = True
-        super().send_headers()
-        self.sock.keeps = False
+        try:
+            super().send_headers()
+        finally:
+            self.sock.keeps = False
 
     def sendfile(self, respiter: Any) -> bool:
         self.send_headers()

@@ -345,6 +345,15 @@ def test_a_client_that_reads_only_when_it_has_sent_all_sees_the_refusal(
             assert connection.answer()[0] == status
 
 
+def test_a_head_and_a_short_body_come_in_one_piece(service: Service) -> None:
+    with Connection(service) as connection:
+        for _ in range(20):
+            connection.socket.sendall(b"GET /health HTTP/1.1\r\nHost: faxbot\r\n\r\n")
+            head, _, body = connection.socket.recv(65536).partition(b"\r\n\r\n")
+            (length,) = re.findall(rb"(?mi)^content-length: (\d+)\r?$", head)
+            assert len(body) == int(length)
+
+
 def test_a_refused_request_does_not_end_the_connection(service: Service) -> None:
     with closing(requests.Session()) as session:
         session.trust_env = False
