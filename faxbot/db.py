@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import sqlite3
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -246,14 +245,9 @@ def faults() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise DatabaseAway from error
     except DBAPIError as error:
-        if error.connection_invalidated or _is_damage(error):
+        if error.connection_invalidated:
             raise DatabaseAway from error
         raise
-
-
-def _is_damage(error: BaseException | None) -> bool:
-    """Whether SQLite's file is damaged, or is no database at all: its other classes are for statements."""
-    return isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError
 
 
 class _Cursor(psycopg.Cursor[Any]):
@@ -411,7 +405,8 @@ def look(config: Config) -> tuple[str | None, frozenset[str]]:
     """The revision of the database that `config` names (None: it has none) and the names of its tables. Whoever made
     it: nothing is changed, and no file is made. Raises DatabaseAway; ConfigError for a file that is no database."""
     url = _address(config.database)
-    if url.get_backend_name() == "sqlite":
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite:
         if not Path(str(url.database)).exists():
             return None, frozenset()
         engine = sa.create_engine(
@@ -422,8 +417,8 @@ def look(config: Config) -> tuple[str | None, frozenset[str]]:
     try:
         with faults(), engine.connect() as connection:
             return _revision(connection), frozenset(sa.inspect(connection).get_table_names())
-    except DatabaseAway as away:
-        if not _is_damage(away.__cause__):
+    except sa.exc.DatabaseError:
+        if not is_sqlite:
             raise
         raise ConfigError(f"{place(config)} is no database, or is damaged") from None
     finally:

@@ -134,22 +134,30 @@ def _refusal(error: OSError) -> str:
 
 def _fault(error: Exception) -> str:
     """What nobody foresaw, by its kind and the places it came through: its text may quote a number or a name."""
+    if (
+        type(getattr(error, "orig", None)).__qualname__ == "DatabaseError"
+    ):  # no statement's fault: the file is damaged
+        return _unusable(error)
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_HOME)]
-    places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in [*ours, frames[-1]])
-    return f"a fault of its own, {type(error).__name__} at {' '.join(places)}: please report it"
+    ours = [frame for frame in frames[:-1] if Path(frame.filename).is_relative_to(_HOME)]
+    places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in [*ours, frames[-1]][-9:])
+    kind = type(error).__name__
+    if isinstance(error, ImportError) and error.name:
+        kind += f" of {error.name}"
+    return f"a fault of its own, {kind} at {' '.join(places)}: please report it"
 
 
-def _why(error: DatabaseAway) -> str:
+def _unusable(error: BaseException | None) -> str:
     """SQLite's reason is a word of its own (`database or disk is full`); a server's may hold anything."""
-    reason = getattr(error.__cause__, "orig", None)
-    return f" ({reason})" if type(reason).__module__ == "sqlite3" else ""
+    reason = getattr(error, "orig", None)
+    why = f" ({reason})" if type(reason).__module__ == "sqlite3" else ""
+    return f"the database cannot be used{why}: see DATABASE_URL, or without it FAX_DATA_DIR"
 
 
 def _failed(error: FaxbotError) -> int:
     detail = error.detail
     if isinstance(error, DatabaseAway):  # its own words are for who calls the API
-        detail = f"the database cannot be used{_why(error)}: see DATABASE_URL, or without it FAX_DATA_DIR"
+        detail = _unusable(error.__cause__)
     faults = error.errors if isinstance(error, RequestError) else {}
     fields = " ".join(f"{field}: {' '.join(sentences)}" for field, sentences in faults.items())
     for line in (fields or pasteable(detail)).splitlines():

@@ -259,8 +259,8 @@ def _print_changes(found: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     for each in found["changes"]:
-        becomes = "taken back" if each["becomes"] is None else _text(each["becomes"])
-        was = "not saved" if each["was"] is None else _text(each["was"])
+        becomes = "taken back" if each["becomes"] is None else _in_a_line(each["becomes"])
+        was = "not saved" if each["was"] is None else _in_a_line(each["was"])
         click.echo(f"{each['name']}: {was} -> {becomes}")
     _say_left_out(found["left_out"])
     if not found["changes"]:
@@ -277,10 +277,15 @@ def _say_left_out(names: Iterable[str]) -> None:
 
 
 def _line(each: dict[str, Any]) -> str:
-    text = _text(each["value"])
-    if not text.isprintable():  # a line is a line, and moves no cursor
-        text = text.encode("unicode_escape").decode()
-    return f"{each['name']:<34} {each['source']:<8} {text}".rstrip()
+    return f"{each['name']:<34} {each['source']:<8} {_in_a_line(each['value'])}".rstrip()
+
+
+def _in_a_line(value: Any) -> str:
+    """The same where a line is to stay one: what is no character to be seen is written as an escape."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in _text(value)
+    )
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ the fax, nonsense) the contract brings servers of its own, to which `settings` m
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import pickle
 import secrets
@@ -320,10 +321,11 @@ class ProviderContract(Ground):
     ) -> None:
         provider = connect(carrier)
         for request in callbacks.odd_requests([each.request for each in recorded]):
-            assert isinstance(provider.verify_callback(request), bool), "no bool"
-            with suppress(ProviderError):
-                updates = provider.read_callback(request)
-                assert all(map(_sound, updates))
+            with _no_collection():
+                assert isinstance(provider.verify_callback(request), bool), "no bool"
+                with suppress(ProviderError):
+                    updates = provider.read_callback(request)
+                    assert all(map(_sound, updates))
 
     # ------------------------------------------------------------------------------------------
 
@@ -360,6 +362,17 @@ _PROMISES: dict[str, tuple[str, ...]] = {
     "deletes_copy": ("delete_copy",),
     "listens": ("listen", "read_callback"),
 }
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """What comes due where a deeply nested document has used up the stack cannot be finalized there (Python 3.11), and
+    pytest takes that for a fault of the test."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from faxbot.events import TERMINAL
 from tests.acceptance.house import House
 from tests.canary import AREAS, FILE_NAME, HEADER, NAME, SECRET, TEXT, http, number
 from tests.ground import eventually
+from tests.integration.command import UNFORESEEN
 from tests.phaxio_carrier import TOKEN
 from tests.plugins_careless.careless import END, STUMBLE
 from tests.providers.ami import Answer, Asked, Manager, error, text
@@ -309,6 +310,7 @@ def commands(house: House, faxes: Faxes) -> None:
         ended = house.faxbot(*words, stdin=stdin)
         assert ended.code in (1, 2), (words, ended.code, ended.out)
         assert "Traceback" not in ended.err, ended.err
+        assert UNFORESEEN not in ended.err, ended.err
 
     sent = good(
         "send",

@@ -19,6 +19,8 @@ from tests.ground import ENVIRONMENT
 from tests.installation import FAXBOT, Installation
 
 ID = "0" * 31 + "1"
+UNFORESEEN = "a fault of its own"
+"""What a command says of an exception that it does not know."""
 _PASTED = shlex.quote(str(FAXBOT))
 CALLED = "/quoted/faxbot" if str(FAXBOT) != _PASTED else _PASTED
 """How hints call the command; in the place of a path that a shell takes in quotes only."""
@@ -90,8 +92,9 @@ def run_process(installation: Installation, *words: str, **changes: str) -> Ende
 
 
 def one_line(error: str) -> str:
-    """The line an error consists of; fails on a traceback and on a second line."""
+    """The line an error consists of; fails on a second line, on a traceback and on what nobody foresaw."""
     assert "Traceback" not in error, error
+    assert UNFORESEEN not in error, error
     (line,) = error.splitlines()
     return line
 

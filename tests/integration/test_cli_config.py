@@ -102,6 +102,8 @@ def test_a_value_in_the_list_is_one_line_and_moves_no_cursor(store: Installation
 
     (line,) = config(store, "list", "--saved", **names).out.splitlines()
     assert line.split() == ["oidc.groupsClaim", "db", r"realm\n\x1b[2Jgroups"]
+    rehearsed = config(store, "rollback", "0", "--dry-run", **names).out
+    assert r"realm\n\x1b[2Jgroups -> taken back" in rehearsed
     assert shown(store, "oidc.groupsClaim")["value"] == claim
 
 

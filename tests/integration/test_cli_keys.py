@@ -12,7 +12,7 @@ import pytest
 
 from faxbot import db, identity, schema, wiring
 from tests.installation import FAXBOT, Installation
-from tests.integration.command import CALLED, first_key, one_line, run
+from tests.integration.command import CALLED, UNFORESEEN, first_key, one_line, run
 from tests.servers import free_port
 
 
@@ -48,8 +48,8 @@ def test_what_nobody_foresaw_is_one_line_without_what_was_read(embedded: Install
     ended = run(embedded, "keys", "list")
 
     assert ended.code == 1
-    told = one_line(ended.err)
-    assert told.startswith("faxbot: a fault of its own, JSONDecodeError at "), told
+    (told,) = ended.err.splitlines()
+    assert told.startswith(f"faxbot: {UNFORESEEN}, JSONDecodeError at "), told
     assert " keys.py:" in told
     assert "Quetzal" not in told
 
