@@ -14,7 +14,7 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 	@scripts/bootstrap run
 	@exec .venv/bin/faxbot up
 
-spread = -n $(shell expr $$(nproc) + 3) --dist worksteal
+spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
 
 test: ## the tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev

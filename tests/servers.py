@@ -143,6 +143,8 @@ class RedisServer(Server):
         super().__init__(ground)
         self.binary = binary or self.binaries()[0]
         self.socket = self.folder / "redis.sock"
+        # A disk that is slow for a moment has it wait with every answer.
+        self._place = ground.new_folder("redis-data", in_memory=True)
 
     @staticmethod
     def binaries() -> list[Path]:
@@ -162,7 +164,7 @@ class RedisServer(Server):
     def _start(self) -> subprocess.Popen[bytes]:
         command: list[str | Path] = [
             *(self.binary, "--port", str(self.port), "--bind", "127.0.0.1"),
-            *("--unixsocket", self.socket, "--dir", self.folder),
+            *("--unixsocket", self.socket, "--dir", self._place),
             *("--save", "", "--maxmemory-policy", "noeviction"),
             *self.options,
         ]
