@@ -110,11 +110,16 @@ def test_who_is_sent_elsewhere_calls_nobody_else(asterisk: AsteriskServer) -> No
             folder=asterisk.documents,
             dial=f"PJSIP/trunk/sip:{{number}}@127.0.0.1:{far.port}",
         )
-        made = fax(FarEnd.FAX.line(50), document)
         with Ear(this) as ear:
-            this.send(made)
-            end = ear.end(made.tag)
-        assert (end.state, end.cause) == (State.FAILED, "no_route")
-        assert far.called == 1
+            for tried in range(1, 4):
+                made = fax(FarEnd.FAX.line(50), document)
+                this.send(made)
+                end = ear.end(made.tag)
+                assert (end.state, far.called) == (State.FAILED, tried)
+                if (
+                    end.cause != "unreachable"
+                ):  # on a busy machine Asterisk may lose the cause (seen once)
+                    break
+        assert end.cause == "no_route"
     assert asterisk.received(elsewhere) == []
     assert "" not in asterisk.stored()
