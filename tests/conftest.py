@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_embedded(item: pytest.Item) -> bool:
     """Whether it is a test of both stores, on SQLite."""
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and "embedded" in [*callspec.params.values()]
+    return callspec is not None and "embedded" in callspec.params.values()
 
 
 def pytest_collection_finish() -> None:

@@ -54,8 +54,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("faxbot.cli.doctor:doctor", "Say what is missing here, and what mends it."),
 }
 """Name: where it lives, and its line in `faxbot --help` (a test compares it with the command's own); "" hides it."""
-
-
 _HOME = Path(__file__).parent.parent
 
 
@@ -134,9 +132,8 @@ def _refusal(error: OSError) -> str:
 
 def _fault(error: Exception) -> str:
     """What nobody foresaw, by its kind and the places it came through: its text may quote a number or a name."""
-    if (
-        type(getattr(error, "orig", None)).__qualname__ == "DatabaseError"
-    ):  # no statement's fault: the file is damaged
+    # No statement's fault: the file is damaged.
+    if type(getattr(error, "orig", None)).__qualname__ == "DatabaseError":
         return _unusable(error)
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames[:-1] if Path(frame.filename).is_relative_to(_HOME)]

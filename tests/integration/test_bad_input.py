@@ -8,7 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from faxbot import wiring
 from faxbot.runtime import Runtime
+from tests.conftest import BOTH, installed
 from tests.ground import eventually
 from tests.installation import Installation, Stores
 from tests.integration.web import (
@@ -39,19 +40,11 @@ from tests.integration.web import (
 MEGABYTE = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["embedded", "postgresql"])
+@pytest.fixture(scope="module", params=BOTH)
 def runtime(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Runtime]:
     """One installation of each kind for all tests of this module: a refused request leaves it as it was."""
-    with ExitStack() as stack:
-        if request.param == "embedded":
-            installation = stores.embedded()
-        else:
-            servers = [
-                request.getfixturevalue(name) for name in ("postgres_server", "redis_server")
-            ]
-            installation = stack.enter_context(stores.postgresql(*servers))
-        runtime = build(installation)
-        stack.callback(runtime.close)
+    store = contextmanager(installed)(request, stores)
+    with store as installation, closing(build(installation)) as runtime:
         yield runtime
 
 

@@ -371,9 +371,8 @@ def test_whoever_does_not_come_in_waits_as_long(at: Runtime) -> None:
     times: dict[str, list[float]] = {"jo": [], "nobody": []}
     client = client_of(at)
     ratio = 0.0
-    for _ in range(
-        60
-    ):  # on a busy machine the shortest of few says nothing yet; a step left out shows in all
+    # On a busy machine the shortest of few says nothing yet; a step left out shows in all.
+    for _ in range(60):
         for name, taken in times.items():
             began = perf_counter()
             sign_in(client, name, WRONG)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -119,14 +119,9 @@ def ahead(days: float) -> str:
     return (TODAY + timedelta(days=days)).isoformat().replace("+00:00", "Z")
 
 
-@contextmanager
-def opened(store: Installation) -> Iterator[Runtime]:
+def opened(store: Installation) -> AbstractContextManager[Runtime]:
     """What this installation has, as another process would see it."""
-    runtime = wiring.build(store.config())
-    try:
-        yield runtime
-    finally:
-        runtime.close()
+    return closing(wiring.build(store.config()))
 
 
 def new_key(runtime: Runtime, *scopes: str, account_id: str = "default") -> str:

@@ -116,9 +116,8 @@ def test_who_is_sent_elsewhere_calls_nobody_else(asterisk: AsteriskServer) -> No
                 this.send(made)
                 end = ear.end(made.tag)
                 assert (end.state, far.called) == (State.FAILED, tried)
-                if (
-                    end.cause != "unreachable"
-                ):  # on a busy machine Asterisk may lose the cause (seen once)
+                # On a busy machine Asterisk may lose the cause (seen once).
+                if end.cause != "unreachable":
                     break
         assert end.cause == "no_route"
     assert asterisk.received(elsewhere) == []
