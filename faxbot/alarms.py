@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from faxbot import auditlog
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Status
 from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, Job
@@ -30,6 +31,11 @@ WAITS: dict[Status, str] = {
 }
 MASTER_KEY = "master_key"
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
+AUDIT_LOG = "audit_log"
+NOT_WRITTEN = (
+    "the audit trail is not written on ({}), and nothing of it is lost: the worker's log says why ("
+    "`audit log not written`), AUDIT_LOG_FILE and AUDIT_LOG_SYSLOG_ADDRESS where to"
+)
 ENDS: dict[Status, list[str]] = {
     Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
     # One that is let go, tried and held again has waited all the time, unless a carrier took it.
@@ -40,7 +46,8 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY."""
+    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY, or AUDIT_LOG
+    and so many logs take nothing."""
 
     code: str
     count: int
@@ -62,6 +69,9 @@ def raised(runtime: Runtime) -> list[Alarm]:
             found.append(Alarm(status.value, row.faxes, detail))
     if runtime.database.row(_UNFINISHED, {"since": since}) is not None:
         found.append(Alarm(MASTER_KEY, 1, UNFINISHED))
+    silent = {each.log for each in auditlog.behind(runtime) if each.since < since}
+    if silent:
+        found.append(Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent)))))
     return found
 
 

@@ -74,15 +74,21 @@ def page(
     found = _read(runtime, actor.account_id, filters, limit + 1, behind=behind, newest=True)
     note(runtime, actor, Action.AUDIT_READ, details=filters.named())
     following = _cursor(found[limit - 1]) if len(found) > limit else None
-    return {"items": [_described(row) for row in found[:limit]], "next": following}
+    return {"items": [described(row) for row in found[:limit]], "next": following}
 
 
 def rows(runtime: Runtime, account_id: str, filters: Filters) -> Iterator[dict[str, Any]]:
     """All of them as plain JSON types, the oldest first; those that come while it reads may be missing."""
     behind = None
     while found := _read(runtime, account_id, filters, PAGE, behind=behind, newest=False):
-        yield from map(_described, found)
+        yield from map(described, found)
         behind = (found[-1].happened_at, found[-1].id)
+
+
+def described(row: sa.Row[Any]) -> dict[str, Any]:
+    """A row as plain JSON types; `position` and `mac` are its link's, None while it has none."""
+    found = row._asdict()
+    return {**{name: found[name] for name in COLUMNS}, "happened_at": stamp(row.happened_at)}
 
 
 def as_jsonl(row: Mapping[str, Any]) -> str:
@@ -142,12 +148,6 @@ def _read(
         query = query.where(ours < place if newest else ours > place)
     order = (at.desc(), number.desc()) if newest else (at, number)
     return list(runtime.database.rows(query.order_by(*order).limit(limit), {}))
-
-
-def _described(row: sa.Row[Any]) -> dict[str, Any]:
-    """`position` and `mac` are its link's, None while it has none."""
-    found = row._asdict()
-    return {**{name: found[name] for name in COLUMNS}, "happened_at": stamp(row.happened_at)}
 
 
 def _cursor(row: sa.Row[Any]) -> str:

@@ -31,6 +31,8 @@ _SOCKET_PATH_BYTES = (
 )
 _DAY = 86_400.0
 """The longest that anything is told to wait, in seconds; clocks and timers overflow far above."""
+FILE, SYSLOG, STDERR = "file", "syslog", "stderr"
+"""Where the audit trail may be written on to."""
 MOST_PAGES, MOST_PIXELS = 10_000, 2_000_000_000
 """What an administrator may allow of one fax, and of one page."""
 
@@ -41,6 +43,7 @@ _COUNT = "so many are started with the process"
 _LIMIT = "workers set their time limits, and prolong their claims, by what they started with"
 _CODE = "whose code runs here is for whoever installs it to say, not for whoever has a key"
 _CLIENT = "it is for commands, on the machine where they are called"
+_WATCH = "who watches those that have keys is not for a key to say"
 
 logger = logging.getLogger(__name__)
 
@@ -624,6 +627,39 @@ class Config:
         at_most=1_000_000_000,
         editable=True,
     )
+    audit_log: bool = option(
+        "AUDIT_LOG_ENABLED",
+        False,
+        "whether the audit trail is written on for who collects logs: to AUDIT_LOG_FILE and AUDIT_LOG_SYSLOG, and "
+        "without both to the standard error of a worker",
+        fixed=_WATCH,
+    )
+    audit_log_format: str = option(
+        "AUDIT_LOG_FORMAT",
+        "json",
+        "how: `json`, an object a line, or `text`, name=value",
+        choices=("json", "text"),
+        fixed=_WATCH,
+    )
+    audit_log_file: str = option(
+        "AUDIT_LOG_FILE",
+        "",
+        "file that its lines are appended to; its folder must be there",
+        fixed=_WATCH,
+    )
+    audit_log_syslog: bool = option(
+        "AUDIT_LOG_SYSLOG",
+        False,
+        "whether they go to AUDIT_LOG_SYSLOG_ADDRESS",
+        fixed=_WATCH,
+    )
+    audit_log_syslog_address: str = option(
+        "AUDIT_LOG_SYSLOG_ADDRESS",
+        "/dev/log",
+        "socket of this machine's syslog, or udp://host:514, tcp://host:514, tls://host:6514",
+        form=forms.SYSLOG,
+        fixed=_WATCH,
+    )
     session_idle_minutes: int = option(
         "FAXBOT_SESSION_IDLE_MINUTES",
         15,
@@ -818,6 +854,14 @@ class Config:
     def identity_plugin_ids(self) -> tuple[str, ...]:
         """Through which people may sign in, beside their passwords."""
         return _provider_ids(self.identity_plugins)
+
+    @property
+    def audit_sinks(self) -> tuple[str, ...]:
+        """Where the audit trail is written on to: FILE, SYSLOG, or STDERR; empty where it is not."""
+        if not self.audit_log:
+            return ()
+        wanted = ((FILE, self.audit_log_file), (SYSLOG, self.audit_log_syslog))
+        return tuple(name for name, is_set in wanted if is_set) or (STDERR,)
 
     def role_of(self, groups: Collection[str]) -> str | None:
         """The role of who is in these groups of an identity provider; None where FAXBOT_SIGN_IN_ROLES gives none."""

@@ -11,14 +11,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import db, health, oversight, sweeps, wiring
-from faxbot.config import Config
+from faxbot import auditlog, db, health, oversight, sweeps, wiring
+from faxbot.config import FILE, STDERR, SYSLOG, Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError, PluginError
 from faxbot.plugins.base import CallbackRequest, TransportPlugin
 from faxbot.plugins.loader import Plugins
@@ -29,6 +29,8 @@ from faxbot.settings import Stored
 
 LEAST_FREE = 500 * 1024 * 1024
 """Bytes that the disk of FAX_DATA_DIR must have left: some hundred faxes, and what the database writes."""
+LONGEST_BEHIND = timedelta(minutes=2)
+"""For so long a row of the audit trail may wait to be written on: a log that took nothing is tried twice a minute."""
 LONGEST_SKEW = 2.0
 """Seconds between this machine's clock and the database's: leases are compared between machines."""
 
@@ -58,6 +60,7 @@ def examine(config: Config, runtime: Runtime | None) -> list[Finding]:
         *(_part(parts, name) for name in ("settings", "storage", "provider", "queue")),
         _listeners(config, parts),
         _sweeps(runtime),
+        *_audit_log(runtime),
         *_of_plugins(runtime),
     ]
 
@@ -397,4 +400,33 @@ def _sweeps(runtime: Runtime) -> Finding:
         sentence=f"overdue: {', '.join(silent)}" if silent else "all run, so beat and a worker do",
         mend="start `faxbot beat` and `faxbot worker`" if silent else "",
         needed=True,
+    )
+
+
+_SETTING_OF = {
+    FILE: "AUDIT_LOG_FILE",
+    SYSLOG: "AUDIT_LOG_SYSLOG_ADDRESS",
+    STDERR: "AUDIT_LOG_ENABLED",
+}
+
+
+def _audit_log(runtime: Runtime) -> Iterator[Finding]:
+    """Whether what is wanted elsewhere of the audit trail gets there."""
+    wanted = runtime.config.audit_sinks
+    if not wanted:
+        return
+    try:
+        late = runtime.now() - LONGEST_BEHIND
+        silent = [each.log for each in auditlog.behind(runtime) if each.since < late]
+    except (FaxbotError, sa.exc.SQLAlchemyError):
+        yield Finding(name="audit log", ok=None, sentence="the database does not say")
+        return
+    yield Finding(
+        name="audit log",
+        ok=not silent,
+        sentence=f"nothing gets through to {', '.join(dict.fromkeys(silent))}; the trail itself is whole"
+        if silent
+        else f"the audit trail is written on: {', '.join(wanted)}",
+        setting=_SETTING_OF[silent[0]] if silent else "",
+        mend="see `audit log not written` in the worker's log" if silent else "",
     )

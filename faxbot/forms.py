@@ -34,6 +34,18 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
     return parts.scheme in schemes and re.fullmatch(r"[!-~]+", text) is not None
 
 
+def _is_syslog(text: str) -> bool:
+    """/path, or udp://host:port, tcp://, tls:// with nothing behind it."""
+    if text.startswith("/"):
+        return (
+            re.fullmatch(r"[ -~]{2,107}", text) is not None
+        )  # unix(7): 108 bytes with the final NUL
+    if not _is_address(text, ("udp", "tcp", "tls")):
+        return False
+    parts = urlsplit(text)
+    return bool(parts.hostname) and not (parts.path or parts.query or parts.username)
+
+
 _POSTGRES = re.compile(
     r"(postgres|postgresql|postgresql\+psycopg)://([^@]*@)?"
     r"(\[[0-9A-Fa-f:.]+(%[^\]]+)?\]|[^@\[\]/:?\s]*)(:(?P<port>[0-9]{0,5}))?(/[^?]*)?(\?.*)?"
@@ -85,6 +97,13 @@ COUNTRY: Form = (
 NAMES: Form = (
     re.compile(r"( *[a-z0-9][a-z0-9._-]{0,63} *(,|$))*").fullmatch,
     "must be provider_ids separated by commas, like phaxio,sinch",
+)
+SYSLOG: Form = (
+    _is_syslog,
+    (
+        "must be the path of a socket, like /dev/log, or udp://, tcp:// or tls:// with a host and perhaps a port, "
+        "like tls://logs.example.org:6514"
+    ),
 )
 ROLES: Form = (
     re.compile(r"( *(admin|operator|viewer) *= *[^=; ][^;]{0,199}(;|$))*").fullmatch,

@@ -37,7 +37,6 @@ _ADDRESS = "made from PUBLIC_API_URL and told to the carrier with each fax"
 _RATES = (
     "there is one limit for all requests of a key (MAX_REQUESTS_PER_MINUTE), not one per address"
 )
-_AUDIT = "the audit trail is in the database, always on"
 _SIGNALWIRE = "no provider plugin for SignalWire is installed"
 _DOCUMO = "no provider plugin for Documo is installed"
 _FREESWITCH = "no provider plugin for FreeSWITCH is installed"
@@ -124,14 +123,15 @@ TABLE: tuple[Row, ...] = (
         gone="this version has no limit per key",
     ),
     *_rows("INBOUND_LIST_RPM INBOUND_GET_RPM", _RATES, INBOUND_LIST_RPM="30", INBOUND_GET_RPM="60"),
-    *_rows(
-        "AUDIT_LOG_ENABLED AUDIT_LOG_FORMAT AUDIT_LOG_FILE AUDIT_LOG_SYSLOG AUDIT_LOG_SYSLOG_ADDRESS",
-        _AUDIT,
-        AUDIT_LOG_ENABLED="false",
-        AUDIT_LOG_FORMAT="json",
-        AUDIT_LOG_SYSLOG="false",
-        AUDIT_LOG_SYSLOG_ADDRESS="/dev/log",
+    Row(
+        "AUDIT_LOG_ENABLED",
+        "false",
+        note="the audit trail is in the database, always on, and written on from there; set it where the worker runs",
     ),
+    Row("AUDIT_LOG_FORMAT", "json"),
+    Row("AUDIT_LOG_FILE"),
+    Row("AUDIT_LOG_SYSLOG", "false"),
+    Row("AUDIT_LOG_SYSLOG_ADDRESS", "/dev/log", note="udp://, tcp:// and tls:// as well"),
     *_rows(
         "INBOUND_ENABLED",
         "received faxes are wanted of every active provider that can, or of those in FAX_INBOUND_BACKENDS",

@@ -509,6 +509,19 @@ class AuditLink(Base):
     linked_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class AuditSink(Base):
+    """How far an account's audit trail is written on to one log (auditlog)."""
+
+    __tablename__ = "audit_sinks"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    position: Mapped[int] = mapped_column(sa.BigInteger)
+    """Of the last link that is written."""
+    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Till then one process has it to itself, or it is left alone."""
+
+
 class DataKey(Base):
     """A random key that is itself sealed under the keyring, for what must outlive a master key."""
 

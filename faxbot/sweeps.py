@@ -1,5 +1,6 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, resting providers, what people must look at, counts that are over, and the audit trail.
+callbacks, resting providers, what people must look at, counts that are over, and the audit trail,
+which is chained and written on.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from faxbot import (
     alarms,
+    auditlog,
     breaker,
     callbacks,
     chain,
@@ -75,6 +77,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,
+    "audit log": auditlog.write_on,
 }
 PERIODS = 2
 """So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""

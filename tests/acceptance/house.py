@@ -187,12 +187,15 @@ class House:
         return b"\n".join(self.refusals)
 
     def events(self) -> bytes:
-        """What webhooks and the event stream are made of, and timelines."""
+        """What webhooks and the event stream are made of, and timelines; but what people wrote when they decided,
+        which readers are shown, and which is there where a fax was uncertain just when they came."""
         page = self.service.request("GET", "/fax?limit=100").json()
         fax_ids = [item["id"] for item in page["items"]]
-        return b"\n".join(
-            _shown(self.service.request("GET", f"/fax/{each}/events")) for each in fax_ids
-        )
+        timelines = [self.service.request("GET", f"/fax/{each}/events").json() for each in fax_ids]
+        for timeline in timelines:
+            assert timeline.keys() == {"events", "attempts", "decisions"}
+            del timeline["decisions"]
+        return json.dumps(timelines, ensure_ascii=False).encode()
 
     def operators_pages(self) -> bytes:
         """What is shown to who runs the house and does not read faxes."""

@@ -101,6 +101,7 @@ def great_house(
         settings = {
             **SHORT,
             "API_KEY": secrets.token_urlsafe(24),
+            "AUDIT_LOG_ENABLED": "true",
             "FAXBOT_PORT": str(free_port()),
             "FAX_BACKENDS": ",".join(ENDINGS),
             "FAXBOT_BREAKER_REST_SECONDS": "0.2",
@@ -192,6 +193,7 @@ def test_what_is_personal_goes_everywhere_and_is_found_nowhere(great_house: Grea
     seen = nothing_is_found(house, CHANNELS)
     fetched = house.service.request("GET", "/admin/audit?action=document.opened").json()
     assert fetched["items"], "no carrier has fetched a document"
+    assert b'"action": "document.opened"' in seen["logs"], "the trail is not written on"
     only_fax_pages_lay_in_the_spool(great_house)
     every_channel_tells(house, seen, CHANNELS)
 

@@ -30,7 +30,16 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
     left = {str(change.source) for change in TRANSITIONS if change.source is not None}
 
     assert left <= set(sweeps.SWEEPS)
-    others = {"callbacks", "copies", "providers", "waiting", "alarms", "limits", "audit"}
+    others = {
+        "callbacks",
+        "copies",
+        "providers",
+        "waiting",
+        "alarms",
+        "limits",
+        "audit",
+        "audit log",
+    }
     assert set(sweeps.SWEEPS) == left | others
 
 
