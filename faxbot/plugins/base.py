@@ -9,11 +9,12 @@ module (schema: plugins/schemas/manifest.schema.json).
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +24,9 @@ from typing import Any, BinaryIO, Protocol
 from faxbot.errors import PluginError
 from faxbot.hidden import Hidden
 
+LARGEST_IN_MEMORY = 1024 * 1024
+"""Bytes of a callback; a larger one lies in a file while a plugin looks at it."""
+CHUNK = 64 * 1024
 API_VERSION = "1.0"
 """The version of this contract; a manifest names the range it works with (`"api": ">=1,<2"`)."""
 
@@ -185,14 +189,45 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A fax that somebody sent to us, from a callback or a listener (trait `inbound_supported`).
+
+    `external_id` is the carrier's name for it, the same in every repeat. With a `cause` (events.CAUSES) it failed on
+    its way, and there is no document. `attached`: the document is in this very request (attached()); else it is
+    fetched from the carrier (document()).
+    """
+
+    external_id: str
+    sender: Hidden[str] = Hidden("")
+    """The number that called as the carrier writes it; empty where it is not known."""
+    recipient: Hidden[str] = Hidden("")
+    """Our number that was called, the same way."""
+    pages: int | None = None
+    cause: str | None = None
+    attached: bool = False
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CallbackRequest:
     """A carrier's HTTP request as it came: raw body, headers in lower case, the address it was sent
-    to."""
+    to.
+
+    A body of more than LARGEST_IN_MEMORY bytes lies in `file` for as long as the plugin is asked, and `body` is empty
+    then; chunks() gives either.
+    """
 
     method: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    file: Path | None = field(repr=False, default=None)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces of at most CHUNK bytes."""
+        with io.BytesIO(self.body) if self.file is None else self.file.open("rb") as content:
+            while chunk := content.read(CHUNK):
+                yield chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +297,19 @@ class TransportPlugin(FaxbotPlugin):
         raise PluginError(f"{type(self).__name__} cannot cancel")
 
     def document(self, external_id: str, target: BinaryIO) -> None:
-        """Write the carrier's copy of a fax, as PDF, into `target` (trait `gives_document`). Raises
-        Refused where there is none, another ProviderError where it cannot be had now; what was written
-        then is nothing."""
+        """Write the carrier's copy of a fax, as PDF (a received one also as TIFF), into `target` (trait
+        `gives_document`). Raises Refused where there is none, another ProviderError where it cannot be had now; what
+        was written then is nothing."""
         raise PluginError(f"{type(self).__name__} gives no documents")
+
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        """Write the document that came in this request, as it came (PDF or TIFF), into `target`: of an Arrival that
+        says `attached`. Raises Refused where there is none."""
+        raise PluginError(f"{type(self).__name__} takes no documents out of requests")
+
+    def taken(self, external_id: str) -> None:
+        """Core has the document of this received fax for good: what the plugin keeps of it on this machine, as in a
+        spool, may go. Called again after a crash; may raise, and is not called again for that."""
 
     def delete_copy(self, external_id: str) -> None:
         """Have the carrier delete its copy of the document, once the fax has ended (trait
@@ -277,7 +321,7 @@ class TransportPlugin(FaxbotPlugin):
         `status_callback`)."""
         return False
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
+    def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         """The news in a verified request; an unreadable one raises ProviderError, news about
         nothing of ours is left out. A plugin may ask its carrier first, whether it is true: where
         that is not possible now, Unreachable has it read again later."""
