@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from faxbot.db import utcnow
 from faxbot.errors import ProcessEnds
 from faxbot.plugins.base import (
+    Arrival,
     CallbackRequest,
     Context,
     Gap,
@@ -89,7 +90,7 @@ class Odd(SimulatorProvider):
     def verify_callback(self, request: CallbackRequest) -> bool:
         return self._do("verify_callback", super().verify_callback, request)
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
+    def read_callback(self, request: CallbackRequest) -> list[Update | Arrival]:
         return self._do("read_callback", super().read_callback, request)
 
     def listen(self) -> Iterator[Notice | Gap | None]:
