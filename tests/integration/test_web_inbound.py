@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from faxbot.models import Callback
 from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
@@ -37,6 +38,13 @@ def client(site: Site, *scopes: str) -> FlaskClient:
     )
 
 
+def opened(asks: FlaskClient, path: str) -> TestResponse:
+    """The answer with its whole body, its file closed."""
+    with asks.get(path) as answer:
+        answer.get_data()
+    return answer
+
+
 def test_a_list_masks_numbers_and_one_fax_shows_them(site: Site) -> None:
     inbound_id, asks = received(site), client(site)
     (item,) = asks.get("/inbound").json["items"]
@@ -51,16 +59,16 @@ def test_a_list_masks_numbers_and_one_fax_shows_them(site: Site) -> None:
 
 def test_the_pdf_is_served_as_it_came_and_a_tiff_both_ways(site: Site) -> None:
     inbound_id, asks = received(site), client(site)
-    answer = asks.get(f"/inbound/{inbound_id}/pdf")
+    answer = opened(asks, f"/inbound/{inbound_id}/pdf")
     assert (answer.mimetype, answer.data) == ("application/pdf", PDF)
     assert answer.headers["Cache-Control"] == "no-store"
-    assert asks.get(f"/inbound/{inbound_id}/document").data == PDF
+    assert opened(asks, f"/inbound/{inbound_id}/document").data == PDF
 
 
 def test_of_a_tiff_there_is_a_pdf_and_what_came(site: Site) -> None:
     inbound_id, asks = received(site, tiff(2)), client(site)
-    assert asks.get(f"/inbound/{inbound_id}/pdf").data.startswith(b"%PDF-")
-    original = asks.get(f"/inbound/{inbound_id}/document")
+    assert opened(asks, f"/inbound/{inbound_id}/pdf").data.startswith(b"%PDF-")
+    original = opened(asks, f"/inbound/{inbound_id}/document")
     assert (original.mimetype, original.data) == ("image/tiff", tiff(2))
 
 
@@ -68,7 +76,7 @@ def test_a_link_opens_the_pdf_without_a_key_and_nothing_else(site: Site) -> None
     inbound_id, anybody = received(site), client_of(site.runtime)
     link = client(site).post(f"/inbound/{inbound_id}/link").json
     path = link["url"].removeprefix(site.runtime.config.base_url)
-    assert anybody.get(path).data == PDF
+    assert opened(anybody, path).data == PDF
     token = path.partition("?")[2]
     for other in (f"/inbound/{inbound_id}", f"/inbound/{inbound_id}/document", "/inbound"):
         assert anybody.get(f"{other}?{token}").status_code in (401, 422)
