@@ -31,7 +31,8 @@ WAITS: dict[Status, str] = {
 }
 RECEIVED = "received"
 NOT_HAD = (
-    "nobody has the documents of {} for more than {}: GET /inbound?status=fetching says of each why"
+    "nobody has the documents of {} for more than {}: GET /inbound?status=fetching and ?status=failed say of each "
+    "why; what is lost, mark as read"
 )
 MASTER_KEY = "master_key"
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
@@ -85,11 +86,14 @@ def raised(runtime: Runtime) -> list[Alarm]:
 
 
 _FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(
-    sa.select(InboundFax.id)
-    .where(
-        InboundFax.next_at.is_not(None),
-        InboundFax.status == Reception.FETCHING.value,
-        InboundFax.created_at < sa.bindparam("since", type_=InboundFax.created_at.type),
+    sa.union_all(
+        sa.select(InboundFax.id).where(
+            InboundFax.next_at.is_not(None),
+            InboundFax.status == Reception.FETCHING.value,
+            InboundFax.created_at < sa.bindparam("since", type_=InboundFax.created_at.type),
+        ),
+        # In the words of its index: until somebody has marked it as read.
+        sa.select(InboundFax.id).where(sa.text("cause = 'no-document' AND read_at IS NULL")),
     )
     .limit(MOST)
     .subquery()

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,7 +39,7 @@ BATCH, MOST = 500, 5000
 CLAIM = timedelta(minutes=1)
 """For so long one process has a log to itself; others come after it."""
 REST = timedelta(seconds=30)
-"""For so long a log that takes nothing is left alone: the other sweeps wait while it is tried."""
+"""For so long a log that takes nothing is left alone."""
 _EVENTS, _LINKS, _SINKS = table(AuditEvent), table(AuditLink), table(AuditSink)
 
 
@@ -59,33 +60,42 @@ _ACCOUNTS = (
 
 def _catch_up(runtime: Runtime, **place: str) -> int:
     """`place`: whose trail and which log."""
-    position = _claimed(runtime, place)
+    claim = _claimed(runtime, place)
     written, rests = 0, None
-    while position is not None and written < MOST:
-        found = runtime.database.rows(_NEXT, {**place, "position": position})
+    while claim is not None and written < MOST:
+        found = runtime.database.rows(_NEXT, {**place, "position": claim.position})
         if not found:
             break
         try:
             _WRITERS[place["name"]](runtime.config, found)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no host can have
             log.error("audit log not written", extra={"log": place["name"], "error": _kind(error)})  # noqa: TRY400
             rests = REST
             break
-        position, written = found[-1].position, written + len(found)
-        _note(runtime, place, position, CLAIM)
-    if position is not None:
-        _note(runtime, place, position, rests)
+        written += len(found)
+        claim = _noted(runtime, place, claim, found[-1].position, CLAIM)
+    if claim is not None:
+        _noted(runtime, place, claim, claim.position, rests)
     return written
 
 
-def _kind(error: OSError) -> str:
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A log that this process has to itself: how far it has come, and until when."""
+
+    position: int
+    until: datetime | None
+
+
+def _kind(error: OSError | ValueError) -> str:
     """Its number's name, like ECONNREFUSED; its text may name a file or a host."""
-    system = not isinstance(error, ssl.SSLError | socket.gaierror) and error.errno
-    return errno.errorcode.get(system or 0, type(error).__name__)
+    if isinstance(error, ssl.SSLError | socket.gaierror | ValueError):
+        return type(error).__name__
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
-def _claimed(runtime: Runtime, place: dict[str, str]) -> int | None:
-    """How far it has come; None where there is nothing new, or it is another's now."""
+def _claimed(runtime: Runtime, place: dict[str, str]) -> _Claim | None:
+    """None where there is nothing new, or the log is another's now."""
     sink = runtime.database.row(_SINK, place)
     position, now = sink.position if sink else 0, runtime.now()
     if runtime.database.row(_NEXT, {**place, "position": position}) is None:
@@ -95,18 +105,25 @@ def _claimed(runtime: Runtime, place: dict[str, str]) -> int | None:
         connection.execute(begin, {**place, "position": 0})
         names = {**_its(place), "now": now, "until": now + CLAIM}
         taken = connection.execute(_TAKE, names).first()
-    return None if taken is None else int(taken.position)
+    return None if taken is None else _Claim(int(taken.position), names["until"])
 
 
-def _note(runtime: Runtime, place: dict[str, str], position: int, claim: timedelta | None) -> None:
-    """How far it has come, and for how long nobody else is to go on."""
-    now = runtime.now()
-    until = None if claim is None else now + claim
+def _noted(
+    runtime: Runtime,
+    place: dict[str, str],
+    claim: _Claim,
+    position: int,
+    longer: timedelta | None,
+) -> _Claim | None:
+    """It has come so far, and nobody else is to go on for so much `longer`; None where it is another's by now."""
+    until = None if longer is None else runtime.now() + longer
+    names = {**_its(place), "come_to": position, "mine": claim.until, "until": until}
     with runtime.database.writing() as connection:
-        connection.execute(_NOTE, {**_its(place), "come_to": position, "until": until})
+        still = connection.execute(_NOTE, names).first()
+    return None if still is None else _Claim(position, until)
 
 
-def _its(place: dict[str, str]) -> dict[str, str]:
+def _its(place: dict[str, str]) -> dict[str, Any]:
     return {f"its_{name}": value for name, value in place.items()}
 
 
@@ -142,15 +159,9 @@ _TAKE = (
 )
 _NOTE = (
     sa.update(_SINKS)
-    .where(_MINE)
-    .values(
-        # Who was too slow for his claim takes nothing back.
-        position=sa.case(
-            (_SINKS.c.position < sa.bindparam("come_to"), sa.bindparam("come_to")),
-            else_=_SINKS.c.position,
-        ),
-        claimed_until=sa.bindparam("until", type_=_TIME),
-    )
+    .where(_MINE, _SINKS.c.claimed_until == sa.bindparam("mine", type_=_TIME))
+    .values(position=sa.bindparam("come_to"), claimed_until=sa.bindparam("until", type_=_TIME))
+    .returning(_SINKS.c.position)
 )
 
 
@@ -171,7 +182,7 @@ def _line(config: Config, row: sa.Row[Any]) -> str:
 def _word(value: Any) -> str:
     """As it is where it is plain, else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 _PLAIN = re.compile(r"[!#-<>-~]+")
@@ -201,7 +212,7 @@ def _to_file(config: Config, rows: Found) -> None:
     with os.fdopen(os.open(config.audit_log_file, flags, 0o600), "r+b", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no file")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         end = file.seek(0, os.SEEK_END)
         # What was cut off in the middle of a line comes again as a whole.
         cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
@@ -210,6 +221,12 @@ def _to_file(config: Config, rows: Found) -> None:
         while left:
             left = left[os.write(file.fileno(), left) :]
         os.fsync(file.fileno())
+    if end == 0:  # it is new: its name is to be there after a loss of power, too
+        folder = os.open(Path(config.audit_log_file).parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 _WRITERS: Mapping[str, Callable[[Config, Found], None]] = {

@@ -9,7 +9,7 @@ marked, never guessed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,18 +33,52 @@ from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Artifact, Attempt, Callback, CallbackRefusal, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import Arrival, CallbackRequest, TransportPlugin, Update
+from faxbot.plugins.manifest import Manifest
 from faxbot.results import locked
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 TASK = "faxbot.apply_callback"
-UNREADABLE, UNMATCHED = "unreadable", "unmatched"
+UNREADABLE, UNMATCHED, UNWANTED = "unreadable", "unmatched", "unwanted"
 LONGEST_WAIT = timedelta(hours=1)
 LONGEST_SILENCE = timedelta(hours=24)
 """For so long a carrier that cannot be asked about its own callback is asked again; polls go on."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
+
+
+def expect(
+    runtime: Runtime, url: str, headers: Mapping[str, str], provider_id: str | None = None
+) -> None:
+    """Before the body is waited for: raise as receive(), or receive_from_anybody() without a `provider_id`, for what is
+    refused whatever the body is."""
+    if provider_id is None:
+        if not any(_shows_proof(each, headers) for each in runtime.plugins.manifests()):
+            raise Unauthenticated(_NOBODYS)
+        return
+    if _provider(runtime, provider_id) is None:
+        raise NotFound(_NO_DOOR)
+    manifest = runtime.plugins.manifest(provider_id)
+    if not manifest.has("status_callback"):
+        raise NotFound(_NO_DOOR)
+    if not addresses.is_ours(runtime, url):
+        raise _refusal(runtime, provider_id, NO_TOKEN)
+    if (manifest.values("verify_header") or manifest.has("webhook_basic_auth")) and (
+        not _shows_proof(manifest, headers)
+    ):
+        raise _refusal(runtime, provider_id, NOT_PROVEN)
+
+
+def _shows_proof(manifest: Manifest, headers: Mapping[str, str]) -> bool:
+    """Whether the headers hold what this provider's carrier proves itself with."""
+    signed = any(name.lower() in headers for name in manifest.values("verify_header"))
+    named = manifest.has("webhook_basic_auth") and "authorization" in headers
+    return manifest.has("status_callback") and (signed or named)
+
+
+_NO_DOOR = "no provider of this name takes callbacks here"
+_NOBODYS = "no provider's carrier has sent this, as far as it can be proven"
 
 
 def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
@@ -56,7 +90,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     """
     provider = _provider(runtime, provider_id)
     if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
-        raise NotFound("no provider of this name takes callbacks here")
+        raise NotFound(_NO_DOOR)
     keep(runtime, provider_id, _proven(runtime, provider, provider_id, request))
 
 
@@ -112,9 +146,7 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
     Unauthenticated where no provider takes it."""
     unproven = []
     for manifest in runtime.plugins.manifests():
-        signed = any(name.lower() in request.headers for name in manifest.values("verify_header"))
-        named = manifest.has("webhook_basic_auth") and "authorization" in request.headers
-        if manifest.has("status_callback") and (signed or named):
+        if _shows_proof(manifest, request.headers):
             provider = _provider(runtime, manifest.id)
             if provider is not None and _is_genuine(provider, manifest.id, request):
                 _admit(runtime, manifest.id, request)
@@ -123,7 +155,7 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
             unproven.append(manifest.id)
     for provider_id in unproven:
         _refusal(runtime, provider_id, NOT_PROVEN)
-    raise Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
+    raise Unauthenticated(_NOBODYS)
 
 
 def _proven(
@@ -226,17 +258,17 @@ def apply(runtime: Runtime, callback_id: str) -> None:
         _log_unread(stored, error.code)
         _put_off(runtime, callback_id)
         return
-    is_done, came = _applied(runtime, callback_id, news)
+    is_over, came = _applied(runtime, callback_id, news)
     for inbound_id in came:
         runtime.ring(arrivals.TASK, inbound_id)
-    if is_done and not came:
+    if is_over and not came:
         posted.forget_body(runtime, callback_id)  # the copy of a fax of ours, or a repeat
 
 
 def _applied(
     runtime: Runtime, callback_id: str, news: list[Update | Arrival] | None
 ) -> tuple[bool, list[str]]:
-    """Whether nothing of it waits any more, and the received faxes whose documents are to be had now."""
+    """Whether nobody needs it any more but for received faxes, and those whose documents are to be had now."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
@@ -245,12 +277,12 @@ def _applied(
         if news is None:
             _finish(callback, UNREADABLE, now)
             return False, []
+        arrived = [each for each in news if isinstance(each, Arrival)]
+        if arrived and not arrivals.are_wanted(runtime, callback.provider_id):
+            _finish(callback, UNWANTED, now)
+            return False, []
         names = {"provider_id": callback.provider_id, "callback_id": callback_id}
-        came = [
-            arrivals.note(session, runtime, each, **names)
-            for each in news
-            if isinstance(each, Arrival) and arrivals.are_wanted(runtime, callback.provider_id)
-        ]
+        came = [arrivals.note(session, runtime, each, **names) for each in arrived]
         updates = [each for each in news if isinstance(each, Update)]
         known = _lock_in_one_order(session, callback.provider_id, updates)
         waiting = [
@@ -267,13 +299,16 @@ def _applied(
             _finish(callback, UNMATCHED, now)
         else:
             callback.next_at = now + min(patience / 20, LONGEST_PAUSE)
-        return callback.applied_at is not None, [each for each in came if each is not None]
+        is_over = callback.outcome in ("applied", "nothing")
+        return is_over, [each for each in came if each is not None]
 
 
 def _put_off(runtime: Runtime, callback_id: str) -> None:
     """Try again later, and later each time."""
     with runtime.database.transaction() as session:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
+        if callback.applied_at is not None:
+            return  # another worker has applied it
         wait = runtime.config.ring_again_seconds * 2 ** min(callback.tries, 10)
         callback.tries += 1
         callback.next_at = runtime.now() + min(timedelta(seconds=wait), LONGEST_WAIT)
@@ -283,6 +318,7 @@ def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
     """Ring for stored callbacks that are due and not applied, as long as the broker takes it; how
     many."""
     now, soon = runtime.now(), timedelta(seconds=runtime.config.ring_again_seconds)
+    _reopen_unwanted(runtime, now)
     # In a crowded queue they wait longer, and as soon as it is none, no longer.
     overdue = now + soon - timedelta(seconds=claims.ring_again(runtime, TASK))
     with runtime.database.transaction() as session:
@@ -301,6 +337,31 @@ def announce_waiting(runtime: Runtime, *, limit: int = 500) -> int:
         if not runtime.ring(TASK, callback_id):
             return count
     return len(due)
+
+
+def _reopen_unwanted(runtime: Runtime, now: datetime) -> None:
+    """Have what was said of received faxes while they were not wanted applied, now that they are."""
+    providers = runtime.config.inbound_provider_ids if runtime.config.inbound_enabled else ()
+    if runtime.database.row(_UNWANTED, {"providers": providers}) is not None:
+        with runtime.database.writing() as connection:
+            connection.execute(_REOPEN_UNWANTED, {"providers": providers, "now": now})
+
+
+_IS_UNWANTED = sa.and_(
+    Callback.outcome == sa.literal_column("'unwanted'"),
+    Callback.provider_id.in_(sa.bindparam("providers", expanding=True)),
+)
+_UNWANTED = sa.select(Callback.id).where(_IS_UNWANTED).limit(1)
+_REOPEN_UNWANTED = (
+    sa.update(table(Callback))
+    .where(_IS_UNWANTED)
+    .values(
+        outcome=None,
+        applied_at=None,
+        received_at=sa.bindparam("now", type_=UtcDateTime),
+        next_at=sa.bindparam("now", type_=UtcDateTime),
+    )
+)
 
 
 def _provider(runtime: Runtime, provider_id: str) -> TransportPlugin | None:
@@ -341,7 +402,9 @@ def _read(runtime: Runtime, callback_id: str, stored: sa.Row[Any]) -> list[Updat
             guard.failed(runtime, stored.account_id, stored.provider_id, error)
             return None
     try:
-        return [_checked(each) for each in news]
+        checked = [_checked(each) for each in news]
+        arrivals.ask_for_one([each for each in checked if isinstance(each, Arrival)])
+        return checked
     except ValueError as error:
         _log_unread(stored, type(error).__name__)
         return None

@@ -13,13 +13,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import arrivals, artifacts, audit, phone
+from faxbot import arrivals, artifacts, audit, fetching, phone
 from faxbot.actors import Actor
 from faxbot.artifacts import PDF, Workspace
 from faxbot.audit import Action
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, first_id, table
-from faxbot.errors import ArtifactNotFound, Malformed, NotFound, Unauthenticated
+from faxbot.errors import (
+    ArtifactNotFound,
+    Malformed,
+    NotFound,
+    NotPossibleNow,
+    Unauthenticated,
+)
 from faxbot.events import Reception
 from faxbot.models import Artifact, InboundFax
 from faxbot.results import stamp
@@ -132,7 +138,7 @@ def describe(runtime: Runtime, fax: Row, *, masked: bool = False) -> dict[str, A
         "read_at": stamp(fax.read_at),
         "read_by": fax.read_by,
         "unread_seconds": _age(runtime.now(), fax.received_at) if waits else None,
-        "next_at": stamp(fax.next_at),
+        "next_at": stamp(fax.next_at) if fax.status == Reception.FETCHING else None,
         "created_at": stamp(fax.created_at),
         "updated_at": stamp(fax.updated_at),
         "fr": numbers["from"],
@@ -158,7 +164,7 @@ def _error(fax: Row) -> dict[str, Any] | None:
         return None
     if fax.status == Reception.FETCHING:
         return {"code": fax.cause, "message": _NOT_YET, "retryable": True}
-    message = _NEVER if fax.cause == arrivals.NO_DOCUMENT else _ON_ITS_WAY
+    message = _NEVER if fax.cause == fetching.NO_DOCUMENT else _ON_ITS_WAY
     return {"code": fax.cause, "message": message, "retryable": False}
 
 
@@ -223,8 +229,10 @@ def admit(runtime: Runtime, inbound_id: str, token: str) -> str:
 
 
 def mark(runtime: Runtime, actor: Actor, inbound_id: str, *, read: bool) -> Row:
-    """Say that somebody has read it, or that nobody has; the first who did stays. Raises NotFound."""
-    find(runtime, actor, inbound_id)
+    """Say that somebody has read it, or that nobody has; the first who did stays. Raises NotFound, and NotPossibleNow
+    for one whose document is not there yet."""
+    if find(runtime, actor, inbound_id).status == Reception.FETCHING:
+        raise NotPossibleNow("its document is not there yet")
     now = runtime.now()
     values: dict[str, Any] = {"inbound_id": inbound_id, "at": now if read else None}
     values |= {"by": actor.id if read else None, "now": now}

@@ -30,6 +30,12 @@ status: SQLite takes no other condition for the same."""
 HAS_COPY = "delete_copy_at IS NOT NULL"
 
 
+def _where(column: str) -> dict[str, Any]:
+    """Of an index over the rows that have this column."""
+    condition = sa.text(f"{column} IS NOT NULL")
+    return {"postgresql_where": condition, "sqlite_where": condition}
+
+
 class Job(Base):
     """One outbound fax to one number."""
 
@@ -174,15 +180,13 @@ class FaxEvent(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "sequence"),
         UniqueConstraint("job_id", "key"),
-        UniqueConstraint("inbound_id", "sequence", name="uq_events_inbound"),
+        Index("uq_events_inbound", "inbound_id", "sequence", unique=True, **_where("inbound_id")),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    inbound_id: Mapped[str | None] = mapped_column(
-        ForeignKey("inbound_faxes.id", ondelete="CASCADE")
-    )
+    inbound_id: Mapped[str | None] = mapped_column(ForeignKey("inbound_faxes.id"))
     sequence: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
     schema_version: Mapped[int] = mapped_column(sa.SmallInteger)
@@ -243,17 +247,19 @@ class Artifact(Base):
     __tablename__ = "artifacts"
     __table_args__ = (
         UniqueConstraint("job_id", "role", "position"),
-        UniqueConstraint("inbound_id", "role", "position", name="uq_artifacts_inbound"),
-        UniqueConstraint("callback_id", "role", "position", name="uq_artifacts_callback"),
+        *(
+            Index(
+                f"uq_artifacts_{owner}", f"{owner}_id", "role", unique=True, **_where(f"{owner}_id")
+            )
+            for owner in ("inbound", "callback")
+        ),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    inbound_id: Mapped[str | None] = mapped_column(
-        ForeignKey("inbound_faxes.id", ondelete="CASCADE")
-    )
-    callback_id: Mapped[str | None] = mapped_column(ForeignKey("callbacks.id", ondelete="CASCADE"))
+    inbound_id: Mapped[str | None] = mapped_column(ForeignKey("inbound_faxes.id"))
+    callback_id: Mapped[str | None] = mapped_column(ForeignKey("callbacks.id"))
     role: Mapped[str] = mapped_column(String(16))
     """document, pages or request."""
     position: Mapped[int] = mapped_column(sa.SmallInteger)
@@ -270,6 +276,7 @@ class Artifact(Base):
 
 
 _WAITING = "applied_at IS NULL"
+_UNWANTED = "outcome = 'unwanted'"
 
 
 class Callback(Base):
@@ -279,6 +286,12 @@ class Callback(Base):
     __table_args__ = (
         UniqueConstraint("provider_id", "key"),
         Index("ix_callbacks_received", "provider_id", "received_at"),
+        Index(
+            "ix_callbacks_unwanted",
+            "provider_id",
+            postgresql_where=sa.text(_UNWANTED),
+            sqlite_where=sa.text(_UNWANTED),
+        ),
         Index(
             "ix_callbacks_waiting",
             "next_at",
@@ -297,11 +310,11 @@ class Callback(Base):
     applied_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     tries: Mapped[int] = mapped_column(default=0)
     outcome: Mapped[str | None] = mapped_column(String(16))
-    """applied, nothing, unmatched or unreadable."""
+    """applied, nothing, unmatched, unreadable, or unwanted: of a fax that was not to be received."""
 
 
 _UNREAD = "read_at IS NULL AND status = 'received'"
-_FETCHED_NEXT = "next_at IS NOT NULL"
+_LOST = "cause = 'no-document' AND read_at IS NULL"
 
 
 class InboundFax(Base):
@@ -320,12 +333,14 @@ class InboundFax(Base):
             postgresql_where=sa.text(_UNREAD),
             sqlite_where=sa.text(_UNREAD),
         ),
+        Index("ix_inbound_faxes_due", "next_at", **_where("next_at")),
         Index(
-            "ix_inbound_faxes_due",
-            "next_at",
-            postgresql_where=sa.text(_FETCHED_NEXT),
-            sqlite_where=sa.text(_FETCHED_NEXT),
+            "ix_inbound_faxes_lost",
+            "id",
+            postgresql_where=sa.text(_LOST),
+            sqlite_where=sa.text(_LOST),
         ),
+        Index("ix_inbound_faxes_callback", "callback_id", **_where("callback_id")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -347,8 +362,11 @@ class InboundFax(Base):
     callback_id: Mapped[str | None] = mapped_column(Id)
     """The callback that the document came in; None where it is fetched from the carrier."""
     tries: Mapped[int] = mapped_column(default=0)
+    fetching_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when its document is being had."""
     next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When its document is to be had next; None once there is nothing to do."""
+    """When its document is to be had next, or, once it is stored, what was kept for that is to be let go; None when
+    nothing is to be done."""
     last_sequence: Mapped[int] = mapped_column(default=0)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """By the carrier's clock, where it says."""

@@ -1,6 +1,5 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, received faxes, resting providers, what people must look at, counts that are over, and the audit trail,
-which is chained and written on.
+callbacks, received faxes, resting providers, what people must look at, counts that are over, and the audit trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -18,13 +17,12 @@ import sqlalchemy as sa
 
 from faxbot import (
     alarms,
-    arrivals,
-    auditlog,
     breaker,
     callbacks,
     chain,
     claims,
     copies,
+    fetching,
     heartbeats,
     lanes,
     limits,
@@ -74,12 +72,11 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "waiting": lanes.let_in,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
-    "received": arrivals.sweep,
+    "received": fetching.sweep,
     "copies": copies.announce_due,
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,
-    "audit log": auditlog.write_on,
 }
 PERIODS = 2
 """So many periods without a heartbeat, and MARGIN, mean that a sweep does not run."""

@@ -38,6 +38,7 @@ QUEUES: dict[str, str] = {
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",
+    "faxbot.write_audit_log": "sweep",
 }
 """Which queue a task waits in; a worker serves all of them unless told otherwise."""
 
@@ -141,7 +142,7 @@ def beat_table(config: Config) -> dict[str, dict[str, Any]]:
     """What beat rings and how often. One message for all that may be due: while no worker lives,
     beat's messages are all that comes into the broker."""
     every = config.sweep_seconds
-    return {
+    table = {
         "sweep": {
             "task": "faxbot.sweep",
             "schedule": every,
@@ -159,6 +160,9 @@ def beat_table(config: Config) -> dict[str, dict[str, Any]]:
             "options": {"expires": DOCUMENTS_EVERY},
         },
     }
+    if config.audit_sinks:
+        table["audit-log"] = {**table["sweep"], "task": "faxbot.write_audit_log"}
+    return table
 
 
 # The bell -----------------------------------------------------------------------------------------------------------

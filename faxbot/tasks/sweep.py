@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from faxbot import artifacts, spool, sweeps
+from faxbot import artifacts, auditlog, spool, sweeps
 from faxbot.tasks.worker import runtime
 
 
@@ -25,3 +25,9 @@ def sweep_spool() -> None:
 def sweep_documents() -> None:
     """Remove stored bytes whose fax was never recorded."""
     artifacts.collect(runtime())
+
+
+@shared_task(name="faxbot.write_audit_log")
+def write_audit_log() -> None:
+    """Write the audit trail on, beside the sweeps: a log that is away keeps nobody waiting."""
+    auditlog.write_on(runtime())

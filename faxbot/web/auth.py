@@ -74,6 +74,7 @@ def authorize() -> None:
     if access.endswith(OR_LINK):
         by_link = "token" in request.args and _presented() is None
         access = LINK if by_link else access.removesuffix(OR_LINK)
+    g.access = access
     if access not in WITHOUT_KEY:
         key = _presented()
         token = session_token() if key is None else None
@@ -196,7 +197,7 @@ def note_refusal(error: Unauthenticated | Forbidden | FailedLogins) -> None:
             process(), actor(), Action.ACCESS_REFUSED, outcome=audit.REFUSED, details=details
         )
         return
-    access = getattr(current_app.view_functions.get(request.endpoint or ""), "access", None)
+    access = g.get("access")
     if access == OPEN and not isinstance(error, FailedLogins):
         return  # who signs in: sessions and signin write that down themselves
     shows_session = access not in WITHOUT_KEY and _presented() is None and session_token()
@@ -215,8 +216,7 @@ def note_refusal(error: Unauthenticated | Forbidden | FailedLogins) -> None:
 def challenge() -> str:
     """What a 401 asks for: a key; of a carrier the credentials in the address that it was given,
     which some clients keep until they are asked (RFC 9110, 11.6.1)."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    return CARRIER_CHALLENGE if getattr(view, "access", None) == SIGNATURE else KEY_CHALLENGE
+    return CARRIER_CHALLENGE if g.get("access") == SIGNATURE else KEY_CHALLENGE
 
 
 def _presented() -> str | None:

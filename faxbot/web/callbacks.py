@@ -59,7 +59,7 @@ def receive_callback(provider_id: str) -> Response:
     The provider checks that it truly comes from its carrier; what is forged, or older than five minutes like the
     example, is answered with 401. Repeats are welcome and change nothing.
     """
-    with _request() as posted:
+    with _request(provider_id) as posted:
         callbacks.receive(auth.runtime(), provider_id, posted)
     return api.reply(problems.dumps({"status": "ok"}))
 
@@ -163,8 +163,12 @@ def receive_freeswitch_result() -> Response:
 
 
 @contextmanager
-def _request() -> Iterator[CallbackRequest]:
-    """The request as it came; its body is read once, a large one into the spool, where it is gone at the end."""
+def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
+    """The request as it came; its body is read once, a large one into the spool, where it is gone at the end. Nothing
+    is read of one that is refused in any case."""
+    url = _address()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    callbacks.expect(auth.runtime(), url, headers, provider_id)
     request.max_content_length = CALLBACK_BYTES
     body = bytearray()
     with ExitStack() as stack:
@@ -183,8 +187,8 @@ def _request() -> Iterator[CallbackRequest]:
             spooled.close()
         yield CallbackRequest(
             method=request.method,
-            url=_address(),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            url=url,
+            headers=headers,
             body=bytes(body),
             file=None if spooled is None else spooled.path,
         )

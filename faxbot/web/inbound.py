@@ -12,7 +12,7 @@ from faxbot import audit, inbound, limits
 from faxbot.actors import LINK, Actor
 from faxbot.artifacts import FAX_PAGES, PDF, Workspace
 from faxbot.audit import Action
-from faxbot.errors import Malformed, NotFound
+from faxbot.errors import Malformed, NotFound, NotPossibleNow
 from faxbot.inbound import Filters
 from faxbot.web import api, auth, problems
 from faxbot.web.auth import actor, runtime
@@ -93,13 +93,13 @@ def count_unread() -> Response:
 def read_inbound(inbound_id: str) -> Response:
     """Read about a received fax"""
     limits.admit_inbound(runtime(), actor(), "get")
-    fax = inbound.find(runtime(), actor(), inbound_id)
-    details = {"masked": True} if actor().masked else None
-    audit.note(runtime(), actor(), Action.INBOUND_SHOWN, ("inbound", fax.id), details=details)
-    return _shown(fax)
+    return _shown(inbound.find(runtime(), actor(), inbound_id))
 
 
 def _shown(fax: inbound.Row) -> Response:
+    """A received fax as its reader sees it, which is written down."""
+    details = {"masked": True} if actor().masked else None
+    audit.note(runtime(), actor(), Action.INBOUND_SHOWN, ("inbound", fax.id), details=details)
     return api.reply(problems.dumps(inbound.describe(runtime(), fax, masked=actor().masked)))
 
 
@@ -169,6 +169,7 @@ def link_inbound(inbound_id: str) -> Response:
 
     For INBOUND_TOKEN_TTL_MINUTES whoever has it has the document.
     """
+    limits.admit_inbound(runtime(), actor(), "get")
     return api.reply(problems.dumps(inbound.link(runtime(), actor(), inbound_id)))
 
 
@@ -177,7 +178,7 @@ def link_inbound(inbound_id: str) -> Response:
     "/inbound/<inbound_id>/read",
     access="inbound:read",
     answers={200: api.answer(InboundFax, "It is marked.")},
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_ID,
 )
 @_enabled
@@ -186,6 +187,7 @@ def mark_inbound_read(inbound_id: str) -> Response:
 
     Who did so first, and when, stays.
     """
+    limits.admit_inbound(runtime(), actor(), "get")
     return _shown(inbound.mark(runtime(), actor(), inbound_id, read=True))
 
 
@@ -194,10 +196,11 @@ def mark_inbound_read(inbound_id: str) -> Response:
     "/inbound/<inbound_id>/unread",
     access="inbound:read",
     answers={200: api.answer(InboundFax, "It is marked.")},
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_ID,
 )
 @_enabled
 def mark_inbound_unread(inbound_id: str) -> Response:
     """Mark a received fax as unread"""
+    limits.admit_inbound(runtime(), actor(), "get")
     return _shown(inbound.mark(runtime(), actor(), inbound_id, read=False))

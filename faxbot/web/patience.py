@@ -52,7 +52,7 @@ refusal is read away for so long."""
 BROKEN = (OSError, ParseException)
 """What reading a body raises when its client is gone, too slow or frames it wrongly; NoMoreData is an OSError."""
 _PIECE = 64 * 1024
-_OPEN = (b"callback", b"-inbound")
+_OPEN = (b"callback", b"-inbound", b"/_internal/")
 """Where bodies are read from anybody. Anywhere in an address, since there is more than one way to write a path."""
 _QUEUE_PART = 8
 """Of a worker's connections this part may wait for a thread with a body, for each of the two kinds."""

@@ -1,7 +1,6 @@
 """Received faxes: their rows, their events and documents beside those of sent ones, and large bodies of callbacks.
 
-Old code knows none of it, and goes on to write events and artifacts of jobs. SQLite cannot drop NOT NULL: there both
-tables are made anew.
+Old code knows none of it, and goes on to write events and artifacts of jobs.
 """
 
 from typing import Any
@@ -19,6 +18,11 @@ FINAL = """
     CREATE TRIGGER events_are_final BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'an event never changes'); END
 """
+OWNERS = (
+    ("events", "inbound", "sequence"),
+    ("artifacts", "inbound", "role"),
+    ("artifacts", "callback", "role"),
+)
 UNREAD = "read_at IS NULL AND status = 'received'"
 
 
@@ -28,11 +32,6 @@ def at(name: str, *, nullable: bool = False) -> sa.Column[object]:
 
 def only_where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
-
-
-def owner(name: str, table: str) -> sa.Column[object]:
-    key = sa.ForeignKey(f"{table}.id", name=f"fk_{name}", ondelete="CASCADE")
-    return sa.Column(name, sa.String(32), key, nullable=True)
 
 
 def upgrade() -> None:
@@ -52,6 +51,7 @@ def upgrade() -> None:
         sa.Column("sha256", NAME),
         sa.Column("callback_id", sa.String(32)),
         sa.Column("tries", sa.Integer, nullable=False),
+        at("fetching_at", nullable=True),
         at("next_at", nullable=True),
         sa.Column("last_sequence", sa.Integer, nullable=False),
         at("received_at"),
@@ -67,38 +67,65 @@ def upgrade() -> None:
         ("to", ["account_id", "to_key", "id"]),
     ):
         op.create_index(f"ix_inbound_faxes_{name}", "inbound_faxes", columns)
-    op.create_index(
-        "ix_inbound_faxes_unread", "inbound_faxes", ["account_id", "id"], **only_where(UNREAD)
-    )
-    op.create_index(
-        "ix_inbound_faxes_due", "inbound_faxes", ["next_at"], **only_where("next_at IS NOT NULL")
-    )
-    with op.batch_alter_table("events") as events:
-        events.alter_column("job_id", existing_type=sa.String(32), nullable=True)
-        events.add_column(owner("inbound_id", "inbound_faxes"))
-        events.create_unique_constraint("uq_events_inbound", ["inbound_id", "sequence"])
-    with op.batch_alter_table("artifacts") as artifacts:
-        artifacts.alter_column("job_id", existing_type=sa.String(32), nullable=True)
-        artifacts.add_column(owner("inbound_id", "inbound_faxes"))
-        artifacts.add_column(owner("callback_id", "callbacks"))
-        artifacts.create_unique_constraint(
-            "uq_artifacts_inbound", ["inbound_id", "role", "position"]
+    for name, columns, condition in (
+        ("ix_inbound_faxes_unread", ["account_id", "id"], UNREAD),
+        ("ix_inbound_faxes_due", ["next_at"], "next_at IS NOT NULL"),
+        ("ix_inbound_faxes_lost", ["id"], "cause = 'no-document' AND read_at IS NULL"),
+        ("ix_inbound_faxes_callback", ["callback_id"], "callback_id IS NOT NULL"),
+    ):
+        op.create_index(name, "inbound_faxes", columns, **only_where(condition))
+    unwanted = only_where("outcome = 'unwanted'")
+    op.create_index("ix_callbacks_unwanted", "callbacks", ["provider_id"], **unwanted)
+    for table in ("events", "artifacts"):
+        allow_null(table)
+    for table, name, _ in OWNERS:
+        of = "inbound_faxes" if name == "inbound" else "callbacks"
+        op.execute(f"ALTER TABLE {table} ADD COLUMN {name}_id VARCHAR(32) REFERENCES {of} (id)")
+    for table, name, rest in OWNERS:
+        op.create_index(
+            f"uq_{table}_{name}",
+            table,
+            [f"{name}_id", rest],
+            unique=True,
+            **only_where(f"{name}_id IS NOT NULL"),
         )
-        artifacts.create_unique_constraint(
-            "uq_artifacts_callback", ["callback_id", "role", "position"]
-        )
-    if op.get_bind().dialect.name == "sqlite":
-        op.execute(FINAL)
+
+
+def allow_null(table: str) -> None:
+    """Events and artifacts may be of no job. SQLite cannot say so, but its own way for a change that touches no row is
+    to write it into the schema (sqlite.org/lang_altertable.html, section 7): nothing is copied, nobody waits."""
+    connection = op.get_bind()
+    if connection.dialect.name == "postgresql":
+        op.alter_column(table, "job_id", existing_type=sa.String(32), nullable=True)
+        return
+    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+    connection.exec_driver_sql("PRAGMA writable_schema = ON").close()
+    changed = connection.exec_driver_sql(
+        "UPDATE sqlite_master SET sql = replace(sql, 'job_id VARCHAR(32) NOT NULL', 'job_id VARCHAR(32)') "
+        "WHERE type = 'table' AND name = ? AND sql LIKE '%job_id VARCHAR(32) NOT NULL%'",
+        (table,),
+    )
+    if changed.rowcount != 1:
+        raise RuntimeError(f"the table {table} is not as it was made")
+    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}").close()
+    connection.exec_driver_sql("PRAGMA writable_schema = RESET").close()
 
 
 def downgrade() -> None:
-    for table, owners in (("events", ["inbound"]), ("artifacts", ["inbound", "callback"])):
-        op.execute(f"DELETE FROM {table} WHERE job_id IS NULL")  # noqa: S608 - one of two names
+    kept = op.get_bind().execute(sa.text("SELECT id FROM artifacts WHERE job_id IS NULL LIMIT 1"))
+    if kept.first() is not None:
+        raise RuntimeError(
+            "there are documents of received faxes: nothing would name them any more"
+        )
+    op.execute("DELETE FROM events WHERE job_id IS NULL")
+    for table, name, _ in OWNERS:
+        op.drop_index(f"uq_{table}_{name}", table)
         with op.batch_alter_table(table) as altered:
-            for name in owners:
-                altered.drop_constraint(f"uq_{table}_{name}", type_="unique")
-                altered.drop_column(f"{name}_id")
+            altered.drop_column(f"{name}_id")
+    for table in ("events", "artifacts"):
+        with op.batch_alter_table(table) as altered:
             altered.alter_column("job_id", existing_type=sa.String(32), nullable=False)
+    op.drop_index("ix_callbacks_unwanted", "callbacks")
     op.drop_table("inbound_faxes")
     if op.get_bind().dialect.name == "sqlite":
         op.execute(FINAL)

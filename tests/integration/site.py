@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import arrivals, callbacks, copies, followup, jobs, sending, sweeps, wiring
+from faxbot import callbacks, copies, fetching, followup, jobs, sending, sweeps, wiring
 from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
@@ -34,6 +34,7 @@ from faxbot.jobs import Answer, Submission
 from faxbot.models import Artifact, Attempt, FaxEvent, Job
 from faxbot.plugins.base import CallbackRequest
 from faxbot.runtime import Runtime
+from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
@@ -48,7 +49,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.poll_fax": followup.poll,
     "faxbot.review_fax": followup.review,
     "faxbot.apply_callback": callbacks.apply,
-    "faxbot.fetch_inbound": arrivals.fetch,
+    "faxbot.fetch_inbound": fetching.fetch,
     "faxbot.delete_copy": copies.delete,
 }
 
@@ -80,6 +81,7 @@ class Site:
         *,
         without: Collection[str] = (),
         more: Collection[str] = (),
+        storage: type[LocalStorage] = LocalStorage,
         **changes: str,
     ) -> None:
         # Nobody listens at port 9: callbacks come from the tests, when they want them.
@@ -91,7 +93,7 @@ class Site:
         runtime = wiring.build(config)
         self.runtime = replace(
             runtime,
-            plugins=odd.plugins(runtime, without, more=more),
+            plugins=odd.plugins(runtime, without, storage, more=more),
             now=lambda: self.now,
             ring=self._ring,
         )

@@ -14,19 +14,26 @@ import pypdfium2
 import pytest
 import sqlalchemy as sa
 
-from faxbot import arrivals, artifacts, callbacks, health, inbound
+from faxbot import artifacts, callbacks, fetching, health, inbound
 from faxbot.actors import Actor
 from faxbot.db import table, utcnow
-from faxbot.errors import NotFound, OutcomeUnknown, Refused, Unauthenticated, Unreachable
+from faxbot.errors import (
+    NotFound,
+    NotPossibleNow,
+    OutcomeUnknown,
+    Refused,
+    Unauthenticated,
+    Unreachable,
+)
 from faxbot.events import Reception
 from faxbot.hidden import Hidden
 from faxbot.inbound import Filters
-from faxbot.models import Artifact, Callback, FaxEvent, InboundFax
+from faxbot.models import Artifact, Callback, FaxEvent, InboundFax, ProviderHistory
 from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest
 from tests.carrier import SimulatorProcess
 from tests.documents import make
 from tests.installation import Installation
-from tests.integration.odd import Vanished, answers, raises
+from tests.integration.odd import LateStorage, Vanished, answers, raises
 from tests.integration.site import ACTOR, Site, open_site, tiff
 
 PDF = make.pdf(make.Sheet(), make.Sheet())
@@ -248,10 +255,45 @@ def test_a_document_that_cannot_be_had_is_tried_again_later_and_shown_until_it_i
     site.after(1)
     assert (only(site).tries, only(site).next_at) == (2, site.now + timedelta(seconds=60))
 
+    with pytest.raises(NotPossibleNow):
+        inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+
     site.odd.does["document"] = gives()
     site.after(60)
     assert only(site).status == Reception.RECEIVED
     assert inbound.describe(site.runtime, only(site))["error"] is None
+
+
+@pytest.mark.parametrize("kind", TROUBLE)
+def test_a_request_whose_document_is_of_no_use_leads_to_the_carriers_copy(
+    site: Site, kind: str
+) -> None:
+    site.odd.does["attached"], _ = TROUBLE[kind]
+    site.odd.does["document"] = gives()
+    arrives(site, attached=True)
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+
+
+def test_a_request_with_several_documents_is_unreadable(site: Site) -> None:
+    site.odd.does["verify_callback"] = answers(True)
+    both = [Arrival(name, attached=True) for name in ("in-1", "in-2")]
+    site.odd.does["read_callback"] = answers(both)
+    site.receive(said())
+    site.work()
+    assert faxes(site) == []
+
+
+def test_trouble_of_our_own_is_not_held_against_the_plugin(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, more=INBOUND, storage=LateStorage) as site:
+        site.odd.does["document"] = gives()
+        arrives(site)
+        site.work()
+        assert only(site).cause == "storage"
+        assert site.count(ProviderHistory) == 0
+        assert owners(site) == []
 
 
 def test_after_two_weeks_nobody_has_it_and_that_is_said(site: Site) -> None:
@@ -269,6 +311,42 @@ def test_after_two_weeks_nobody_has_it_and_that_is_said(site: Site) -> None:
     arrives(site, body=b"said once more")
     site.work()
     assert only(site).status == Reception.RECEIVED
+
+
+def test_one_that_is_said_again_after_two_weeks_has_two_weeks_again(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    site.work()
+    site.now += timedelta(days=15)
+    site.sweep()
+    assert only(site).status == Reception.FAILED
+    arrives(site, body=b"said once more")
+    site.work()
+    assert only(site).status == Reception.FETCHING
+
+
+def test_a_document_that_lies_here_outlasts_the_two_weeks(site: Site) -> None:
+    """What hindered was here; the document is had when the carrier says it once more."""
+    site.odd.does["attached"] = raises(Unreachable())
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site, body=b"", file=large(site), attached=True)
+    site.work()
+    site.now += timedelta(days=15)
+    site.sweep()
+    site.sweep()
+    assert only(site).status == Reception.FAILED
+    assert owners(site) == ["request"]
+
+
+def test_one_that_nobody_has_raises_the_alarm_until_somebody_marks_it(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    site.work()
+    site.now += timedelta(days=15)
+    site.sweep()
+    assert [alarm["code"] for alarm in health.ready(site.runtime)["alarms"]] == ["received"]
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    assert health.ready(site.runtime)["alarms"] == []
 
 
 def test_one_that_waits_for_its_document_for_an_hour_raises_the_alarm(site: Site) -> None:
@@ -290,13 +368,15 @@ def test_a_worker_that_dies_leaves_the_fax_to_the_next_and_no_bytes_behind(
     arrives(site)
     callbacks.apply(site.runtime, site.rung.pop(0)[1])
     with pytest.raises(Vanished):
-        arrivals.fetch(site.runtime, only(site).id)
-    site.odd.does |= {"document": gives(), "taken": answers(None)}
+        fetching.fetch(site.runtime, only(site).id)
+    told: list[object] = []
+    site.odd.does |= {"document": gives(), "taken": lambda _usual, name: told.append(name)}
     site.rung.clear()
     site.after(299)
     assert (only(site).status == Reception.RECEIVED) is (moment == "taken"), "it is another's"
     site.after(2)
     assert only(site).status == Reception.RECEIVED
+    assert told == ["in-1"], "whoever comes next lets go"
     assert owners(site) == ["document"]
     assert events(site) == [("FAX_RECEIVED", "received", None)]
 
@@ -310,10 +390,10 @@ def test_two_workers_that_have_it_at_once_store_it_once(site: Site) -> None:
         arguments[1].write(PDF)
         site.odd.does["document"] = gives()
         later = replace(site.runtime, now=lambda: site.now + timedelta(minutes=6))
-        arrivals.fetch(later, inbound_id)
+        fetching.fetch(later, inbound_id)
 
     site.odd.does["document"] = meanwhile
-    arrivals.fetch(site.runtime, inbound_id)
+    fetching.fetch(site.runtime, inbound_id)
     assert events(site) == [("FAX_RECEIVED", "received", None)]
     assert owners(site) == ["document"]
 
@@ -326,6 +406,15 @@ def test_a_tiff_is_kept_as_it_came_and_shown_as_pdf(site: Site) -> None:
     assert content(site, as_it_came=True) == tiff(3)
     assert len(pypdfium2.PdfDocument(io.BytesIO(content(site)))) == 3
     assert owners(site) == ["document", "pages"]
+
+
+@pytest.mark.parametrize("broken", [tiff(2)[:150], b"II+\0" + bytes(60), b"MM\0*" + b"\xff" * 60])
+def test_a_damaged_tiff_is_kept_as_it_came_and_not_refused(site: Site, broken: bytes) -> None:
+    site.odd.does["document"] = gives(broken)
+    arrives(site, pages=2)
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+    assert content(site, as_it_came=True) == broken
 
 
 @pytest.mark.parametrize("broken", [b"%PDF-1.4 and then nothing", PDF[: len(PDF) // 2]])
@@ -351,19 +440,28 @@ def test_the_plugin_is_told_when_it_may_let_go_and_its_trouble_is_none_of_the_fa
     arrives(site)
     site.work()
     assert told == ["in-1"]
+    site.after(10_000)
+    assert told == ["in-1"]
     assert only(site).status == Reception.RECEIVED
 
 
-def test_where_faxes_are_not_wanted_nothing_is_fetched_and_what_was_said_is_kept(
+def test_what_is_said_while_faxes_are_not_wanted_is_kept_and_received_when_they_are(
     store: Installation, carrier_of_all: SimulatorProcess
 ) -> None:
     for wish in ({"INBOUND_ENABLED": "false"}, {"FAX_INBOUND_BACKENDS": "phaxio"}):
         with open_site(store, carrier_of_all, more=INBOUND, **wish) as site:
-            arrives(site, body=str(wish).encode())
-            site.work()
+            arrives(site, body=b"", file=large(site), attached=True)
+            site.sweep()
             assert faxes(site) == []
-    with open_site(store, carrier_of_all) as site:
-        assert site.count(Callback) == 2
+            assert owners(site) == ["request"]
+    with open_site(store, carrier_of_all, more=INBOUND) as site:
+        site.odd.does["attached"] = cut_out
+        arrives(
+            site, body=b"", file=large(site), attached=True
+        )  # a repeat, so that the test's plugin reads it
+        site.after(10)
+        assert [fax.status for fax in faxes(site)] == ["received"]
+        assert owners(site) == ["document"]
 
 
 ODD_FACTS: list[dict[str, Any]] = [

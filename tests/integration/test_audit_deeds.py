@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import cli, crypto, jobs, limits, rotation, sending, trail, users, wiring
+from faxbot import cli, crypto, inbound, jobs, limits, rotation, sending, trail, users, wiring
 from faxbot.actors import CLI, COMMAND
 from faxbot.audit import Action
 from faxbot.db import table
@@ -30,6 +30,7 @@ from tests.integration import odd
 from tests.integration.command import Ended, run
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
+from tests.integration.test_arrivals import arrives, gives, only
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
 from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
@@ -84,6 +85,19 @@ def uncertain(site: Site) -> str:
     return site.sent()
 
 
+def received(site: Site) -> str:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    site.work()
+    return str(only(site).id)
+
+
+def read(site: Site) -> str:
+    inbound_id = received(site)
+    inbound.mark(site.runtime, CLI, inbound_id, read=True)
+    return inbound_id
+
+
 def plain(site: Site) -> None:
     """With the plugins as they are, which can be set."""
     site.runtime = replace(site.runtime, plugins=wiring.plugins(site.runtime.config))
@@ -111,6 +125,9 @@ FIRST, SECOND = ("config", "1"), ("config", "2")
 PROVIDERS, PROVIDER = "/admin/providers/<provider_id>", ("plugin", "simulator")
 ROUTES: dict[str, tuple[Prepare, dict[str, Any] | None, Action, tuple[str, str] | None]] = {
     "POST /fax/search": (lambda _: None, {"to": NUMBER}, Action.FAX_SEARCHED, None),
+    "POST /inbound/<inbound_id>/link": (received, None, Action.INBOUND_LINKED, ("inbound", "")),
+    "POST /inbound/<inbound_id>/read": (received, None, Action.INBOUND_MARKED, ("inbound", "")),
+    "POST /inbound/<inbound_id>/unread": (read, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /fax/<fax_id>/cancel": (queued, None, Action.FAX_CANCELLED, ("fax", "")),
     "POST /fax/<fax_id>/release": (held, None, Action.FAX_RELEASED, ("fax", "")),
     "POST /fax/<fax_id>/decide": (uncertain, DECISION, Action.FAX_DECIDED, ("fax", "")),
@@ -147,6 +164,8 @@ UNWRITTEN = {
     "POST /phaxio-inbound": _NEWS,
     "POST /sinch-inbound": _NEWS,
     "POST /inbound/callback": _NEWS,
+    "POST /_internal/asterisk/inbound": _NEWS,
+    "POST /_internal/freeswitch/outbound_result": _NEWS,
 }
 """Routes that leave no row, and why."""
 
@@ -164,14 +183,15 @@ def test_what_a_route_does_is_written_down_with_who_and_to_what(site: Site, rout
     fax_id = prepare(site) or ""
     kind, object_id = of or (None, None)
     method, path = route.split()
-    path = path.replace("<fax_id>", fax_id)
+    path = path.replace("<fax_id>", fax_id).replace("<inbound_id>", fax_id)
     for name in ("<provider_id>", "<plugin_id>"):
         path = path.replace(name, object_id or "")
     client, key_id = admin_of(site.runtime)
     earlier = rows(site.runtime)
     answer = client.open(path, method=method, json=body)
     assert answer.status_code == 200, answer.data
-    (row,) = rows(site.runtime)[len(earlier) :]
+    new = rows(site.runtime)[len(earlier) :]
+    (row,) = (each for each in new if each.action != Action.INBOUND_SHOWN)  # the answer shows it
 
     assert row.action == action
     assert (row.object_kind, row.object_id) == (kind, fax_id or object_id)

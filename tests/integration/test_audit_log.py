@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import stat
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -21,7 +23,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import alarms, auditlog, auditors, chain, doctor, sweeps, wiring
+from faxbot import alarms, auditlog, auditors, chain, doctor, wiring
 from faxbot.auditors import Filters
 from faxbot.db import table, utcnow
 from faxbot.errors import ConfigError
@@ -83,10 +85,10 @@ def test_what_happened_while_it_was_off_is_written_when_it_is_on(
     file = tmp_path / "audit.log"
     with closing(wiring.build(store.config(**to_file(file)))) as runtime:
         linked(runtime, 2)
-        sweeps.run(runtime)
+        auditlog.write_on(runtime)
         assert not file.exists()
     with opened(store, **to_file(file)) as (runtime, _):
-        sweeps.run(runtime)
+        auditlog.write_on(runtime)
     assert positions(file.read_text().splitlines()) == [1, 2]
 
 
@@ -102,8 +104,7 @@ def test_as_text_a_row_is_a_line_of_words_however_odd_its_values_are(
     assert line.startswith("account_id=default id=1 happened_at=20")
     assert " action=key.created object_kind=key " in line
     assert r' object_id="a \"b\"\nc=d" outcome=refused ' in line
-    assert r' details="{\"names\"' not in line
-    assert r' details={"names": ["x y", "\u00e9"]} position=1 mac=' in line
+    assert r' details="{\"names\": [\"x y\", \"\\u00e9\"]}" position=1 mac=' in line
 
 
 def test_a_file_that_was_moved_away_begins_anew_and_one_that_ends_in_the_middle_of_a_line_goes_on_behind_it(
@@ -213,6 +214,7 @@ TROUBLE: dict[str, tuple[Callable[[Path], str], str]] = {
     "a file for a socket": (lambda path: str(_made(path / "file")), "ECONNREFUSED"),
     "nobody at the port": (lambda _: f"tcp://{nobody()}", "ECONNREFUSED"),
     "nobody at the datagrams' port": (lambda _: f"udp://{nobody()}", "ECONNREFUSED"),
+    "a name that none can have": (lambda _: f"tcp://{'x' * 64}.example:514", "UnicodeError"),
     "an unknown name": (lambda _: "tcp://nowhere.invalid:514", "gaierror"),
 }
 
@@ -248,6 +250,38 @@ def test_a_connection_that_breaks_off_at_the_end_has_the_rows_sent_again(
         clock.pass_by(minutes=1)
         auditlog.write_on(runtime)
         eventually(lambda: positions(syslog.texts()) == [1, 2, 1, 2], 10)
+
+
+def test_a_connection_that_was_ended_before_everything_was_sent_has_it_sent_again(
+    store: Installation,
+) -> None:
+    """As of a proxy whose syslog is down: it takes bytes and nobody reads them."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: listening.accept()[0].close(), daemon=True)
+        thread.start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        with opened(store, **to_syslog(address)) as (runtime, _):
+            linked(runtime, 1)
+            assert auditlog.write_on(runtime) == 0
+        thread.join(10)
+
+
+def test_a_server_that_wants_a_certificate_of_ours_refuses_which_is_said(
+    store: Installation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    context, trusted = certificate(tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(trusted)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with stream(context, "localhost") as syslog:
+        with opened(store, **to_syslog(syslog.address)) as (runtime, _):
+            linked(runtime, 1)
+            assert auditlog.write_on(runtime) == 0
+        assert syslog.messages == []
+        assert [each for each in caplog.records if each.message == "audit log not written"]
 
 
 def test_a_server_whose_certificate_is_not_trusted_gets_nothing(
@@ -332,7 +366,7 @@ def test_rows_that_wait_too_long_raise_an_alarm_and_the_doctor_names_the_setting
     with opened(store, **to_file(tmp_path / "away" / "audit.log")) as (runtime, clock):
         linked(runtime, 1)
         clock.pass_by(minutes=2)
-        sweeps.run(runtime)
+        auditlog.write_on(runtime)
         assert not found(runtime).sentence.startswith("nothing")
         clock.pass_by(seconds=1)
         assert (found(runtime).ok, found(runtime).setting) == (False, "AUDIT_LOG_FILE")
@@ -342,7 +376,7 @@ def test_rows_that_wait_too_long_raise_an_alarm_and_the_doctor_names_the_setting
         assert (alarm.code, alarm.count) == ("audit_log", 1)
 
         (tmp_path / "away").mkdir()
-        sweeps.run(runtime)
+        auditlog.write_on(runtime)
         assert alarms.raised(runtime) == []
         assert found(runtime).ok
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,18 +13,23 @@ from werkzeug.test import TestResponse
 
 from faxbot.models import Callback
 from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
+from faxbot.web.auth import SIGNATURE
+from faxbot.web.patience import Reader
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.odd import answers
 from tests.integration.site import Site, open_site, tiff
 from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, gives, only, owners
-from tests.integration.web import assert_problem, client_of, new_key
+from tests.integration.web import ACCESS, assert_problem, client_of, new_key
 
 
 @pytest.fixture
 def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
     with open_site(store, carrier_of_all, more=INBOUND) as site:
         yield site
+
+
+SIGNED = {"X-Simulator-Signature": "whatever the test says that it is"}
 
 
 def received(site: Site, content: bytes = PDF, name: str = "in-1") -> str:
@@ -157,7 +164,7 @@ def test_a_large_callback_is_stored_and_leaves_nothing_in_the_spool(site: Site) 
     site.odd.does["verify_callback"] = verify
     carrier = client_of(site.runtime)
     for _ in range(2):
-        assert carrier.post("/callbacks/simulator", data=body).status_code == 200
+        assert carrier.post("/callbacks/simulator", data=body, headers=SIGNED).status_code == 200
     assert all(request.file is not None and request.body == b"" for request in seen)
     assert site.count(Callback) == 1
     assert owners(site) == ["request"]
@@ -166,8 +173,51 @@ def test_a_large_callback_is_stored_and_leaves_nothing_in_the_spool(site: Site) 
 def test_a_large_callback_that_is_not_proven_leaves_nothing(site: Site) -> None:
     site.odd.does["verify_callback"] = answers(False)
     body = b"b" * (LARGEST_IN_MEMORY + 1)
-    assert client_of(site.runtime).post("/callbacks/simulator", data=body).status_code == 401
+    assert (
+        client_of(site.runtime).post("/callbacks/simulator", data=body, headers=SIGNED).status_code
+        == 401
+    )
     assert (site.count(Callback), site.stored()) == (0, 0)
+
+
+def test_nothing_is_read_of_a_callback_that_is_refused_in_any_case(site: Site) -> None:
+    """A stranger's hundred megabytes are neither waited for nor written down."""
+    carrier = client_of(site.runtime)
+
+    class Body(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def seek(self, *_: object) -> int:
+            return 0
+
+        def readinto(self, _buffer: object) -> int:
+            raise AssertionError("it is read")
+
+    for path, headers, status in (
+        ("/callbacks/none", SIGNED, 404),
+        ("/callbacks/simulator", {}, 401),
+        ("/callbacks/simulator?attempt=x&token=y", SIGNED, 401),
+        ("/inbound/callback", {}, 401),
+    ):
+        answer = carrier.post(path, input_stream=Body(), content_length=10**8, headers=headers)
+        assert answer.status_code == status, path
+
+
+@pytest.mark.parametrize(
+    "route", sorted(name for name, needs in ACCESS.items() if needs == SIGNATURE)
+)
+def test_a_key_shown_where_none_is_asked_for_brings_nobody_forward(route: str) -> None:
+    """The threads that are kept for who shows a key are not for strangers' bodies."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        path = route.partition(" ")[2].replace("<provider_id>", "simulator")
+        theirs.sendall(
+            f"POST {path} HTTP/1.1\r\nX-API-Key: x\r\nContent-Length: 9\r\n\r\n".encode()
+        )
+        reader = Reader(ours)
+        assert reader.take_in()
+        assert not reader.shows_key
 
 
 def test_where_storage_is_away_a_large_callback_is_refused_and_comes_again(site: Site) -> None:
@@ -179,8 +229,8 @@ def test_where_storage_is_away_a_large_callback_is_refused_and_comes_again(site:
     documents.write_bytes(b"")
     carrier = client_of(site.runtime)
     carrier.application.config["PROPAGATE_EXCEPTIONS"] = False
-    assert carrier.post("/callbacks/simulator", data=body).status_code >= 500
+    assert carrier.post("/callbacks/simulator", data=body, headers=SIGNED).status_code >= 500
     assert site.count(Callback) == 0
     documents.unlink()
-    assert carrier.post("/callbacks/simulator", data=body).status_code == 200
+    assert carrier.post("/callbacks/simulator", data=body, headers=SIGNED).status_code == 200
     assert site.count(Callback) == 1

@@ -1,0 +1,352 @@
+"""The document of a received fax is had, from the request that brought it or from the carrier, and stored; then the
+fax is received.
+
+A task tries again, later and later, for GIVEN_UP. To have it twice does no harm; the second one finds it stored. Only
+when it is stored, what was kept of it for that may go: the body of the callback, and what the plugin holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from faxbot import artifacts, claims, guard, posted
+from faxbot.arrivals import TASK
+from faxbot.artifacts import FAX_PAGES, PDF, Upload, Workspace
+from faxbot.db import UtcDateTime, table
+from faxbot.documents.process import RenderingFailed
+from faxbot.errors import (
+    ArtifactNotFound,
+    DatabaseAway,
+    DocumentError,
+    FaxbotError,
+    NotADocument,
+    PluginError,
+)
+from faxbot.events import Event, Reception
+from faxbot.models import Artifact, Callback, InboundFax
+from faxbot.plugins.base import TransportPlugin
+from faxbot.results import record_reception
+from faxbot.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+LEASES = 5
+"""For so many times FAXBOT_LEASE_SECONDS one worker has a fax to itself, without a heartbeat; then another may try."""
+SOONEST, LATEST = timedelta(seconds=30), timedelta(hours=1)
+"""Between two tries: twice as long each time, within these."""
+GIVEN_UP = timedelta(days=14)
+NO_DOCUMENT = "no-document"
+"""The cause of a fax whose document nobody had for so long."""
+MOST_BYTES = 200 * 1024 * 1024
+"""Of a document; a hundred times what a long fax has."""
+DRAWN_AGAIN = 3
+"""So many tries may fail to make a PDF of a TIFF, for want of memory or time; then it is kept as it came."""
+STORAGE, INTERNAL = "storage", "internal"
+"""What hinders where it is neither the carrier nor its plugin."""
+Row = sa.Row[Any]
+_FAX = table(InboundFax)
+
+
+# Who is due -----------------------------------------------------------------------------------------
+
+
+def sweep(runtime: Runtime) -> int:
+    """Ring for received faxes whose document is due, as long as the broker takes it and workers keep up; how many. And
+    remove the bodies of callbacks that nobody needs any more."""
+    rung = _announce_due(runtime)
+    _forget_bodies(runtime)
+    return rung
+
+
+def _announce_due(runtime: Runtime, *, limit: int = 500) -> int:
+    if runtime.unanswered(TASK) >= claims.CROWDED:
+        return 0  # they are not forgotten; each ring more would make the others wait longer
+    due = runtime.database.rows(_DUE, {"now": runtime.now(), "limit": limit})
+    for count, row in enumerate(due):
+        if not runtime.ring(TASK, row.id):
+            return count
+    return len(due)
+
+
+def _forget_bodies(runtime: Runtime, *, limit: int = 100) -> None:
+    """Those that another callback of the same fax overtook, and what a worker left that died."""
+    unneeded = runtime.database.rows(_UNNEEDED, {"limit": limit})
+    if unneeded:
+        artifacts.forget(runtime, [row._asdict() for row in unneeded])
+
+
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+_DUE = (
+    sa.select(InboundFax.id)
+    .where(InboundFax.next_at.is_not(None), InboundFax.next_at <= _NOW)
+    .order_by(InboundFax.next_at)
+    .limit(sa.bindparam("limit"))
+)
+_UNNEEDED = (
+    sa.select(table(Artifact))
+    .join(Callback, Callback.id == Artifact.callback_id)
+    .where(
+        Artifact.callback_id.is_not(None),
+        Callback.outcome.in_(("applied", "nothing")),
+        # What nobody had for two weeks may lie here all the same.
+        ~sa.exists().where(
+            InboundFax.callback_id == Callback.id, InboundFax.status != Reception.RECEIVED.value
+        ),
+    )
+    .limit(sa.bindparam("limit"))
+)
+
+
+# Having it ------------------------------------------------------------------------------------------
+
+
+def fetch(runtime: Runtime, inbound_id: str) -> None:
+    """Have the document of one received fax and store it; nothing when that is done, or another worker's now. Safe to
+    call any number of times."""
+    now, lease = runtime.now(), timedelta(seconds=runtime.config.lease_seconds)
+    claim = {"inbound_id": inbound_id, "now": now, "until": now + LEASES * lease}
+    fax = runtime.database.row(_CLAIM, claim)
+    if fax is None:
+        return
+    if fax.status == Reception.RECEIVED:
+        _let_go(runtime, fax)
+        return
+    try:
+        with Workspace(runtime) as workspace:
+            _keep(runtime, fax, _had(runtime, fax, workspace), workspace)
+    except DatabaseAway:
+        raise
+    except FaxbotError as error:
+        _put_off(runtime, fax, error.code, error)
+    except OSError as error:
+        _put_off(runtime, fax, STORAGE, error)
+    except Exception as error:  # noqa: BLE001 - a store's client, or a fault of ours; its text may hold anything
+        _put_off(runtime, fax, INTERNAL, error)
+
+
+_CLAIM = (
+    sa.update(_FAX)
+    .where(
+        _FAX.c.id == sa.bindparam("inbound_id"),
+        _FAX.c.status != Reception.FAILED.value,
+        _FAX.c.next_at <= _NOW,
+    )
+    .values(next_at=sa.bindparam("until", type_=UtcDateTime), tries=_FAX.c.tries + 1)
+    .returning(*_FAX.c)
+)
+
+
+def _had(runtime: Runtime, fax: Row, workspace: Workspace) -> Path:
+    """The document as a file of the workspace; raises FaxbotError's kin, OSError."""
+    if guard.is_disabled(runtime, fax.account_id, fax.provider_id):
+        raise PluginError("The plugin is disabled.")
+    provider = runtime.plugins.get(fax.provider_id, TransportPlugin)
+    fetches = runtime.plugins.manifest(fax.provider_id).has("gives_document")
+    if fax.callback_id is not None:
+        try:
+            return _taken_out(runtime, fax, provider, workspace)
+        except FaxbotError as error:
+            if not fetches or isinstance(error, DatabaseAway):
+                raise  # else the carrier may have it still
+    target = workspace.folder / "fetched"
+    _asked(runtime, fax, target, lambda file: provider.document(fax.external_id, file))
+    return target
+
+
+def _taken_out(runtime: Runtime, fax: Row, provider: TransportPlugin, workspace: Workspace) -> Path:
+    row = runtime.database.row(_RAW, {"callback_id": fax.callback_id})
+    if row is None:
+        raise ArtifactNotFound
+    request = posted.opened(runtime, fax.callback_id, row.raw_sealed, workspace)
+    target = workspace.folder / "attached"
+    _asked(runtime, fax, target, lambda file: provider.attached(request, file))
+    return target
+
+
+_RAW = sa.select(Callback.raw_sealed).where(Callback.id == sa.bindparam("callback_id"))
+
+
+def _asked(runtime: Runtime, fax: Row, target: Path, give: Callable[[BinaryIO], None]) -> None:
+    """Have the plugin write the document into a new file; raises FaxbotError's kin, NotADocument for what is none, and
+    OSError. A fault of its own code is noted, and is PluginError."""
+    try:
+        with _written(target) as file:
+            give(file)
+    except (FaxbotError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a plugin's bug; its text may hold anything
+        guard.failed(runtime, fax.account_id, fax.provider_id, error)
+        raise PluginError(f"The plugin failed ({type(error).__name__}).") from None
+    _kind(target)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[BinaryIO]:
+    """A new private file that takes MOST_BYTES."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield cast(BinaryIO, _Bounded(file))
+
+
+class _Bounded:
+    """What a plugin writes into."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._room = file, MOST_BYTES
+
+    def write(self, data: bytes) -> int:
+        self._room -= len(data)
+        if self._room < 0:
+            raise NotADocument
+        return self._file.write(data)
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Byte order and 42, or 43 for BigTIFF."""
+
+
+def _kind(path: Path) -> str:
+    """PDF or TIFF by its first bytes; raises NotADocument, as for a carrier's page of excuses."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if b"%PDF-" in head:  # ISO 32000-1, Annex H: within the first 1024 bytes
+        return PDF
+    if head.startswith(_TIFF):
+        return FAX_PAGES
+    raise NotADocument
+
+
+# Storing it -----------------------------------------------------------------------------------------
+
+
+def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
+    """Store it, and a PDF of it where it is none; then it is received."""
+    pages, uploads = _looked_at(runtime, fax, path, workspace)
+    rows: list[dict[str, Any]] = []
+    unwanted = True
+    try:
+        for role, upload in uploads.items():
+            stored = artifacts.store(
+                runtime,
+                upload,
+                owner={"inbound_id": fax.id},
+                account_id=fax.account_id,
+                role=role,
+                position=0,
+                now=runtime.now(),
+            )
+            rows.append(stored)
+        with runtime.database.transaction() as session:
+            this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
+            if this.status != Reception.RECEIVED:  # nobody else has had it meanwhile
+                _receive(session, this, rows, pages, runtime.now())
+                unwanted = False  # now the commit decides, and its answer may be lost
+    finally:
+        if unwanted:
+            artifacts.discard(runtime, rows)
+    artifacts.settle(runtime, rows)
+    if not unwanted:
+        _let_go(runtime, fax)
+
+
+def _looked_at(
+    runtime: Runtime, fax: Row, path: Path, workspace: Workspace
+) -> tuple[int | None, dict[str, Upload]]:
+    """How many pages it has, and what is stored of it, by role. Whatever it is, it is what came: people may read what a
+    strict reader does not."""
+    names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
+    kind, pages, shown = _kind(path), fax.pages, None
+    try:
+        pages = runtime.checker.check(path).pages
+    except DocumentError as error:
+        log.warning("received document is not sound", extra={**names, "error": error.code})
+    if kind == FAX_PAGES:
+        drawn = workspace.folder / "shown.pdf"
+        try:
+            pages = runtime.renderer.unfold(path, drawn)
+            shown = Upload(drawn, *artifacts.hash_file(drawn), PDF, pages)
+        except (DocumentError, RenderingFailed) as error:
+            if isinstance(error, RenderingFailed) and fax.tries < DRAWN_AGAIN:
+                raise
+            log.warning("received document cannot be shown", extra={**names, "error": error.code})
+    document = Upload(path, *artifacts.hash_file(path), kind, pages or 0)
+    return pages, {**({"pages": shown} if shown else {}), "document": document}
+
+
+def _receive(
+    session: Session,
+    fax: InboundFax,
+    rows: list[dict[str, Any]],
+    pages: int | None,
+    now: datetime,
+) -> None:
+    """These are its documents; the one that came is the last. What was kept for that is still to be let go."""
+    session.execute(sa.insert(Artifact), rows)
+    fax.pages, fax.size, fax.sha256 = pages, rows[-1]["size"], rows[-1]["sha256"]
+    fax.cause, fax.next_at = None, fax.next_at or now
+    record_reception(session, fax, Event.RECEIVED, Reception.RECEIVED, now=now)
+
+
+_LOCKED = (
+    sa.select(InboundFax)
+    .where(InboundFax.id == sa.bindparam("inbound_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+
+
+def _let_go(runtime: Runtime, fax: Row) -> None:
+    """It is stored: what was kept of it for that may go. Nothing of this is trouble with the fax; a worker that dies on
+    the way leaves it to the next one."""
+    now_in = runtime.database.row(_CAME_IN, {"inbound_id": fax.id})
+    provider_id, external_id = fax.provider_id, fax.external_id
+    if now_in is not None and now_in.callback_id is not None:
+        _without_trouble(fax, lambda: posted.forget_body(runtime, now_in.callback_id))
+    _without_trouble(
+        fax, lambda: runtime.plugins.get(provider_id, TransportPlugin).taken(external_id)
+    )
+    with runtime.database.writing() as connection:
+        connection.execute(_DONE, {"its_id": fax.id})
+
+
+def _without_trouble(fax: Row, deed: Callable[[], object]) -> None:
+    try:
+        deed()
+    except Exception as error:  # noqa: BLE001 - a plugin's or a store's; its text may hold anything
+        names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
+        log.warning("received document not let go", extra={**names, "error": type(error).__name__})
+
+
+_CAME_IN = sa.select(_FAX.c.callback_id).where(_FAX.c.id == sa.bindparam("inbound_id"))
+_DONE = (
+    sa.update(_FAX)
+    .where(_FAX.c.id == sa.bindparam("its_id"), _FAX.c.status == Reception.RECEIVED.value)
+    .values(next_at=None)
+)
+
+
+def _put_off(runtime: Runtime, fax: Row, code: str, error: Exception) -> None:
+    """Try again later; after GIVEN_UP there is no document."""
+    names = {"inbound_id": fax.id, "provider_id": fax.provider_id, "error": code}
+    log.warning("received document not there yet", extra={**names, "kind": type(error).__name__})
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
+        if this.status != Reception.FETCHING or this.next_at != fax.next_at:
+            return  # it is another worker's by now
+        this.updated_at = now
+        if now - (this.fetching_at or this.created_at) >= GIVEN_UP:
+            this.cause, this.next_at = NO_DOCUMENT, None
+            record_reception(session, this, Event.RECEIVE_FAILED, Reception.FAILED, now=now)
+            return
+        this.cause = code[:32]
+        this.next_at = now + min(SOONEST * 2 ** min(this.tries - 1, 20), LATEST)
