@@ -218,6 +218,18 @@ def _wrap(request: Request) -> dict[str, object]:
     return {"pages": pages}
 
 
+def _unfold(request: Request) -> dict[str, object]:
+    """{path, target, max_pages, max_pixels} -> {pages}"""
+    _keep_memory()
+    pages = _part("unfolding").unfold(
+        request["path"],
+        request["target"],
+        max_pages=request["max_pages"],
+        max_pixels=request["max_pixels"],
+    )
+    return {"pages": pages}
+
+
 def _keep_memory() -> None:
     """Let the C library use freed memory again for the next page: asking the system anew for every
     picture of a page costs a fifth of the time (measured)."""
@@ -226,7 +238,14 @@ def _keep_memory() -> None:
         _libc.mallopt(TRIM_THRESHOLD, 256 * MEGABYTE)
 
 
-_DOES = {"check": _check, "start": _start, "draw": _draw, "join": _join, "wrap": _wrap}
+_DOES = {
+    "check": _check,
+    "start": _start,
+    "draw": _draw,
+    "join": _join,
+    "wrap": _wrap,
+    "unfold": _unfold,
+}
 
 
 if __name__ == "__main__":

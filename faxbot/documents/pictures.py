@@ -53,7 +53,7 @@ def count(path: str, media_type: str, *, max_pages: int, max_pixels: int, look: 
             _look_into_tiff(path, pages)
         return len(pages)
     with _opened(path, media_type) as image:
-        _within(image.size, max_pixels)
+        within(image.size, max_pixels)
         if look and media_type == PNG:
             image.verify()
         elif look:
@@ -75,7 +75,8 @@ def _opened(path: str, media_type: str) -> PngImageFile | JpegImageFile:
     return JpegImageFile(io.BytesIO(data))
 
 
-def _within(size: tuple[int, int], max_pixels: int) -> None:
+def within(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise DocumentTooLarge for a picture of more pixels than that."""
     if size[0] * size[1] > max_pixels:
         raise DocumentTooLarge(
             f"The picture has {size[0]} x {size[1]} pixels, more than this server takes "
@@ -139,7 +140,7 @@ def tiff_pages(path: str, max_pages: int, max_pixels: int) -> list[tiff.Page]:
     with Path(path).open("rb") as file:
         pages = tiff.read(file, max_pages)
     for page in pages:
-        _within((page.columns, page.rows), max_pixels)
+        within((page.columns, page.rows), max_pixels)
     return pages
 
 
@@ -157,7 +158,7 @@ def draw(
     `count`."""
     if media_type in (PNG, JPEG):
         with _opened(path, media_type) as image:
-            _within(image.size, max_pixels)
+            within(image.size, max_pixels)
             yield _photograph(image, resolution)
         return
     pages = tiff_pages(path, max_pages, max_pixels)
@@ -170,7 +171,7 @@ def draw(
             # Pillow has turned it by its orientation already.
             swapped = page.one(tiff.ORIENTATION, 1) in SWAPPING
             density = page.density[::-1] if swapped else page.density
-            yield _drawn(_grey(image), place(*_inches(image.size, density), resolution))
+            yield _drawn(greyed(image), place(*_inches(image.size, density), resolution))
 
 
 def _photograph(image: Image.Image, resolution: str) -> Image.Image:
@@ -182,7 +183,7 @@ def _photograph(image: Image.Image, resolution: str) -> Image.Image:
     # A JPEG is decoded no larger than it is needed, and in grey only.
     across, down = (at.rows, at.width) if at.turned else (at.width, at.rows)
     image.draft("L", (down, across) if orientation in SWAPPING else (across, down))
-    grey = _grey(image)
+    grey = greyed(image)
     if orientation in TURNS:
         grey = grey.transpose(TURNS[orientation])
     return _drawn(grey, at)
@@ -208,7 +209,7 @@ def _drawn(grey: Image.Image, at: Placement) -> Image.Image:
     return sheet
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def greyed(image: Image.Image) -> Image.Image:
     """Eight bits of grey, on white where it is transparent."""
     if image.mode == "L" and "transparency" not in image.info:
         image.load()
@@ -223,6 +224,17 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK":
         image = image.convert("RGB")
     return image.convert("L")
+
+
+def group4(page: Image.Image) -> tiff.Strip:
+    """The Group 4 bytes of a page that is 255 where the paper gets ink, by libtiff. It is told that 1 is white, which
+    it does not mind: the directory that we write says otherwise.
+
+    (Pillow would turn every pixel in Python for a file that says so itself: 290 ms a page instead of 9.)
+    """
+    file = io.BytesIO()
+    page.save(file, "TIFF", compression="group4", tiffinfo={tiff.ROWS_PER_STRIP: page.height})
+    return next(tiff.strips(file, tiff.read(file, 1)))
 
 
 def _scaled(image: Image.Image) -> Image.Image:

@@ -24,6 +24,8 @@ NICE = 10
 """Drawing pages takes whole cores: what keeps the ledger and talks to people and carriers goes first."""
 NICE_BEHIND = 19
 """Of faxes that are less urgent than usual: others' pages are drawn seven times as fast beside them (sched(7))."""
+MOST_RECEIVED = 10_000
+"""Pages of one received fax: what others send is not bounded by FAXBOT_MAX_PAGES, and no call is as long."""
 WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
 
 
@@ -90,11 +92,27 @@ class Renderer:
         }  # fmt: skip
         self._have_done(request)
 
-    def _have_done(self, request: dict[str, object]) -> None:
+    def unfold(self, source: Path, target: Path) -> int:
+        """Put the pages of a received fax, a TIFF in whichever of fax machines' codes, into a PDF at `target`, dot by
+        dot, each at its real proportions; returns how many. A damaged page is kept as far as it can be read.
+
+        Raises DocumentUnreadable for what is no whole TIFF, DocumentUnsupported for a BigTIFF, DocumentTooLarge for a
+        page beyond FAXBOT_MAX_PIXELS and for more than MOST_RECEIVED pages; RenderingFailed and OSError as render().
+        What lies at `target` after an error is nothing.
+        """
+        request = {
+            "do": "unfold", "path": str(source.absolute()), "target": str(target.absolute()),
+            "max_pages": MOST_RECEIVED, "max_pixels": self._limits.max_pixels,
+        }  # fmt: skip
+        pages: int = self._have_done(request)["pages"]
+        return pages
+
+    def _have_done(self, request: dict[str, object]) -> Reply:
         child = self._children[0]
         with child.lock:
+            child.memory_mb = self._limits.memory_mb
             try:
-                child.ask(request, self._limits.seconds)
+                return child.ask(request, self._limits.seconds)
             except (Crashed, TooSlow) as error:
                 raise RenderingFailed from error
 

@@ -6,9 +6,11 @@ import io
 import os
 import re
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -21,6 +23,7 @@ PROBE = 16
 # T.4's end-of-line, 4.1.2: no row and no two codes side by side have so many zeros.
 END_OF_LINE = re.compile(f"(?<={11 * '0'})1")
 NEARLY_ALL = 0.98
+BLACK_IS_255 = 1  # as Pillow reads TIFF's "0 is black" (its PhotometricInterpretation)
 LONGEST = 4 << 20  # bytes of a strip that is looked through, in some 64 MB of memory
 
 
@@ -72,9 +75,39 @@ def cut_group3(data: bytes, rows: int) -> bool:
     rows begin at whole bytes, the zeros between them may look like one."""
     if len(data) > LONGEST or int.from_bytes(data[:2], "big") >> 5:
         return False
+    return min(PROBE, rows) <= _ends_of_lines(data) < NEARLY_ALL * rows - 1
+
+
+def _ends_of_lines(data: bytes) -> int:
     bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
-    ends = sum(1 for _ in END_OF_LINE.finditer(bits))
-    return min(PROBE, rows) <= ends < NEARLY_ALL * rows - 1
+    return sum(1 for _ in END_OF_LINE.finditer(bits))
+
+
+def as_far_as_it_goes(
+    data: bytes, columns: int, rows: int, coded: int, options: int
+) -> Image.Image | None:
+    """The rows of a strip of a fax page that can be read, 255 for what is coded as black; None for no row. `coded` is
+    TIFF's compression, 3 or 4, and `options` its T4Options; the most significant bit comes first.
+
+    A bad row of Group 3 is drawn as far as it goes, and the next end of line is found. Behind a bad one of Group 4
+    nothing can be told any more.
+    """
+    if coded == 3:
+        rows = min(rows, _ends_of_lines(data) if cut_group3(data, rows) else rows)
+    elif not group4([data], columns, rows, rows):
+        trapped = [_with_trap(data)]
+        rows = bisect_left(
+            range(1, rows + 1), True, key=lambda some: not _decodes(trapped, columns, some, some)
+        )
+    if not rows:
+        return None
+    file = io.BytesIO(_tiff([data], columns, rows, rows, (coded, options, BLACK_IS_255)))
+    try:
+        with TiffImageFile(file) as image:
+            image.load()
+            return image.copy()
+    except OSError:
+        return None
 
 
 def _with_trap(strip: bytes) -> bytes:
@@ -127,8 +160,16 @@ def _complaints() -> Iterator[Callable[[], bool]]:
             os.close(number)
 
 
-def _tiff(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int) -> bytes:
-    """A TIFF of one Group 4 picture, with no more than Pillow asks for (TIFF 6.0, section 11)."""
+def _tiff(
+    strips: Sequence[bytes],
+    columns: int,
+    rows: int,
+    rows_per_strip: int,
+    form: tuple[int, int, int] = (4, 0, 0),
+) -> bytes:
+    """A TIFF of one picture, with no more than Pillow asks for (TIFF 6.0, section 11); `form` is its compression, its
+    T4Options and its photometric interpretation."""
+    coded, options, photometric = form
     offsets, at = [], 8
     for strip in strips:
         offsets.append(at)
@@ -138,9 +179,11 @@ def _tiff(strips: Sequence[bytes], columns: int, rows: int, rows_per_strip: int)
     at += at % 2
     first, lengths = (listed, listed + 4 * len(strips)) if len(strips) > 1 else (8, len(strips[0]))
     entries = (
-        (256, 4, 1, columns), (257, 4, 1, rows), (258, 3, 1, 1), (259, 3, 1, 4), (262, 3, 1, 0),
+        (256, 4, 1, columns), (257, 4, 1, rows), (258, 3, 1, 1), (259, 3, 1, coded),
+        (262, 3, 1, photometric),
         (273, 4, len(strips), first), (277, 3, 1, 1), (278, 4, 1, rows_per_strip),
         (279, 4, len(strips), lengths),
+        *([(292, 4, 1, options)] if coded == 3 else []),
     )  # fmt: skip
     body = b"".join(strips)
     if len(strips) > 1:

@@ -27,7 +27,7 @@ NEW_SUBFILE, COLUMNS, ROWS, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = (
 )
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, T6_OPTIONS, RESOLUTION_UNIT, PAGE_NUMBER = 282, 283, 293, 296, 297
-PLANAR, SOFTWARE, TILE_OFFSETS, TILE_BYTES = 284, 305, 324, 325
+PLANAR, T4_OPTIONS, SOFTWARE, TILE_OFFSETS, TILE_BYTES = 284, 292, 305, 324, 325
 KEPT = frozenset(
     {
         NEW_SUBFILE,
@@ -50,6 +50,7 @@ KEPT = frozenset(
         TILE_BYTES,
     }
 )
+READ = KEPT | {T4_OPTIONS}
 BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5
 FORMATS = {BYTE: "B", SHORT: "H", LONG: "I", RATIONAL: "II"}
 SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8}
@@ -65,7 +66,7 @@ CUT_OFF = "The TIFF is cut off or damaged; make it again, or send a PDF."
 
 
 class Page(NamedTuple):
-    """One page of a TIFF: its place among all images of the file, and the tags of KEPT."""
+    """One page of a TIFF: its place among all images of the file, and the tags of READ."""
 
     place: int
     tags: dict[int, tuple[int, ...]]
@@ -152,7 +153,7 @@ def _directory(
         tag, kind, number = struct.unpack_from(order + "HHI", block, at)
         others = others or tag not in KEPT | TELLING_NOTHING
         used += number * SIZES.get(kind, 0) if number * SIZES.get(kind, 0) > 4 else 0
-        if tag not in KEPT or kind not in FORMATS:
+        if tag not in READ or kind not in FORMATS:
             continue
         form = order + FORMATS[kind] * number if number <= 1 << 20 else ""
         length = struct.calcsize(form)
