@@ -83,10 +83,10 @@ class SinchProcess(CarrierProcess):
         """Speak again as at the start."""
         self.moods(**{name: choices[0] for name, choices in MOODS.items()})
 
-    def receive(self, url: str, **wish: Any) -> str:
-        """Have a fax come in that is posted to `url`, with our credentials; its id."""
+    def receive(self, url: str, *, proof: str = HOOK, **wish: Any) -> str:
+        """Have a fax come in that is posted to `url`, with these credentials; its id."""
         numbers = {"from": "+14155552222", "to": "+14155553333"}
-        asked = {**numbers, "callbackUrl": url.replace("://", f"://{HOOK}@"), **wish}
+        asked = {**numbers, "callbackUrl": url.replace("://", f"://{proof}@"), **wish}
         return str(self.control("POST", "receive", asked)["id"])
 
     def control(self, method: str, path: str, content: Any = None) -> Any:

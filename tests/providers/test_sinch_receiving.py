@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faxbot.carriers.pages import blank_pdf
-from faxbot.errors import OutcomeUnknown, ProviderError, Refused, Unreachable
+from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
 from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, State, TransportPlugin
 from faxbot.providers.http import HttpClient
-from faxbot.providers.sinch import SinchProvider, answers
+from faxbot.providers.sinch import SinchProvider, answers, webhooks
 from tests.callbacks import Receiver, arrivals_in, updates_in
 from tests.ground import eventually
 from tests.misbehaving import answering
@@ -39,7 +39,7 @@ from tests.providers.sinch import (
     webhook,
 )
 from tests.providers.test_sinch_callbacks import asking
-from tests.sinch_carrier import KEY, SECRET, SinchProcess, call
+from tests.sinch_carrier import KEY, SECRET, SinchProcess
 from tests.sinch_carrier import PROJECT as CARRIERS_PROJECT
 
 CAME = "01HDFHACK1YN7CCDYRA6ZRMA8Z"
@@ -87,6 +87,12 @@ def attached(sinch: TransportPlugin, request: CallbackRequest) -> bytes:
     return target.getvalue()
 
 
+def held(request: CallbackRequest) -> bytes | None:
+    """The document in a webhook, whatever it is worth."""
+    target = BytesIO()
+    return target.getvalue() if webhooks.save(request, target) else None
+
+
 def fetched(sinch: TransportPlugin, external_id: str = CAME) -> bytes:
     target = BytesIO()
     sinch.document(external_id, target)
@@ -111,13 +117,56 @@ def test_a_received_fax_is_what_sinch_confirms_in_every_shape(name: str, stored:
     assert found.recipient.reveal() == "+14155553333"
     assert found.received_at == datetime(2021, 11, 1, 23, 25, 57, tzinfo=UTC)
     assert "4155552222" not in repr(found)
-    with_document = "failed" not in name
-    assert found.attached is (with_document and stored is False), "Sinch's own copy counts"
-    if with_document:
-        assert attached(offline(), request).startswith(DOCUMENT)
-    else:
-        with pytest.raises(Refused):
-            attached(offline(), request)
+    assert found.attached is ("failed" not in name)
+
+
+OWN = b"%PDF-1.7 the carrier's own"
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if "failed" not in name])
+@pytest.mark.parametrize(
+    ("stored", "file", "own"),
+    [
+        (True, answer(OWN, 200, KIND), True),
+        ("true", answer(OWN, 200, KIND), True),
+        (None, answer(OWN, 200, KIND), True),
+        (True, GONE, False),
+        (None, GONE, False),
+        (False, answer(OWN, 200, KIND), False),
+        ("false", answer(OWN, 200, KIND), False),
+    ],
+)
+def test_sinchs_own_copy_is_the_document_and_without_one_what_came_with_the_webhook(
+    name: str,
+    stored: Any,
+    file: bytes,
+    own: bool,
+) -> None:
+    with asking({f"GET {FAX}": [shown(hasFile=stored)], f"GET {FILE}": [file]}) as (sinch, _):
+        had = attached(sinch, webhook(name))
+    assert (had == OWN) is own
+    assert had.startswith(DOCUMENT) is not own
+
+
+@pytest.mark.parametrize(
+    ("fax", "file", "kind"),
+    [
+        (GONE, GONE, Refused),
+        (answer(b"", 500), GONE, OutcomeUnknown),
+        (shown(), answer(b"", 500), OutcomeUnknown),
+        (shown(), answer(b"", 401), AccountRefused),
+        (shown(completedTime=NOW.isoformat()), GONE, Unreachable),
+    ],
+)
+def test_while_sinch_does_not_say_whether_it_has_a_copy_nothing_is_taken(
+    fax: bytes, file: bytes, kind: type[ProviderError]
+) -> None:
+    with (
+        asking({f"GET {FAX}": [fax], f"GET {FILE}": [file]}) as (sinch, _),
+        pytest.raises(ProviderError) as untaken,
+    ):
+        attached(sinch, webhook("incoming_json.http"))
+    assert type(untaken.value) is kind
 
 
 # What counts --------------------------------------------------------------------------------------
@@ -228,23 +277,21 @@ def test_no_document_or_several_are_not_taken_from_the_webhook(fields: dict[str,
 
 @pytest.mark.parametrize("text", ["JVBERi0", "JVBERi0=====", "JVBE*i0=", "JVBERi0=JVBE"])
 def test_a_document_that_is_no_base64_is_none(text: str) -> None:
-    with pytest.raises(Refused):
-        attached(offline(), posted(file=text))
+    assert held(posted(file=text)) is None
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if "multipart" in name])
 def test_a_document_that_is_cut_off_is_none(name: str) -> None:
     whole = webhook(name)
     for length in range(0, len(whole.body) - 4, 30):
-        with pytest.raises(Refused):
-            attached(offline(), replace(whole, body=whole.body[:length]))
+        assert held(replace(whole, body=whole.body[:length])) is None
 
 
 @pytest.mark.parametrize("kind", ["json", "multipart"])
 def test_a_body_in_a_file_is_read_as_one_in_memory(tmp_path: Path, kind: str) -> None:
     content = blank_pdf(1, 3 * 1024 * 1024)
     whole = webhook(f"incoming_{kind}.http")
-    small = attached(offline(), whole)
+    small = held(whole) or b""
     old, new = (
         (base64.b64encode(small), base64.b64encode(content)) if kind == "json" else (small, content)
     )
@@ -253,8 +300,8 @@ def test_a_body_in_a_file_is_read_as_one_in_memory(tmp_path: Path, kind: str) ->
     filed = replace(whole, body=b"", file=path)
     with asking({f"GET {FAX}": [shown(hasFile=False)]}) as (sinch, _):
         (found,) = arrivals_in(sinch, filed)
-    assert found.attached
-    assert attached(offline(), filed) == content
+        assert found.attached
+        assert attached(sinch, filed) == content
 
 
 # Sinch's copy -------------------------------------------------------------------------------------
@@ -325,7 +372,7 @@ def test_a_fax_comes_in_and_its_document_is_had(
     assert sinch.verify_callback(request)
     (found,) = arrivals_in(sinch, request)
 
-    assert (found.external_id, found.pages, found.attached) == (fax_id, 1, not stored)
+    assert (found.external_id, found.pages, found.attached) == (fax_id, 1, True)
     document = blank_pdf(1, 300_000)
     assert attached(sinch, request) == document
     if stored:
@@ -377,9 +424,8 @@ def test_a_forged_webhook_plants_nothing(
         sinch.read_callback(unknown)
     planted = replace(genuine, body=genuine.body.replace(b"%PDF-1.4", b"%PDF-6.6"))
     (found,) = arrivals_in(sinch, planted)
-    assert not found.attached
-    assert fetched(sinch, fax_id) == blank_pdf(1)
-    assert call("GET", f"{carrier.api}/faxes/{fax_id}").json()["hasFile"] is True
+    assert found.external_id == fax_id
+    assert attached(sinch, planted) == blank_pdf(1), "the carrier's own"
 
 
 def test_a_document_that_comes_late_is_had_later(
@@ -439,5 +485,6 @@ def test_any_record_is_an_arrival_in_our_words_or_unknown(
 @settings(max_examples=80)
 @given(body=st.binary() | st.binary().map(lambda some: b"--b\r\n" + some))
 def test_any_bytes_at_all_hold_no_document(body: bytes) -> None:
-    with pytest.raises(Refused):
+    assert held(CallbackRequest("POST", CALLBACK, {}, body)) is None
+    with pytest.raises(ProviderError):
         attached(offline(), CallbackRequest("POST", CALLBACK, {}, body))

@@ -176,23 +176,22 @@ def update(fax: object) -> Update:
 
 def arrival(fax: Mapping[str, Any], *, documents: int) -> Arrival:
     """A received fax that has ended, from Sinch's record of it, and of how many `documents` came
-    with its webhook; raises OutcomeUnknown where it has no id.
-
-    Sinch's own copy counts, because nobody proves what a webhook holds. What came with it is taken
-    only where Sinch does not say that it has one (`hasFile`; true, or in the Node SDK's tests "true"),
-    and only if it is one document.
-    """
+    with its webhook: only one alone is its document. Raises OutcomeUnknown where it has no id."""
     failed = state_of(fax) is State.FAILED
-    has_copy = str(fax.get("hasFile")).lower() == "true"
     return Arrival(
         id_in(fax),
         sender=number_in(fax.get("from")),
         recipient=number_in(fax.get("to")),
         pages=count_in(fax.get("numberOfPages")),
         cause=_cause(fax, None) if failed else None,
-        attached=documents == 1 and not (failed or has_copy),
+        attached=documents == 1 and not failed,
         received_at=moment(fax.get("completedTime")),
     )
+
+
+def keeps_none(fax: Mapping[str, Any]) -> bool:
+    """Whether Sinch says that it has no copy of the document; text in the Node SDK's tests."""
+    return str(fax.get("hasFile")).lower() == "false"
 
 
 def _cause(fax: Mapping[str, Any], pages: int | None) -> str:
