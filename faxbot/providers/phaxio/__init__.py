@@ -1,4 +1,4 @@
-"""Sends faxes through Phaxio (API v2.1, or v2 by its address) and reads what Phaxio says of them.
+"""Sends and receives faxes through Phaxio (API v2.1, or v2 by its address) and reads what Phaxio says of them.
 
 What Phaxio says is read with distrust: an answer that is not what it should be is an unknown
 outcome. docs/providers/phaxio.md has the sources.

@@ -1,7 +1,7 @@
-"""Sends faxes through the Sinch Fax API v3.
+"""Sends and receives faxes through the Sinch Fax API v3.
 
 Sinch has no idempotency key, signs no webhook and redials by itself: so each attempt carries a
-label and is looked up by it, the end that a webhook reports is asked for before it counts, and
+label and is looked up by it, what a webhook reports is asked for before it counts, and
 redials are ours (docs/providers/sinch.md). Facts are from Sinch's OpenAPI file and SDKs, as vendor files in
 tests/providers/vendor/sinch/.
 """
