@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import urllib.parse
 import urllib.request
 from email.message import EmailMessage
 from pathlib import Path
@@ -68,6 +69,13 @@ class PhaxioProcess(CarrierProcess):
     def misbehave(self, answer: str, **which: Any) -> None:
         """Have requests to come answered otherwise: `times`, `method`, `path`."""
         self.control("POST", "misbehave", json.dumps({"answer": answer, **which}).encode())
+
+    def receive(self, url: str, **wish: str) -> str:
+        """Have a fax come in of which `url` is told; its id."""
+        fields = {"from_number": "+15558675309", "to_number": "+15555550100", "callback_url": url}
+        form = urllib.parse.urlencode({**fields, **wish}).encode()
+        kind = "application/x-www-form-urlencoded"
+        return str(self.control("POST", "receive", form, kind)["id"])
 
     def control(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
         """What its control door answers, as JSON; raises urllib.error.HTTPError."""

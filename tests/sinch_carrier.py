@@ -83,6 +83,12 @@ class SinchProcess(CarrierProcess):
         """Speak again as at the start."""
         self.moods(**{name: choices[0] for name, choices in MOODS.items()})
 
+    def receive(self, url: str, *, proof: str = HOOK, **wish: Any) -> str:
+        """Have a fax come in that is posted to `url`, with these credentials; its id."""
+        numbers = {"from": "+14155552222", "to": "+14155553333"}
+        asked = {**numbers, "callbackUrl": url.replace("://", f"://{proof}@"), **wish}
+        return str(self.control("POST", "receive", asked)["id"])
+
     def control(self, method: str, path: str, content: Any = None) -> Any:
         """What its control door answers, as JSON; raises urllib.error.HTTPError."""
         request = urllib.request.Request(

@@ -69,7 +69,7 @@ def blank_pdf(pages: int = 1, size: int = 0) -> bytes:
         *[b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"] * pages,
     ]
     if size:
-        padding = b"".join(b"%015d\n" % number for number in range(size // 16 + 1))
+        padding = b"".join(b"%01023d\n" % number for number in range(size // 1024 + 1))
         objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(padding), padding))
     body, places = [b"%PDF-1.4\n"], []
     written = len(body[0])

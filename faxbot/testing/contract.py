@@ -22,6 +22,7 @@ import gc
 import hashlib
 import pickle
 import secrets
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -43,6 +44,8 @@ from faxbot.events import CAUSES
 from faxbot.hidden import Hidden
 from faxbot.outcomes import is_name
 from faxbot.plugins.base import (
+    Arrival,
+    CallbackRequest,
     Health,
     OutboundFax,
     Receipt,
@@ -80,6 +83,11 @@ NONSENSE: dict[str, Answer] = {
 REFUSALS = (401, 402, 403, 413, 422, 429)
 """Statuses that prove that it has not."""
 THREADS = 8
+LARGE = 4 * 1024 * 1024
+"""Bytes of a callback that shows whether it is read in pieces."""
+ENOUGH_MEMORY = 2 * 1024 * 1024
+"""Bytes for the pieces."""
+_DOCUMENTS = (b"%PDF", b"II*\0", b"MM\0*")
 
 
 class ProviderContract(Ground):
@@ -291,7 +299,7 @@ class ProviderContract(Ground):
         for each in recorded:
             provider = connect(carrier, at=each.at, **each.settings)
             assert provider.verify_callback(each.request) is True, f"{each.name} is refused"
-            updates = [_sound(update) for update in provider.read_callback(each.request)]
+            updates = [_sound_news(news) for news in provider.read_callback(each.request)]
             if each.updates is not None:
                 read = [
                     {name: _plain(getattr(update, name)) for name in wanted}
@@ -324,8 +332,63 @@ class ProviderContract(Ground):
             with _no_collection():
                 assert isinstance(provider.verify_callback(request), bool), "no bool"
                 with suppress(ProviderError):
-                    updates = provider.read_callback(request)
-                    assert all(map(_sound, updates))
+                    assert all(map(_sound_news, provider.read_callback(request)))
+
+    # Received faxes -----------------------------------------------------------------------------
+
+    def test_there_are_received_faxes_to_try_it_with(
+        self, manifest: Manifest, received: list[Recorded]
+    ) -> None:
+        if manifest.has("inbound_supported") and manifest.has("status_callback"):
+            assert received, "record callbacks about received faxes, too (trait inbound_supported)"
+
+    def test_a_received_fax_is_read_the_same_every_time_also_from_a_file(
+        self, connect: Connect, carrier: str, received: list[Recorded], tmp_path: Path
+    ) -> None:
+        for each in received:
+            provider = connect(carrier, at=each.at, **each.settings)
+            arrivals = _arrivals(provider, each.request)
+            assert _arrivals(provider, each.request) == arrivals, f"{each.name}: another Arrival"
+            filed = _in_a_file(each.request, tmp_path / "body")
+            assert provider.verify_callback(filed) is True, f"{each.name} is refused from a file"
+            assert _arrivals(provider, filed) == arrivals, f"{each.name}: another one from a file"
+
+    def test_a_received_fax_has_its_document_or_a_cause(
+        self, connect: Connect, manifest: Manifest, carrier: str, received: list[Recorded]
+    ) -> None:
+        for each in received:
+            provider = connect(carrier, at=each.at, **each.settings)
+            for arrival in _arrivals(provider, each.request):
+                if arrival.cause is not None:
+                    assert not arrival.attached, f"{each.name}: a fax that failed has no document"
+                    continue
+                assert arrival.attached or manifest.has("gives_document"), (
+                    f"{each.name}: nobody has its document"
+                )
+                target = BytesIO()
+                if arrival.attached:
+                    provider.attached(each.request, target)
+                else:
+                    provider.document(arrival.external_id, target)
+                had = target.getvalue()
+                assert had[:4] in _DOCUMENTS, f"{each.name}: the document is no PDF and no TIFF"
+                assert each.document in (None, had), f"{each.name}: the document has other bytes"
+
+    def test_a_large_callback_passes_in_little_memory(
+        self, connect: Connect, carrier: str, received: list[Recorded], tmp_path: Path
+    ) -> None:
+        large = [each for each in received if len(each.request.body) > LARGE]
+        for each in received:
+            provider = connect(carrier, at=each.at, **each.settings)
+            attached = any(arrival.attached for arrival in _arrivals(provider, each.request))
+            assert large or not attached, f"make `received` hold one of more than {LARGE} bytes"
+        for each in large:
+            provider = connect(carrier, at=each.at, **each.settings)
+            filed = _in_a_file(each.request, tmp_path / "body")
+            with (tmp_path / "document").open("wb") as target, _little_memory(each.name):
+                provider.verify_callback(filed)
+                provider.read_callback(filed)
+                provider.attached(filed, target)
 
     # ------------------------------------------------------------------------------------------
 
@@ -359,6 +422,8 @@ _PROMISES: dict[str, tuple[str, ...]] = {
     "status_callback": ("verify_callback", "read_callback"),
     "status_lookup": ("look_up", "fetch"),
     "cancel": ("cancel",),
+    "gives_document": ("document",),
+    "inbound_supported": ("attached", "taken"),
     "deletes_copy": ("delete_copy",),
     "listens": ("listen", "read_callback"),
 }
@@ -404,6 +469,45 @@ def _sound(update: object) -> Update:
     assert pages is None or (type(pages) is int and pages >= 0), "pages_sent is no count"
     assert moment is None or moment.tzinfo is not None, "occurred_at has no zone"
     return update
+
+
+def _sound_news(news: object) -> Update | Arrival:
+    return _sound_arrival(news) if isinstance(news, Arrival) else _sound(news)
+
+
+def _sound_arrival(arrival: Arrival) -> Arrival:
+    """A received fax fit for the ledger; AssertionError says what is wrong with it."""
+    assert is_name(arrival.external_id), "its name has not 1 to 255 printable characters"
+    assert arrival.cause is None or arrival.cause in CAUSES, "its cause is not canonical"
+    pages, moment = arrival.pages, arrival.received_at
+    assert pages is None or (type(pages) is int and pages >= 0), "pages is no count"
+    assert moment is None or moment.tzinfo is not None, "received_at has no zone"
+    for number in (arrival.sender, arrival.recipient):
+        assert isinstance(number, Hidden), "a number is not Hidden"
+        assert not number.reveal() or number.reveal() not in repr(arrival), "its repr has a number"
+    return arrival
+
+
+def _arrivals(provider: TransportPlugin, request: CallbackRequest) -> list[Arrival]:
+    news = [_sound_news(each) for each in provider.read_callback(request)]
+    return [each for each in news if isinstance(each, Arrival)]
+
+
+def _in_a_file(request: CallbackRequest, path: Path) -> CallbackRequest:
+    """The same as core hands on what is large."""
+    path.write_bytes(request.body)
+    return replace(request, body=b"", file=path)
+
+
+@contextmanager
+def _little_memory(name: str) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < ENOUGH_MEMORY, f"{name} is held in memory: read request.chunks()"
 
 
 def _plain(value: Any) -> Any:

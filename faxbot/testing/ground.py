@@ -16,7 +16,7 @@ from PIL import Image
 from faxbot.documents import pdf
 from faxbot.hidden import Hidden
 from faxbot.plugins import manifest
-from faxbot.plugins.base import Context, Http, OutboundFax, TransportPlugin
+from faxbot.plugins.base import Arrival, Context, Http, OutboundFax, TransportPlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
 from faxbot.testing.recorded import Recorded, recorded_in
@@ -86,6 +86,25 @@ class Ground:
     def recorded(self, folder: Path) -> list[Recorded]:
         """Genuine callbacks; usually those in the plugin's `sample_payloads/`."""
         return recorded_in(folder / "sample_payloads")
+
+    @pytest.fixture
+    def received(
+        self, connect: Connect, carrier: str, recorded: list[Recorded], manifest: Manifest
+    ) -> list[Recorded]:
+        """Those of them that are about received faxes. Write your own for a `carrier` that can have faxes come in: one
+        with its document, one without, one that failed, and one of more than four megabytes."""
+        if not manifest.has("inbound_supported"):
+            return []
+        return [
+            each
+            for each in recorded
+            if any(
+                isinstance(news, Arrival)
+                for news in connect(carrier, at=each.at, **each.settings).read_callback(
+                    each.request
+                )
+            )
+        ]
 
     # What follows is the contract's own.
 

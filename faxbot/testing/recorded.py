@@ -5,7 +5,8 @@
  "body": "{...}",                        or "body_base64" for one that is no text
  "at": "2026-11-20T12:00:00+00:00",      the clock when it came; for proofs that grow old
  "settings": {"secret": "..."},          those of the account it came to, where they matter
- "updates": [{"state": "delivered"}]}    what must be read in it: state, cause, tag, external_id, pages_sent
+ "updates": [{"state": "delivered"}]}    what must be read in it: state, cause, tag, external_id, pages_sent;
+                                         of a received fax external_id, pages, cause, attached
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from faxbot.plugins.base import CallbackRequest
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One genuine callback. `updates` holds facts of each piece of news in it, by the names of
-    plugins.base.Update (None: not compared)."""
+    plugins.base.Update, or of Arrival (None: not compared)."""
 
     name: str
     request: CallbackRequest = field(repr=False)
     updates: tuple[Mapping[str, Any], ...] | None = None
     at: datetime | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    document: bytes | None = field(default=None, repr=False)
+    """Of a received fax, byte for byte (None: not compared)."""
 
 
 def recorded_in(folder: Path) -> list[Recorded]:

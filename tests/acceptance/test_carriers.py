@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import requests
 
+from faxbot.carriers.pages import blank_pdf
+from faxbot.carriers.sinch.submission import JSON
 from tests.acceptance.site import SHORT, Site
 from tests.carrier import CarrierProcess
 from tests.conftest import StartService
@@ -64,6 +66,27 @@ SINCH_ENDS = {
 }
 
 
+LARGE = 3_000_000
+"""Bytes of a document whose callback lies in storage."""
+Wishes = tuple[tuple[str, dict[str, Any]], ...]
+PHAXIO_COMES: Wishes = (
+    ("/callbacks/phaxio", {}),
+    ("/callbacks/phaxio", {"bytes": str(LARGE)}),
+    ("/phaxio-inbound", {"send_file": "false"}),
+    ("/inbound/callback", {"from_number": "+15558670022"}),  # every callback twice
+)
+PHAXIO_FAILS = {"error_type": "faxError", "error_id": "117"}
+_PROOF = {"proof": "hook:open-sesame%3A0123%2F%40"}
+SINCH_COMES: Wishes = (
+    ("/callbacks/sinch", _PROOF),
+    ("/callbacks/sinch", {**_PROOF, "bytes": LARGE, "contentType": JSON}),
+    ("/sinch-inbound", {**_PROOF, "stored": False}),
+    ("/inbound/callback", {**_PROOF, "bytes": LARGE, "contentType": JSON, "stored": False}),
+)
+SINCH_FAILS = {**_PROOF, "errorType": "FAX_ERROR", "errorCode": 117}
+"""How faxes come in, at which door: with their documents and without, kept by the vendor or not."""
+
+
 @dataclass(frozen=True)
 class Vendor:
     """A carrier, and how faxbot comes to it."""
@@ -74,6 +97,13 @@ class Vendor:
     ends: Mapping[str, tuple[str, str | None, int]]
     api: str
     auth: tuple[str, str]
+    comes: Wishes
+    fails: Mapping[str, Any]
+
+    def receive(self, url: str, wish: Mapping[str, Any]) -> str:
+        """Have a fax come in; its id."""
+        assert isinstance(self.carrier, PhaxioProcess | SinchProcess)
+        return self.carrier.receive(url, **wish)
 
     def has_document(self, external_id: str) -> bool:
         """Whether the carrier still gives the document of a fax back."""
@@ -87,7 +117,14 @@ def phaxio(store: Installation) -> Vendor:
     carrier = PhaxioProcess(store.folder)
     carrier.start()
     return Vendor(
-        "phaxio", carrier, carrier.environ, PHAXIO_ENDS, f"{carrier.url}/v2.1", (KEY, SECRET)
+        "phaxio",
+        carrier,
+        carrier.environ,
+        PHAXIO_ENDS,
+        f"{carrier.url}/v2.1",
+        (KEY, SECRET),
+        PHAXIO_COMES,
+        PHAXIO_FAILS,
     )
 
 
@@ -104,7 +141,16 @@ def sinch(store: Installation, method: str = "basic") -> Vendor:
         "SINCH_WEBHOOK_BASIC_USER": "hook",
         "SINCH_WEBHOOK_BASIC_PASS": "open-sesame:0123/@",
     }
-    return Vendor("sinch", carrier, environ, SINCH_ENDS, carrier.api, (SINCH_KEY, SINCH_SECRET))
+    return Vendor(
+        "sinch",
+        carrier,
+        environ,
+        SINCH_ENDS,
+        carrier.api,
+        (SINCH_KEY, SINCH_SECRET),
+        SINCH_COMES,
+        SINCH_FAILS,
+    )
 
 
 @pytest.fixture(params=[phaxio, sinch], ids=["phaxio", "sinch"])
@@ -231,3 +277,31 @@ def test_phaxio_fetches_the_document_from_a_link_where_that_is_wished(
         vendor.carrier.end(signal.SIGTERM)
 
     assert (fax["status"], fax["pages_sent"]) == ("delivered", PAGES), fax["error"]
+
+
+def test_what_comes_in_is_there_once_and_byte_for_byte_and_what_failed_is_no_document(
+    vendor: Vendor, store: Installation, start_service: StartService
+) -> None:
+    site = started(vendor, store, start_service)
+    came = {
+        vendor.receive(site.service.url + door, wish): blank_pdf(1, int(wish.get("bytes", 0)))
+        for door, wish in vendor.comes
+    }
+    failed = vendor.receive(site.service.url + vendor.comes[0][0], vendor.fails)
+
+    def ended() -> dict[str, Any] | None:
+        faxes = site.service.request("GET", "/inbound").json()["items"]
+        over = {fax["external_id"]: fax for fax in faxes if fax["status"] != "fetching"}
+        assert len(over) <= len(faxes) <= len(came) + 1
+        return over if len(over) == len(came) + 1 else None
+
+    faxes = eventually(ended, 60, every=0.2)
+    assert faxes is not None
+    lost = faxes.pop(failed)
+    assert (lost["status"], lost["error"]["code"]) == ("failed", "handshake_failed")
+    assert faxes.keys() == came.keys()
+    for name, fax in faxes.items():
+        assert (fax["status"], fax["pages"]) == ("received", 1)
+        document = site.service.request("GET", f"/inbound/{fax['id']}/document").content
+        assert document == came[name]
+    site.service.stop()

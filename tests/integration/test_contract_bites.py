@@ -227,6 +227,46 @@ class Base(ProviderContract):
 """
 
 
+RECEIVING: dict[str, tuple[str, str]] = {
+    "Invents": (
+        """
+    def read_callback(self, request):
+        return [replace(each, pages=next(NUMBERS)) for each in super().read_callback(request)]""",
+        "test_a_received_fax_is_read_the_same_every_time_also_from_a_file",
+    ),
+    "InMemory": (
+        """
+    def read_callback(self, request):
+        return super().read_callback(request) if request.body else []""",
+        "test_a_received_fax_is_read_the_same_every_time_also_from_a_file",
+    ),
+    "Empty": (
+        """
+    def attached(self, request, target):
+        target.write(b"%PDF-1.4 a blank page")""",
+        "test_a_received_fax_has_its_document_or_a_cause",
+    ),
+    "Hoards": (
+        """
+    def attached(self, request, target):
+        super().attached(replace(request, body=b"".join(request.chunks()), file=None), target)""",
+        "test_a_large_callback_passes_in_little_memory",
+    ),
+}
+"""The same for what brings received faxes, tried with the simulator and its carrier."""
+RECEIVING_TESTS = """
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+import pytest
+from faxbot.providers import simulator
+from tests.providers.conftest import receiver
+from tests.providers.test_contract_simulator import TestSimulator as Contract, process
+
+NUMBERS = count()
+"""
+
+
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     """(fault, test) of what failed: all of the contract is tried on the sound provider, and its own test on each
@@ -255,7 +295,41 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
         timeout=300,
     )
     assert done.returncode == 1, done.stdout
-    return set(re.findall(r"^(?:FAILED|ERROR) \S+::Test(\w+)::(\w+)", done.stdout, re.MULTILINE))
+    return set(_FAILED.findall(done.stdout))
+
+
+_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+::Test(\w+)::(\w+)", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def failed_to_receive(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    """The same of what brings received faxes: those tests on the sound provider and on each fault."""
+    path = tmp_path_factory.mktemp("receiving") / "test_faults.py"
+    classes = {"Sound": "\n    pass", **{name: code for name, (code, _) in RECEIVING.items()}}
+    path.write_text(
+        RECEIVING_TESTS
+        + "".join(
+            f"\nclass {name}(simulator.SimulatorProvider):{code}\n"
+            f"\nclass Test{name}(Contract):\n    plugin = {name}\n"
+            "    @pytest.fixture\n    def folder(self):\n"
+            "        return Path(simulator.__file__).parent\n"
+            for name, code in classes.items()
+        )
+    )
+    tests = dict.fromkeys(test for _, test in RECEIVING.values())
+    wanted = [f"{path}::TestSound::{test}" for test in tests]
+    wanted += [f"{path}::Test{name}::{test}" for name, (_, test) in RECEIVING.items()]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no"]
+    done = subprocess.run(
+        [*command, "--rootdir", str(path.parent), "-c", "/dev/null", *wanted],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout
+    return set(_FAILED.findall(done.stdout))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -263,19 +337,29 @@ def test_a_fault_turns_its_test_red(failed: set[tuple[str, str]], fault: str) ->
     assert (fault, FAULTS[fault][1]) in failed
 
 
-def test_a_sound_provider_passes(failed: set[tuple[str, str]]) -> None:
-    assert [test for name, test in sorted(failed) if name == "Sound"] == []
+@pytest.mark.parametrize("fault", RECEIVING)
+def test_a_fault_in_receiving_turns_its_test_red(
+    failed_to_receive: set[tuple[str, str]], fault: str
+) -> None:
+    assert (fault, RECEIVING[fault][1]) in failed_to_receive
+
+
+def test_a_sound_provider_passes(
+    failed: set[tuple[str, str]], failed_to_receive: set[tuple[str, str]]
+) -> None:
+    assert [test for name, test in sorted(failed | failed_to_receive) if name == "Sound"] == []
 
 
 def test_every_test_of_the_contract_is_seen_to_fail() -> None:
-    """But for five that the others stand on, or whose like is among them."""
+    """But for six that the others stand on, or whose like is among them."""
     source = (ROOT / "faxbot" / "testing" / "contract.py").read_text()
     tests = set(re.findall(r"def (test_\w+)", source))
 
-    assert tests - {test for _, test in FAULTS.values()} == {
+    assert tests - {test for _, test in (*FAULTS.values(), *RECEIVING.values())} == {
         "test_a_fax_can_be_cancelled_or_it_is_refused",
         "test_the_carriers_copy_is_a_pdf_and_none_is_no_document",
         "test_the_carriers_copy_is_deleted_and_one_that_is_gone_is_no_error",
+        "test_there_are_received_faxes_to_try_it_with",
         "test_there_are_recorded_callbacks",
         "test_what_was_taken_is_found_by_its_tag_and_by_its_id",
     }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from faxbot.carriers.pages import blank_pdf
+from faxbot.carriers.sinch.submission import JSON
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import OutboundFax, TransportPlugin
 from faxbot.providers.phaxio import PhaxioProvider
 from faxbot.providers.sinch import SinchProvider
 from faxbot.testing import ProviderContract, Recorded
+from faxbot.testing.contract import LARGE
 from tests import phaxio_carrier, sinch_carrier
 from tests.callbacks import Receiver
 from tests.ground import eventually
@@ -61,6 +64,26 @@ def posted(
     return made
 
 
+def came(receive: Callable[..., str], wishes: list[tuple[Any, dict[str, Any]]]) -> list[Recorded]:
+    """What the carrier really posts of faxes that come in: of each wish, the news in it."""
+    made = []
+    for wish, facts in wishes:
+        with Receiver() as here:
+            name = receive(here.url, **wish)
+            (callback,) = eventually(lambda here=here: list(here.callbacks))  # type: ignore[misc]
+            base = here.url.partition("/callbacks")[0]
+        request = replace(callback.request, url=base + callback.request.url)
+        document = blank_pdf(1, int(wish.get("bytes", 0)))
+        made.append(
+            Recorded(str(wish), request, ({**facts, "external_id": name},), document=document)
+        )
+    return made
+
+
+WHOLE = {"cause": None, "attached": True, "pages": 1}
+FAILED = {"cause": "handshake_failed", "attached": False, "pages": 0}
+
+
 class TestPhaxio(ProviderContract):
     plugin = PhaxioProvider
     refused_number = "+15550100433"
@@ -82,10 +105,24 @@ class TestPhaxio(ProviderContract):
         return receiver.url
 
     @pytest.fixture
+    def received(self, phaxio: PhaxioProcess) -> list[Recorded]:
+        wishes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, WHOLE),
+            ({"bytes": str(LARGE)}, WHOLE),
+            ({"send_file": "false"}, {**WHOLE, "attached": False}),
+            ({"error_type": "faxError", "error_id": "117"}, FAILED),
+        ]
+        return came(phaxio.receive, wishes)
+
+    @pytest.fixture
     def recorded(
-        self, provider: TransportPlugin, receiver: Receiver, fax: OutboundFax
+        self,
+        provider: TransportPlugin,
+        receiver: Receiver,
+        fax: OutboundFax,
+        received: list[Recorded],
     ) -> list[Recorded]:
-        return posted(provider, receiver, fax, NEWS)
+        return posted(provider, receiver, fax, NEWS) + received
 
 
 class TestSinch(ProviderContract):
@@ -114,7 +151,22 @@ class TestSinch(ProviderContract):
         return receiver.url
 
     @pytest.fixture
+    def received(self, sinch: SinchProcess) -> list[Recorded]:
+        own = {"proof": "contract:a-long%3Awebhook%2Fpassword%40"}
+        wishes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (own, WHOLE),
+            ({**own, "bytes": LARGE, "stored": False}, WHOLE),
+            ({**own, "bytes": LARGE, "stored": False, "contentType": JSON}, WHOLE),
+            ({**own, "errorType": "FAX_ERROR", "errorCode": 117}, FAILED),
+        ]
+        return came(sinch.receive, wishes)
+
+    @pytest.fixture
     def recorded(
-        self, provider: TransportPlugin, receiver: Receiver, fax: OutboundFax
+        self,
+        provider: TransportPlugin,
+        receiver: Receiver,
+        fax: OutboundFax,
+        received: list[Recorded],
     ) -> list[Recorded]:
-        return posted(provider, receiver, fax, NEWS)
+        return posted(provider, receiver, fax, NEWS) + received

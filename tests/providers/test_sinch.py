@@ -531,7 +531,8 @@ def test_the_stored_document_is_fetched_and_what_is_none_is_an_error(
     connect(server.url).document(FAX_ID, copy)
     assert copy.getvalue() == pdf
 
-    server = carrier({f"GET {FAX}/file": [answer(said("errors/404.json"), 404)]})
+    gone = [answer(said("errors/404.json"), 404)]
+    server = carrier({f"GET {FAX}/file": gone, f"GET {FAX}": gone})
     with pytest.raises(Refused):
         connect(server.url).document(FAX_ID, BytesIO())
     for reply in (

@@ -52,6 +52,10 @@ def with_proof(proof: str | None) -> CallbackRequest:
     return CallbackRequest("POST", CALLBACK, headers, b"{}")
 
 
+def bare(body: bytes) -> CallbackRequest:
+    return CallbackRequest("POST", CALLBACK, {}, body)
+
+
 @contextmanager
 def asking(does: dict[str, list[bytes]] | Behaviour) -> Iterator[tuple[SinchProvider, Server]]:
     """A provider, and the server that it asks whether a webhook is true."""
@@ -150,9 +154,9 @@ def test_the_same_end_has_one_name_whether_it_is_called_back_or_asked_for() -> N
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in HOOKS if name.startswith(("incoming_", "unknown_", "no_event"))]
+    "name", [name for name in HOOKS if name.startswith(("unknown_", "no_event"))]
 )
-def test_a_received_fax_or_an_event_that_nobody_knows_is_no_news_and_asks_nobody(name: str) -> None:
+def test_an_event_that_nobody_knows_is_no_news_and_asks_nobody(name: str) -> None:
     with asking({}) as (sinch, server):
         assert sinch.read_callback(webhook(name)) == []
     assert server.requests == []
@@ -265,7 +269,7 @@ def test_a_form_cut_off_anywhere_is_read_or_refused(name: str) -> None:
     whole = webhook(name)
     for length in range(0, len(whole.body), 7):
         try:
-            event = webhooks.read(whole.body[:length])
+            event = webhooks.read(bare(whole.body[:length]))
         except OutcomeUnknown:
             continue
         assert event.fax.get("id") in (None, FAX_ID)
@@ -273,16 +277,16 @@ def test_a_form_cut_off_anywhere_is_read_or_refused(name: str) -> None:
 
 def test_of_repeated_parts_the_first_counts_and_only_so_many_are_read() -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="fax"\r\n\r\n{"id": "%d"}\r\n'
-    assert webhooks.read(part % 1 + part % 2 + b"--b--\r\n").fax == {"id": "1"}
+    assert webhooks.read(bare(part % 1 + part % 2 + b"--b--\r\n")).fax == {"id": "1"}
     other = part.replace(b"fax", b"other") % 1
-    assert webhooks.read(other * 100 + part % 2 + b"--b--\r\n").fax == {}
+    assert webhooks.read(bare(other * 100 + part % 2 + b"--b--\r\n")).fax == {}
 
 
 def test_a_document_may_hold_anything_and_a_file_may_have_any_name() -> None:
     whole = webhook("completed_multipart.http").body
     evil = whole.replace(b"%PDF-1.4\n", b'\r\n\r\nname="event"\r\n\r\nINCOMING_FAX\n--\r\n')
     evil = evil.replace(b'filename="fax.pdf"', b'filename="event; name=fax"')
-    assert webhooks.read(evil) == webhooks.read(whole)
+    assert webhooks.read(bare(evil)) == webhooks.read(bare(whole))
 
 
 _JSON = st.recursive(

@@ -151,23 +151,40 @@ class Carrier:
             self._live.note(fax)
             self._live.save()
 
+    def is_late(self, fax: Fax) -> bool:
+        """Whether its file cannot be had yet."""
+        late = fax.details.get("file_late", False)
+        return late and time.time() - fax.received_at < self._times.late
+
     def receive(
-        self, from_number: str, to_number: str, document: bytes, *, url: str = "", file: bool = True
+        self,
+        from_number: str,
+        to_number: str,
+        document: bytes,
+        *,
+        url: str = "",
+        file: bool = True,
+        late: bool = False,
+        error: Error | None = None,
     ) -> Fax:
-        """Receive a fax, and call back with its file or without."""
+        """Receive a fax, or with an error fail to, and call back with its file or without; `late`:
+        the file cannot be fetched at once."""
         now = time.time()
         details = new_details([], is_test=not self.account.live)
         fax = self._make_fax(from_number, details, callback_url=url, received_at=now)
         measure(fax, [(PDF, document)])
-        fax.direction, fax.status, fax.ended_at = RECEIVED, "success", now
+        status = "failure" if error else "success"
+        fax.direction, fax.status, fax.ended_at = RECEIVED, status, now
         details |= {
             "from_number": from_number,
             "to_number": to_number,
-            "num_pages": fax.pages,
+            "num_pages": 0 if error else fax.pages,
             "cost": PRICE,
-            "with_file": file,
+            "with_file": file and not error,
+            "file_late": late,
+            **(said(error) if error else {}),
         }
-        self._ledger.accept(fax, [(PDF, document)])
+        self._ledger.accept(fax, [] if error else [(PDF, document)])
         self._begin(fax)
         return fax
 

@@ -18,6 +18,7 @@ from faxbot.carriers.ledger import RECEIVED, SENT, Fax
 from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.phaxio import words
 from faxbot.carriers.phaxio.carrier import Carrier
+from faxbot.carriers.phaxio.numbers import Error
 from faxbot.carriers.phaxio.submission import (
     NUMBER,
     Refused,
@@ -31,6 +32,8 @@ STATUSES = frozenset(
     {"queued", "pendingbatch", "inprogress", "success", "failure", "partialsuccess"}
 )
 PER_PAGE, MOST_PER_PAGE = 25, 1000
+LARGEST_MADE_UP = 256 * 1024 * 1024
+"""Bytes of a document that is made up for a fax that comes in."""
 
 _API = re.compile(r"/v2(?:\.1)?/(.+)")
 _FAX = re.compile(r"faxes/([0-9]{1,18})(/file|/cancel|/resend)?")
@@ -210,7 +213,7 @@ class Routes:
 
     def _file(self, request: Request, fax: Fax) -> Answer:
         size = request.query.get("thumbnail")
-        content = self._carrier.file(fax)
+        content = None if self._carrier.is_late(fax) else self._carrier.file(fax)
         if content is None:
             return words.REFUSALS["not_found"]
         if size is not None and size not in ("s", "l"):
@@ -243,19 +246,25 @@ class Routes:
         return self._carrier.ledger(query.get("tag"), int(after[:18]), int(limit[:7]))
 
     def _receive(self, request: Request) -> Answer:
-        """A fax comes in."""
-        known = {"from_number", "to_number", "callback_url", "send_file"}
+        """A fax comes in, or with an error_id fails to."""
+        known = {"from_number", "to_number", "callback_url", "send_file", "file_late", "bytes"}
         try:
             form = _either_form(request)
-            fields = check_fields(form, known)
+            fields = check_fields(form, known | {"error_type", "error_id"})
+            size, number = int(fields.get("bytes", "0")), fields.get("error_id")
+            fault = Error(fields.get("error_type"), int(number), "failed") if number else None
             fax = self._carrier.receive(
                 *_numbers(fields),
-                form.files.get("file", blank_pdf()),
+                form.files.get("file") or blank_pdf(1, min(size, LARGEST_MADE_UP)),
                 url=check_callback_url(fields.get("callback_url", "")),
                 file=fields.get("send_file", "true") == "true",
+                late=fields.get("file_late") == "true",
+                error=fault,
             )
         except Refused as refused:
             return error(422, refused.code)
+        except ValueError:
+            return error(422, "number-of-no-kind")
         return Answer(201, {"id": int(fax.id)})
 
     def _misbehave(self, request: Request) -> Answer:

@@ -134,16 +134,16 @@ def fax_object_v1(fax: Fax) -> dict[str, Any]:
         "requested_at": int(fax.received_at),
         "completed_at": None if fax.ended_at is None else int(fax.ended_at),
     }
-    if fax.direction == RECEIVED:
-        numbers = {name: _national(details[name]) for name in ("from_number", "to_number")}
-        return {**common, **numbers}
-    recipients = [_recipient_v1(each) for each in details["recipients"]]
     failed = {
         "error_type": details["error_type"],
         "error_id": details["error_id"],
         "error_code": details["error_message"],
     }
     error = failed if details["error_type"] else {}
+    if fax.direction == RECEIVED:
+        numbers = {name: _national(details[name]) for name in ("from_number", "to_number")}
+        return {**common, **numbers, **error}
+    recipients = [_recipient_v1(each) for each in details["recipients"]]
     return {**common, "tags": details["tags"], "recipients": recipients, **error}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from faxbot.carriers.door import Answer
 from faxbot.carriers.ledger import RECEIVED, SENT, Fax, Ledger, Refusal
 from faxbot.carriers.live import LiveFaxes
-from faxbot.carriers.pages import PDF, blank_pdf
+from faxbot.carriers.pages import PDF
 from faxbot.carriers.sinch import listing, words
 from faxbot.carriers.sinch.access import Account
 from faxbot.carriers.sinch.documents import fetch, render
@@ -120,11 +120,22 @@ class Carrier:
 
     def document(self, fax_id: str) -> Answer:
         """The PDF of a fax."""
+        fax = self._live.find(fax_id)
         documents = self._ledger.documents(fax_id)
-        if not documents:
+        if fax is None or not documents or self._is_withheld(fax):
             return refusal("not_found", self.moods["errors"])
         name = f'attachment; filename="fax-{fax_id}.pdf"'
         return Answer(200, documents[0][1], {"Content-Type": PDF, "Content-Disposition": name})
+
+    def _is_withheld(self, fax: Fax) -> bool:
+        """Whether the document of a fax that came in cannot be had: it is kept for the webhook alone,
+        or it is late."""
+        if fax.direction == SENT:
+            return False
+        late = fax.details.get("late", False)
+        return not fax.details["hasFile"] or (
+            late and time.time() - fax.received_at < self._times.late
+        )
 
     def delete_document(self, fax_id: str) -> Answer:
         """Forget what was faxed; a fax whose call is still to come fails."""
@@ -151,18 +162,22 @@ class Carrier:
         pages: int,
         fault: Error | None,
         callback: tuple[str, str],
-        document: bytes | None,
+        document: bytes,
+        *,
+        stored: bool = True,
+        late: bool = False,
     ) -> str:
         """Have a fax come in, or fail to (`fault`), from one number to another; it is posted to
-        `callback` (URL, Content-Type). Gives its id."""
-        document = document or blank_pdf(pages)
+        `callback` (URL, Content-Type). Its document can be fetched where it is `stored`, and if
+        `late` not at once. Gives its id."""
         kept = [] if fault else [(PDF, document)]
         now = _now()
         fax = self._new(numbers[1], callback[0], document, PDF, pages)
         fax.direction, fax.last_digits, fax.ended_at = RECEIVED, numbers[1][-4:], now
         fax.status = "FAILURE" if fault else "COMPLETED"
         fax.details = _details(numbers[1], numbers[0], {}, callback[1])
-        fax.details |= {"hasFile": bool(kept), "error": _triple(fault or NOBODY)}
+        fax.details |= {"hasFile": bool(kept) and stored, "error": _triple(fault or NOBODY)}
+        fax.details["late"] = late
         self._ledger.accept(fax, kept)
         self._begin(fax)
         return fax.id

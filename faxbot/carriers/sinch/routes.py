@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from faxbot.carriers.door import Answer, Request, error
+from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.sinch import listing, submission, words
 from faxbot.carriers.sinch.access import Access
 from faxbot.carriers.sinch.carrier import Carrier
 from faxbot.carriers.sinch.numbers import Error
 from faxbot.carriers.sinch.submission import Invalid, Refused
 from faxbot.carriers.sinch.words import refusal
+
+LARGEST_MADE_UP = 256 * 1024 * 1024
+"""Bytes of a document that is made up for a fax that comes in."""
 
 _API = re.compile(r"/v3/projects/([^/]+)/(.+)")
 _FAX = re.compile(r"faxes/([0-9A-Za-z]+)(/file(?:\.pdf)?)?")
@@ -144,7 +148,7 @@ class Routes:
 
     def _receive(self, request: Request) -> Answer:
         """A fax comes in, or with an errorType fails to: JSON `from`, `to`, and if wished `pages`,
-        `file` (a PDF, base64), `callbackUrl`, `contentType`, `errorType`, `errorCode`,
+        `file` (a PDF, base64) or `bytes`, `stored`, `late`, `callbackUrl`, `contentType`, `errorType`, `errorCode`,
         `errorMessage`."""
         wish = _Wish(json.loads(request.body))
         numbers = (submission.number(wish.take("from")), submission.number(wish.take("to")))
@@ -155,10 +159,12 @@ class Routes:
             wish.take("contentType", self._incoming.content_type),
         )
         pages = int(wish.take("pages", 0 if fault else 1))
-        document = wish.take("file", None)
+        document, size = wish.take("file", None), min(int(wish.take("bytes", 0)), LARGEST_MADE_UP)
+        manner = {name: bool(wish.take(name, name == "stored")) for name in ("stored", "late")}
         wish.end()
-        content = b64decode(document, validate=True) if document else None
-        return Answer(201, {"id": self._carrier.receive(numbers, pages, fault, callback, content)})
+        content = b64decode(document, validate=True) if document else blank_pdf(pages, size)
+        fax_id = self._carrier.receive(numbers, pages, fault, callback, content, **manner)
+        return Answer(201, {"id": fax_id})
 
     def _misbehave(self, request: Request) -> Answer:
         """Requests to come are answered otherwise."""

@@ -1,4 +1,4 @@
-"""Sends faxes through Phaxio (API v2.1, or v2 by its address) and reads what Phaxio says of them.
+"""Sends and receives faxes through Phaxio (API v2.1, or v2 by its address) and reads what Phaxio says of them.
 
 What Phaxio says is read with distrust: an answer that is not what it should be is an unknown
 outcome. docs/providers/phaxio.md has the sources.
@@ -22,9 +22,11 @@ from faxbot.errors import (
     ProviderError,
     Refused,
     Throttled,
+    Unreachable,
 )
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import (
+    Arrival,
     CallbackRequest,
     Context,
     Health,
@@ -35,10 +37,19 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
+from faxbot.providers import parts
 from faxbot.providers.facts import attempt_in, object_in
 from faxbot.providers.http import PDF, refusal, retry_after
 from faxbot.providers.phaxio import signature
-from faxbot.providers.phaxio.faxes import TAG, id_of, tag_of, update_of
+from faxbot.providers.phaxio.faxes import (
+    RECEIVED,
+    TAG,
+    arrival_of,
+    ended_at,
+    id_of,
+    tag_of,
+    update_of,
+)
 
 REFUSALS: tuple[tuple[str, type[ProviderError], str | None], ...] = (
     ("not formatted correctly", Refused, "number_invalid"),
@@ -55,8 +66,12 @@ LISTED_AT_ONCE = 500
 MOST_LISTS = 4
 LISTED_BEFORE = timedelta(hours=1)
 """How much earlier than our call a fax is looked for: the clocks need not agree."""
+STORED_WITHIN = timedelta(hours=1)
+"""After the end of a received fax its document may still be on its way into Phaxio's store; a copy
+that is missing later is gone. How long that takes is not documented."""
 SHORTEST_WAIT = 1.0
 """Seconds after a 429; "wait a second, and then try again" (README of the vendor's clients)."""
+_COMPLETED = b"fax_completed"
 _NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tiff"}
 _PREFERENCE = (State.DELIVERED, State.PROGRESS, State.ACCEPTED, State.FAILED)
 
@@ -133,15 +148,28 @@ class PhaxioProvider(TransportPlugin):
         _accepted(reply)
 
     def document(self, external_id: str, target: BinaryIO) -> None:
-        """GET faxes/{id}/file; what is wrong comes as JSON at the same address."""
+        """GET faxes/{id}/file; what is wrong comes as JSON at the same address. Raises Unreachable
+        for a fax that was received so lately that its document may still come."""
         url = f"{self._base}/faxes/{quote(external_id, safe='')}/file"
         reply = self.context.http.download(url, target, media_type=PDF, auth=self._auth)
         if reply is None:
             return
-        if _is_unknown(reply) or "has been deleted" in _message(_content(reply)):
-            raise Refused("Phaxio has no document of this fax.", cause="doc_fetch_failed")
-        _accepted(reply)
-        raise OutcomeUnknown("The carrier's answer is no PDF.")
+        deleted = "has been deleted" in _message(_content(reply))
+        if not deleted and not _is_unknown(reply):
+            _accepted(reply)
+            raise OutcomeUnknown("The carrier's answer is no PDF.")
+        if not deleted and self._has_just_come(external_id):
+            raise Unreachable("Phaxio does not have the document of this fax yet.")
+        raise Refused("Phaxio has no document of this fax.", cause="doc_fetch_failed")
+
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        """The file part of a callback whose signature, which covers it, was verified."""
+        try:
+            found = parts.take_file(request, signature.DOCUMENTS, target)
+        except ValueError:
+            found = False
+        if not found:
+            raise Refused("This callback holds no document.", cause="doc_fetch_failed")
 
     def delete_copy(self, external_id: str) -> None:
         """DELETE faxes/{id}/file; what Phaxio knows of the call stays."""
@@ -160,20 +188,37 @@ class PhaxioProvider(TransportPlugin):
             return False
         return hmac.compare_digest(ours.encode(), proof.encode(errors="backslashreplace"))
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
-        """News of a fax that has ended, in the shapes v1, v2 and v2.1. Events on the way, unknown
-        ones, received faxes and faxes of other programs are no news."""
+    def read_callback(self, request: CallbackRequest) -> list[Update | Arrival]:
+        """News of a fax that has ended, in the shapes v1, v2 and v2.1, and of one that was received,
+        whatever its event is called: that is not documented. Other events, and faxes that other
+        programs sent, are no news."""
         try:
-            fields = signature.read(request).fields
+            form = signature.read(request)
         except ValueError:
             raise OutcomeUnknown("The callback is no form.") from None
-        if fields.get(b"event_type", b"fax_completed") != b"fax_completed":
+        fields = form.fields
+        completed = fields.get(b"event_type", _COMPLETED) == _COMPLETED
+        if not completed and b"fax" not in fields:
             return []
         fax = _loaded(fields.get(b"fax", b""))
-        if fields.get(b"direction") == b"received" or fax.get("direction") == "received":
+        if _is_received(fields.get(b"direction", b""), fax.get("direction")):
+            success = fields.get(b"success", b"").decode(errors="replace")
+            arrival = arrival_of(fax, attached=form.has_document, success=success)
+            return [arrival] if arrival else []
+        if not completed:
             return []
         tag = tag_of(fax) or attempt_in(request.url)
         return [replace(update_of(fax), tag=tag)] if tag else []
+
+    def _has_just_come(self, external_id: str) -> bool:
+        """Whether this is a fax that Phaxio received within STORED_WITHIN."""
+        reply = self._call("GET", f"/faxes/{quote(external_id, safe='')}")
+        if _is_unknown(reply):
+            return False
+        fax = object_in(_accepted(reply).get("data"))
+        ended = ended_at(fax)
+        lately = ended is not None and self.context.now() - ended < STORED_WITHIN
+        return lately and fax.get("direction") == RECEIVED
 
     def _form(self, fax: OutboundFax) -> dict[str, str]:
         form = {
@@ -294,6 +339,15 @@ def _message(content: Mapping[str, Any]) -> str:
 def _is_unknown(reply: HttpReply) -> bool:
     """Whether Phaxio says that there is no such fax; a wrong address has no such body."""
     return reply.status == 404 and _content(reply).get("success") is False
+
+
+def _is_received(said: bytes, direction: object) -> bool:
+    """Whether a callback is about a received fax: by its own field, by the fax, or by both. Raises
+    OutcomeUnknown where they differ."""
+    told = {said.decode(errors="replace"), direction if isinstance(direction, str) else ""} - {""}
+    if RECEIVED in told and len(told) > 1:
+        raise OutcomeUnknown("The callback says both that a fax was sent and that it was received.")
+    return RECEIVED in told
 
 
 def _loaded(text: bytes) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from faxbot.errors import OutcomeUnknown
-from faxbot.plugins.base import State, Update
-from faxbot.providers.facts import moment
+from faxbot.plugins.base import Arrival, State, Update
+from faxbot.providers.facts import count_in, moment, number_in
 
 _CODES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "documentConversionError": {
@@ -83,7 +83,8 @@ Phaxio has it."""
 
 TAG = "faxbot"
 """The name of our tag; its value is the attempt's own."""
-_MOST_PAGES = 100_000
+RECEIVED = "received"
+"""The direction of a fax that somebody sent to us."""
 
 
 def update_of(fax: Mapping[str, Any]) -> Update:
@@ -91,23 +92,54 @@ def update_of(fax: Mapping[str, Any]) -> Update:
 
     The status decides: a fax that was sent may still carry the error of an earlier call.
     """
-    if fax.get("direction") == "received":
+    if fax.get("direction") == RECEIVED:
         raise OutcomeUnknown("The carrier's answer is about a received fax.")
     external_id, word = id_of(fax), fax.get("status")
     state = STATES.get(word, State.ACCEPTED) if isinstance(word, str) else State.ACCEPTED
-    pages = fax.get("num_pages")
-    counted = type(pages) is int and 0 < pages <= _MOST_PAGES
+    pages = count_in(fax.get("num_pages"))
     return Update(
         state,
         external_id=external_id,
         tag=tag_of(fax),
         cause=_cause(fax) if state is State.FAILED else None,
         # How many pages the fax has; how many of them went is said of a sent one alone.
-        pages_sent=pages if counted and state is State.DELIVERED else None,
-        occurred_at=_moment(fax.get("completed_at")),
+        pages_sent=pages if pages and state is State.DELIVERED else None,
+        occurred_at=ended_at(fax),
         # The same news has the same name, whether it was called back (twice) or asked for.
         key=f"{external_id}:{state}",
     )
+
+
+def arrival_of(fax: Mapping[str, Any], *, attached: bool, success: str = "") -> Arrival | None:
+    """A received fax from a fax object of any version, None while it is on its way. Raises
+    OutcomeUnknown where it cannot be told whether it came.
+
+    The status decides. Where it is a word that nobody knows, the callback's field `success` does
+    ("true", "false"), and a document that came is a fax that came.
+    """
+    external_id, word = id_of(fax), fax.get("status")
+    state = STATES.get(word) if isinstance(word, str) else None
+    if state is None and (success in ("true", "false") or attached):
+        state = State.FAILED if success == "false" else State.DELIVERED
+    if state is None:
+        raise OutcomeUnknown("The callback does not say whether the fax was received.")
+    failed = state is State.FAILED
+    if not (failed or state is State.DELIVERED):
+        return None
+    return Arrival(
+        external_id,
+        sender=number_in(fax.get("from_number")),
+        recipient=number_in(fax.get("to_number")),
+        pages=count_in(fax.get("num_pages")),
+        cause=_cause(fax) if failed else None,
+        attached=attached and not failed,
+        received_at=ended_at(fax),
+    )
+
+
+def ended_at(fax: Mapping[str, Any]) -> datetime | None:
+    """When its call was over."""
+    return _moment(fax.get("completed_at"))
 
 
 def _cause(fax: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""What Phaxio posts to us, read once: the fields and files of a form, and the signature over all of
-them.
+"""What Phaxio posts to us, read once as a stream: the fields and files of a form, and the signature
+over all of them.
 
 The scheme is that of phaxio.com/docs/security/callbacks. It does not say what a name that comes
 twice means, so such a form is refused.
@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from multipart import MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartSegment
 
 from faxbot.plugins.base import CallbackRequest
+from faxbot.providers import parts
 
-MOST_PARTS = 64
 LARGEST_FIELD = 1024 * 1024
-"""Bytes of one field; a fax object with one recipient has less than two thousand. Files may be
-larger, as core lets in what it lets in."""
+"""Bytes of all fields together; a fax object with one recipient has less than two thousand. Files
+may be larger, as core lets in what it lets in: they are hashed while they pass."""
+DOCUMENTS = ("file", "filename")
+"""The file part of a received fax, in versions 2 and 2.1, and in 1."""
+_EMPTY = hashlib.sha1(usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +33,25 @@ class Form:
     fields: Mapping[bytes, bytes]
     files: Mapping[bytes, str]
 
+    @property
+    def has_document(self) -> bool:
+        """Whether a document came with it."""
+        return any(self.files.get(name.encode(), _EMPTY) != _EMPTY for name in DOCUMENTS)
+
 
 def read(request: CallbackRequest) -> Form:
     """The form in a request: multipart/form-data as Phaxio sends it, or urlencoded. Raises
     ValueError where there is none, where a name comes twice, or where it is too large."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind == "multipart/form-data":
-        parts = _multipart(request.body, options.get("boundary", ""))
+    kind, _ = parts.form_of(request)
+    if kind == parts.FORM:
+        found = _multipart(request)
     elif kind == "application/x-www-form-urlencoded":
-        parts = _urlencoded(request.body)
+        found = _urlencoded(request)
     else:
         raise ValueError("no form")
     fields: dict[bytes, bytes] = {}
     files: dict[bytes, str] = {}
-    for name, content in parts:
+    for name, content in found:
         if name in fields or name in files:
             raise ValueError("a name twice")
         if isinstance(content, str):
@@ -70,37 +78,34 @@ Part = tuple[bytes, bytes | str]
 """The name of a field and its content, or of a file and its SHA-1."""
 
 
-def _multipart(body: bytes, boundary: str) -> Iterator[Part]:
+def _multipart(request: CallbackRequest) -> Iterator[Part]:
     """A part with a file name is a file, whatever its type: Phaxio's own examples type the field
     `fax` as application/json."""
-    parser = PushMultipartParser(boundary, max_segment_count=MOST_PARTS, strict=True)
-    head: MultipartSegment | None = None
-    content: list[bytes] = []
-    # The whole body in one piece: each part is then cut out of it once.
-    for event in parser.parse(body):
+    name, is_file, room = b"", False, LARGEST_FIELD
+    content, digest = bytearray(), hashlib.sha1(usedforsecurity=False)
+    for event in parts.events(request):
         if isinstance(event, MultipartSegment):
-            head, content = event, []
-        elif event:
-            content.append(event)
+            name, is_file = event.name.encode(), event.filename is not None
+            content, digest = bytearray(), hashlib.sha1(usedforsecurity=False)
+        elif event is None:
+            yield name, digest.hexdigest() if is_file else bytes(content)
+        elif is_file:
+            digest.update(event)
         else:
-            yield _part(head, b"".join(content))
-    parser.close()  # raises for a form that does not end
+            room -= len(event)
+            if room < 0:
+                raise ValueError("a field is too large")
+            content += event
 
 
-def _part(head: MultipartSegment, content: bytes) -> Part:
-    name = head.name.encode()
-    if head.filename is not None:
-        return name, hashlib.sha1(content, usedforsecurity=False).hexdigest()
-    if len(content) > LARGEST_FIELD:
-        raise ValueError("a field is too large")
-    return name, content
-
-
-def _urlencoded(body: bytes) -> Iterator[Part]:
-    if len(body) > LARGEST_FIELD:
-        raise ValueError("a form is too large")
-    pairs = body.split(b"&", MOST_PARTS)
-    if len(pairs) > MOST_PARTS:
+def _urlencoded(request: CallbackRequest) -> Iterator[Part]:
+    body = bytearray()
+    for chunk in request.chunks():
+        body += chunk
+        if len(body) > LARGEST_FIELD:
+            raise ValueError("a form is too large")
+    pairs = bytes(body).split(b"&", parts.MOST_PARTS)
+    if len(pairs) > parts.MOST_PARTS:
         raise ValueError("too many fields")
     for pair in pairs:
         name, _, content = pair.replace(b"+", b" ").partition(b"=")

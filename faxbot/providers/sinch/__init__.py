@@ -1,7 +1,7 @@
-"""Sends faxes through the Sinch Fax API v3.
+"""Sends and receives faxes through the Sinch Fax API v3.
 
 Sinch has no idempotency key, signs no webhook and redials by itself: so each attempt carries a
-label and is looked up by it, the end that a webhook reports is asked for before it counts, and
+label and is looked up by it, what a webhook reports is asked for before it counts, and
 redials are ours (docs/providers/sinch.md). Facts are from Sinch's OpenAPI file and SDKs, as vendor files in
 tests/providers/vendor/sinch/.
 """
@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
@@ -28,6 +28,7 @@ from faxbot.errors import (
 )
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import (
+    Arrival,
     CallbackRequest,
     Context,
     Health,
@@ -38,7 +39,7 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
-from faxbot.providers.facts import attempt_in, id_in, object_in
+from faxbot.providers.facts import attempt_in, id_in, moment, object_in
 from faxbot.providers.http import PDF, refusal
 from faxbot.providers.sinch import answers, webhooks
 
@@ -48,6 +49,9 @@ KEPT_BACK = 4
 CLOCKS_APART = timedelta(hours=1)
 """By so much a fax may seem to be older at Sinch than we know it to be; a longer list does no
 harm."""
+SHOWN_WITHIN = timedelta(hours=1)
+"""So long after a fax came in, Sinch's record or copy of it may still be on its way to where it is
+asked for; how long that takes is not documented."""
 TOKEN_MARGIN, UNSAID_SECONDS, LONGEST_SECONDS = 60.0, 300.0, 86_400.0
 """Seconds: a token is renewed so long before its end; for so long it is good where Sinch does not
 say; and at most for a day."""
@@ -156,16 +160,22 @@ class SinchProvider(TransportPlugin):
 
     def fetch(self, external_id: str) -> Update:
         """GET /faxes/{id}; a 404 counts as absence only in Sinch's own words."""
+        record = self._record(external_id)
+        return answers.update(record) if record else Update(State.ABSENT, external_id=external_id)
+
+    def _record(self, external_id: str) -> dict[str, Any] | None:
+        """What Sinch has of a fax; None where it says that it has none."""
         reply = self._call("GET", f"/faxes/{quote(external_id, safe='')}")
         if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
-            return Update(State.ABSENT, external_id=external_id)
-        update = answers.update(answers.accepted(reply))
-        if update.external_id != external_id:
+            return None
+        record = object_in(answers.accepted(reply))
+        if id_in(record) != external_id:
             raise OutcomeUnknown("The carrier's answer is about another fax.")
-        return update
+        return record
 
     def document(self, external_id: str, target: BinaryIO) -> None:
-        """GET /faxes/{id}/file, without `.pdf` at its end, which is deprecated."""
+        """GET /faxes/{id}/file, without `.pdf` at its end, which is deprecated. Raises Unreachable
+        for a fax that was received so lately that its document may still come."""
         url = f"{self._project}/faxes/{quote(external_id, safe='')}/file"
 
         def request(**proof: Any) -> HttpReply | None:
@@ -175,9 +185,24 @@ class SinchProvider(TransportPlugin):
         if reply is None:
             return
         if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
+            record = self._record(external_id) or {}
+            if record.get("direction") == answers.INBOUND and self._is_new(record, None):
+                raise Unreachable("Sinch does not have the document of this fax yet.")
             raise Refused("Sinch has no document of this fax.", cause="doc_fetch_failed")
         answers.accepted(reply)
         raise OutcomeUnknown("The carrier's answer is no PDF.")
+
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        """Sinch's own copy, because nothing proves what a webhook holds; and what came with the webhook
+        where Sinch says that it has none, of a fax that it knows."""
+        external_id = id_in(webhooks.read(request).fax)
+        record = self._record(external_id)
+        if record and not answers.keeps_none(record):
+            with suppress(Refused):
+                self.document(external_id, target)
+                return
+        if record is None or not webhooks.save(request, target):
+            raise Refused("This webhook holds no whole document.", cause="doc_fetch_failed")
 
     def delete_copy(self, external_id: str) -> None:
         """DELETE /faxes/{id}/file; the record of the fax stays for 13 months."""
@@ -193,29 +218,42 @@ class SinchProvider(TransportPlugin):
         found = [hmac.compare_digest(proof, given.strip().encode()) for proof in self._proofs]
         return scheme.lower() == "basic" and any(found)
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
+    def read_callback(self, request: CallbackRequest) -> list[Update | Arrival]:
         """What Sinch says of the fax when it is asked, because nothing proves what a webhook says.
-        FAX_COMPLETED reports failures too; one without the attempt's label is none of ours.
+        FAX_COMPLETED reports failures too, and in Sinch's own example a fax that came in: so the
+        record tells what it is. With our label we sent it; without one it is none of ours, or came.
 
         Raises OutcomeUnknown where it cannot be read, Unreachable where Sinch does not confirm it
         yet.
         """
-        event = webhooks.read(request.body)
-        ended = answers.state_of(event.fax) in answers.END
-        if event.name == webhooks.INCOMING or not (event.name == webhooks.COMPLETED or ended):
+        event = webhooks.read(request)
+        named = event.name in (webhooks.INCOMING, webhooks.COMPLETED)
+        if not named and answers.state_of(event.fax) not in answers.END:
             return []
-        update = self._confirmed(id_in(event.fax))
-        if update.tag is None or attempt_in(request.url) not in (None, update.tag):
-            return []
-        if update.state not in answers.END:
-            raise Unreachable("The carrier's own record does not show the end of the fax yet.")
-        return [update]
-
-    def _confirmed(self, external_id: str) -> Update:
+        external_id = id_in(event.fax)
         try:
-            return self.fetch(external_id)
+            record = self._record(external_id)
         except ProviderError as error:
             raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
+        if record is None:
+            if event.name == webhooks.INCOMING and self._is_new(event.fax, event.at):
+                raise Unreachable("The carrier does not know the fax that came in yet.")
+            return []
+        tag = answers.label(record)
+        usual = answers.INBOUND if event.name == webhooks.INCOMING else None
+        came = tag is None and record.get("direction", usual) == answers.INBOUND
+        if not came and (tag is None or attempt_in(request.url) not in (None, tag)):
+            return []
+        if answers.state_of(record) not in answers.END:
+            raise Unreachable("The carrier's own record does not show the end of the fax yet.")
+        if came:
+            return [answers.arrival(record, documents=event.documents)]
+        return [answers.update(record)]
+
+    def _is_new(self, fax: Mapping[str, Any], told_at: datetime | None) -> bool:
+        """Whether a fax came in, as far as is said, within SHOWN_WITHIN."""
+        at = told_at or moment(fax.get("completedTime")) or moment(fax.get("createTime"))
+        return at is not None and abs(self.context.now() - at) < SHOWN_WITHIN
 
     def _with_credentials(self, address: str) -> str:
         user, password = (

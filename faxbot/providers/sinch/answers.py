@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError
-from faxbot.plugins.base import HttpReply, State, Update
-from faxbot.providers.facts import id_in, moment, object_in
+from faxbot.plugins.base import Arrival, HttpReply, State, Update
+from faxbot.providers.facts import count_in, id_in, moment, number_in, object_in
 from faxbot.providers.http import refusal
 
 
@@ -95,7 +95,7 @@ CALLBACK_STATUS = 800
 _NAMED = re.compile(rb'\b(?:field|reason)"?\s*:\s*"(\w{1,63})"')
 NOT_FOUND = re.compile(rb'"code"\s*:\s*"?404\b')
 _NO_WAY_BACK = re.compile(rb'"error"\s*:\s*"Could not connect to URL')
-_MOST_PAGES = 100_000
+INBOUND = "INBOUND"
 
 
 def accepted(reply: HttpReply) -> Any:
@@ -159,7 +159,7 @@ def update(fax: object) -> Update:
     facts = object_in(fax)
     external_id = id_in(facts)
     state = state_of(facts)
-    pages = _count(facts.get("pagesSentSuccessfully"))
+    pages = count_in(facts.get("pagesSentSuccessfully"))
     if state is State.DELIVERED and not pages:
         pages = None  # a fax of no pages is none: the count is not told
     return Update(
@@ -174,6 +174,26 @@ def update(fax: object) -> Update:
     )
 
 
+def arrival(fax: Mapping[str, Any], *, documents: int) -> Arrival:
+    """A received fax that has ended, from Sinch's record of it, and of how many `documents` came
+    with its webhook: only one alone is its document. Raises OutcomeUnknown where it has no id."""
+    failed = state_of(fax) is State.FAILED
+    return Arrival(
+        id_in(fax),
+        sender=number_in(fax.get("from")),
+        recipient=number_in(fax.get("to")),
+        pages=count_in(fax.get("numberOfPages")),
+        cause=_cause(fax, None) if failed else None,
+        attached=documents == 1 and not failed,
+        received_at=moment(fax.get("completedTime")),
+    )
+
+
+def keeps_none(fax: Mapping[str, Any]) -> bool:
+    """Whether Sinch says that it has no copy of the document; text in the Node SDK's tests."""
+    return str(fax.get("hasFile")).lower() == "false"
+
+
 def _cause(fax: Mapping[str, Any], pages: int | None) -> str:
     kind, code = str(fax.get("errorType")), fax.get("errorCode")
     if isinstance(code, str) and re.fullmatch(r"[0-9]{1,4}", code):
@@ -182,10 +202,6 @@ def _cause(fax: Mapping[str, Any], pages: int | None) -> str:
     cause = CAUSES.get((_SAME_TYPE.get(kind, kind), code), "unknown") if known else "unknown"
     # The same word, before and after the first page.
     return "page_failed" if cause == "dropped_early" and pages else cause
-
-
-def _count(pages: object) -> int | None:
-    return pages if type(pages) is int and 0 <= pages <= _MOST_PAGES else None
 
 
 def label(fax: Mapping[str, Any]) -> str | None:
