@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import callbacks, masterkeys, revisions, settings
+from faxbot import artifacts, callbacks, masterkeys, revisions, settings
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
+    Artifact,
     Attempt,
     CachedValue,
     Callback,
@@ -186,6 +187,11 @@ STORES = (
         beside=_to_key,
         first=_proven_too,
         also=("account_id", "to_key"),
+    ),
+    Store(
+        Artifact,
+        {"data_key_sealed": lambda row: artifacts.place(row.account_id, row.id)},
+        also=("account_id",),
     ),
     Store(
         IdempotencyKey,
