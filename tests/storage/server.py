@@ -4,6 +4,7 @@ takes multipart uploads. What it does not do, and real ones do: compare checksum
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -27,20 +28,22 @@ class S3Server(Server):
 
     name = "s3"
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, certificate: Path | None = None) -> None:
         super().__init__(ground)
         self._buckets = 0
+        self._certificate = certificate
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     def client(self, service: str = "s3") -> Any:
         """boto3's own, as whoever owns the bucket has it."""
         key_id, secret = ROOT_KEY
         session = Session(key_id, secret, region_name=REGION)
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30)
-        return session.client(service, endpoint_url=self.url, config=config)
+        verify = str(self._certificate) if self._certificate else None
+        return session.client(service, endpoint_url=self.url, config=config, verify=verify)
 
     def bucket(self) -> str:
         """A new and empty one."""
@@ -107,9 +110,11 @@ class S3Server(Server):
     def _start(self) -> subprocess.Popen[bytes]:
         program = Path(sys.executable).with_name("moto_server")
         command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(self.port)]
+        if self._certificate:
+            command += ["--ssl-cert", self._certificate, "--ssl-key", self._certificate]
         return self.ground.start(command, self.folder, {}, self.log)
 
     def _answers(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=1):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False

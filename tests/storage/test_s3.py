@@ -4,6 +4,7 @@ wrong."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import secrets
@@ -21,8 +22,9 @@ import pytest
 from faxbot.errors import ArtifactNotFound, ConfigError, PluginError, StorageAway
 from faxbot.storage.s3 import PART_BYTES, S3Storage
 from faxbot.testing.standin import Answer, Asked, StandIn, dead_url
+from tests.certificates import self_signed
 from tests.containers import ROOT
-from tests.ground import ENVIRONMENT
+from tests.ground import ENVIRONMENT, Ground
 from tests.storage.server import S3Server
 from tests.storage.starting import KEY, storage_with
 from tests.storage.wire import Wire
@@ -61,6 +63,10 @@ def large(tmp_path: Path) -> Path:
 def read(storage: S3Storage, key: str = KEY) -> bytes:
     with closing(storage.open(key)) as stream:
         return stream.read()
+
+
+def crc32(content: bytes) -> str:
+    return base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
 
 
 # What the service is told ---------------------------------------------------------------------------
@@ -117,7 +123,7 @@ def test_what_is_large_goes_up_in_parts_each_with_a_checksum_of_its_bytes(
     parts = [content[at : at + PART_BYTES] for at in range(0, LARGE, PART_BYTES)]
     sums = b"".join(zlib.crc32(part).to_bytes(4, "big") for part in parts)
     assert about["ETag"].endswith(f'-{len(parts)}"')
-    assert about["ChecksumCRC32"] == base64.b64encode(zlib.crc32(sums).to_bytes(4, "big")).decode()
+    assert about["ChecksumCRC32"] == crc32(sums)
     assert s3.uploads(bucket) == []
 
 
@@ -431,6 +437,51 @@ def test_without_credentials_of_its_own_it_takes_those_of_the_usual_chain(
     assert "There are no credentials for S3" in health()
 
 
+_KEEPS = """
+import hashlib, json, sys
+from pathlib import Path
+from faxbot.errors import StorageAway
+from tests.storage.starting import storage_with
+storage = storage_with(json.loads(sys.argv[1]))
+try:
+    for name in sys.argv[2:]:
+        key = Path(name).name
+        storage.put(key, Path(name))
+        with storage.open(key) as stream:
+            print(hashlib.file_digest(stream, "sha256").hexdigest())
+except StorageAway as error:
+    print(error.detail)
+"""
+
+
+def test_over_https_it_keeps_and_gives_back_and_trusts_nobody_it_does_not_know(
+    ground: Ground, tmp_path: Path, small: Path, large: Path
+) -> None:
+    """There checksums follow the bytes, which are not signed: another way through boto3 than over http."""
+    certificate = self_signed(tmp_path / "server.pem")
+    server = S3Server(ground, certificate)
+    server.start()
+    try:
+        bucket = server.bucket()
+        words = [json.dumps(server.settings(bucket)), str(small), str(large)]
+        command = [sys.executable, "-c", _KEEPS, *words]
+        env = {"PATH": ENVIRONMENT["PATH"], "HOME": str(tmp_path)}
+        knowing = {**env, "AWS_CA_BUNDLE": str(certificate)}
+        kept = subprocess.check_output(command, cwd=ROOT, env=knowing, text=True)
+        refused = subprocess.check_output(command, cwd=ROOT, env=env, text=True)
+        about = server.client().head_object(
+            Bucket=bucket, Key="faxbot/small", ChecksumMode="ENABLED"
+        )
+    finally:
+        server.stop()
+    assert kept.split() == [
+        hashlib.sha256(each.read_bytes()).hexdigest() for each in (small, large)
+    ]
+    assert about["ChecksumCRC32"] == crc32(b"pages")
+    assert "certificate" in refused
+    assert refused.startswith("S3_ENDPOINT_URL")
+
+
 # What services say ----------------------------------------------------------------------------------
 
 
@@ -494,8 +545,7 @@ def test_bytes_that_arrived_otherwise_than_they_were_sent_are_not_kept(
         with pytest.raises(StorageAway, match="not what was sent"):
             begin({**settings, "endpointUrl": service.url}).put(KEY, small)
         (put,) = service.asked
-    told = base64.b64encode(zlib.crc32(b"pages").to_bytes(4, "big")).decode()
-    assert put.headers["x-amz-checksum-crc32"] == told
+    assert put.headers["x-amz-checksum-crc32"] == crc32(b"pages")
 
 
 def test_health_leaves_nothing_and_does_not_try_again_each_time_what_costs_money(
