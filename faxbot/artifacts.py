@@ -1,7 +1,8 @@
-"""Stored documents: an upload is checked, kept under a key of ours, and opened again for the
+"""Stored documents: an upload is checked, sealed, kept under a key of ours, and opened again for the
 worker.
 
-Names on disk and in stores are made of ids; nothing a client wrote is ever part of one.
+Names on disk and in stores are made of ids; nothing a client wrote is ever part of one. What is read is what was
+stored, byte for byte (sha256 of the row), or it is an error.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import sqlalchemy as sa
 
-from faxbot import addresses, claims
+from faxbot import addresses, claims, envelopes
+from faxbot.crypto import Unsealable
 from faxbot.db import Database, first_id, made_at, new_id, table
-from faxbot.errors import ArtifactNotFound, DocumentTooLarge, NotFound
+from faxbot.errors import ArtifactDamaged, ArtifactNotFound, DocumentTooLarge, NotFound
 from faxbot.models import Artifact, Job, JobRow
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
@@ -37,8 +38,12 @@ FORMS = (FAX_PAGES, PDF)
 """Media types in which a provider can have fax pages."""
 UNSETTLED_AGE = timedelta(hours=1)
 """Nobody is still between storing and committing after this time."""
-_NOTE = re.compile(r"([0-9a-f]{32})\.([a-z0-9][a-z0-9._-]*)\.([0-9a-f]{16})")
-"""A note's name: artifact, storage, and which database is to know of it."""
+SEALED = ".sealed"
+"""What the names of sealed bytes end with. Code of before looks for them under the key alone, finds nothing, and holds
+the fax; it does not take them for a document that nobody can read."""
+_NOTE = re.compile(r"([0-9a-f]{32})\.([a-z0-9][a-z0-9._-]*)\.([0-9a-f]{16})(\.sealed)?")
+"""A note's name: artifact, storage, which database is to know of it, and whether the bytes are sealed."""
+_PIECE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,12 @@ def store(
     position: int,
     now: datetime,
 ) -> dict[str, Any]:
-    """Keep the bytes, durable on return, and give the values of the artifact row that names
-    them. `owner`: whose they are, by the column of models.Artifact."""
+    """Keep the bytes, sealed where FAXBOT_SEAL_DOCUMENTS says so, and durable on return; gives the values of the
+    artifact row that names them (to_insert). `owner`: whose they are, by the column of models.Artifact. Raises
+    StorageAway. The upload is gone then, also after an error."""
     storage_id = runtime.config.storage_backend
     artifact_id = new_id(now)
-    key = _key(artifact_id)
+    data_key = envelopes.new_key() if runtime.config.seal_documents else None
     row = {
         "id": artifact_id,
         "account_id": account_id,
@@ -94,21 +100,61 @@ def store(
         "role": role,
         "position": position,
         "storage_id": storage_id,
-        "key": key,
+        "key": _key(artifact_id),
         "sha256": upload.sha256,
         "size": upload.size,
         "media_type": upload.media_type,
         "pages": upload.pages,
         "ready": upload.ready or None,
+        "data_key_sealed": data_key
+        and runtime.keyring.seal(data_key, place(account_id, artifact_id)),
         "created_at": now,
     }
-    _note(runtime, row, upload.path)
+    source = _sealed(upload.path, data_key) if data_key else upload.path
     try:
-        storage(runtime, storage_id).put(key, upload.path)
+        _put(runtime, row, source)
+    finally:
+        source.unlink(missing_ok=True)
+    return row
+
+
+def _sealed(path: Path, data_key: bytes) -> Path:
+    """A sealed file (0600) in the place of this one."""
+    target = path.with_name(path.name + SEALED)
+    try:
+        with path.open("rb") as source, _new_file(target) as file:
+            envelopes.seal(source, file, data_key)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    path.unlink()
+    return target
+
+
+def _put(runtime: Runtime, row: Mapping[str, Any], source: Path) -> None:
+    _note(runtime, row, source)
+    try:
+        storage(runtime, row["storage_id"]).put(_name(row), source)
     except BaseException:
         discard(runtime, [row])
         raise
-    return row
+
+
+def to_insert(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of stored bytes as they are inserted now: to store them may have taken longer than who changes the master
+    key waits, so their data keys are sealed anew."""
+    keyring = runtime.keyring.still()
+
+    def anew(row: Mapping[str, Any]) -> bytes | None:
+        sealed, at = row["data_key_sealed"], place(row["account_id"], row["id"])
+        return sealed and keyring.seal(keyring.open(sealed, at), at)
+
+    return [{**row, "data_key_sealed": anew(row)} for row in rows]
+
+
+def place(account_id: str, artifact_id: str) -> str:
+    """Where a data key is sealed (Keyring.seal): it opens for this artifact only."""
+    return f"artifacts.data_key:{account_id}:{artifact_id}"
 
 
 def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -122,13 +168,13 @@ def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Remove stored bytes that no row names (id, storage_id, key); whether all are gone. What
-    cannot be removed is logged and left to collect(), so that the error that led here is the one
-    that is seen."""
+    """Remove stored bytes that no row names (id, storage_id, key, data_key_sealed); whether all are
+    gone. What cannot be removed is logged and left to collect(), so that the error that led here is
+    the one that is seen."""
     gone = True
     for row in rows:
         try:
-            storage(runtime, row["storage_id"]).delete(row["key"])
+            storage(runtime, row["storage_id"]).delete(_name(row))
             settle(runtime, [row])
         except Exception as error:  # noqa: BLE001 - a store's client raises anything
             gone = False
@@ -190,19 +236,65 @@ class Workspace:
 
 
 def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path:
-    """The stored bytes as a file to be read: where they lie, or a copy; raises ArtifactNotFound."""
-    stored = storage(runtime, artifact.storage_id)
-    here: Path | None = stored.path(artifact.key)
-    if here is not None:
-        if not here.is_file():
-            raise ArtifactNotFound
-        return here
+    """The stored bytes in clear, as a file to be read: where they lie, or a copy (0600). Raises as read()."""
+    if artifact.data_key_sealed is None:
+        here = storage(runtime, artifact.storage_id).path(artifact.key)
+        if here is not None:
+            if not here.is_file():
+                raise ArtifactNotFound
+            _check(artifact, *hash_file(here))
+            return here
     target = workspace.folder / str(artifact.id)
-    with stored.open(artifact.key) as source:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(source, file, 256 * 1024)
+    with _new_file(target) as file:
+        try:
+            for piece in read(runtime, artifact):
+                file.write(piece)
+        except BaseException:
+            target.unlink()
+            raise
     return target
+
+
+def read(runtime: Runtime, artifact: ArtifactRow) -> Iterator[bytes]:
+    """The stored bytes in clear, piece by piece; what was given before an error is no document. Raises
+    ArtifactNotFound, ArtifactDamaged where they are not what was stored, StorageAway; Unsealable without the master
+    key."""
+    sealed, digest, size = artifact.data_key_sealed, hashlib.sha256(), 0
+    key = sealed and runtime.keyring.open(sealed, place(artifact.account_id, artifact.id))
+    name = _name({"key": artifact.key, "data_key_sealed": sealed})
+    with storage(runtime, artifact.storage_id).open(name) as source:
+        for piece in _opened(artifact, source, key) if key else _pieces(source):
+            digest.update(piece)
+            size += len(piece)
+            if size > artifact.size:
+                break
+            yield piece
+    _check(artifact, digest.hexdigest(), size)
+
+
+def _pieces(source: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: source.read(_PIECE), b"")
+
+
+def _opened(artifact: ArtifactRow, source: BinaryIO, data_key: bytes) -> Iterator[bytes]:
+    try:
+        yield from envelopes.opened(source, data_key)
+    except Unsealable:
+        raise _damaged(artifact) from None
+
+
+def _check(artifact: ArtifactRow, sha256: str, size: int) -> None:
+    if (sha256, size) != (artifact.sha256, artifact.size):
+        raise _damaged(artifact)
+
+
+def _damaged(artifact: ArtifactRow) -> ArtifactDamaged:
+    log.error("stored bytes are damaged", extra={"key": artifact.key})
+    return ArtifactDamaged()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path, int]:
@@ -293,12 +385,12 @@ def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Wo
             replaced = session.execute(
                 sa.delete(Artifact)
                 .where(Artifact.job_id == job.id, Artifact.role == "pages")
-                .returning(Artifact.id, Artifact.storage_id, Artifact.key)
+                .returning(Artifact.id, Artifact.storage_id, Artifact.key, Artifact.data_key_sealed)
             ).mappings()
             earlier = [dict(known) for known in replaced]
             for known in earlier:
                 _note(runtime, known)
-            session.execute(sa.insert(Artifact), [row])
+            session.execute(sa.insert(Artifact), to_insert(runtime, [row]))
             unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:
@@ -320,17 +412,23 @@ def collect(runtime: Runtime) -> int:
     except FileNotFoundError:
         return 0
     notes = [note for name in names if name < until and (note := _NOTE.fullmatch(name))]
-    ours = [note for note in notes if note[3] == _name_of_database(runtime)]
-    return sum(_look_after(runtime, note[1], note[2]) for note in ours)
-
-
-def _look_after(runtime: Runtime, artifact_id: str, storage_id: str) -> bool:
-    """Whether the bytes of this note were removed."""
-    row = {"id": artifact_id, "storage_id": storage_id, "key": _key(artifact_id)}
-    if runtime.database.row(_KNOWN, {"artifact_id": artifact_id}) is None:
-        return discard(runtime, [row])
-    settle(runtime, [row])
-    return False
+    removed, away = 0, set()
+    for artifact_id, storage_id, database, sealed in (note.groups() for note in notes):
+        if database != _name_of_database(runtime) or storage_id in away:
+            continue
+        row = {
+            "id": artifact_id,
+            "storage_id": storage_id,
+            "key": _key(artifact_id),
+            "data_key_sealed": sealed,
+        }
+        if runtime.database.row(_KNOWN, {"artifact_id": artifact_id}) is not None:
+            settle(runtime, [row])
+        elif discard(runtime, [row]):
+            removed += 1
+        else:
+            away.add(storage_id)  # it is asked once: each answer may be long in coming
+    return removed
 
 
 _KNOWN = sa.select(Artifact.id).where(Artifact.id == sa.bindparam("artifact_id"))
@@ -340,6 +438,11 @@ def _key(artifact_id: str) -> str:
     """Where a store keeps it. The day leads: folders stay small, and retention can walk them in
     order."""
     return f"{made_at(artifact_id):%Y/%m/%d}/{artifact_id}"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What the bytes of a row are called in their storage."""
+    return str(row["key"]) + (SEALED if row["data_key_sealed"] else "")
 
 
 def _note(runtime: Runtime, row: Mapping[str, Any], source: Path | None = None) -> None:
@@ -367,7 +470,8 @@ def _write(note: Path, source: Path | None) -> None:
 
 
 def _note_of(runtime: Runtime, row: Mapping[str, Any]) -> Path:
-    return _notes(runtime) / f"{row['id']}.{row['storage_id']}.{_name_of_database(runtime)}"
+    sealed = SEALED if row["data_key_sealed"] else ""
+    return _notes(runtime) / f"{row['id']}.{row['storage_id']}.{_name_of_database(runtime)}{sealed}"
 
 
 def _notes(runtime: Runtime) -> Path:

@@ -132,7 +132,7 @@ def _stored(runtime: Runtime, row: dict[str, Any], request: CallbackRequest) -> 
         with runtime.database.writing() as connection:
             if connection.execute(store, row).first() is None:
                 return None
-            connection.execute(sa.insert(table(Artifact)), bodies)
+            connection.execute(sa.insert(table(Artifact)), artifacts.to_insert(runtime, bodies))
             unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:

@@ -299,6 +299,16 @@ class Config:
     storage_backend: str = option(
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents", editable=True
     )
+    seal_documents: bool = option(
+        "FAXBOT_SEAL_DOCUMENTS",
+        True,
+        "new documents are sealed before they are given to the storage; those that are there stay as they are, and "
+        "both are read",
+        fixed="whether documents can be read without the master key is for whoever installs it to say",
+        feature="seal_documents",
+        warning="whoever can read the storage, or a backup of it, can read new documents",
+        warns_when=False,
+    )
     fax_header: str = option(
         "FAX_HEADER",
         "",

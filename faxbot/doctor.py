@@ -358,7 +358,7 @@ def _lets_in_anybody(config: Config) -> bool:
 _MENDS = {
     "settings": "see `faxbot config list`",
     "database": "start it, mend DATABASE_URL, or run `faxbot db upgrade`",
-    "storage": "see STORAGE_BACKEND and FAX_DATA_DIR",
+    "storage": "see STORAGE_BACKEND, and FAX_DATA_DIR or the settings of that storage",
     "provider": "see FAX_BACKEND and `faxbot plugins list`",
     "queue": "start `faxbot worker` and `faxbot beat`",
     "listeners": "start `faxbot listen`",

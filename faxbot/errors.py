@@ -18,12 +18,14 @@
     │   │   └── Unreachable  Refused  AccountRefused  DestinationBarred  Throttled
     │   └── OutcomeUnknown          the carrier may or may not have it: never sent again blindly
     ├── PluginError                 a plugin cannot be used; names it and says why
+    │   └── StorageAway             the storage of documents cannot be asked, or does not let us in
     ├── ArtifactNotFound            stored bytes are gone
+    │   └── ArtifactDamaged         they are there, and are not what was stored
     ├── LeaseLost                   another worker holds the job now: this one must write nothing more
     └── TransitionRefused           a status change that states.md does not allow
 
 RequestError, Conflict, TooMany, DocumentError, ProviderError and FaxbotError itself are branches: only their kinds are
-raised.
+raised. PluginError and ArtifactNotFound are raised as they are, too.
 `code` is the stable word for programs: it ends the `type` of a problem document and has a line in docs/errors.md.
 ProcessEnds alone stands outside of the tree: it is no Exception.
 No error carries PHI: no number, name, file name, document text or free text of a carrier.
@@ -307,6 +309,12 @@ class PluginError(FaxbotError):
     code = "plugin"
 
 
+class StorageAway(PluginError):
+    """The storage of documents cannot be used now. Send it again in a moment, with the same Idempotency-Key."""
+
+    code = "storage-away"
+
+
 class ArtifactNotFound(FaxbotError):
     """The stored document is gone."""
 
@@ -317,6 +325,12 @@ class NotADocument(FaxbotError):
     """What a carrier gave as the document of a received fax is neither PDF nor TIFF, or larger than any fax."""
 
     code = "not-a-document"
+
+
+class ArtifactDamaged(ArtifactNotFound):
+    """The stored document is not what was stored."""
+
+    code = "artifact-damaged"
 
 
 class LeaseLost(FaxbotError):

@@ -248,7 +248,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
         with runtime.database.transaction() as session:
             this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
             if this.status != Reception.RECEIVED:  # nobody else has had it meanwhile
-                _receive(session, this, rows, pages, runtime.now())
+                _receive(session, this, artifacts.to_insert(runtime, rows), pages, runtime.now())
                 unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:

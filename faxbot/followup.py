@@ -291,11 +291,14 @@ def review(runtime: Runtime, job_id: str) -> None:
         held = session.get(Job, job_id)
         if held is None or held.status != Status.HELD or held.next_at is None or held.next_at > now:
             return
-        stays = claims.by_deadline(held, now) < now or _still_held(runtime, session, held)
+        late = claims.by_deadline(held, now) < now
+        stays = late or _still_held(runtime, session, held)
         check = now + breaker.look_again(runtime.config, held.reason or "")
         if stays and held.reason == breaker.ACCOUNT_REFUSED:
             rest = _own_rest(runtime, session, held)
             check = min(check, rest) if rest > now else check
+    if held.reason == "document_gone":  # asked of the storage, with nothing open here
+        stays = late or not _documents_are_there(runtime, held)
     with runtime.database.transaction() as session:
         job = locked(session, job_id)
         if (job.status, job.reason, job.next_at) != (held.status, held.reason, held.next_at):
@@ -336,8 +339,6 @@ def _still_held(runtime: Runtime, session: Session, job: Job) -> bool:
             )
         case "fault":
             return False
-        case "document_gone":
-            return not _documents_are_there(runtime, job)
         case outcomes.SAID_ACCEPTED:
             return outcomes.doubt(session, job) is not None
     return True
@@ -360,9 +361,11 @@ def _own_rest(runtime: Runtime, session: Session, job: Job) -> datetime:
 
 
 def _documents_are_there(runtime: Runtime, job: Job) -> bool:
+    """And are what was stored: a fax that is let go with less would be held again at once."""
     for artifact in artifacts.of_job(runtime.database, job.id)[0]:
         try:
-            artifacts.storage(runtime, artifact.storage_id).open(artifact.key).close()
+            for _ in artifacts.read(runtime, artifact):
+                pass
         except Exception as error:  # noqa: BLE001 - a store's client raises anything
             log.warning("document not there", extra={"exception": type(error).__name__})
             return False

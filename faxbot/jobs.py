@@ -84,7 +84,7 @@ def submit(
 
     `present` gives the body of the first reply. The same key with the same request gives that
     reply again, byte for byte; with another request KeyReused; while the first is in flight
-    KeyInFlight at once. Raises DatabaseAway, InvalidFields, PagesPerDay, DocumentTooLarge.
+    KeyInFlight at once. Raises DatabaseAway, StorageAway, InvalidFields, PagesPerDay, DocumentTooLarge.
     """
     now = runtime.now()
     job_id = new_id(now)
@@ -105,6 +105,7 @@ def submit(
             )
         # Sealed behind what may take long: who brings a new master key into use waits for nobody for ever.
         values = _new_job(runtime, actor, submission, job_id, now)
+        rows = artifacts.to_insert(runtime, documents)
         job = _as_row(values)
         body = present(job)
         with runtime.database.writing() as connection:
@@ -113,7 +114,7 @@ def submit(
                 if earlier is not None:
                     return earlier
             _check(runtime, submission, now)
-            _insert(connection, job, values, documents)
+            _insert(connection, job, values, rows)
             limits.pages(runtime, connection, job.account_id, job.pages or 0, now)
             # From here on the commit decides, and its answer may be lost on the way to us: a fax
             # without its document would be worse than a document without its fax.

@@ -38,7 +38,6 @@ _RATES = "per key over all addresses and processes, not per address and process"
 _SIGNALWIRE = "no provider plugin for SignalWire is installed"
 _DOCUMO = "no provider plugin for Documo is installed"
 _FREESWITCH = "no provider plugin for FreeSWITCH is installed"
-_S3 = "no storage plugin for S3 is installed"
 _SAVED = "what administrators save is in the database, sealed"
 _PLUGINS = "plugins are Python packages: `faxbot plugins list` shows what is installed"
 _MCP = "this version brings no MCP server"
@@ -149,9 +148,11 @@ TABLE: tuple[Row, ...] = (
     Row("SINCH_INBOUND_BASIC_PASS", note="proves callbacks about sent faxes too"),
     *_rows("SINCH_INBOUND_HMAC_SECRET", "Sinch signs nothing: name and password prove its calls"),
     Row("STORAGE_BACKEND", "local", note="holds all documents, not received ones alone"),
-    *_rows(
-        "S3_BUCKET S3_PREFIX S3_REGION S3_ENDPOINT_URL S3_KMS_KEY_ID", _S3, S3_PREFIX="inbound/"
-    ),
+    Row("S3_BUCKET"),
+    Row("S3_PREFIX", "inbound/", note="all documents lie below it, not received ones alone"),
+    Row("S3_REGION"),
+    Row("S3_ENDPOINT_URL"),
+    Row("S3_KMS_KEY_ID"),
     *_rows("ENABLE_LOCAL_ADMIN", _CONSOLE, ENABLE_LOCAL_ADMIN="false"),
     *_rows(
         "ADMIN_ALLOW_RESTART",
@@ -191,7 +192,11 @@ TABLE: tuple[Row, ...] = (
         MCP_HTTP_PATH="/mcp/http",
         REQUIRE_MCP_OAUTH="false",
     ),
-    *_rows("ENABLE_S3_DIAGNOSTICS", _S3, ENABLE_S3_DIAGNOSTICS="false"),
+    *_rows(
+        "ENABLE_S3_DIAGNOSTICS",
+        "the bucket is tried whenever somebody asks whether this server is fit (/health/ready)",
+        ENABLE_S3_DIAGNOSTICS="false",
+    ),
     Row(
         "DOCS_BASE_URL",
         "https://dmontgomery40.github.io/Faxbot",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,12 @@ class Plan:
     def provider_id(self) -> str:
         """Which provider is to send; empty where nothing said so."""
         return str(self.saved.get(OPTIONS, {}).get("FAX_BACKENDS", ""))
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The plugins that something said: who is to send, and what is to keep documents."""
+        options = self.saved.get(OPTIONS, {})
+        return tuple(str(options[name]) for name in _PLUGIN_OPTIONS if name in options)
 
     @property
     def wish(self) -> dict[str, Any]:
@@ -346,14 +352,14 @@ def _other_defaults(found: Found, made: Plan, known: Known) -> list[Step]:
         new = row.name if row.new is None else row.new
         if not row.default or row.name in found.values or known.is_secret(new):
             continue
-        default = _default(new, made.provider_id, known)
+        default = _default(new, made.chosen, known)
         if default is not None and default != row.default:
             note = f"the earlier one took {row.default}, this one takes {default or 'nothing'}"
             steps.append(Step(row.name, UNSET, new=new, note=note))
     return steps
 
 
-def _default(variable: str, provider_id: str, known: Known) -> str | None:
+def _default(variable: str, chosen: Collection[str], known: Known) -> str | None:
     """What we take where a variable is not set; None where that is of no interest."""
     if variable == "FAX_BACKENDS":
         variable = "FAX_BACKEND"
@@ -361,7 +367,7 @@ def _default(variable: str, provider_id: str, known: Known) -> str | None:
         default = known.options[variable].default
         return str(default).lower() if isinstance(default, bool) else str(default)
     for manifest, key in known.settings_of(variable):
-        if manifest.id == provider_id:
+        if manifest.id in chosen:
             return str(manifest.properties[key].get("default", ""))
     return None
 
@@ -371,7 +377,7 @@ def _default(variable: str, provider_id: str, known: Known) -> str | None:
 
 def weigh(runtime: Runtime, made: Plan, *, untested: bool) -> dict[str, str]:
     """Take out of the plan the settings of plugins that cannot be set so, or, unless `untested`, do not work so: the
-    reasons, by plugin. What the provider that is to send lacks stays in it, so that apply() refuses it."""
+    reasons, by plugin. What those lack that were chosen stays in it, so that apply() refuses it."""
     reasons: dict[str, str] = {}
     snapshot = runtime.settings.read()
     for plugin_id in sorted(made.saved.keys() - {OPTIONS}):
@@ -393,7 +399,7 @@ def weigh(runtime: Runtime, made: Plan, *, untested: bool) -> dict[str, str]:
         except ChangeRefused as error:
             reasons[plugin_id] = error.detail
     for plugin_id in reasons:
-        if plugin_id not in (made.provider_id, *snapshot.config.provider_ids):
+        if plugin_id not in (*made.chosen, *snapshot.config.provider_ids):
             del made.saved[plugin_id]
     return reasons
 

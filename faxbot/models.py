@@ -271,6 +271,8 @@ class Artifact(Base):
     pages: Mapped[int]
     ready: Mapped[str | None] = mapped_column(String(8))
     """The resolution in which it consists of fax pages; None where it must be rendered."""
+    data_key_sealed: Mapped[bytes | None]
+    """What the bytes are sealed with (envelopes); None: they are stored as they came."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

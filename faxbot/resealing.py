@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import arrivals, masterkeys, posted, revisions, settings
+from faxbot import arrivals, artifacts, masterkeys, posted, revisions, settings
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
+    Artifact,
     Attempt,
     CachedValue,
     Callback,
@@ -202,6 +203,11 @@ STORES = (
         InboundFax,
         {"numbers_sealed": lambda row: arrivals.place(row.account_id)},
         beside=_both_keys,
+        also=("account_id",),
+    ),
+    Store(
+        Artifact,
+        {"data_key_sealed": lambda row: artifacts.place(row.account_id, row.id)},
         also=("account_id",),
     ),
     Store(

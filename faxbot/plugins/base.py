@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -334,26 +335,41 @@ class TransportPlugin(FaxbotPlugin):
         raise PluginError(f"{type(self).__name__} does not listen")
 
 
+_PART = r"[a-z0-9_-][a-z0-9._-]{0,127}"
+_KEY = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
+
+
+def check_key(key: str) -> str:
+    """The storage key, if it is one; raises PluginError. No part of it leads out of a folder, or hides a file."""
+    if not _KEY.fullmatch(key):
+        raise PluginError(
+            "This is no storage key: parts of [a-z0-9._-] joined by /, none beginning with a dot."
+        )
+    return key
+
+
 class StoragePlugin(FaxbotPlugin):
-    """Keeps stored bytes under keys that core chooses: `[a-z0-9/._-]`, never user input."""
+    """Keeps stored bytes under keys that core chooses (check_key), never user input; a key names the same bytes for
+    ever. What a storage that is away, or that does not let us in, raises is StorageAway: only what is surely not
+    there is an ArtifactNotFound."""
 
     @abstractmethod
     def put(self, key: str, source: Path) -> None:
-        """Keep the file at `source` under `key`; durable on return. The plugin may move it; the
-        caller removes what is left."""
+        """Keep the file at `source` under `key`, whole or not at all; durable on return. The plugin may move it; the
+        caller removes what is left, and calls delete() after a put() that failed or that nobody lived to see."""
 
     @abstractmethod
     def open(self, key: str) -> BinaryIO:
-        """The stored bytes; raises ArtifactNotFound."""
+        """The stored bytes as a stream, which need not seek; raises ArtifactNotFound."""
 
     def path(self, key: str) -> Path | None:
-        """The stored file itself, where it lies on this machine in clear: to be read, never
+        """The stored file itself, where it lies on this machine as it was put: to be read, never
         changed. None where it does not."""
         return None
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Forget them; a key that is not there is no error."""
+        """Forget them, and what a put() that did not end has left; a key that is not there is no error."""
 
 
 class NotificationPlugin(FaxbotPlugin):

@@ -1,4 +1,5 @@
-"""For authors of providers: the contract as tests (`contract.ProviderContract`), and what such tests need.
+"""For authors of plugins: the contracts as tests (`contract.ProviderContract`, `storage.StorageContract`), and what
+such tests need.
 
 It needs pytest: `pip install "faxbot[testing]"`.
 """
@@ -8,5 +9,14 @@ from __future__ import annotations
 from faxbot.testing.contract import ProviderContract
 from faxbot.testing.recorded import Recorded, recorded_in
 from faxbot.testing.standin import Answer, Asked, StandIn
+from faxbot.testing.storage import StorageContract
 
-__all__ = ["Answer", "Asked", "ProviderContract", "Recorded", "StandIn", "recorded_in"]
+__all__ = [
+    "Answer",
+    "Asked",
+    "ProviderContract",
+    "Recorded",
+    "StandIn",
+    "StorageContract",
+    "recorded_in",
+]

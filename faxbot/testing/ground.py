@@ -6,6 +6,7 @@ import inspect
 import logging
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -44,6 +45,22 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.heard.append(f"{self.format(record)} {record.__dict__!r}")
+
+
+@contextmanager
+def overhearing(capsys: pytest.CaptureFixture[str], check: Callable[[str], None]) -> Iterator[None]:
+    """Hands `check` all that is logged and printed within."""
+    ear, root = _Ear(), logging.getLogger()
+    level = root.level
+    root.addHandler(ear)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(ear)
+        root.setLevel(level)
+    out, err = capsys.readouterr()
+    check(" ".join([*ear.heard, out, err]))
 
 
 class Ground:
@@ -167,17 +184,12 @@ class Ground:
     @pytest.fixture(autouse=True)
     def silence(self, capsys: pytest.CaptureFixture[str], manifest: Manifest) -> Iterator[None]:
         """Fails the test in which something private was logged or printed."""
-        ear, root = _Ear(), logging.getLogger()
-        level = root.level
-        root.addHandler(ear)
-        root.setLevel(logging.DEBUG)
-        try:
+
+        def check(text: str) -> None:
+            self.assert_nothing_private(manifest, text, "log or output")
+
+        with overhearing(capsys, check):
             yield
-        finally:
-            root.removeHandler(ear)
-            root.setLevel(level)
-        out, err = capsys.readouterr()
-        self.assert_nothing_private(manifest, " ".join([*ear.heard, out, err]), "log or output")
 
     def prepared(
         self, manifest_: Manifest, url: str, at: datetime | None, changes: dict[str, Any]

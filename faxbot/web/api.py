@@ -35,13 +35,14 @@ from faxbot.errors import (
     Malformed,
     MediaTypeRefused,
     RequestsPerMinute,
+    StorageAway,
     TooMany,
     Unauthenticated,
 )
 from faxbot.web import auth, problems, schemas
 from faxbot.web.problems import Problem
 
-DATABASE_RETRY_SECONDS = 5
+AWAY_RETRY_SECONDS = 5
 KEY_RETRY_SECONDS = 1
 CAUSES_LOGGED = 6
 
@@ -248,13 +249,20 @@ def failed(error: FaxbotError) -> Response:
     if problem is problems.INTERNAL:
         log_failure(error)
         return _failed(problem)
+    if isinstance(
+        error, StorageAway
+    ):  # what is wrong with it is the operator's to know, not the client's
+        log_failure(error)
+        answer = _failed(problem)
+        answer.headers["Retry-After"] = str(AWAY_RETRY_SECONDS)
+        return answer
     answer = _failed(problem, detail=error.detail, fields=getattr(error, "errors", None))
     if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = auth.challenge()
     elif isinstance(error, KeyMissing):
         log_failure(error)
     elif isinstance(error, DatabaseAway):
-        answer.headers["Retry-After"] = str(DATABASE_RETRY_SECONDS)
+        answer.headers["Retry-After"] = str(AWAY_RETRY_SECONDS)
     elif isinstance(error, KeyInFlight):
         answer.headers["Retry-After"] = str(KEY_RETRY_SECONDS)
     elif isinstance(error, TooMany):

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from flask import Response, request
 
 from faxbot import callbacks
-from faxbot.errors import Malformed, NotFound
+from faxbot.errors import Malformed, NotFound, StorageAway
 from faxbot.plugins.base import CHUNK, LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.spool import SpoolFile
 from faxbot.web import api, auth, patience, problems, schemas
@@ -17,7 +17,7 @@ CALLBACK_BYTES = 100 * 1024 * 1024
 """The largest callback; a received fax may come inside one."""
 
 _KEPT = {200: api.answer(schemas.Received, "Kept, or known already. It is applied in a moment.")}
-_ERRORS = (NotFound, Malformed, problems.REQUEST_TOO_LARGE)
+_ERRORS = (NotFound, Malformed, StorageAway, problems.REQUEST_TOO_LARGE)
 _ANYTHING = {
     "description": "Whatever the carrier sends.",
     "content": {"*/*": {"schema": {}, "example": {"event": "fax.delivered"}}},
@@ -117,7 +117,7 @@ def receive_sinch() -> Response:
     "/inbound/callback",
     access=auth.SIGNATURE,
     answers=_KEPT,
-    errors=(Malformed, problems.REQUEST_TOO_LARGE),
+    errors=(Malformed, StorageAway, problems.REQUEST_TOO_LARGE),
     requestBody=_ANYTHING,
 )
 def receive_from_anybody() -> Response:

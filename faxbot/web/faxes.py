@@ -21,6 +21,7 @@ from faxbot.errors import (
     NotFound,
     NotPossibleNow,
     PagesPerDay,
+    StorageAway,
 )
 from faxbot.hidden import Hidden
 from faxbot.jobs import Answer, Filters, Submission
@@ -59,6 +60,7 @@ _FAX_ID = [api.path("fax_id", "the fax's id")]
         DocumentUnsupported,
         DocumentUnreadable,
         PagesPerDay,
+        StorageAway,
         problems.REQUEST_TOO_LARGE,
         MediaTypeRefused,
     ),
@@ -241,7 +243,7 @@ def _shown(fax_id: str, action: Action) -> JobRow:
     access=auth.LINK,
     query=schemas.LinkQuery(),
     answers={200: api.file_answer("The pages as they are sent.", artifacts.PDF)},
-    errors=(NotFound,),
+    errors=(NotFound, StorageAway),
     parameters=_FAX_ID,
 )
 def read_pages(query: dict[str, Any], fax_id: str) -> Response:

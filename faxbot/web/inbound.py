@@ -12,7 +12,7 @@ from faxbot import audit, inbound, limits
 from faxbot.actors import LINK, Actor
 from faxbot.artifacts import FAX_PAGES, PDF, Workspace
 from faxbot.audit import Action
-from faxbot.errors import Malformed, NotFound, NotPossibleNow
+from faxbot.errors import Malformed, NotFound, NotPossibleNow, StorageAway
 from faxbot.inbound import Filters
 from faxbot.web import api, auth, problems
 from faxbot.web.auth import actor, runtime
@@ -109,7 +109,7 @@ def _shown(fax: inbound.Row) -> Response:
     access=f"inbound:read{auth.OR_LINK}",
     query=InboundLinkQuery(),
     answers={200: api.file_answer("The document as PDF.", PDF)},
-    errors=(NotFound,),
+    errors=(NotFound, StorageAway),
     parameters=_ID,
 )
 @_enabled
@@ -133,7 +133,7 @@ def read_inbound_pdf(query: dict[str, Any], inbound_id: str) -> Response:
     "/inbound/<inbound_id>/document",
     access="inbound:read",
     answers={200: api.file_answer("The document as it came.", PDF, FAX_PAGES)},
-    errors=(NotFound,),
+    errors=(NotFound, StorageAway),
     parameters=_ID,
 )
 @_enabled

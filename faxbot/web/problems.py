@@ -144,6 +144,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Sign in again in a moment, or by password. `faxbot plugins test` and the log say what is wrong.",
         ),
         (
+            errors.StorageAway,
+            503,
+            "Send the same request again after Retry-After. `faxbot plugins test` and the log say what is wrong.",
+        ),
+        (
             errors.DatabaseAway,
             503,
             "Send the same request again after Retry-After; with the same Idempotency-Key it cannot become two faxes.",

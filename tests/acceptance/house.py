@@ -266,11 +266,9 @@ class House:
         return dump(self.runtime.database.engine) + b"".join(each.read_bytes() for each in lying)
 
     def folders(self) -> bytes:
-        """What is left in temporary folders, and in the data folder beside the database and the stored documents."""
-        data = self.runtime.config.data_dir
-        return contents(self.temporary) + contents(
-            data, lambda path: "documents" in path.relative_to(data).parts
-        )
+        """What is left in temporary folders, and in the data folder beside the database. Stored documents are sealed,
+        so they are looked through too."""
+        return contents(self.temporary) + contents(self.runtime.config.data_dir)
 
 
 def _shown(answer: requests.Response) -> bytes:

@@ -77,7 +77,8 @@ def test_every_fax_that_comes_in_under_kills_is_there_once_and_whole(
             rows = session.execute(sa.select(Artifact.id, Artifact.role)).all()
         known = {row.id for row in rows}
         noted = {path.name.partition(".")[0] for path in (store.data_dir / "unsettled").iterdir()}
-        files = {path.name for path in (store.data_dir / "documents").rglob("*") if path.is_file()}
+        stored = (store.data_dir / "documents").rglob("*")
+        files = {path.name.partition(".")[0] for path in stored if path.is_file()}
         return {row.role for row in rows} == {"document"} and known <= files <= known | noted
 
     eventually(nothing_else_is_kept, 30, every=0.5)

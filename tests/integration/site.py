@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import callbacks, copies, fetching, followup, jobs, sending, sweeps, wiring
+from faxbot import artifacts, callbacks, copies, fetching, followup, jobs, sending, sweeps, wiring
 from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
@@ -141,7 +141,12 @@ class Site:
         with self.runtime.database.transaction() as session:
             document = session.scalars(sa.select(Artifact).filter_by(job_id=job_id)).one()
             row = {each.key: getattr(document, each.key) for each in Artifact.__table__.columns}
-            session.add(Artifact(**{**row, "id": new_id(), "role": "pages"}))
+            pages = Artifact(**{**row, "id": new_id(), "role": "pages"})
+            if (sealed := document.data_key_sealed) is not None:
+                keyring, account = self.runtime.keyring, document.account_id
+                data_key = keyring.open(sealed, artifacts.place(account, document.id))
+                pages.data_key_sealed = keyring.seal(data_key, artifacts.place(account, pages.id))
+            session.add(pages)
         return job_id
 
     def work(self) -> None:

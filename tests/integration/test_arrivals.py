@@ -104,7 +104,7 @@ def owners(site: Site) -> list[str]:
     """What is stored, by its role; each with bytes that are there."""
     rows = site.runtime.database.rows(sa.select(table(Artifact)), {})
     for row in rows:
-        artifacts.storage(site.runtime, row.storage_id).open(row.key).close()
+        assert b"".join(artifacts.read(site.runtime, row))
     assert site.stored() == len(rows)
     return sorted(row.role for row in rows)
 

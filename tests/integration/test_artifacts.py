@@ -139,10 +139,25 @@ def test_bytes_that_could_not_be_removed_are_tried_again(site: Site) -> None:
     assert (site.stored(), unsettled(site)) == (0, 0)
 
 
+def test_a_storage_that_is_away_is_asked_once_in_a_round(site: Site) -> None:
+    """Each answer may be long in coming."""
+    for _ in range(3):
+        leave_bytes(site)
+    site.now += timedelta(hours=2)
+    gone = odd.plugins(site.runtime, storage=Undying)
+    Undying.asked = 0
+    assert artifacts.collect(replace(site.runtime, plugins=gone)) == 0
+    assert Undying.asked == 1
+    assert artifacts.collect(site.runtime) == 3
+
+
 class Undying(LocalStorage):
     """A store that is away when something is to be removed."""
 
+    asked = 0
+
     def delete(self, key: str) -> None:
+        Undying.asked += 1
         raise OSError(errno.EIO, "the store says no", key)
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from faxbot import jobs, sending
 from faxbot.actors import Actor
@@ -270,11 +271,30 @@ def test_a_document_that_is_gone_holds_its_fax_until_it_is_back(site: Site) -> N
     assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
 
 
-def test_fax_pages_that_are_gone_are_made_again(site: Site) -> None:
+def test_a_document_that_was_changed_holds_its_fax_until_it_is_what_was_stored(site: Site) -> None:
+    job_id = site.submit("+15550100000").job_id
+    folder = site.runtime.config.data_dir / "documents"
+    (stored,) = (path for path in folder.rglob("*") if path.is_file())
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    site.work()
+    for _ in range(3):
+        site.after(60)
+    assert site.story(job_id) == "QUEUED HELD"
+    assert site.job(job_id).reason == "document_gone"
+
+    stored.write_bytes(content)
+    site.after(60)
+    assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
+
+
+@pytest.mark.parametrize("harm", [{"key": "2026/01/01/gone"}, {"sha256": "0" * 64}])
+def test_fax_pages_that_are_gone_or_were_changed_are_made_again(
+    site: Site, harm: dict[str, str]
+) -> None:
     job_id = site.fax()
     with site.runtime.database.transaction() as session:
-        (pages,) = session.query(Artifact).filter_by(job_id=job_id, role="pages")
-        pages.key = "2026/01/01/gone"
+        session.execute(sa.update(Artifact).filter_by(job_id=job_id, role="pages").values(harm))
 
     sending.attempt(site.runtime, job_id)
 

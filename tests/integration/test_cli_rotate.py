@@ -47,13 +47,13 @@ def test_it_says_what_it_would_do_does_it_and_says_what_is_needed_no_more(
 ) -> None:
     would = rotate(filled, "--dry-run", **BOTH)
     assert would.code == 0
-    assert "3 values would be sealed anew" in would.out
+    assert "5 values would be sealed anew" in would.out
     assert "jobs.to_sealed: 2" in would.out
     told = rotate(filled, "--status", "--json", **BOTH).json
     assert (told["state"], told["sealing"], told["left"]) == (
         "resting",
         IDS[OLD],
-        {"jobs.to_sealed": 2, "jobs.header_sealed": 1},
+        {"jobs.to_sealed": 2, "jobs.header_sealed": 1, "artifacts.data_key_sealed": 2},
     )
 
     ended = rotate(filled, **BOTH)
@@ -106,7 +106,7 @@ def test_a_new_key_file_is_made_by_the_command_itself(
     with open_site(embedded, carrier_of_all) as site:
         fax = site.submit("+15550107700").job_id
     old = (embedded.data_dir / "master.key").read_bytes()
-    assert "1 values would be sealed anew" in rotate(embedded, "--dry-run").out
+    assert "2 values would be sealed anew" in rotate(embedded, "--dry-run").out
     assert not (embedded.data_dir / crypto.NEXT).exists()
     ended = rotate(embedded)
     assert ended.code == 0, ended.err
@@ -126,7 +126,7 @@ def test_a_lost_key_is_said_and_mended_by_a_word(filled: Installation) -> None:
 
     ended = rotate(filled, "--old-key-is-lost", CONFIG_MASTER_KEY=NEW)
     assert ended.code == 0
-    assert "3 values can never be read again" in ended.out
+    assert "5 values can never be read again" in ended.out
     assert run(filled, "keys", "list", CONFIG_MASTER_KEY=NEW).code == 0
     runtime = wiring.build(filled.config(CONFIG_MASTER_KEY=NEW))
     assert runtime.fresh().keyring.current == IDS[NEW]

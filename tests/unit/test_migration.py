@@ -92,6 +92,21 @@ def test_the_settings_of_a_provider_go_to_that_provider(known: Known) -> None:
     assert step(plan, "PHAXIO_CALLBACK_URL").kind == migration.DROPPED
 
 
+def test_the_bucket_is_taken_over_and_another_prefix_is_told(known: Known) -> None:
+    bucket = {"S3_BUCKET": "faxes", "S3_REGION": "eu-west-1", "S3_KMS_KEY_ID": "alias/fax"}
+    plan = planned(known, STORAGE_BACKEND="s3", **bucket)
+
+    assert plan.saved["s3"] == {"bucket": "faxes", "region": "eu-west-1", "kmsKeyId": "alias/fax"}
+    assert plan.wish["STORAGE_BACKEND"] == "s3"
+    told = step(plan, "S3_PREFIX")
+    assert told.kind == migration.UNSET
+    assert "took inbound/, this one takes faxbot/" in told.note
+
+    as_it_was = planned(known, STORAGE_BACKEND="S3", S3_BUCKET="faxes", S3_PREFIX="inbound/")
+    assert as_it_was.saved["s3"] == {"bucket": "faxes", "prefix": "inbound/"}
+    assert step(as_it_was, "S3_PREFIX").kind == migration.DIFFERS
+
+
 def test_sinch_has_the_credentials_of_phaxio_where_it_has_none_of_its_own(known: Known) -> None:
     plan = planned(
         known, SINCH_PROJECT_ID="project", PHAXIO_API_KEY="key", PHAXIO_API_SECRET="secret"
@@ -117,7 +132,8 @@ def test_sip_is_asterisk_and_the_station_id_is_its(known: Known) -> None:
     [
         ("FAX_BACKEND", "signalwire", "no provider plugin"),
         ("FAX_BACKEND", "local", "no provider plugin"),
-        ("STORAGE_BACKEND", "s3", "no storage plugin"),
+        ("STORAGE_BACKEND", "phaxio", "no storage plugin"),
+        ("ENABLE_S3_DIAGNOSTICS", "true", "is tried whenever"),
         ("MAX_FILE_SIZE_MB", "0", "at least"),
         ("PDF_TOKEN_TTL_MINUTES", "soon", "whole number"),
         ("FAX_HEADER", "Přáctice", "ASCII"),

@@ -59,7 +59,7 @@ def test_ours_keeps_nobody_out(tmp_path: Path) -> None:
 def test_it_is_listed_by_category_and_by_what_fits_hipaa() -> None:
     ours = load("")
 
-    assert [entry.id for entry in ours.listed(category="storage")] == ["local"]
+    assert [entry.id for entry in ours.listed(category="storage")] == ["local", "s3"]
     assert [entry.id for entry in ours.listed(category="inbound")] == [
         "phaxio",
         "simulator",

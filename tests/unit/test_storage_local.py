@@ -1,5 +1,5 @@
-"""Stored documents: whole or not there, durable, readable by this user only, and never outside
-their folder."""
+"""Stored documents in a folder, beyond the contract (tests/storage): whole or not there, durable,
+readable by this user only, and never outside their folder."""
 
 from __future__ import annotations
 
@@ -75,11 +75,6 @@ def files_below(folder: Path) -> list[Path]:
 def read(storage: LocalStorage, key: str) -> bytes:
     with storage.open(key) as file:
         return file.read()
-
-
-def test_what_was_put_is_opened_again(storage: LocalStorage, make: Make) -> None:
-    storage.put(KEY, make(b"pages"))
-    assert read(storage, KEY) == b"pages"
 
 
 def test_files_are_0600_in_folders_of_0700(storage: LocalStorage, make: Make, root: Path) -> None:
@@ -163,22 +158,6 @@ def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_return(
         f"rename {day / 'one'}",
         f"fsync {day}",
     ]
-
-
-def test_putting_again_replaces_the_whole(storage: LocalStorage, make: Make) -> None:
-    storage.put(KEY, make(b"a long first version"))
-    storage.put(KEY, make(b"short"))
-    assert read(storage, KEY) == b"short"
-
-
-def test_a_document_is_gone_after_delete_and_deleting_again_is_no_error(
-    storage: LocalStorage, make: Make
-) -> None:
-    storage.put(KEY, make(b"pages"))
-    storage.delete(KEY)
-    storage.delete(KEY)
-    with pytest.raises(ArtifactNotFound):
-        storage.open(KEY)
 
 
 @pytest.mark.parametrize("key", ["never/was", "2026", "2026/11/20", KEY + "/below"])
@@ -299,6 +278,8 @@ def test_what_a_process_left_that_was_killed_while_it_copied_is_deleted_with_its
     ended = put_with_little_room(root.parent, source, "SIG_DFL")
     assert ended.returncode == -signal.SIGXFSZ
     assert len(files_below(root)) == 1
+    with pytest.raises(ArtifactNotFound):
+        storage.open(KEY)
 
     storage.delete(KEY)
     assert files_below(root) == []

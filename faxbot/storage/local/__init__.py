@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from faxbot.errors import ArtifactNotFound, PluginError
-from faxbot.plugins.base import Context, Health, StoragePlugin
-
-_PART = r"[a-z0-9_-][a-z0-9._-]{0,127}"
-_PART_ONLY = re.compile(_PART)
-_KEY = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
+from faxbot.errors import ArtifactNotFound
+from faxbot.plugins.base import Context, Health, StoragePlugin, check_key
 
 
 class LocalStorage(StoragePlugin):
@@ -74,12 +69,7 @@ class LocalStorage(StoragePlugin):
                 path.unlink()
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise PluginError(
-                "This is no storage key: "
-                "parts of [a-z0-9._-] joined by /, none beginning with a dot."
-            )
-        return self._root / key
+        return self._root / check_key(key)
 
 
 def _make_folder(folder: Path) -> None:
