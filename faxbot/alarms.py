@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 
 from faxbot import auditlog
 from faxbot.db import inserts, table
-from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, Job
+from faxbot.events import DEFAULT_ACCOUNT, Reception, Status
+from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, InboundFax, Job
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,10 @@ WAITS: dict[Status, str] = {
     ),
     Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
 }
+RECEIVED = "received"
+NOT_HAD = (
+    "nobody has the documents of {} for more than {}: GET /inbound?status=fetching says of each why"
+)
 MASTER_KEY = "master_key"
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 AUDIT_LOG = "audit_log"
@@ -46,8 +50,8 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY, or AUDIT_LOG
-    and so many logs take nothing."""
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, or
+    AUDIT_LOG and so many logs take nothing."""
 
     code: str
     count: int
@@ -67,6 +71,11 @@ def raised(runtime: Runtime) -> list[Alarm]:
             long = f"{runtime.config.alarm_seconds / 60:g} min"
             detail = f"{faxes} for more than {long}: {sentence}"
             found.append(Alarm(status.value, row.faxes, detail))
+    row = runtime.database.row(_FETCHED_NOT, {"since": since})
+    if row is not None and row.faxes:
+        faxes = "1 received fax" if row.faxes == 1 else f"{row.faxes} received faxes"
+        long = f"{runtime.config.alarm_seconds / 60:g} min"
+        found.append(Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, long)))
     if runtime.database.row(_UNFINISHED, {"since": since}) is not None:
         found.append(Alarm(MASTER_KEY, 1, UNFINISHED))
     silent = {each.log for each in auditlog.behind(runtime) if each.since < since}
@@ -75,6 +84,16 @@ def raised(runtime: Runtime) -> list[Alarm]:
     return found
 
 
+_FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(
+    sa.select(InboundFax.id)
+    .where(
+        InboundFax.next_at.is_not(None),
+        InboundFax.status == Reception.FETCHING.value,
+        InboundFax.created_at < sa.bindparam("since", type_=InboundFax.created_at.type),
+    )
+    .limit(MOST)
+    .subquery()
+)
 _UNFINISHED = sa.select(ConfigVersion.version).where(
     sa.or_(ConfigVersion.upcoming_key.is_not(None), ConfigVersion.retiring_key.is_not(None)),
     ConfigVersion.rotated_at < sa.bindparam("since", type_=ConfigVersion.rotated_at.type),

@@ -76,21 +76,21 @@ def store(
     runtime: Runtime,
     upload: Upload,
     *,
-    job_id: str,
+    owner: Mapping[str, str],
     account_id: str,
     role: str,
     position: int,
     now: datetime,
 ) -> dict[str, Any]:
     """Keep the bytes, durable on return, and give the values of the artifact row that names
-    them."""
+    them. `owner`: whose they are, by the column of models.Artifact."""
     storage_id = runtime.config.storage_backend
     artifact_id = new_id(now)
     key = _key(artifact_id)
     row = {
         "id": artifact_id,
         "account_id": account_id,
-        "job_id": job_id,
+        **owner,
         "role": role,
         "position": position,
         "storage_id": storage_id,
@@ -137,6 +137,16 @@ def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
                 extra={"key": row["key"], "exception": type(error).__name__},
             )
     return gone
+
+
+def forget(runtime: Runtime, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Forget stored bytes and the rows that name them. Who dies in between leaves notes to collect()."""
+    for row in rows:
+        _note(runtime, row)
+    with runtime.database.writing() as connection:
+        gone = Artifact.id.in_([row["id"] for row in rows])
+        connection.execute(sa.delete(table(Artifact)).where(gone))
+    discard(runtime, rows)
 
 
 _OF_JOB = (
@@ -270,7 +280,7 @@ def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Wo
     row = store(
         runtime,
         Upload(kept, digest, size, FAX_PAGES, pages, job.resolution),
-        job_id=job.id,
+        owner={"job_id": job.id},
         account_id=job.account_id,
         role="pages",
         position=0,

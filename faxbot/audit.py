@@ -61,6 +61,12 @@ class Action(StrEnum):
     FAX_SEARCHED = "fax.searched"
     """By a number, which is not written down."""
     DOCUMENT_OPENED = "document.opened"
+    INBOUND_SHOWN = "inbound.shown"
+    """With its whole numbers, unless `masked`."""
+    INBOUND_MARKED = "inbound.marked"
+    """As read, or as unread."""
+    INBOUND_LINKED = "inbound.linked"
+    """Somebody may open its document without a key for a while."""
     ACCESS_REFUSED = "access.refused"
     """To an actor that lacks the scope."""
     AUTHENTICATION_FAILED = "authentication.failed"
@@ -88,8 +94,8 @@ def record(
     outcome: str = DONE,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append one row in the caller's transaction; `of` is the kind of object (`fax`, `key`, `user`, `plugin`,
-    `config`) and its id. `details` holds names and counts, never values that are secret or PHI."""
+    """Append one row in the caller's transaction; `of` is the kind of object (`fax`, `inbound`, `key`, `user`,
+    `plugin`, `config`) and its id. `details` holds names and counts, never values that are secret or PHI."""
     trail.append(held, _row(actor, action, of, now, outcome, details))
 
 

@@ -8,8 +8,6 @@ marked, never guessed.
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,14 +17,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import addresses, claims, guard, outcomes
+from faxbot import addresses, arrivals, artifacts, claims, guard, outcomes, posted
+from faxbot.artifacts import Workspace
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, inserts, new_id, table
-from faxbot.errors import FaxbotError, NotFound, PluginError, Unauthenticated, Unreachable
+from faxbot.errors import (
+    ArtifactNotFound,
+    FaxbotError,
+    NotFound,
+    PluginError,
+    Unauthenticated,
+    Unreachable,
+)
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Attempt, Callback, CallbackRefusal, Job
+from faxbot.models import Artifact, Attempt, Callback, CallbackRefusal, Job
 from faxbot.outcomes import Entry
-from faxbot.plugins.base import CallbackRequest, TransportPlugin, Update
+from faxbot.plugins.base import Arrival, CallbackRequest, TransportPlugin, Update
 from faxbot.results import locked
 from faxbot.runtime import Runtime
 
@@ -39,7 +45,6 @@ LONGEST_SILENCE = timedelta(hours=24)
 """For so long a carrier that cannot be asked about its own callback is asked again; polls go on."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
-_PLACE = f"callbacks.raw:{DEFAULT_ACCOUNT}"
 
 
 def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
@@ -58,25 +63,48 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
     now, keyring = runtime.now(), runtime.keyring.still()
-    keys = keyring.hashes(_said(request), "callback")
+    packed = posted.pack(request)
+    said = posted.said(packed)
+    keys = keyring.hashes(said, "callback")
     row = {
         "id": new_id(now),
         "account_id": DEFAULT_ACCOUNT,
         "provider_id": provider_id,
-        "key": keyring.keyed_hash(_said(request), "callback"),
-        "raw_sealed": keyring.seal(_pack(request), _PLACE),
+        "key": keyring.keyed_hash(said, "callback"),
+        "raw_sealed": keyring.seal(packed, posted.PLACE),
         # The sweep takes over when the bell is lost.
         "received_at": now,
         "next_at": now + timedelta(seconds=runtime.config.ring_again_seconds),
         "tries": 0,
     }
-    store = _STORE[runtime.database.engine.dialect.name]
     # While the master key is changed the first one may stand under another key than a repeat.
-    known = len(keys) > 1 and runtime.database.row(_kept(provider_id, keys), {}) is not None
-    stored = None if known else runtime.database.row(store, row)
-    stored = stored or runtime.database.row(_reopen(row, keys), {})
-    if stored is not None:
-        runtime.ring(TASK, stored.id)
+    asks = len(keys) > 1 or request.file is not None
+    known = asks and runtime.database.row(_kept(provider_id, keys), {}) is not None
+    stored = None if known else _stored(runtime, row, request)
+    reopened = None if stored else runtime.database.row(_reopen(row, keys), {})
+    if (callback_id := stored or (reopened and reopened.id)) is not None:
+        runtime.ring(TASK, callback_id)
+
+
+def _stored(runtime: Runtime, row: dict[str, Any], request: CallbackRequest) -> str | None:
+    """The id of the callback that is kept now; None where somebody has kept the same."""
+    store = _STORE[runtime.database.engine.dialect.name]
+    if request.file is None:
+        kept = runtime.database.row(store, row)
+        return kept and str(kept.id)
+    bodies = posted.keep_body(runtime, request, row["id"])
+    unwanted = True
+    try:
+        with runtime.database.writing() as connection:
+            if connection.execute(store, row).first() is None:
+                return None
+            connection.execute(sa.insert(table(Artifact)), bodies)
+            unwanted = False  # now the commit decides, and its answer may be lost
+    finally:
+        if unwanted:
+            artifacts.discard(runtime, bodies)
+    artifacts.settle(runtime, bodies)
+    return str(row["id"])
 
 
 def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
@@ -191,21 +219,39 @@ def apply(runtime: Runtime, callback_id: str) -> None:
     if stored is None or stored.applied_at is not None:
         return
     try:
-        updates = _read(runtime, stored)
-    except (PluginError, Unsealable, Unreachable) as error:
+        news = _read(runtime, callback_id, stored)
+    except (PluginError, Unsealable, Unreachable, ArtifactNotFound) as error:
         # A setting of this server is wrong, or the carrier away that was to confirm it; not the
         # callback.
         _log_unread(stored, error.code)
         _put_off(runtime, callback_id)
         return
+    is_done, came = _applied(runtime, callback_id, news)
+    for inbound_id in came:
+        runtime.ring(arrivals.TASK, inbound_id)
+    if is_done and not came:
+        posted.forget_body(runtime, callback_id)  # the copy of a fax of ours, or a repeat
+
+
+def _applied(
+    runtime: Runtime, callback_id: str, news: list[Update | Arrival] | None
+) -> tuple[bool, list[str]]:
+    """Whether nothing of it waits any more, and the received faxes whose documents are to be had now."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
         if callback.applied_at is not None:
-            return
-        if updates is None:
+            return False, []
+        if news is None:
             _finish(callback, UNREADABLE, now)
-            return
+            return False, []
+        names = {"provider_id": callback.provider_id, "callback_id": callback_id}
+        came = [
+            arrivals.note(session, runtime, each, **names)
+            for each in news
+            if isinstance(each, Arrival) and arrivals.are_wanted(runtime, callback.provider_id)
+        ]
+        updates = [each for each in news if isinstance(each, Update)]
         known = _lock_in_one_order(session, callback.provider_id, updates)
         waiting = [
             update
@@ -215,12 +261,13 @@ def apply(runtime: Runtime, callback_id: str) -> None:
         patience = timedelta(seconds=runtime.config.callback_wait_seconds)
         callback.tries += 1
         if not waiting:
-            _finish(callback, "applied" if updates else "nothing", now)
+            _finish(callback, "applied" if news else "nothing", now)
         elif now - callback.received_at >= patience:
             log.warning("callback belongs to no fax", extra={"provider_id": callback.provider_id})
             _finish(callback, UNMATCHED, now)
         else:
             callback.next_at = now + min(patience / 20, LONGEST_PAUSE)
+        return callback.applied_at is not None, [each for each in came if each is not None]
 
 
 def _put_off(runtime: Runtime, callback_id: str) -> None:
@@ -273,30 +320,35 @@ def _is_genuine(provider: TransportPlugin, provider_id: str, request: CallbackRe
         return False
 
 
-def _read(runtime: Runtime, stored: sa.Row[Any]) -> list[Update] | None:
+def _read(runtime: Runtime, callback_id: str, stored: sa.Row[Any]) -> list[Update | Arrival] | None:
     """The news in a stored callback; None when its plugin cannot make anything of it. Raises
-    PluginError, Unsealable; Unreachable where the carrier must be asked first, and is away."""
-    request = _unpack(runtime.keyring.open(stored.raw_sealed, _PLACE))
-    provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
-    if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
-        raise PluginError("The plugin is disabled.")
+    PluginError, Unsealable, ArtifactNotFound; Unreachable where the carrier must be asked first, and is away."""
+    with Workspace(runtime) as workspace:
+        request = posted.opened(runtime, callback_id, stored.raw_sealed, workspace)
+        provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
+        if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
+            raise PluginError("The plugin is disabled.")
+        try:
+            news = list(provider.read_callback(request))
+        except FaxbotError as error:
+            late = runtime.now() - stored.received_at >= LONGEST_SILENCE
+            if isinstance(error, Unreachable) and not late:
+                raise
+            _log_unread(stored, error.code)
+            return None
+        except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
+            _log_unread(stored, type(error).__name__)
+            guard.failed(runtime, stored.account_id, stored.provider_id, error)
+            return None
     try:
-        news = list(provider.read_callback(request))
-    except FaxbotError as error:
-        late = runtime.now() - stored.received_at >= LONGEST_SILENCE
-        if isinstance(error, Unreachable) and not late:
-            raise
-        _log_unread(stored, error.code)
-        return None
-    except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
-        _log_unread(stored, type(error).__name__)
-        guard.failed(runtime, stored.account_id, stored.provider_id, error)
-        return None
-    try:
-        return [outcomes.checked(update) for update in news]
+        return [_checked(each) for each in news]
     except ValueError as error:
         _log_unread(stored, type(error).__name__)
         return None
+
+
+def _checked(news: object) -> Update | Arrival:
+    return arrivals.checked(news) if isinstance(news, Arrival) else outcomes.checked(news)
 
 
 def _log_unread(stored: sa.Row[Any], error: str) -> None:
@@ -369,31 +421,3 @@ def _locked(session: Session, provider_id: str, update: Update) -> tuple[Job, At
 
 def _finish(callback: Callback, outcome: str, now: datetime) -> None:
     callback.outcome, callback.applied_at, callback.next_at = outcome, now, None
-
-
-def _said(request: CallbackRequest) -> bytes:
-    """Equal for a message that the carrier posts again; kept as a keyed hash, because it holds PHI."""
-    return request.url.encode() + b"\n" + request.body
-
-
-def _pack(request: CallbackRequest) -> bytes:
-    return json.dumps(
-        {
-            "method": request.method,
-            "url": request.url,
-            "headers": dict(request.headers),
-            "body": base64.b64encode(request.body).decode(),
-        }
-    ).encode()
-
-
-def _unpack(packed: bytes) -> CallbackRequest:
-    parts = json.loads(packed)
-    return CallbackRequest(
-        parts["method"], parts["url"], parts["headers"], base64.b64decode(parts["body"])
-    )
-
-
-def said_again(packed: bytes) -> bytes:
-    """What the key of a stored callback is the keyed hash of, from what is sealed beside it."""
-    return _said(_unpack(packed))

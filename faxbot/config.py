@@ -282,6 +282,20 @@ class Config:
         at_most=60 * 24 * 7,
         editable=True,
     )
+    inbound_enabled: bool = option(
+        "INBOUND_ENABLED",
+        True,
+        "whether faxes are received; if not, what carriers say of them is kept as it came and nothing is fetched",
+        editable=True,
+    )
+    inbound_token_ttl_minutes: int = option(
+        "INBOUND_TOKEN_TTL_MINUTES",
+        60,
+        "minutes for which a link to a received document is good",
+        at_least=1,
+        at_most=60 * 24 * 7,
+        editable=True,
+    )
     storage_backend: str = option(
         "STORAGE_BACKEND", "local", "id of the storage plugin for documents", editable=True
     )
@@ -590,6 +604,22 @@ class Config:
         "MAX_REQUESTS_PER_MINUTE",
         0,
         "so many requests a minute are taken from one key, by all processes together; 0: as many as come",
+        at_least=0,
+        at_most=10_000_000,
+        editable=True,
+    )
+    inbound_lists_per_minute: int = option(
+        "INBOUND_LIST_RPM",
+        0,
+        "so many times a minute may a key list received faxes; 0: as often as MAX_REQUESTS_PER_MINUTE says",
+        at_least=0,
+        at_most=10_000_000,
+        editable=True,
+    )
+    inbound_gets_per_minute: int = option(
+        "INBOUND_GET_RPM",
+        0,
+        "so many times a minute may a key open received faxes and their documents; 0: see INBOUND_LIST_RPM",
         at_least=0,
         at_most=10_000_000,
         editable=True,

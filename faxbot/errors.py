@@ -313,6 +313,12 @@ class ArtifactNotFound(FaxbotError):
     code = "artifact-not-found"
 
 
+class NotADocument(FaxbotError):
+    """What a carrier gave as the document of a received fax is neither PDF nor TIFF, or larger than any fax."""
+
+    code = "not-a-document"
+
+
 class LeaseLost(FaxbotError):
     """Another worker has this job now."""
 

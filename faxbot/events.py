@@ -72,6 +72,8 @@ class Event(StrEnum):
     EXPIRED = "FAX_EXPIRED"
     ANOMALY = "FAX_ANOMALY"
     PURGED = "FAX_PURGED"
+    RECEIVED = "FAX_RECEIVED"
+    RECEIVE_FAILED = "FAX_RECEIVE_FAILED"
 
 
 EVENT_MEANING: dict[Event, str] = {
@@ -92,6 +94,23 @@ EVENT_MEANING: dict[Event, str] = {
     Event.EXPIRED: "its deadline passed before it could be sent",
     Event.ANOMALY: "news that contradicts what is known: kept, never applied; an open fax is held for it",
     Event.PURGED: "retention removed its document and numbers",
+    Event.RECEIVED: "somebody sent this fax to us, and its document is stored",
+    Event.RECEIVE_FAILED: "somebody tried to send us a fax, and there is no document of it: see the cause",
+}
+
+
+class Reception(StrEnum):
+    """Where a received fax stands."""
+
+    FETCHING = "fetching"
+    RECEIVED = "received"
+    FAILED = "failed"
+
+
+RECEPTION_MEANING: dict[Reception, str] = {
+    Reception.FETCHING: "it is known to have come, and its document is being fetched; `error` says what hinders",
+    Reception.RECEIVED: "its document is stored; final",
+    Reception.FAILED: "it failed on its way, or nobody has its document: see the cause",
 }
 
 

@@ -96,7 +96,7 @@ def submit(
                 artifacts.store(
                     runtime,
                     upload,
-                    job_id=job_id,
+                    owner={"job_id": job_id},
                     account_id=actor.account_id,
                     role="document",
                     position=position,

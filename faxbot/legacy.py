@@ -34,9 +34,7 @@ def _rows(names: str, gone: str, **defaults: str) -> tuple[Row, ...]:
 _CLEANING = "how long documents are kept is not set by this version: nothing is deleted by itself"
 _VERIFIED = "callbacks that do not prove themselves are always refused"
 _ADDRESS = "made from PUBLIC_API_URL and told to the carrier with each fax"
-_RATES = (
-    "there is one limit for all requests of a key (MAX_REQUESTS_PER_MINUTE), not one per address"
-)
+_RATES = "per key over all addresses and processes, not per address and process"
 _SIGNALWIRE = "no provider plugin for SignalWire is installed"
 _DOCUMO = "no provider plugin for Documo is installed"
 _FREESWITCH = "no provider plugin for FreeSWITCH is installed"
@@ -122,7 +120,8 @@ TABLE: tuple[Row, ...] = (
         note="per key over all addresses and processes, not per address and process",
         gone="this version has no limit per key",
     ),
-    *_rows("INBOUND_LIST_RPM INBOUND_GET_RPM", _RATES, INBOUND_LIST_RPM="30", INBOUND_GET_RPM="60"),
+    Row("INBOUND_LIST_RPM", "30", note=_RATES),
+    Row("INBOUND_GET_RPM", "60", note=_RATES),
     Row(
         "AUDIT_LOG_ENABLED",
         "false",
@@ -132,17 +131,13 @@ TABLE: tuple[Row, ...] = (
     Row("AUDIT_LOG_FILE"),
     Row("AUDIT_LOG_SYSLOG", "false"),
     Row("AUDIT_LOG_SYSLOG_ADDRESS", "/dev/log", note="udp://, tcp:// and tls:// as well"),
-    *_rows(
+    Row(
         "INBOUND_ENABLED",
-        "received faxes are wanted of every active provider that can, or of those in FAX_INBOUND_BACKENDS",
-        INBOUND_ENABLED="false",
+        "false",
+        note="of every active provider that can, or of those in FAX_INBOUND_BACKENDS",
     ),
     *_rows("INBOUND_RETENTION_DAYS", _CLEANING, INBOUND_RETENTION_DAYS="30"),
-    *_rows(
-        "INBOUND_TOKEN_TTL_MINUTES",
-        "there are no links to received faxes: a key with inbound:read opens them",
-        INBOUND_TOKEN_TTL_MINUTES="60",  # noqa: S106 - minutes
-    ),
+    Row("INBOUND_TOKEN_TTL_MINUTES", "60"),
     *_rows("ASTERISK_INBOUND_SECRET", "no dialplan calls this version over HTTP"),
     *_rows(
         "PHAXIO_INBOUND_VERIFY_SIGNATURE SINCH_INBOUND_VERIFY_SIGNATURE",

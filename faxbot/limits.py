@@ -53,6 +53,22 @@ def admit(runtime: Runtime, actor: Actor) -> None:
         )
 
 
+def admit_inbound(runtime: Runtime, actor: Actor, kind: str) -> None:
+    """Count one request for received faxes (`list`, `get`) against INBOUND_LIST_RPM or INBOUND_GET_RPM. Raises as
+    admit()."""
+    config = runtime.config
+    limit = config.inbound_lists_per_minute if kind == "list" else config.inbound_gets_per_minute
+    if not limit:
+        return
+    name = f"{actor.kind}:{actor.id}:{kind}"
+    wait = runtime.tallies.take(actor.account_id, name, limit, runtime.now())
+    if wait:
+        raise RequestsPerMinute(
+            f"This key has had its {limit} such requests of this minute (INBOUND_{kind.upper()}_RPM).",
+            retry_after=wait,
+        )
+
+
 # Failed logins ------------------------------------------------------------------------------------------------------
 
 

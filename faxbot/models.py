@@ -167,15 +167,22 @@ class Attempt(Base):
 
 
 class FaxEvent(Base):
-    """The results table: one immutable fact about one fax, numbered without gaps per job. No
-    PHI."""
+    """The results table: one immutable fact about one fax, sent (`job_id`) or received (`inbound_id`), numbered without
+    gaps per fax. No PHI."""
 
     __tablename__ = "events"
-    __table_args__ = (UniqueConstraint("job_id", "sequence"), UniqueConstraint("job_id", "key"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "sequence"),
+        UniqueConstraint("job_id", "key"),
+        UniqueConstraint("inbound_id", "sequence", name="uq_events_inbound"),
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    inbound_id: Mapped[str | None] = mapped_column(
+        ForeignKey("inbound_faxes.id", ondelete="CASCADE")
+    )
     sequence: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
     schema_version: Mapped[int] = mapped_column(sa.SmallInteger)
@@ -230,17 +237,25 @@ class IdempotencyKey(Base):
 
 
 class Artifact(Base):
-    """Stored bytes with hash and type: a submitted document, or the fax pages made of all of
-    them."""
+    """Stored bytes with hash and type: a submitted document, or the fax pages made of all of them; a received one, and
+    the PDF that was made of it; or the body of a callback."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (UniqueConstraint("job_id", "role", "position"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "role", "position"),
+        UniqueConstraint("inbound_id", "role", "position", name="uq_artifacts_inbound"),
+        UniqueConstraint("callback_id", "role", "position", name="uq_artifacts_callback"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    inbound_id: Mapped[str | None] = mapped_column(
+        ForeignKey("inbound_faxes.id", ondelete="CASCADE")
+    )
+    callback_id: Mapped[str | None] = mapped_column(ForeignKey("callbacks.id", ondelete="CASCADE"))
     role: Mapped[str] = mapped_column(String(16))
-    """document or pages."""
+    """document, pages or request."""
     position: Mapped[int] = mapped_column(sa.SmallInteger)
     storage_id: Mapped[str] = mapped_column(Name)
     key: Mapped[str] = mapped_column(String(255))
@@ -283,6 +298,64 @@ class Callback(Base):
     tries: Mapped[int] = mapped_column(default=0)
     outcome: Mapped[str | None] = mapped_column(String(16))
     """applied, nothing, unmatched or unreadable."""
+
+
+_UNREAD = "read_at IS NULL AND status = 'received'"
+_FETCHED_NEXT = "next_at IS NOT NULL"
+
+
+class InboundFax(Base):
+    """One fax that somebody sent to us."""
+
+    __tablename__ = "inbound_faxes"
+    __table_args__ = (
+        UniqueConstraint("account_id", "provider_id", "external_id"),
+        Index("ix_inbound_faxes_account", "account_id", "id"),
+        Index("ix_inbound_faxes_from", "account_id", "from_key", "id"),
+        Index("ix_inbound_faxes_to", "account_id", "to_key", "id"),
+        Index(
+            "ix_inbound_faxes_unread",
+            "account_id",
+            "id",
+            postgresql_where=sa.text(_UNREAD),
+            sqlite_where=sa.text(_UNREAD),
+        ),
+        Index(
+            "ix_inbound_faxes_due",
+            "next_at",
+            postgresql_where=sa.text(_FETCHED_NEXT),
+            sqlite_where=sa.text(_FETCHED_NEXT),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    provider_id: Mapped[str] = mapped_column(Name)
+    external_id: Mapped[str] = mapped_column(String(255))
+    status: Mapped[str] = mapped_column(String(16))
+    """fetching, received or failed."""
+    cause: Mapped[str | None] = mapped_column(String(32))
+    """Why it failed, or the code of the trouble with its document."""
+    numbers_sealed: Mapped[bytes]
+    """Both numbers, as JSON."""
+    from_key: Mapped[str | None] = mapped_column(Digest)
+    to_key: Mapped[str | None] = mapped_column(Digest)
+    pages: Mapped[int | None]
+    size: Mapped[int | None] = mapped_column(sa.BigInteger)
+    """Bytes of the document as it came."""
+    sha256: Mapped[str | None] = mapped_column(Digest)
+    callback_id: Mapped[str | None] = mapped_column(Id)
+    """The callback that the document came in; None where it is fetched from the carrier."""
+    tries: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its document is to be had next; None once there is nothing to do."""
+    last_sequence: Mapped[int] = mapped_column(default=0)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """By the carrier's clock, where it says."""
+    read_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    read_by: Mapped[str | None] = mapped_column(Name)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class CallbackRefusal(Base):

@@ -6,6 +6,7 @@ and two who do the same do no harm. A row is changed only while it is as it was 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import callbacks, masterkeys, revisions, settings
+from faxbot import arrivals, masterkeys, posted, revisions, settings
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
@@ -29,6 +30,7 @@ from faxbot.models import (
     DataKey,
     Decision,
     IdempotencyKey,
+    InboundFax,
     Job,
     Lane,
     ProvenStep,
@@ -88,9 +90,18 @@ def _to_key(change: Change, _row: Row, number: bytes) -> dict[str, Any]:
     return {"to_key": digest(change.keyring.hash_key(change.new, "number"), number)}
 
 
+def _both_keys(change: Change, _row: Row, numbers: bytes) -> dict[str, Any]:
+    key = change.keyring.hash_key(change.new, "number")
+    said = json.loads(numbers)
+    return {
+        f"{side}_key": digest(key, number.encode()) if number else None
+        for side, number in said.items()
+    }
+
+
 def _repeat_key(change: Change, _row: Row, packed: bytes) -> dict[str, Any]:
     key = change.keyring.hash_key(change.new, "callback")
-    return {"key": digest(key, callbacks.said_again(packed))}
+    return {"key": digest(key, posted.said(packed))}
 
 
 def _hashed_again(change: Change, row: Row, _reply: bytes) -> dict[str, Any]:
@@ -186,6 +197,12 @@ STORES = (
         beside=_to_key,
         first=_proven_too,
         also=("account_id", "to_key"),
+    ),
+    Store(
+        InboundFax,
+        {"numbers_sealed": lambda row: arrivals.place(row.account_id)},
+        beside=_both_keys,
+        also=("account_id",),
     ),
     Store(
         IdempotencyKey,

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from faxbot import events
 from faxbot.db import Database, table
 from faxbot.errors import LeaseLost, NotFound, TransitionRefused
-from faxbot.events import Event, Status
-from faxbot.models import Attempt, FaxEvent, Job, JobRow
+from faxbot.events import Event, Reception, Status
+from faxbot.models import Attempt, FaxEvent, InboundFax, Job, JobRow
 
 
 def locked(session: Session, job_id: str, *, fence: int | None = None) -> Job:
@@ -114,6 +114,31 @@ def record_event(
     session.flush()
     session.execute(_APPEND, row)
     return True
+
+
+def record_reception(
+    session: Session, fax: InboundFax, event: Event, status: Reception, *, now: datetime
+) -> None:
+    """Append one event to a locked received fax, and move its status."""
+    fax.last_sequence += 1
+    fax.status = status.value
+    fax.updated_at = now
+    row = {
+        "account_id": fax.account_id,
+        "inbound_id": fax.id,
+        "sequence": fax.last_sequence,
+        "type": event.value,
+        "schema_version": events.SCHEMA_VERSION,
+        "status": status.value,
+        "provider_id": fax.provider_id,
+        "cause": fax.cause,
+        "pages": fax.pages,
+        "source": "worker",
+        "occurred_at": fax.received_at,
+        "recorded_at": now,
+    }
+    session.flush()
+    session.execute(_APPEND, row)
 
 
 def event_row(

@@ -1,5 +1,5 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, resting providers, what people must look at, counts that are over, and the audit trail,
+callbacks, received faxes, resting providers, what people must look at, counts that are over, and the audit trail,
 which is chained and written on.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from faxbot import (
     alarms,
+    arrivals,
     auditlog,
     breaker,
     callbacks,
@@ -73,6 +74,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "waiting": lanes.let_in,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
+    "received": arrivals.announce_due,
     "copies": copies.announce_due,
     "alarms": alarms.say,
     "limits": limits.forget,

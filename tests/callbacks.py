@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
-from faxbot.plugins.base import CallbackRequest
+from faxbot.plugins.base import Arrival, CallbackRequest, TransportPlugin, Update
 from faxbot.testing.standin import Served
 
 
@@ -23,6 +23,22 @@ class Callback:
     def content(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self.request.body)
         return content
+
+
+def updates_in(provider: TransportPlugin, request: CallbackRequest) -> list[Update]:
+    """The news that a provider reads in a callback: of faxes that were sent, and of no other."""
+    news = provider.read_callback(request)
+    updates = [each for each in news if isinstance(each, Update)]
+    assert len(updates) == len(news)
+    return updates
+
+
+def arrivals_in(provider: TransportPlugin, request: CallbackRequest) -> list[Arrival]:
+    """The same of received faxes."""
+    news = provider.read_callback(request)
+    arrivals = [each for each in news if isinstance(each, Arrival)]
+    assert len(arrivals) == len(news)
+    return arrivals
 
 
 class Receiver(Served):

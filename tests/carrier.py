@@ -116,6 +116,20 @@ class SimulatorProcess(CarrierProcess):
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def receive(self, caller: str, told_at: str, **wish: Any) -> dict[str, Any]:
+        """Have a fax come in from a number with this ending, and the address `told_at` be told:
+        its `id` and `sha256`. `to`, `pages`, `file` (base64) or `bytes` if wished; raises
+        urllib.error.HTTPError."""
+        asked = {"from": f"+1555010{caller}", "to": "+15550109876", "callback_url": told_at}
+        request = urllib.request.Request(
+            f"{self.url}/control/receive",
+            json.dumps({**asked, **wish}).encode(),
+            {"Authorization": f"Bearer {self.secret}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            content: dict[str, Any] = json.loads(answer.read())
+        return content
+
     def faxes(self, tag: str | None = None) -> list[dict[str, Any]]:
         """The ledger's entries, oldest first."""
         entries: list[dict[str, Any]] = self.get("/v1/ledger" + (f"?tag={tag}" if tag else ""))[

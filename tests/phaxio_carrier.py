@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from faxbot.carriers.phaxio.documents import blank_pdf
+from faxbot.carriers.pages import blank_pdf
 from tests.callbacks import Receiver
 from tests.carrier import CarrierProcess
 from tests.ground import eventually

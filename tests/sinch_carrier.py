@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from faxbot.carriers.sinch.documents import blank_pdf
+from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.sinch.submission import JSON
 from faxbot.carriers.sinch.words import MOODS
 from tests.callbacks import Callback, Receiver

@@ -3,7 +3,8 @@ without rendering anything.
 
 TIFF 6.0 is walked from one image file directory to the next, and every strip must lie within the
 file, so a document that was cut off on its way is noticed. Of a PDF the page objects are counted,
-also inside compressed object streams (ISO 32000-1, 7.5.7), and its end must be there.
+also inside compressed object streams (ISO 32000-1, 7.5.7), and its end must be there. What a
+carrier shows of a document that it has not as PDF, or makes up, is blank_pdf().
 """
 
 from __future__ import annotations
@@ -56,6 +57,32 @@ def inspect_pdf(data: bytes) -> Document:
     if not pages:
         raise Unreadable("no page")
     return Document(PDF, pages)
+
+
+def blank_pdf(pages: int = 1, size: int = 0) -> bytes:
+    """A PDF of empty letter pages, filled up to at least `size` bytes with numbered lines: a piece
+    that is lost or stands elsewhere shows."""
+    kids = b" ".join(b"%d 0 R" % (3 + number) for number in range(pages))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [%b] /Count %d >>" % (kids, pages),
+        *[b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"] * pages,
+    ]
+    if size:
+        padding = b"".join(b"%015d\n" % number for number in range(size // 16 + 1))
+        objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(padding), padding))
+    body, places = [b"%PDF-1.4\n"], []
+    written = len(body[0])
+    for number, each in enumerate(objects, 1):
+        places.append(written)
+        body.append(b"%d 0 obj\n%b\nendobj\n" % (number, each))
+        written += len(body[-1])
+    entries = b"".join(b"%010d 00000 n \n" % place for place in places)
+    count = len(objects) + 1
+    return b"".join(body) + (
+        b"xref\n0 %d\n0000000000 65535 f \n%b" % (count, entries)
+        + b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (count, written)
+    )
 
 
 def _inflated(data: bytes) -> bytes:

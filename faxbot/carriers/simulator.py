@@ -1,10 +1,10 @@
 """A stand-in carrier: takes faxes over HTTP, keeps them in a ledger of its own, and calls back as
 carriers do.
 
-It places no call. The last four digits of a number choose what happens (OUTCOMES; docs/simulator.md
-holds the same table), among it what goes wrong between a carrier and its client: lost replies,
-late, repeated and missing callbacks. After a restart, also after a kill -9, every open fax goes on
-where it stood.
+It places no call. The last four digits of a number choose what happens (OUTCOMES, and of a number
+that calls receiving.ARRIVALS; docs/simulator.md holds the same tables), among it what goes wrong
+between a carrier and its client: lost replies, late, repeated and missing callbacks. After a
+restart, also after a kill -9, every open fax goes on where it stood.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 
 from faxbot.carriers import door
 from faxbot.carriers.door import Answer, Request, error, read_form
-from faxbot.carriers.ledger import Fax, Ledger, Refusal
+from faxbot.carriers.ledger import RECEIVED, Fax, Ledger, Refusal
 from faxbot.carriers.live import LiveFaxes
-from faxbot.carriers.pages import Unreadable, inspect
+from faxbot.carriers.pages import PDF, Unreadable, blank_pdf, inspect
+from faxbot.carriers.receiving import Receiving, Wish, view, wish
 from faxbot.carriers.timeline import Post, Poster, Timeline
 from faxbot.errors import ConfigError
 
@@ -158,6 +159,9 @@ class Carrier:
         self._timeline = Timeline()
         self._poster = Poster(self._timeline, REPOST_SECONDS)
         self._live = LiveFaxes(ledger, self._timeline)
+        self._receiving = Receiving(
+            ledger, self._live, self._timeline, self._poster, self._sign, late_seconds
+        )
         self._lock = self._live.lock
 
     def resume(self) -> None:
@@ -214,7 +218,28 @@ class Carrier:
 
     def fetch(self, fax_id: str) -> Answer:
         fax = self._live.find(fax_id)
-        return Answer(200, {"fax": fax.view()}) if fax else error(404, "no-such-fax")
+        if fax is None:
+            return error(404, "no-such-fax")
+        return Answer(200, {"fax": view(fax) if fax.direction == RECEIVED else fax.view()})
+
+    def document(self, fax_id: str) -> Answer:
+        """The document of a fax that came in; of one that was sent, which is not kept, as many
+        blank pages."""
+        fax = self._live.find(fax_id)
+        if fax is None:
+            return error(404, "no-such-fax")
+        if fax.direction == RECEIVED:
+            return self._receiving.document(fax)
+        return Answer(200, blank_pdf(fax.pages), {"Content-Type": PDF})
+
+    def receive(self, wished: Wish) -> Answer:
+        """Have a fax come in."""
+        numbers = [number for number in (wished.sender, wished.recipient) if number]
+        if not wished.recipient or not all(map(_NUMBER.fullmatch, numbers)):
+            return error(422, "number-malformed")
+        if not _ADDRESS.fullmatch(wished.callback_url):
+            return error(422, "callback-url-malformed")
+        return self._receiving.receive(wished, self._key(wished.recipient))
 
     def look_up(self, tag: str) -> Answer:
         with self._lock:
@@ -273,7 +298,9 @@ class Carrier:
 
     def _begin(self, fax: Fax) -> None:
         self._live.add(fax)
-        if fax.final:
+        if fax.direction == RECEIVED:
+            self._receiving.tell(fax)
+        elif fax.final:
             self._tell(fax)
         else:
             self._timeline.after(self._page_seconds, lambda: self._step(fax))
@@ -352,10 +379,11 @@ class Carrier:
         for _ in range(2 if outcome.callbacks == "twice" else 1):
             self._poster.put(Post(fax.callback_url, body, self._sign, done))
 
-    def _sign(self, body: bytes) -> Mapping[str, str]:
+    def _sign(self, body: bytes, kind: str = "application/json") -> Mapping[str, str]:
         now = str(int(time.time()))
-        proof = hmac.new(self._secret, now.encode() + b"." + body, "sha256").hexdigest()
-        return {"Content-Type": "application/json", "X-Simulator-Signature": f"t={now},v1={proof}"}
+        mac = hmac.new(self._secret, f"{now}.".encode(), "sha256")
+        mac.update(body)
+        return {"Content-Type": kind, "X-Simulator-Signature": f"t={now},v1={mac.hexdigest()}"}
 
 
 def _outcome(last_digits: str) -> Outcome:
@@ -395,7 +423,9 @@ class Routes:
         if path == "/v1/faxes":
             return self._carrier.look_up(query["tag"]) if "tag" in query else error(400, "no-tag")
         if path.startswith("/v1/faxes/"):
-            return self._carrier.fetch(path.removeprefix("/v1/faxes/"))
+            fax_id, _, part = path.removeprefix("/v1/faxes/").partition("/")
+            if part in ("", "file"):
+                return self._carrier.document(fax_id) if part else self._carrier.fetch(fax_id)
         return error(404, "no-such-path")
 
     def _post(self, request: Request) -> Answer:
@@ -404,7 +434,17 @@ class Routes:
         if request.path.startswith("/v1/faxes/") and request.path.endswith("/cancel"):
             fax_id = request.path.removeprefix("/v1/faxes/").removesuffix("/cancel")
             return self._carrier.cancel(fax_id)
+        if request.path == "/control/receive":
+            return self._receive(request)
         return error(404, "no-such-path")
+
+    def _receive(self, request: Request) -> Answer:
+        """Somebody wants a fax to come in."""
+        try:
+            wished = wish(json.loads(request.body))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return error(422, "wish-malformed")
+        return self._carrier.receive(wished)
 
     def _submit(self, request: Request) -> Answer:
         try:

@@ -9,7 +9,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from faxbot.errors import OutcomeUnknown
+from faxbot.hidden import Hidden
 
+LONGEST_NUMBER = 64
+MOST_PAGES = 100_000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -37,6 +40,17 @@ def moment(value: object) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo is not None else None
+
+
+def number_in(value: object) -> Hidden[str]:
+    """A fax number as the carrier writes it; empty for anything that is none."""
+    text = value.strip() if isinstance(value, str) else ""
+    return Hidden(text if text.isprintable() and len(text) <= LONGEST_NUMBER else "")
+
+
+def count_in(value: object) -> int | None:
+    """A number of pages; None for anything else."""
+    return value if type(value) is int and 0 <= value <= MOST_PAGES else None
 
 
 def attempt_in(url: str) -> str | None:

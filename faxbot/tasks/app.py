@@ -33,6 +33,8 @@ QUEUES: dict[str, str] = {
     "faxbot.review_fax": "follow",
     "faxbot.delete_copy": "follow",
     "faxbot.apply_callback": "callbacks",
+    # Neither fetching nor drawing them keeps the news of sent faxes waiting.
+    "faxbot.fetch_inbound": "follow",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",

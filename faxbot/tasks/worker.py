@@ -12,7 +12,7 @@ from faxbot.config import Config
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import Bell
 
-TASK_MODULES = ["faxbot.tasks.send", "faxbot.tasks.callbacks", "faxbot.tasks.sweep"]
+TASK_MODULES = [f"faxbot.tasks.{name}" for name in ("send", "callbacks", "inbound", "sweep")]
 _runtimes: dict[str, Runtime] = {}
 
 

@@ -125,7 +125,9 @@ class Blueprint(flask_smorest.Blueprint):
             doc["responses"][401]["description"] = sentence
         if access not in auth.WITHOUT_KEY:
             schemes = ("Session",) if access == auth.SESSION else ("ApiKey", "Bearer", "Session")
-            doc["security"] = [{scheme: [access]} for scheme in schemes]
+            doc["security"] = [{scheme: [access.removesuffix(auth.OR_LINK)]} for scheme in schemes]
+            if access.endswith(auth.OR_LINK):
+                doc["security"].append({})
 
         def declare(view: auth.View) -> auth.View:
             decorated = auth.needs(access)(view)

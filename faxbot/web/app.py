@@ -24,6 +24,7 @@ from faxbot.web import (
     docs,
     faxes,
     health,
+    inbound,
     keys,
     patience,
     plugins,
@@ -35,6 +36,7 @@ from faxbot.web import (
 BLUEPRINTS = (
     faxes.blueprint,
     callbacks.blueprint,
+    inbound.blueprint,
     providers.blueprint,
     plugins.blueprint,
     health.blueprint,

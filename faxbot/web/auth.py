@@ -2,7 +2,8 @@
 
 A route says what it needs with needs(): a scope, which comes with an API key or a session; SESSION for whoever has
 signed in; OPEN for everybody; SIGNATURE where the carrier proves itself to the domain; or LINK where the address holds
-a token that the domain gave out. create_app() refuses to start with a route that says nothing.
+a token that the domain gave out, which may also stand in for a scope (OR_LINK). create_app() refuses to start with a
+route that says nothing.
 
 A browser sends the session's cookie by itself, whoever made it ask: what changes something needs X-CSRF-Token too, and
 must not come from another site; that last holds also where nobody needs a key. A key is never sent by itself, and
@@ -31,6 +32,8 @@ SESSION = "session"
 OPEN = "open"
 SIGNATURE = "signature"
 LINK = "link"
+OR_LINK = " or link"
+"""Behind a scope: who shows a token and no key comes by a link."""
 WITHOUT_KEY = (OPEN, SIGNATURE, LINK)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_CHALLENGE, CARRIER_CHALLENGE = 'Bearer realm="faxbot"', 'Basic realm="faxbot"'
@@ -68,6 +71,9 @@ def authorize() -> None:
         return  # no such address or method: the router's own answer follows
     view: Any = current_app.view_functions[request.endpoint]
     access: str = view.access  # access_of() made sure that it is there
+    if access.endswith(OR_LINK):
+        by_link = "token" in request.args and _presented() is None
+        access = LINK if by_link else access.removesuffix(OR_LINK)
     if access not in WITHOUT_KEY:
         key = _presented()
         token = session_token() if key is None else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from flask import Response, request
 
 from faxbot import callbacks
 from faxbot.errors import Malformed, NotFound
-from faxbot.plugins.base import CallbackRequest
-from faxbot.web import api, auth, problems, schemas
+from faxbot.plugins.base import CHUNK, LARGEST_IN_MEMORY, CallbackRequest
+from faxbot.spool import SpoolFile
+from faxbot.web import api, auth, patience, problems, schemas
 
-CALLBACK_BYTES = 25 * 1024 * 1024
+CALLBACK_BYTES = 100 * 1024 * 1024
 """The largest callback; a received fax may come inside one."""
 
 _KEPT = {200: api.answer(schemas.Received, "Kept, or known already. It is applied in a moment.")}
@@ -55,7 +59,8 @@ def receive_callback(provider_id: str) -> Response:
     The provider checks that it truly comes from its carrier; what is forged, or older than five minutes like the
     example, is answered with 401. Repeats are welcome and change nothing.
     """
-    callbacks.receive(auth.runtime(), provider_id, _request())
+    with _request() as posted:
+        callbacks.receive(auth.runtime(), provider_id, posted)
     return api.reply(problems.dumps({"status": "ok"}))
 
 
@@ -120,19 +125,76 @@ def receive_from_anybody() -> Response:
 
     For one address at several carriers: the header that carries the proof says whose it is.
     """
-    callbacks.receive_from_anybody(auth.runtime(), _request())
+    with _request() as posted:
+        callbacks.receive_from_anybody(auth.runtime(), posted)
     return api.reply(problems.dumps({"status": "ok"}))
 
 
-def _request() -> CallbackRequest:
-    """The request as it came; its body is read once."""
+@blueprint.operation(
+    "POST",
+    "/_internal/asterisk/inbound",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=_ERRORS,
+    requestBody=_ANYTHING,
+)
+def receive_asterisk_inbound() -> Response:
+    """Take a received fax of an Asterisk, at an earlier Faxbot's address
+
+    The same as /callbacks/asterisk; X-Internal-Secret proves it.
+    """
+    return receive_callback("asterisk")
+
+
+@blueprint.operation(
+    "POST",
+    "/_internal/freeswitch/outbound_result",
+    access=auth.SIGNATURE,
+    answers=_KEPT,
+    errors=_ERRORS,
+    requestBody=_ANYTHING,
+)
+def receive_freeswitch_result() -> Response:
+    """Take the result of a call of FreeSWITCH, at an earlier Faxbot's address
+
+    The same as /callbacks/freeswitch, for a plugin of that name.
+    """
+    return receive_callback("freeswitch")
+
+
+@contextmanager
+def _request() -> Iterator[CallbackRequest]:
+    """The request as it came; its body is read once, a large one into the spool, where it is gone at the end."""
     request.max_content_length = CALLBACK_BYTES
-    return CallbackRequest(
-        method=request.method,
-        url=_address(),
-        headers={name.lower(): value for name, value in request.headers.items()},
-        body=request.get_data(cache=False),
-    )
+    body = bytearray()
+    with ExitStack() as stack:
+        spooled: SpoolFile | None = None
+        while piece := _read(CHUNK):
+            if spooled is None and len(body) + len(piece) > LARGEST_IN_MEMORY:
+                spooled = SpoolFile(auth.runtime().config.spool_dir)
+                stack.callback(spooled.remove)
+                spooled.write(bytes(body))
+                body.clear()
+            if spooled is None:
+                body += piece
+            else:
+                spooled.write(piece)
+        if spooled is not None:
+            spooled.close()
+        yield CallbackRequest(
+            method=request.method,
+            url=_address(),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=bytes(body),
+            file=None if spooled is None else spooled.path,
+        )
+
+
+def _read(size: int) -> bytes:
+    try:
+        return request.stream.read(size)
+    except patience.BROKEN as error:
+        raise Malformed("The body ended too early or is framed wrongly.") from error
 
 
 def _address() -> str:

@@ -47,8 +47,8 @@ class Whole(validate.Validator):
 
 
 _ASCII = Whole(r"^[\x20-\x7e]*$", error="Only printable ASCII characters.")
-_PROVIDER = Whole(r"^[a-z0-9][a-z0-9._-]{0,63}$", error="Not a provider's id.")
-_TO_KEY = Whole(r"^[0-9a-f]{64}$", error="Not a `to_key` of a fax.")
+PROVIDER = Whole(r"^[a-z0-9][a-z0-9._-]{0,63}$", error="Not a provider's id.")
+TO_KEY = Whole(r"^[0-9a-f]{64}$", error="Not a `to_key` of a fax.")
 TAG_NAME = "A name is 1 to 64 letters, digits, dots, dashes or underscores."
 _TAG_NAME = Whole(r"^[A-Za-z0-9._-]{1,64}$", error=TAG_NAME)
 
@@ -183,7 +183,7 @@ class FaxRequest(ma.Schema):
     )
     tags = Tags("`tags[name]`=value, at most 10, to find the fax by")
     provider_id = fields.String(
-        validate=_PROVIDER, metadata=says("send with this provider", "simulator")
+        validate=PROVIDER, metadata=says("send with this provider", "simulator")
     )
 
     @ma.validates_schema
@@ -200,7 +200,7 @@ class _Page(ma.Schema):
         validate=validate.Length(max=64), metadata=says("`next` of the page before")
     )
     status = fields.String(validate=_STATUS, metadata=says("only faxes in this status"))
-    provider_id = fields.String(validate=_PROVIDER, metadata=says("only faxes of this provider"))
+    provider_id = fields.String(validate=PROVIDER, metadata=says("only faxes of this provider"))
     since = Instant(metadata=says("only faxes made at or after this time", EXAMPLE_TIME))
     until = Instant(metadata=says("only faxes made before this time", EXAMPLE_TIME))
 
@@ -209,7 +209,7 @@ class FaxQuery(_Page):
     """Which faxes a list shows."""
 
     to_key = fields.String(
-        validate=_TO_KEY, metadata=says("only faxes to the number with this `to_key`")
+        validate=TO_KEY, metadata=says("only faxes to the number with this `to_key`")
     )
     tag = Tags("`tag[name]`=value: only faxes with this tag")
 

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from faxbot.db import utcnow
 from faxbot.errors import ProcessEnds
 from faxbot.plugins.base import (
+    Arrival,
     CallbackRequest,
     Context,
     Gap,
@@ -86,10 +87,19 @@ class Odd(SimulatorProvider):
     def delete_copy(self, external_id: str) -> None:
         self._do("delete_copy", super().delete_copy, external_id)
 
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        self._do("attached", lambda both: super(Odd, self).attached(*both), (request, target))
+
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        self._do("document", lambda both: super(Odd, self).document(*both), (external_id, target))
+
+    def taken(self, external_id: str) -> None:
+        self._do("taken", super().taken, external_id)
+
     def verify_callback(self, request: CallbackRequest) -> bool:
         return self._do("verify_callback", super().verify_callback, request)
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
+    def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         return self._do("read_callback", super().read_callback, request)
 
     def listen(self) -> Iterator[Notice | Gap | None]:
@@ -115,8 +125,9 @@ def plugins(
     without: Collection[str] = (),
     storage: type[LocalStorage] = LocalStorage,
     others: Mapping[str, Collection[str]] = MappingProxyType({}),
+    more: Collection[str] = (),
 ) -> Plugins:
-    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without`, and as
+    """The runtime's plugins with Odd as `simulator`, which lacks the traits `without` and has `more`, and as
     `others` with such traits (none: the same), and `storage` as `local`."""
     config = runtime.config
 
@@ -129,7 +140,8 @@ def plugins(
         return Context(logging.getLogger(f"faxbot.plugins.{manifest.id}"), utcnow, http)
 
     simulator = runtime.plugins.manifest("simulator")
-    traits = tuple(trait for trait in simulator.traits if trait not in without)
+    own = dict.fromkeys((*simulator.traits, *more))
+    traits = tuple(trait for trait in own if trait not in without)
     found = [
         _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
         _found(runtime.plugins.manifest("local"), f"{storage.__module__}:{storage.__name__}"),

@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import callbacks, copies, followup, jobs, sending, sweeps, wiring
+from faxbot import arrivals, callbacks, copies, followup, jobs, sending, sweeps, wiring
 from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
@@ -48,6 +48,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.poll_fax": followup.poll,
     "faxbot.review_fax": followup.review,
     "faxbot.apply_callback": callbacks.apply,
+    "faxbot.fetch_inbound": arrivals.fetch,
     "faxbot.delete_copy": copies.delete,
 }
 
@@ -78,6 +79,7 @@ class Site:
         carrier: SimulatorProcess,
         *,
         without: Collection[str] = (),
+        more: Collection[str] = (),
         **changes: str,
     ) -> None:
         # Nobody listens at port 9: callbacks come from the tests, when they want them.
@@ -89,7 +91,7 @@ class Site:
         runtime = wiring.build(config)
         self.runtime = replace(
             runtime,
-            plugins=odd.plugins(runtime, without),
+            plugins=odd.plugins(runtime, without, more=more),
             now=lambda: self.now,
             ring=self._ring,
         )

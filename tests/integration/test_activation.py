@@ -243,18 +243,19 @@ def test_received_faxes_have_a_slot_of_their_own(admin: FlaskClient, runtime: Ru
         doors = json.loads(admin.get("/admin/webhooks").data)["items"]
         return [door["provider_id"] for door in doors if door["receives"]]
 
-    assert receiving() == []
+    assert receiving() == ["simulator"], "who sends receives too, until somebody chooses"
     assert activated(admin, "phaxio", slot="inbound", untested=True).status_code == 200
+    assert activated(admin, "simulator", "deactivate", slot="inbound").status_code == 200
     assert receiving() == ["phaxio"]
     assert runtime.fresh().config.provider_ids == ("simulator",)
     with_inbound = json.loads(admin.get("/plugins").data)["items"]
     assert {each["id"]: each["slots"] for each in with_inbound}["phaxio"] == ["inbound"]
-    assert runtime.fresh().config.inbound_backends == "phaxio", "the simulator cannot receive"
+    assert runtime.fresh().config.inbound_backends == "phaxio"
     assert_problem(
         activated(admin, "simulator", "deactivate", slot="outbound"), 409, "change-refused"
     )
     assert_problem(
-        activated(admin, "simulator", "deactivate", slot="inbound"), 422, "invalid-fields"
+        activated(admin, "asterisk", "deactivate", slot="inbound"), 422, "invalid-fields"
     )
     assert_problem(activated(admin, "phaxio", "deactivate", slot="inbound"), 409, "change-refused")
     assert activated(admin, "sinch", slot="inbound", untested=True).status_code == 200
@@ -276,7 +277,7 @@ def test_storage_has_one_place(admin: FlaskClient, runtime: Runtime) -> None:
     [
         ("nobody", {"slot": "outbound"}, 404, "not-found"),
         ("local", {"slot": "outbound"}, 422, "invalid-fields"),
-        ("simulator", {"slot": "inbound"}, 422, "invalid-fields"),
+        ("asterisk", {"slot": "inbound"}, 422, "invalid-fields"),
         ("simulator", {"slot": "storage"}, 422, "invalid-fields"),
         ("simulator", {"slot": "everything"}, 422, "invalid-fields"),
         ("simulator", {}, 422, "invalid-fields"),

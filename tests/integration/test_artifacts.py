@@ -26,7 +26,7 @@ def leave_bytes(site: Site, runtime: Runtime | None = None) -> str:
     row = artifacts.store(
         runtime or site.runtime,
         site.upload(),
-        job_id=new_id(),
+        owner={"job_id": new_id()},
         account_id="default",
         role="document",
         position=0,

@@ -167,6 +167,8 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
         assert partial_indexes(connection) == {
             "ix_attempts_copies",
             "ix_callbacks_waiting",
+            "ix_inbound_faxes_due",
+            "ix_inbound_faxes_unread",
             "ix_jobs_due",
             "ix_jobs_waiting",
         }

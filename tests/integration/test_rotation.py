@@ -22,9 +22,11 @@ import sqlalchemy as sa
 from faxbot import (
     addresses,
     alarms,
+    arrivals,
     audit,
     crypto,
     identity,
+    inbound,
     jobs,
     masterkeys,
     resealing,
@@ -42,6 +44,7 @@ from faxbot.crypto import Keyring, Keys
 from faxbot.db import Base, new_id, table, utcnow
 from faxbot.errors import ChangedMeanwhile, ConfigError, KeyMissing, KeyReused, Unauthenticated
 from faxbot.hidden import Hidden
+from faxbot.inbound import Filters
 from faxbot.models import (
     Attempt,
     AuditEvent,
@@ -55,7 +58,7 @@ from faxbot.models import (
     Lane,
     ProvenStep,
 )
-from faxbot.plugins.base import Receipt, State, Update
+from faxbot.plugins.base import Arrival, Receipt, State, Update
 from faxbot.resealing import STORES, Change
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
@@ -120,7 +123,8 @@ def dump(site: Site) -> dict[str, list[Any]]:
 
 
 HASHED = (
-    "jobs.to_key", "lanes.to_key", "proven_steps.to_key", "idempotency_keys.key_hash",
+    "jobs.to_key", "inbound_faxes.from_key", "inbound_faxes.to_key",
+    "lanes.to_key", "proven_steps.to_key", "idempotency_keys.key_hash",
     "idempotency_keys.fingerprint", "callbacks.key", "attempts.settings_hash",
 )  # fmt: skip
 
@@ -157,6 +161,8 @@ def fill(site: Site) -> dict[str, Any]:
         session.add(CachedValue(plugin_id="simulator", name="t", value_sealed=cached))
         sealed = runtime.keyring.seal(b"k" * 32, masterkeys.place("default", "other"))
         session.add(DataKey(name="other", key_sealed=sealed, created_at=site.now))
+        came = Arrival("in-1", Hidden("+15550100001"), Hidden(to))
+        arrivals.note(session, runtime, came, provider_id="simulator", callback_id="none")
     wish = {"simulator": {"secret": site.carrier.secret}}
     seen = runtime.settings.read().version
     revisions.save(runtime, revisions.Deed(CLI, "a note"), wish, seen=seen)
@@ -207,6 +213,11 @@ def test_after_it_nothing_that_the_old_key_could_open_or_find_is_left(opened: Op
         if name.endswith("_sealed"):
             assert not [value for value in values if value[1:5] == tag], name
             assert len(values) >= len(was[name])
+    (fax,), _ = inbound.page(
+        after.runtime, CLI, Filters(to_key=after.job(known["done"]).to_key), limit=9, cursor=None
+    )
+    shown = inbound.describe(after.runtime, fax)
+    assert (shown["from"], shown["to"]) == ("+15550100001", known["to"])
     job = after.job(known["done"])
     assert jobs.number(after.runtime, job).reveal() == known["to"]
     assert jobs.header(after.runtime, job).reveal() == "Dr. Doe"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from faxbot.errors import OutcomeUnknown, ProviderError
 from faxbot.plugins.base import CallbackRequest, State
 from faxbot.providers.phaxio import signature
+from tests.callbacks import updates_in
 from tests.providers.phaxio import FILES, TAG, TOKEN, offline, vendor
 
 CALLBACKS = {each["file"].removesuffix(".body"): each for each in vendor("callbacks.json")}
@@ -247,7 +248,7 @@ def test_an_urlencoded_form_is_proven_over_its_decoded_bytes() -> None:
 def test_a_callback_is_told_in_our_words(name: str) -> None:
     entry = CALLBACKS[name]
 
-    updates = offline().read_callback(posted(name))
+    updates = updates_in(offline(), posted(name))
 
     if entry["state"] is None:
         assert updates == []
@@ -265,7 +266,7 @@ def test_a_callback_is_told_in_our_words(name: str) -> None:
 )
 @pytest.mark.parametrize("success", ["true", "false"])
 def test_completed_is_not_delivered_whatever_else_it_says(fax: str, success: str) -> None:
-    (update,) = offline().read_callback(about(vendor(f"faxes/{fax}.json"), success=success))
+    (update,) = updates_in(offline(), about(vendor(f"faxes/{fax}.json"), success=success))
 
     assert update.state is not State.DELIVERED
 
@@ -273,7 +274,7 @@ def test_completed_is_not_delivered_whatever_else_it_says(fax: str, success: str
 def test_a_status_called_completed_ends_nothing() -> None:
     fax = {**vendor("faxes/success.json"), "status": "completed"}
 
-    (update,) = offline().read_callback(about(fax, success="true"))
+    (update,) = updates_in(offline(), about(fax, success="true"))
 
     assert update.state is State.ACCEPTED
 
@@ -281,7 +282,7 @@ def test_a_status_called_completed_ends_nothing() -> None:
 def test_the_status_beats_the_error_and_the_field_success() -> None:
     fax = vendor("faxes/success_after_busy.json")
 
-    (update,) = offline().read_callback(about(fax, success="false", message="Busy"))
+    (update,) = updates_in(offline(), about(fax, success="false", message="Busy"))
 
     assert (update.state, update.cause) == (State.DELIVERED, None)
 
@@ -290,7 +291,7 @@ def test_a_fax_without_our_tag_belongs_to_the_attempt_in_its_address() -> None:
     """Any tag in it is another program's."""
     fax = {**vendor("faxes/success.json"), "tags": {}}
 
-    (update,) = offline().read_callback(about(fax))
+    (update,) = updates_in(offline(), about(fax))
 
     assert (update.tag, update.external_id) == (TAG, "323034813")
 
@@ -301,7 +302,7 @@ def test_a_fax_with_our_tag_is_ours_wherever_it_is_called_back() -> None:
 
     for url in (account, f"{account}?attempt=fbelse"):
         elsewhere = CallbackRequest("POST", url, request.headers, request.body)
-        (update,) = offline().read_callback(elsewhere)
+        (update,) = updates_in(offline(), elsewhere)
         assert update.tag == TAG
 
 

@@ -27,7 +27,7 @@ from faxbot.events import CAUSES as CANONICAL
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import State, Update
 from faxbot.providers.simulator import CAUSES, SimulatorProvider
-from tests.callbacks import Receiver
+from tests.callbacks import Receiver, updates_in
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.providers.conftest import PAGES, Connect, MakeFax, look_up
@@ -76,7 +76,7 @@ def test_a_fax_is_taken_sent_and_called_back(
     receipt = provider.send(fax("0000"))
     (callback,) = eventually(lambda: receiver.of(tag))
     assert provider.verify_callback(callback.request)
-    (update,) = provider.read_callback(callback.request)
+    (update,) = updates_in(provider, callback.request)
     assert (update.state, update.tag, update.external_id) == (
         State.DELIVERED,
         tag,
@@ -101,7 +101,7 @@ def test_news_has_one_name_whether_it_is_called_back_or_asked_for(
     receipt = provider.send(fax("0022"))
     twice = eventually(lambda: called if len(called := receiver.of(tag)) == 2 else None)
     assert twice is not None
-    called_back = [provider.read_callback(each.request)[0] for each in twice]
+    called_back = [updates_in(provider, each.request)[0] for each in twice]
     asked_for = [provider.fetch(receipt.external_id), look_up(provider, tag)]
     assert len({update.key for update in [*called_back, *asked_for]}) == 1
 
@@ -277,7 +277,7 @@ def test_progress_is_called_back_page_by_page(
     provider = connect(slow_carrier.url)
     provider.send(fax("0000"))
     eventually(lambda: "fax.delivered" in receiver.events(tag))
-    updates = [provider.read_callback(each.request)[0] for each in receiver.of(tag)]
+    updates = [updates_in(provider, each.request)[0] for each in receiver.of(tag)]
     assert [(update.state, update.pages_sent) for update in updates] == [
         (State.PROGRESS, 1),
         (State.PROGRESS, 2),
@@ -291,7 +291,7 @@ def test_a_fax_that_fails_at_page_two_shows_one_page(
     provider = connect(slow_carrier.url)
     provider.send(fax("0409"))
     eventually(lambda: "fax.failed" in receiver.events(tag))
-    updates = [provider.read_callback(each.request)[0] for each in receiver.of(tag)]
+    updates = [updates_in(provider, each.request)[0] for each in receiver.of(tag)]
     assert [(update.state, update.pages_sent, update.cause) for update in updates] == [
         (State.PROGRESS, 1, None),
         (State.FAILED, 1, "page_failed"),
@@ -304,7 +304,7 @@ def test_the_last_callback_can_come_first(
     provider.send(fax("0066"))
     eventually(lambda: len(receiver.of(tag)) == 2)
     assert receiver.events(tag) == ["fax.delivered", "fax.progress"]
-    assert provider.read_callback(receiver.of(tag)[1].request)[0].state is State.PROGRESS
+    assert updates_in(provider, receiver.of(tag)[1].request)[0].state is State.PROGRESS
 
 
 def test_a_late_callback_comes_after_the_fax_has_long_ended(

@@ -19,6 +19,7 @@ from faxbot.errors import (
 from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, State
 from faxbot.providers.simulator import CAUSES
+from tests.callbacks import updates_in
 from tests.misbehaving import Server, answering
 from tests.providers.conftest import Connect, MakeFax, look_up, offline
 
@@ -45,7 +46,7 @@ _FAX = st.fixed_dictionaries(
 def test_any_callback_is_news_in_our_words_or_a_provider_error(content: Any) -> None:
     request = CallbackRequest("POST", "http://here", {}, json.dumps(content).encode())
     try:
-        (update,) = offline().read_callback(request)
+        (update,) = updates_in(offline(), request)
     except ProviderError:
         return
     assert update.external_id
@@ -58,7 +59,7 @@ def test_any_callback_is_news_in_our_words_or_a_provider_error(content: Any) -> 
 @pytest.mark.parametrize("pages", [True, -1, 10**9, "3", 1.5, None, [3]])
 def test_a_count_of_pages_that_is_none_is_left_out(pages: object) -> None:
     body = json.dumps({"fax": {"id": "sf_1", "status": "sending", "pages_sent": pages}}).encode()
-    (update,) = offline().read_callback(CallbackRequest("POST", "http://here", {}, body))
+    (update,) = updates_in(offline(), CallbackRequest("POST", "http://here", {}, body))
     assert (update.state, update.pages_sent) == (State.PROGRESS, None)
 
 

@@ -19,6 +19,7 @@ from faxbot.plugins.base import CallbackRequest, HttpReply, State, Update
 from faxbot.providers.facts import id_in
 from faxbot.providers.http import HttpClient, Reply
 from faxbot.providers.sinch import SinchProvider, answers, webhooks
+from tests.callbacks import updates_in
 from tests.misbehaving import Behaviour, Server, answering, hanging_up, silent
 from tests.providers.sinch import (
     CALLBACK,
@@ -125,7 +126,7 @@ def test_where_no_credentials_are_set_nothing_is_genuine() -> None:
 def test_the_end_of_a_fax_is_news_in_every_shape_once_sinch_confirms_it(name: str) -> None:
     kind = name.partition("_")[0]
     with asking({f"GET {FAX}": [answer(said(f"fax_{kind}.json"))]}) as (sinch, server):
-        (update,) = sinch.read_callback(webhook(name))
+        (update,) = updates_in(sinch, webhook(name))
     state, cause = {"completed": (State.DELIVERED, None), "failed": (State.FAILED, "busy")}[kind]
     assert (update.state, update.cause, update.tag, update.external_id) == (
         state,
@@ -138,13 +139,13 @@ def test_the_end_of_a_fax_is_news_in_every_shape_once_sinch_confirms_it(name: st
 
 def test_what_sinch_says_when_asked_beats_what_a_webhook_says() -> None:
     with asking({f"GET {FAX}": [answer(said("fax_failed.json"))]}) as (sinch, _):
-        (update,) = sinch.read_callback(webhook("completed_multipart.http"))
+        (update,) = updates_in(sinch, webhook("completed_multipart.http"))
     assert (update.state, update.cause) == (State.FAILED, "busy")
 
 
 def test_the_same_end_has_one_name_whether_it_is_called_back_or_asked_for() -> None:
     with asking({f"GET {FAX}": [answer(said("fax_completed.json"))]}) as (sinch, _):
-        updates = [sinch.read_callback(webhook(name))[0] for name in OURS[:3]]
+        updates = [updates_in(sinch, webhook(name))[0] for name in OURS[:3]]
         assert {update.key for update in updates} == {sinch.fetch(FAX_ID).key}
 
 
@@ -169,7 +170,7 @@ def test_an_event_that_is_no_end_is_no_news_and_asks_nobody(status: object) -> N
 def test_an_end_counts_whatever_the_event_is_called(event: dict[str, Any]) -> None:
     body = json.dumps({**event, "fax": json.loads(said("fax_failed.json"))}).encode()
     with asking({f"GET {FAX}": [answer(said("fax_failed.json"))]}) as (sinch, _):
-        (update,) = sinch.read_callback(CallbackRequest("POST", CALLBACK, {}, body))
+        (update,) = updates_in(sinch, CallbackRequest("POST", CALLBACK, {}, body))
     assert update.state is State.FAILED
 
 
@@ -198,7 +199,7 @@ def test_at_an_address_without_an_attempt_the_label_alone_names_it() -> None:
         webhook("completed_multipart.http"), url="https://fax.example.com/callbacks/sinch"
     )
     with asking({f"GET {FAX}": [answer(said("fax_completed.json"))]}) as (sinch, _):
-        (update,) = sinch.read_callback(request)
+        (update,) = updates_in(sinch, request)
     assert update.tag == TAG
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from faxbot.carriers.sinch.documents import blank_pdf
+from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.sinch.listing import span
 from faxbot.carriers.sinch.numbers import OUTCOMES, TYPES, outcome
 from faxbot.carriers.sinch.submission import SERVICE_ID

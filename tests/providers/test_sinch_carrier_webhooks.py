@@ -21,9 +21,9 @@ from click.testing import CliRunner
 
 from faxbot.carriers.door import Request
 from faxbot.carriers.ledger import Ledger
+from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.sinch.access import Access, Account
 from faxbot.carriers.sinch.carrier import Carrier
-from faxbot.carriers.sinch.documents import blank_pdf
 from faxbot.carriers.sinch.numbers import OUTCOMES, TYPES
 from faxbot.carriers.sinch.routes import Incoming, Routes
 from faxbot.carriers.sinch.submission import JSON, MULTIPART

@@ -60,7 +60,11 @@ def test_it_is_listed_by_category_and_by_what_fits_hipaa() -> None:
     ours = load("")
 
     assert [entry.id for entry in ours.listed(category="storage")] == ["local"]
-    assert [entry.id for entry in ours.listed(category="inbound")] == ["phaxio", "sinch"]
+    assert [entry.id for entry in ours.listed(category="inbound")] == [
+        "phaxio",
+        "simulator",
+        "sinch",
+    ]
     assert "simulator" not in {entry.id for entry in ours.listed(hipaa_only=True)}
     assert ours.listed(category="teleportation") == []
 

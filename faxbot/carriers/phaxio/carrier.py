@@ -14,11 +14,11 @@ from typing import Any
 from faxbot.carriers.door import Answer
 from faxbot.carriers.ledger import RECEIVED, Fax, Ledger, Refusal
 from faxbot.carriers.live import LiveFaxes
-from faxbot.carriers.pages import PDF
+from faxbot.carriers.pages import PDF, blank_pdf
 from faxbot.carriers.phaxio import numbers, words
 from faxbot.carriers.phaxio.account import Account, Times
 from faxbot.carriers.phaxio.details import doom, new_details, said, set_error
-from faxbot.carriers.phaxio.documents import blank_pdf, fetch, measure
+from faxbot.carriers.phaxio.documents import fetch, measure
 from faxbot.carriers.phaxio.numbers import Error, Outcome, outcome
 from faxbot.carriers.phaxio.submission import COUNTED_TAG, Submission
 from faxbot.carriers.phaxio.teller import Teller

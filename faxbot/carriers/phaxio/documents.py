@@ -45,24 +45,3 @@ def fetch(url: str) -> tuple[str, bytes] | None:
     except (OSError, HTTPException, ValueError):
         return None
     return (media_type, content) if len(content) <= MAX_DOCUMENT else None
-
-
-def blank_pdf() -> bytes:
-    """A page without a mark: what is shown of a document that is no PDF."""
-    objects = (
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]>>",
-    )
-    pdf, places = b"%PDF-1.4\n", []
-    for number, content in enumerate(objects, 1):
-        places.append(len(pdf))
-        pdf += b"%d 0 obj%sendobj\n" % (number, content)
-    start = len(pdf)
-    entries = b"".join(b"%010d 00000 n \n" % place for place in places)
-    return (
-        pdf
-        + b"xref\n0 4\n0000000000 65535 f \n"
-        + entries
-        + b"trailer<</Size 4/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % start
-    )

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 
 from faxbot.carriers.door import Answer, Form, Request, error, read_form
 from faxbot.carriers.ledger import RECEIVED, SENT, Fax
+from faxbot.carriers.pages import blank_pdf
 from faxbot.carriers.phaxio import words
 from faxbot.carriers.phaxio.carrier import Carrier
-from faxbot.carriers.phaxio.documents import blank_pdf
 from faxbot.carriers.phaxio.submission import (
     NUMBER,
     Refused,

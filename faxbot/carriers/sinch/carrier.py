@@ -17,10 +17,10 @@ from typing import Any
 from faxbot.carriers.door import Answer
 from faxbot.carriers.ledger import RECEIVED, SENT, Fax, Ledger, Refusal
 from faxbot.carriers.live import LiveFaxes
-from faxbot.carriers.pages import PDF
+from faxbot.carriers.pages import PDF, blank_pdf
 from faxbot.carriers.sinch import listing, words
 from faxbot.carriers.sinch.access import Account
-from faxbot.carriers.sinch.documents import blank_pdf, fetch, render
+from faxbot.carriers.sinch.documents import fetch, render
 from faxbot.carriers.sinch.numbers import (
     FILE_DELETED,
     NOT_FETCHED,

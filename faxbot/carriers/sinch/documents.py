@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
-from faxbot.carriers.pages import Document, Unreadable, inspect, inspect_pdf
+from faxbot.carriers.pages import Document, Unreadable, blank_pdf, inspect, inspect_pdf
 from faxbot.carriers.sinch.numbers import UNREADABLE_PDF, UNREADABLE_TIFF, UNSUPPORTED, Error
 from faxbot.carriers.sinch.submission import MAX_FILE_BYTES, File
 from faxbot.carriers.timeline import basic
@@ -73,26 +73,3 @@ def _counted(
         return look(file.content).pages, None
     except Unreadable:
         return 0, fault
-
-
-def blank_pdf(pages: int) -> bytes:
-    """A PDF of empty letter pages: what is given back of a document that came as no PDF."""
-    kids = " ".join(f"{3 + number} 0 R" for number in range(pages))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>",
-        *["<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"] * pages,
-    ]
-    body, places = b"%PDF-1.4\n", []
-    for number, each in enumerate(objects, 1):
-        places.append(len(body))
-        body += f"{number} 0 obj\n{each}\nendobj\n".encode()
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    size = len(objects) + 1
-    return (
-        body
-        + (
-            f"xref\n0 {size}\n0000000000 65535 f \n{table}"
-            f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
-        ).encode()
-    )

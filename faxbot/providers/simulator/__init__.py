@@ -13,12 +13,16 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from faxbot.errors import OutcomeUnknown, ProviderError
+from multipart import MultipartSegment
+
+from faxbot.errors import OutcomeUnknown, ProviderError, Refused, Unreachable
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import (
+    LARGEST_IN_MEMORY,
+    Arrival,
     CallbackRequest,
     Context,
     Health,
@@ -29,8 +33,9 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
-from faxbot.providers.facts import id_in, moment, object_in
-from faxbot.providers.http import refusal
+from faxbot.providers import parts
+from faxbot.providers.facts import count_in, id_in, moment, number_in, object_in
+from faxbot.providers.http import PDF, refusal
 
 CAUSES: Mapping[str, str] = {
     # of a submission that was not taken
@@ -83,9 +88,13 @@ STATES: Mapping[str, State] = {
 """The carrier's words for where a fax stands; every other word says only that the carrier has
 it."""
 
+RECEIVED, FAILED = "received", "failed"
+"""The carrier's words for how a fax came in; every other word says that it is on its way."""
+ANYTHING = "application/octet-stream"
+"""How the carrier gives the document of a received fax: PDF or TIFF."""
+
 TOLERANCE_SECONDS = 300
 _SIGNATURE = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")
-_MOST_PAGES = 100_000
 
 
 class SimulatorProvider(TransportPlugin):
@@ -147,23 +156,55 @@ class SimulatorProvider(TransportPlugin):
         """Raises NotSent's kin when the carrier refuses, e.g. because it is too late."""
         _accepted(self._call("POST", f"/v1/faxes/{quote(external_id, safe='')}/cancel"))
 
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        """What came in; of a fax that was sent, which the carrier does not keep, blank pages."""
+        url = f"{self._base}/v1/faxes/{quote(external_id, safe='')}/file"
+        media_type = ANYTHING if external_id.startswith("rf_") else PDF
+        reply = self.context.http.download(
+            url, target, media_type=media_type, headers=self._headers
+        )
+        if reply is None:
+            return
+        code = _code(reply)
+        if code in ("no-such-fax", "document-gone"):
+            raise Refused("The carrier has no document of this fax.", cause="doc_fetch_failed")
+        if code == "document-not-ready":
+            raise Unreachable("The carrier does not have the document ready yet.")
+        _accepted(reply)
+        raise OutcomeUnknown("The carrier's answer is no document.")
+
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        try:
+            found = parts.take_file(request, ("file",), target)
+        except ValueError:
+            found = False
+        if not found:
+            raise Refused("This callback holds no document.", cause="doc_fetch_failed")
+
     def verify_callback(self, request: CallbackRequest) -> bool:
         match = _SIGNATURE.fullmatch(request.headers.get("x-simulator-signature", ""))
         if match is None:
             return False
         sent_at, proof = match.groups()
-        message = sent_at.encode() + b"." + request.body
-        genuine = hmac.compare_digest(
-            hmac.new(self._secret, message, hashlib.sha256).hexdigest(), proof
-        )
+        mac = hmac.new(self._secret, f"{sent_at}.".encode(), hashlib.sha256)
+        for chunk in request.chunks():
+            mac.update(chunk)
+        genuine = hmac.compare_digest(mac.hexdigest(), proof)
         return genuine and abs(self.context.now().timestamp() - int(sent_at)) <= TOLERANCE_SECONDS
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
+    def read_callback(self, request: CallbackRequest) -> list[Update | Arrival]:
+        """News of a fax: JSON, or for a received one whose document comes with it, a form."""
         try:
-            content = json.loads(request.body)
+            text, attached = _news(request)
+            content = json.loads(text)
         except (ValueError, RecursionError):
-            raise OutcomeUnknown("The callback is not JSON.") from None
-        return [_update(object_in(content).get("fax"))]
+            raise OutcomeUnknown("The callback cannot be read.") from None
+        fax = object_in(object_in(content).get("fax"))
+        if fax.get("direction") != RECEIVED:
+            return [_update(fax)]
+        if fax.get("status") not in (RECEIVED, FAILED):
+            return []
+        return [_arrival(fax, attached=attached)]
 
     def _call(self, method: str, path: str, params: Mapping[str, str] | None = None) -> HttpReply:
         return self.context.http.request(
@@ -191,14 +232,44 @@ def _code(reply: HttpReply) -> str | None:
     return code if isinstance(code, str) else None
 
 
+def _news(request: CallbackRequest) -> tuple[bytes, bool]:
+    """The news in a callback, and whether a document comes with it; raises ValueError."""
+    form = parts.form_of(request)[0] == parts.FORM
+    text, event, attached = bytearray(), not form, False
+    for piece in parts.events(request) if form else request.chunks():
+        if isinstance(piece, MultipartSegment):
+            event = piece.filename is None and piece.name == "event"
+            attached = attached or (piece.filename is not None and piece.name == "file")
+        elif piece and event:
+            text += piece
+            if len(text) > LARGEST_IN_MEMORY:
+                raise ValueError("too much news")
+    return bytes(text), attached
+
+
+def _arrival(fax: Mapping[str, Any], *, attached: bool) -> Arrival:
+    """A fax that came in, or failed to; raises OutcomeUnknown where that cannot be told."""
+    code, failed = fax.get("code"), fax["status"] == FAILED
+    return Arrival(
+        id_in(fax),
+        sender=number_in(fax.get("from")),
+        recipient=number_in(fax.get("to")),
+        pages=count_in(fax.get("pages")),
+        cause=CAUSES.get(code if isinstance(code, str) else "", "unknown") if failed else None,
+        attached=attached and not failed,
+        received_at=moment(fax.get("ended_at")),
+    )
+
+
 def _update(fax: object) -> Update:
     """News from a fax as the carrier describes it; raises OutcomeUnknown where that cannot be
     told."""
     facts = object_in(fax)
+    if facts.get("direction") == RECEIVED:
+        raise OutcomeUnknown("The carrier's answer is about a received fax.")
     external_id = id_in(facts)
-    word, pages = facts.get("status"), facts.get("pages_sent")
+    word, pages = facts.get("status"), count_in(facts.get("pages_sent"))
     state = STATES.get(word, State.ACCEPTED) if isinstance(word, str) else State.ACCEPTED
-    counted = isinstance(pages, int) and not isinstance(pages, bool) and 0 <= pages <= _MOST_PAGES
     tag, code = facts.get("tag"), facts.get("code")
     return Update(
         state,
@@ -207,8 +278,8 @@ def _update(fax: object) -> Update:
         cause=CAUSES.get(code if isinstance(code, str) else "", "unknown")
         if state is State.FAILED
         else None,
-        pages_sent=pages if counted else None,
+        pages_sent=pages,
         occurred_at=moment(facts.get("ended_at")),
         # The same news has the same name, whether it was called back (twice) or asked for.
-        key=f"{external_id}:{state}:{pages if counted else '-'}",
+        key=f"{external_id}:{state}:{'-' if pages is None else pages}",
     )

@@ -1,0 +1,253 @@
+"""Received faxes as people see them: pages of them, one, its document, read and unread, and links that expire."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from faxbot import arrivals, artifacts, audit, phone
+from faxbot.actors import Actor
+from faxbot.artifacts import PDF, Workspace
+from faxbot.audit import Action
+from faxbot.crypto import Unsealable
+from faxbot.db import UtcDateTime, first_id, table
+from faxbot.errors import ArtifactNotFound, Malformed, NotFound, Unauthenticated
+from faxbot.events import Reception
+from faxbot.models import Artifact, InboundFax
+from faxbot.results import stamp
+from faxbot.runtime import Runtime
+
+MOST_COUNTED = 1000
+"""More unread faxes are not counted."""
+_FAX = table(InboundFax)
+_ID = re.compile(r"[0-9a-f]{32}")
+_TOKEN = re.compile(r"([0-9a-f]{1,16})\.([0-9a-f]{64})")
+_LINK = "document link"
+Row = sa.Row[Any]
+
+
+# Reading --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which received faxes a list shows; None means all."""
+
+    status: str | None = None
+    provider_id: str | None = None
+    unread: bool | None = None
+    from_key: str | None = None
+    to_key: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def find(runtime: Runtime, actor: Actor, inbound_id: str) -> Row:
+    """The actor's received fax; raises NotFound, the same for a foreign id and an unknown one."""
+    row = (
+        runtime.database.row(_FIND, {"inbound_id": inbound_id})
+        if _ID.fullmatch(inbound_id)
+        else None
+    )
+    if row is None or row.account_id != actor.account_id:
+        raise NotFound("there is no received fax with this id")
+    return row
+
+
+_FIND = sa.select(_FAX).where(_FAX.c.id == sa.bindparam("inbound_id"))
+
+
+def page(
+    runtime: Runtime, actor: Actor, filters: Filters, *, limit: int, cursor: str | None
+) -> tuple[Sequence[Row], str | None]:
+    """Up to `limit` received faxes, newest first, and the cursor of the next page (None at the end).
+
+    Keyset over the time-ordered id: no OFFSET, no COUNT. Raises Malformed for a cursor that is not ours.
+    """
+    query = sa.select(_FAX).where(_FAX.c.account_id == actor.account_id)
+    if cursor is not None:
+        if not _ID.fullmatch(cursor):
+            raise Malformed("`cursor` is not one that this server gave")
+        query = query.where(_FAX.c.id < cursor)
+    for name in ("status", "provider_id", "from_key", "to_key"):
+        if (wanted := getattr(filters, name)) is not None:
+            query = query.where(_FAX.c[name] == wanted)
+    if filters.unread is not None:
+        query = query.where(_UNREAD if filters.unread else _FAX.c.read_at.is_not(None))
+    if filters.since is not None:
+        query = query.where(_FAX.c.id >= first_id(filters.since))
+    if filters.until is not None:
+        query = query.where(_FAX.c.id < first_id(filters.until))
+    found = runtime.database.rows(query.order_by(_FAX.c.id.desc()).limit(limit + 1), {})
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+# In the words of its index (models): SQLite takes no other condition for the same.
+_UNREAD = sa.text("inbound_faxes.read_at IS NULL AND inbound_faxes.status = 'received'")
+
+
+def unread(runtime: Runtime, actor: Actor) -> dict[str, Any]:
+    """{"count": int, "more": bool, "oldest": time or None, "oldest_seconds": int or None}."""
+    oldest = sa.select(_FAX.c.received_at).where(_FAX.c.account_id == actor.account_id, _UNREAD)
+    found = runtime.database.rows(oldest.order_by(_FAX.c.id).limit(MOST_COUNTED + 1), {})
+    since = min((row.received_at for row in found), default=None)
+    return {
+        "count": min(len(found), MOST_COUNTED),
+        "more": len(found) > MOST_COUNTED,
+        "oldest": stamp(since),
+        "oldest_seconds": None if since is None else _age(runtime.now(), since),
+    }
+
+
+def _age(now: datetime, since: datetime) -> int:
+    return max(0, int((now - since).total_seconds()))
+
+
+def describe(runtime: Runtime, fax: Row, *, masked: bool = False) -> dict[str, Any]:
+    """A received fax as the API shows it, in plain JSON types; `masked` hides the numbers."""
+    numbers = _numbers(runtime, fax, masked=masked)
+    waits = fax.status == Reception.RECEIVED and fax.read_at is None
+    return {
+        "id": fax.id,
+        "from": numbers["from"],
+        "to": numbers["to"],
+        "from_key": fax.from_key,
+        "to_key": fax.to_key,
+        "status": fax.status,
+        "error": _error(fax),
+        "provider_id": fax.provider_id,
+        "external_id": fax.external_id,
+        "pages": fax.pages,
+        "size_bytes": fax.size,
+        "sha256": fax.sha256,
+        "received_at": stamp(fax.received_at),
+        "read_at": stamp(fax.read_at),
+        "read_by": fax.read_by,
+        "unread_seconds": _age(runtime.now(), fax.received_at) if waits else None,
+        "next_at": stamp(fax.next_at),
+        "created_at": stamp(fax.created_at),
+        "updated_at": stamp(fax.updated_at),
+        "fr": numbers["from"],
+        "backend": fax.provider_id,
+        "mailbox": None,
+    }
+
+
+def _numbers(runtime: Runtime, fax: Row, *, masked: bool) -> dict[str, str | None]:
+    """Both numbers; None where one is not known, or does not open."""
+    try:
+        said = json.loads(runtime.keyring.open(fax.numbers_sealed, arrivals.place(fax.account_id)))
+    except Unsealable:
+        return {"from": None, "to": None}
+    return {
+        side: (phone.mask(said[side]) if masked else said[side]) or None if said[side] else None
+        for side in ("from", "to")
+    }
+
+
+def _error(fax: Row) -> dict[str, Any] | None:
+    if fax.cause is None:
+        return None
+    if fax.status == Reception.FETCHING:
+        return {"code": fax.cause, "message": _NOT_YET, "retryable": True}
+    message = _NEVER if fax.cause == arrivals.NO_DOCUMENT else _ON_ITS_WAY
+    return {"code": fax.cause, "message": message, "retryable": False}
+
+
+_NOT_YET = "Its document cannot be had now; it is tried again."
+_NEVER = "Nobody had its document: ask the carrier, or who sent it."
+_ON_ITS_WAY = "It failed on its way here; who sent it may send it again."
+
+
+# Documents ------------------------------------------------------------------------------------------
+
+
+def document(
+    runtime: Runtime, inbound_id: str, workspace: Workspace, *, as_it_came: bool = False
+) -> tuple[Path, str]:
+    """The document of a received fax as a file to be read, and its media type: a PDF, or `as_it_came`. Raises NotFound
+    where there is none (yet)."""
+    found = {row.role: row for row in runtime.database.rows(_DOCUMENTS, {"inbound_id": inbound_id})}
+    kept = found.get("document")
+    if kept is not None and not as_it_came and kept.media_type != PDF:
+        kept = found.get("pages")
+    if kept is None:
+        raise NotFound("this fax has no such document")
+    try:
+        return artifacts.fetch(runtime, kept, workspace), kept.media_type
+    except ArtifactNotFound:
+        raise NotFound("this fax has no such document any more") from None
+
+
+_DOCUMENTS = sa.select(table(Artifact)).where(Artifact.inbound_id == sa.bindparam("inbound_id"))
+
+
+def link(runtime: Runtime, actor: Actor, inbound_id: str) -> dict[str, Any]:
+    """{"url", "expires_at"} of an address at which the PDF is for INBOUND_TOKEN_TTL_MINUTES, without a key: whoever has
+    it has the document. Raises NotFound."""
+    fax = find(runtime, actor, inbound_id)
+    now = runtime.now()
+    until = now + timedelta(minutes=runtime.config.inbound_token_ttl_minutes)
+    what = f"{int(until.timestamp()):x}"
+    proof = runtime.keyring.keyed_hash(f"inbound.{fax.id}.{what}".encode(), _LINK)
+    with runtime.database.writing() as connection:
+        audit.record(connection, actor, Action.INBOUND_LINKED, ("inbound", fax.id), now=now)
+    url = f"{runtime.config.base_url}/inbound/{fax.id}/pdf?token={what}.{proof}"
+    return {"url": url, "expires_at": stamp(datetime.fromtimestamp(int(what, 16), UTC))}
+
+
+def admit(runtime: Runtime, inbound_id: str, token: str) -> str:
+    """Whose account's received fax this is; raises Unauthenticated unless this is the token of a link to it that has
+    not expired, and NotFound where it is gone."""
+    match = _TOKEN.fullmatch(token)
+    if match is not None:
+        good = runtime.keyring.hashes(f"inbound.{inbound_id}.{match[1]}".encode(), _LINK)
+        proven = [hmac.compare_digest(each, match[2]) for each in good]
+        if any(proven) and runtime.now().timestamp() < int(match[1], 16):
+            fax = runtime.database.row(_FIND, {"inbound_id": inbound_id})
+            if fax is None:
+                raise NotFound("there is no received fax with this id")
+            return str(fax.account_id)
+    raise Unauthenticated("this link is not one of ours, or its time is over")
+
+
+# Read and unread ------------------------------------------------------------------------------------
+
+
+def mark(runtime: Runtime, actor: Actor, inbound_id: str, *, read: bool) -> Row:
+    """Say that somebody has read it, or that nobody has; the first who did stays. Raises NotFound."""
+    find(runtime, actor, inbound_id)
+    now = runtime.now()
+    values: dict[str, Any] = {"inbound_id": inbound_id, "at": now if read else None}
+    values |= {"by": actor.id if read else None, "now": now}
+    with runtime.database.writing() as connection:
+        changed = connection.execute(_MARK_READ if read else _MARK_UNREAD, values).first()
+        if changed is not None:
+            details = {"read": read}
+            audit.record(
+                connection, actor, Action.INBOUND_MARKED, ("inbound", inbound_id), now=now,
+                details=details,
+            )  # fmt: skip
+    return find(runtime, actor, inbound_id)
+
+
+_MARK = (
+    sa.update(_FAX)
+    .where(_FAX.c.id == sa.bindparam("inbound_id"))
+    .values(
+        read_at=sa.bindparam("at", type_=UtcDateTime),
+        read_by=sa.bindparam("by"),
+        updated_at=sa.bindparam("now", type_=UtcDateTime),
+    )
+    .returning(_FAX.c.id)
+)
+_MARK_READ = _MARK.where(_FAX.c.read_at.is_(None))
+_MARK_UNREAD = _MARK.where(_FAX.c.read_at.is_not(None))

@@ -1,0 +1,205 @@
+"""/inbound: received faxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from flask import Response, g, send_file
+
+from faxbot import audit, inbound, limits
+from faxbot.actors import LINK, Actor
+from faxbot.artifacts import Workspace
+from faxbot.audit import Action
+from faxbot.errors import Malformed, NotFound
+from faxbot.inbound import Filters
+from faxbot.web import api, auth, problems
+from faxbot.web.auth import actor, runtime
+from faxbot.web.inbound_schemas import (
+    InboundFax,
+    InboundLink,
+    InboundLinkQuery,
+    InboundPage,
+    InboundQuery,
+    InboundUnread,
+)
+
+blueprint = api.Blueprint("inbound", __name__, description="Faxes that somebody sent to us.")
+_ID = [api.path("inbound_id", "its id")]
+View = TypeVar("View", bound=Callable[..., Response])
+
+
+def _enabled(view: View) -> View:
+    """Where received faxes are not wanted there is nothing at these addresses."""
+
+    @wraps(view)
+    def answer(*arguments: Any, **named: Any) -> Response:
+        if not runtime().config.inbound_enabled:
+            raise NotFound("faxes are not received here (INBOUND_ENABLED)")
+        return view(*arguments, **named)
+
+    return cast(View, answer)
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound",
+    access="inbound:list",
+    query=InboundQuery(),
+    answers={
+        200: api.answer(InboundPage, "A page of received faxes, newest first, with masked numbers.")
+    },
+    errors=(Malformed, NotFound),
+)
+@_enabled
+def list_inbound(query: dict[str, Any]) -> Response:
+    """List received faxes
+
+    Pages by cursor: follow `next` until it is null.
+    """
+    limits.admit_inbound(runtime(), actor(), "list")
+    limit, cursor = query.pop("limit"), query.pop("cursor", None)
+    found, following = inbound.page(
+        runtime(), actor(), Filters(**query), limit=limit, cursor=cursor
+    )
+    items = [inbound.describe(runtime(), fax, masked=True) for fax in found]
+    return api.reply(problems.dumps({"items": items, "next": following}))
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound/unread",
+    access="inbound:list",
+    answers={200: api.answer(InboundUnread, "How many, and since when.")},
+    errors=(NotFound,),
+)
+@_enabled
+def count_unread() -> Response:
+    """Count the unread"""
+    limits.admit_inbound(runtime(), actor(), "list")
+    return api.reply(problems.dumps(inbound.unread(runtime(), actor())))
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound/<inbound_id>",
+    access="inbound:read",
+    answers={200: api.answer(InboundFax, "The received fax.")},
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def read_inbound(inbound_id: str) -> Response:
+    """Read about a received fax"""
+    limits.admit_inbound(runtime(), actor(), "get")
+    fax = inbound.find(runtime(), actor(), inbound_id)
+    details = {"masked": True} if actor().masked else None
+    audit.note(runtime(), actor(), Action.INBOUND_SHOWN, ("inbound", fax.id), details=details)
+    return _shown(fax)
+
+
+def _shown(fax: inbound.Row) -> Response:
+    return api.reply(problems.dumps(inbound.describe(runtime(), fax, masked=actor().masked)))
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound/<inbound_id>/pdf",
+    access=f"inbound:read{auth.OR_LINK}",
+    query=InboundLinkQuery(),
+    answers={200: api.file_answer("application/pdf", "The document as PDF.")},
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def read_inbound_pdf(query: dict[str, Any], inbound_id: str) -> Response:
+    """Open the document of a received fax
+
+    With a key, or by a link (POST /inbound/{inbound_id}/link) until it expires. A TIFF is shown at its proportions.
+    """
+    if "actor" in g:
+        limits.admit_inbound(runtime(), actor(), "get")
+        reader = actor()
+        inbound.find(runtime(), reader, inbound_id)
+    else:
+        account_id = inbound.admit(runtime(), inbound_id, query.get("token", ""))
+        reader = Actor(account_id, "link", frozenset(), LINK, g.request_id, auth.address())
+    return _file(reader, inbound_id)
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound/<inbound_id>/document",
+    access="inbound:read",
+    answers={
+        200: api.file_answer("application/octet-stream", "The document as it came, PDF or TIFF.")
+    },
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def read_inbound_document(inbound_id: str) -> Response:
+    """Open the document as it came"""
+    limits.admit_inbound(runtime(), actor(), "get")
+    inbound.find(runtime(), actor(), inbound_id)
+    return _file(actor(), inbound_id, as_it_came=True)
+
+
+def _file(reader: Actor, inbound_id: str, *, as_it_came: bool = False) -> Response:
+    with Workspace(runtime()) as workspace:
+        # Open, the file outlives its folder until it is sent.
+        path, media_type = inbound.document(runtime(), inbound_id, workspace, as_it_came=as_it_came)
+        content = path.open("rb")
+    audit.note(runtime(), reader, Action.DOCUMENT_OPENED, ("inbound", inbound_id))
+    answer = send_file(content, mimetype=media_type)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/<inbound_id>/link",
+    access="inbound:read",
+    answers={200: api.answer(InboundLink, "An address that needs no key.")},
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def link_inbound(inbound_id: str) -> Response:
+    """Make a link to the document
+
+    For INBOUND_TOKEN_TTL_MINUTES whoever has it has the document.
+    """
+    return api.reply(problems.dumps(inbound.link(runtime(), actor(), inbound_id)))
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/<inbound_id>/read",
+    access="inbound:read",
+    answers={200: api.answer(InboundFax, "It is marked.")},
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def mark_inbound_read(inbound_id: str) -> Response:
+    """Mark a received fax as read
+
+    Who did so first, and when, stays.
+    """
+    return _shown(inbound.mark(runtime(), actor(), inbound_id, read=True))
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/<inbound_id>/unread",
+    access="inbound:read",
+    answers={200: api.answer(InboundFax, "It is marked.")},
+    errors=(NotFound,),
+    parameters=_ID,
+)
+@_enabled
+def mark_inbound_unread(inbound_id: str) -> Response:
+    """Mark a received fax as unread"""
+    return _shown(inbound.mark(runtime(), actor(), inbound_id, read=False))

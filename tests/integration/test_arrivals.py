@@ -1,0 +1,461 @@
+"""Faxes that come in: each noted once however often it is said, its document had, checked, stored and announced, and
+nothing lost when the carrier, the plugin, the storage or a worker fails on the way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pypdfium2
+import pytest
+import sqlalchemy as sa
+
+from faxbot import arrivals, artifacts, callbacks, health, inbound
+from faxbot.actors import Actor
+from faxbot.db import table, utcnow
+from faxbot.errors import NotFound, OutcomeUnknown, Refused, Unauthenticated, Unreachable
+from faxbot.events import Reception
+from faxbot.hidden import Hidden
+from faxbot.inbound import Filters
+from faxbot.models import Artifact, Callback, FaxEvent, InboundFax
+from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest
+from tests.carrier import SimulatorProcess
+from tests.documents import make
+from tests.installation import Installation
+from tests.integration.odd import Vanished, answers, raises
+from tests.integration.site import ACTOR, Site, open_site, tiff
+
+PDF = make.pdf(make.Sheet(), make.Sheet())
+INBOUND = ("inbound_supported", "gives_document")
+FROM, TO = "+15550100001", "+15550100002"
+
+
+@pytest.fixture
+def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
+    with open_site(store, carrier_of_all, more=INBOUND) as site:
+        yield site
+
+
+def said(body: bytes = b"{}", file: Path | None = None) -> CallbackRequest:
+    return CallbackRequest("POST", "http://127.0.0.1:9/callbacks/simulator", {}, body, file)
+
+
+def gives(content: bytes = PDF) -> Callable[[object, Any], None]:
+    """A carrier, or a request, that has this document."""
+
+    def write(_usual: object, arguments: tuple[object, BinaryIO]) -> None:
+        arguments[1].write(content)
+
+    return write
+
+
+def arrives(site: Site, *, body: bytes = b"{}", file: Path | None = None, **facts: Any) -> None:
+    """The carrier tells of a fax that came."""
+    facts = {"external_id": "in-1", "sender": Hidden(FROM), "recipient": Hidden(TO), **facts}
+    arrival = Arrival(**facts)
+    usual = site.odd.does.get("read_callback")
+
+    def read(usually: Callable[[Any], Any], request: CallbackRequest) -> object:
+        if b"".join(request.chunks()) == whole:
+            return [arrival]
+        return usual(usually, request) if usual else []
+
+    whole = body if file is None else file.read_bytes()
+    site.odd.does["verify_callback"] = answers(True)
+    site.odd.does["read_callback"] = read
+    site.receive(said(body, file))
+    if file is not None:
+        file.unlink(missing_ok=True)  # as web does
+
+
+def faxes(site: Site) -> list[Any]:
+    order = table(InboundFax).c.id
+    return list(site.runtime.database.rows(sa.select(table(InboundFax)).order_by(order), {}))
+
+
+def only(site: Site) -> Any:
+    (fax,) = faxes(site)
+    return fax
+
+
+def events(site: Site) -> list[tuple[str, str, str | None]]:
+    rows = site.runtime.database.rows(sa.select(table(FaxEvent)).order_by(FaxEvent.id), {})
+    return [(row.type, row.status, row.cause) for row in rows if row.inbound_id]
+
+
+def content(site: Site, **how: Any) -> bytes:
+    with artifacts.Workspace(site.runtime) as workspace:
+        path, _ = inbound.document(site.runtime, only(site).id, workspace, **how)
+        return path.read_bytes()
+
+
+def owners(site: Site) -> list[str]:
+    """What is stored, by its role; each with bytes that are there."""
+    rows = site.runtime.database.rows(sa.select(table(Artifact)), {})
+    for row in rows:
+        artifacts.storage(site.runtime, row.storage_id).open(row.key).close()
+    assert site.stored() == len(rows)
+    return sorted(row.role for row in rows)
+
+
+def test_a_fax_comes_in_and_is_announced_once_its_document_is_stored(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site, pages=7)
+    callbacks.apply(site.runtime, site.rung.pop(0)[1])
+    assert only(site).status == Reception.FETCHING
+    assert events(site) == []
+    site.work()
+    fax = only(site)
+    assert (fax.status, fax.pages, fax.size, fax.next_at) == ("received", 2, len(PDF), None)
+    assert content(site) == PDF
+    assert events(site) == [("FAX_RECEIVED", "received", None)]
+    shown = inbound.describe(site.runtime, inbound.find(site.runtime, ACTOR, fax.id))
+    assert (shown["from"], shown["fr"], shown["to"]) == (FROM, FROM, TO)
+    assert owners(site) == ["document"]
+
+
+def test_a_repeat_changes_nothing_whichever_way_and_when_it_comes(site: Site) -> None:
+    site.odd.does["document"] = site.odd.does["attached"] = gives()
+    arrives(site)
+    arrives(site, body=b"again, before")
+    site.work()
+    arrives(site)
+    arrives(site, body=b"again, after", attached=True)
+    arrives(site, body=b"contradicting", cause="busy")
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+    assert events(site) == [("FAX_RECEIVED", "received", None)]
+    assert owners(site) == ["document"]
+
+
+def test_the_document_in_the_request_is_taken_and_the_carrier_not_asked(site: Site) -> None:
+    site.odd.does["attached"] = gives()
+    site.odd.does["document"] = raises(AssertionError())
+    arrives(site, attached=True)
+    site.work()
+    assert content(site) == PDF
+
+
+def large(site: Site) -> Path:
+    """A body that is too large for a row, in the spool as web leaves it there."""
+    site.runtime.config.spool_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = site.runtime.config.spool_dir / "upload-large"
+    path.write_bytes(b"head " + PDF + b" " * LARGEST_IN_MEMORY)
+    return path
+
+
+def cut_out(_usual: object, arguments: tuple[CallbackRequest, BinaryIO]) -> None:
+    request, target = arguments
+    assert request.body == b""
+    target.write(b"".join(request.chunks())[5 : 5 + len(PDF)])
+
+
+def test_a_large_body_lies_in_storage_until_its_document_is_taken_out(site: Site) -> None:
+    site.odd.does["attached"] = cut_out
+    arrives(site, body=b"", file=large(site), attached=True)
+    assert owners(site) == ["request"]
+    site.work()
+    assert content(site) == PDF
+    assert owners(site) == ["document"]
+    # A repeat of the same body is known by its hash, and kept no second time.
+    arrives(site, body=b"", file=large(site), attached=True)
+    site.work()
+    assert site.count(Callback) == 1
+    assert owners(site) == ["document"]
+
+
+def test_a_large_body_that_brings_no_fax_is_not_kept(site: Site) -> None:
+    site.odd.does["verify_callback"] = answers(True)
+    site.odd.does["read_callback"] = answers([])
+    site.receive(said(b"", large(site)))
+    assert owners(site) == ["request"]
+    site.work()
+    assert owners(site) == []
+
+
+def test_where_the_request_has_none_after_all_the_carrier_is_asked(site: Site) -> None:
+    site.odd.does["attached"] = raises(Refused())
+    site.odd.does["document"] = gives()
+    arrives(site, attached=True)
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+
+
+def test_a_fax_that_failed_on_its_way_is_no_document_and_says_why(site: Site) -> None:
+    arrives(site, cause="busy")
+    site.work()
+    fax = only(site)
+    assert (fax.status, fax.next_at) == ("failed", None)
+    assert events(site) == [("FAX_RECEIVE_FAILED", "failed", "busy")]
+    assert owners(site) == []
+    with pytest.raises(NotFound), artifacts.Workspace(site.runtime) as workspace:
+        inbound.document(site.runtime, fax.id, workspace)
+
+
+def test_one_that_was_said_to_have_failed_and_came_is_received(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site, cause="busy")
+    site.work()
+    arrives(site, body=b"but it came")
+    site.work()
+    assert [event for event, _, _ in events(site)] == ["FAX_RECEIVE_FAILED", "FAX_RECEIVED"]
+
+
+TROUBLE = {
+    "away": (raises(Unreachable()), "unreachable"),
+    "not there yet": (raises(OutcomeUnknown()), "outcome-unknown"),
+    "gone": (raises(Refused()), "refused"),
+    "a bug": (raises(ZeroDivisionError()), "plugin"),
+    "no document": (gives(b"<html>come back later</html>"), "not-a-document"),
+    "nothing": (gives(b""), "not-a-document"),
+}
+
+
+@pytest.mark.parametrize("kind", TROUBLE)
+def test_a_document_that_cannot_be_had_is_tried_again_later_and_shown_until_it_is_there(
+    site: Site, kind: str
+) -> None:
+    site.odd.does["document"], code = TROUBLE[kind]
+    arrives(site)
+    site.work()
+    fax = only(site)
+    assert (fax.status, fax.next_at) == ("fetching", site.now + timedelta(seconds=30))
+    shown = inbound.describe(site.runtime, fax)["error"]
+    assert (shown["code"], shown["retryable"]) == (code, True)
+    assert owners(site) == []
+    site.after(29)
+    assert only(site).tries == 1
+    site.after(1)
+    assert (only(site).tries, only(site).next_at) == (2, site.now + timedelta(seconds=60))
+
+    site.odd.does["document"] = gives()
+    site.after(60)
+    assert only(site).status == Reception.RECEIVED
+    assert inbound.describe(site.runtime, only(site))["error"] is None
+
+
+def test_after_two_weeks_nobody_has_it_and_that_is_said(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    site.work()
+    tries = 0
+    while only(site).status == Reception.FETCHING:
+        assert only(site).next_at - site.now <= timedelta(hours=1)
+        site.after((only(site).next_at - site.now).total_seconds())
+        tries += 1
+    assert 14 * 24 <= tries <= 14 * 24 + 12
+    assert events(site) == [("FAX_RECEIVE_FAILED", "failed", "no-document")]
+    site.odd.does["document"] = gives()
+    arrives(site, body=b"said once more")
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+
+
+def test_one_that_waits_for_its_document_for_an_hour_raises_the_alarm(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    site.work()
+    site.after(3600)
+    assert health.ready(site.runtime)["alarms"] == []
+    site.after(1)
+    (alarm,) = health.ready(site.runtime)["alarms"]
+    assert (alarm["code"], alarm["count"]) == ("received", 1)
+
+
+@pytest.mark.parametrize("moment", ["document", "taken"])
+def test_a_worker_that_dies_leaves_the_fax_to_the_next_and_no_bytes_behind(
+    site: Site, moment: str
+) -> None:
+    site.odd.does |= {"document": gives(), moment: raises(Vanished())}
+    arrives(site)
+    callbacks.apply(site.runtime, site.rung.pop(0)[1])
+    with pytest.raises(Vanished):
+        arrivals.fetch(site.runtime, only(site).id)
+    site.odd.does |= {"document": gives(), "taken": answers(None)}
+    site.rung.clear()
+    site.after(299)
+    assert (only(site).status == Reception.RECEIVED) is (moment == "taken"), "it is another's"
+    site.after(2)
+    assert only(site).status == Reception.RECEIVED
+    assert owners(site) == ["document"]
+    assert events(site) == [("FAX_RECEIVED", "received", None)]
+
+
+def test_two_workers_that_have_it_at_once_store_it_once(site: Site) -> None:
+    arrives(site)
+    callbacks.apply(site.runtime, site.rung.pop(0)[1])
+    inbound_id = only(site).id
+
+    def meanwhile(_usual: object, arguments: tuple[object, BinaryIO]) -> None:
+        arguments[1].write(PDF)
+        site.odd.does["document"] = gives()
+        later = replace(site.runtime, now=lambda: site.now + timedelta(minutes=6))
+        arrivals.fetch(later, inbound_id)
+
+    site.odd.does["document"] = meanwhile
+    arrivals.fetch(site.runtime, inbound_id)
+    assert events(site) == [("FAX_RECEIVED", "received", None)]
+    assert owners(site) == ["document"]
+
+
+def test_a_tiff_is_kept_as_it_came_and_shown_as_pdf(site: Site) -> None:
+    site.odd.does["document"] = gives(tiff(3))
+    arrives(site)
+    site.work()
+    assert only(site).pages == 3
+    assert content(site, as_it_came=True) == tiff(3)
+    assert len(pypdfium2.PdfDocument(io.BytesIO(content(site)))) == 3
+    assert owners(site) == ["document", "pages"]
+
+
+@pytest.mark.parametrize("broken", [b"%PDF-1.4 and then nothing", PDF[: len(PDF) // 2]])
+def test_a_damaged_document_is_kept_as_it_came_and_not_refused(site: Site, broken: bytes) -> None:
+    site.odd.does["document"] = gives(broken)
+    arrives(site, pages=2)
+    site.work()
+    assert (only(site).status, only(site).pages) == ("received", 2)
+    assert content(site) == broken
+
+
+def test_the_plugin_is_told_when_it_may_let_go_and_its_trouble_is_none_of_the_fax(
+    site: Site,
+) -> None:
+    told: list[str] = []
+
+    def taken(_usual: object, external_id: str) -> None:
+        told.append(external_id)
+        assert only(site).status == Reception.RECEIVED
+        raise ZeroDivisionError
+
+    site.odd.does |= {"document": gives(), "taken": taken}
+    arrives(site)
+    site.work()
+    assert told == ["in-1"]
+    assert only(site).status == Reception.RECEIVED
+
+
+def test_where_faxes_are_not_wanted_nothing_is_fetched_and_what_was_said_is_kept(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    for wish in ({"INBOUND_ENABLED": "false"}, {"FAX_INBOUND_BACKENDS": "phaxio"}):
+        with open_site(store, carrier_of_all, more=INBOUND, **wish) as site:
+            arrives(site, body=str(wish).encode())
+            site.work()
+            assert faxes(site) == []
+    with open_site(store, carrier_of_all) as site:
+        assert site.count(Callback) == 2
+
+
+ODD_FACTS: list[dict[str, Any]] = [
+    {"external_id": ""},
+    {"external_id": "x" * 256},
+    {"external_id": "a\nb"},
+    {"external_id": None},
+]
+
+
+@pytest.mark.parametrize("facts", ODD_FACTS)
+def test_news_without_a_name_is_unreadable_and_kept(site: Site, facts: dict[str, Any]) -> None:
+    arrives(site, **facts)
+    site.work()
+    assert faxes(site) == []
+    (kept,) = site.runtime.database.rows(sa.select(table(Callback)), {})
+    assert kept.outcome == "unreadable"
+
+
+def test_facts_that_are_none_are_left_out(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    odd = {"sender": FROM, "recipient": Hidden(7), "pages": -1, "received_at": "now"}
+    arrives(site, **odd, attached="yes")
+    site.work()
+    shown = inbound.describe(site.runtime, only(site))
+    assert (shown["from"], shown["to"], shown["pages"]) == (None, None, 2)
+
+
+# Links ----------------------------------------------------------------------------------------------
+
+
+def test_a_link_opens_this_document_until_it_expires_and_no_other(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    arrives(site, body=b"2", external_id="in-2")
+    site.work()
+    first, second = (fax.id for fax in faxes(site))
+    token = inbound.link(site.runtime, ACTOR, first)["url"].partition("token=")[2]
+    assert inbound.admit(site.runtime, first, token) == ACTOR.account_id
+    for wrong in (token[:-1] + "0", "", "f" * 8 + token[8:], token + "0"):
+        with pytest.raises(Unauthenticated):
+            inbound.admit(site.runtime, first, wrong)
+    with pytest.raises(Unauthenticated):
+        inbound.admit(site.runtime, second, token)
+    site.now += timedelta(minutes=60, seconds=1)
+    with pytest.raises(Unauthenticated):
+        inbound.admit(site.runtime, first, token)
+
+
+# Read and unread ------------------------------------------------------------------------------------
+
+
+def test_who_read_it_first_stays_and_the_unread_are_counted_with_their_age(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    for number in range(3):
+        arrives(site, body=bytes([number]), external_id=f"in-{number}")
+    site.work()
+    site.now += timedelta(seconds=90)
+    assert inbound.unread(site.runtime, ACTOR)["count"] == 3
+    oldest = faxes(site)[0].id
+    other = replace(ACTOR, id="somebody")
+    read = inbound.mark(site.runtime, ACTOR, oldest, read=True)
+    assert (read.read_by, read.read_at) == (ACTOR.id, site.now)
+    assert inbound.mark(site.runtime, other, oldest, read=True).read_by == ACTOR.id
+    left = inbound.unread(site.runtime, ACTOR)
+    assert (left["count"], left["more"], left["oldest_seconds"]) == (2, False, 90)
+    unread, _ = inbound.page(site.runtime, ACTOR, Filters(unread=True), limit=9, cursor=None)
+    assert oldest not in {fax.id for fax in unread}
+    inbound.mark(site.runtime, ACTOR, oldest, read=False)
+    assert inbound.unread(site.runtime, ACTOR)["count"] == 3
+
+
+def test_pages_by_cursor_hold_each_fax_once_and_filters_find_theirs(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    for number in range(7):
+        arrives(site, body=bytes([number]), external_id=f"in-{number}")
+        site.work()
+        site.now += timedelta(seconds=1)
+    seen, cursor = [], None
+    while True:
+        found, cursor = inbound.page(site.runtime, ACTOR, Filters(), limit=3, cursor=cursor)
+        seen += [fax.external_id for fax in found]
+        if cursor is None:
+            break
+    assert seen == [f"in-{number}" for number in reversed(range(7))]
+    one = faxes(site)[0]
+    for filters, count in (
+        (Filters(from_key=one.from_key), 7),
+        (Filters(to_key=one.from_key), 0),
+        (Filters(status="failed"), 0),
+        (Filters(provider_id="simulator"), 7),
+        (Filters(since=utcnow() + timedelta(days=1)), 0),
+    ):
+        found, _ = inbound.page(site.runtime, ACTOR, filters, limit=9, cursor=None)
+        assert len(found) == count
+
+
+def test_another_accounts_fax_is_as_unknown_as_none(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    site.work()
+    stranger: Actor = replace(ACTOR, account_id="another")
+    for deed in (
+        lambda: inbound.find(site.runtime, stranger, only(site).id),
+        lambda: inbound.link(site.runtime, stranger, only(site).id),
+        lambda: inbound.mark(site.runtime, stranger, only(site).id, read=True),
+    ):
+        with pytest.raises(NotFound):
+            deed()
+    assert inbound.page(site.runtime, stranger, Filters(), limit=9, cursor=None) == ([], None)
+    assert inbound.unread(site.runtime, stranger)["count"] == 0
