@@ -91,8 +91,9 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("sending",),
         ),
         "gives_document": Trait(
-            "its copy of a fax, sent or received, can be fetched from the carrier as PDF",
+            "its copy of a fax, sent or received, can be fetched from the carrier",
             methods=("document",),
+            readers=("arrivals",),
         ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",

@@ -163,12 +163,10 @@ def path(name: str, sentence: str, example: str | None = None) -> dict[str, Any]
     return found if example is None else {**found, "example": example}
 
 
-def file_answer(media_type: str, sentence: str) -> dict[str, Any]:
-    """A route that answers with a file, for OpenAPI."""
-    return {
-        "description": sentence,
-        "content": {media_type: {"schema": {"type": "string", "format": "binary"}}},
-    }
+def file_answer(sentence: str, *media_types: str) -> dict[str, Any]:
+    """A route that answers with a file of one of these types, for OpenAPI."""
+    content = {"schema": {"type": "string", "format": "binary"}}
+    return {"description": sentence, "content": dict.fromkeys(media_types, content)}
 
 
 def answer(

@@ -240,7 +240,7 @@ def _shown(fax_id: str, action: Action) -> JobRow:
     "/fax/<fax_id>/pdf",
     access=auth.LINK,
     query=schemas.LinkQuery(),
-    answers={200: api.file_answer("application/pdf", "The pages as they are sent.")},
+    answers={200: api.file_answer("The pages as they are sent.", artifacts.PDF)},
     errors=(NotFound,),
     parameters=_FAX_ID,
 )

@@ -10,7 +10,7 @@ from flask import Response, g, send_file
 
 from faxbot import audit, inbound, limits
 from faxbot.actors import LINK, Actor
-from faxbot.artifacts import Workspace
+from faxbot.artifacts import FAX_PAGES, PDF, Workspace
 from faxbot.audit import Action
 from faxbot.errors import Malformed, NotFound
 from faxbot.inbound import Filters
@@ -108,7 +108,7 @@ def _shown(fax: inbound.Row) -> Response:
     "/inbound/<inbound_id>/pdf",
     access=f"inbound:read{auth.OR_LINK}",
     query=InboundLinkQuery(),
-    answers={200: api.file_answer("application/pdf", "The document as PDF.")},
+    answers={200: api.file_answer("The document as PDF.", PDF)},
     errors=(NotFound,),
     parameters=_ID,
 )
@@ -132,9 +132,7 @@ def read_inbound_pdf(query: dict[str, Any], inbound_id: str) -> Response:
     "GET",
     "/inbound/<inbound_id>/document",
     access="inbound:read",
-    answers={
-        200: api.file_answer("application/octet-stream", "The document as it came, PDF or TIFF.")
-    },
+    answers={200: api.file_answer("The document as it came.", PDF, FAX_PAGES)},
     errors=(NotFound,),
     parameters=_ID,
 )

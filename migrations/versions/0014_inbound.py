@@ -4,6 +4,8 @@ Old code knows none of it, and goes on to write events and artifacts of jobs. SQ
 tables are made anew.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,7 +15,10 @@ branch_labels = None
 depends_on = None
 
 NAME = sa.String(64)
-FINAL = "CREATE TRIGGER events_are_final BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'an event never changes'); END"
+FINAL = """
+    CREATE TRIGGER events_are_final BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event never changes'); END
+"""
 UNREAD = "read_at IS NULL AND status = 'received'"
 
 
@@ -21,7 +26,7 @@ def at(name: str, *, nullable: bool = False) -> sa.Column[object]:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
 
 
-def only_where(condition: str) -> dict[str, object]:
+def only_where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
@@ -88,7 +93,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for table, owners in (("events", ["inbound"]), ("artifacts", ["inbound", "callback"])):
-        op.execute(f"DELETE FROM {table} WHERE job_id IS NULL")
+        op.execute(f"DELETE FROM {table} WHERE job_id IS NULL")  # noqa: S608 - one of two names
         with op.batch_alter_table(table) as altered:
             for name in owners:
                 altered.drop_constraint(f"uq_{table}_{name}", type_="unique")

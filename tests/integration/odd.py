@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -99,7 +99,7 @@ class Odd(SimulatorProvider):
     def verify_callback(self, request: CallbackRequest) -> bool:
         return self._do("verify_callback", super().verify_callback, request)
 
-    def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
+    def read_callback(self, request: CallbackRequest) -> list[Update | Arrival]:
         return self._do("read_callback", super().read_callback, request)
 
     def listen(self) -> Iterator[Notice | Gap | None]:
@@ -140,8 +140,8 @@ def plugins(
         return Context(logging.getLogger(f"faxbot.plugins.{manifest.id}"), utcnow, http)
 
     simulator = runtime.plugins.manifest("simulator")
-    own = dict.fromkeys((*simulator.traits, *more))
-    traits = tuple(trait for trait in own if trait not in without)
+    usual = dict.fromkeys((*simulator.traits, *more))
+    traits = tuple(trait for trait in usual if trait not in without)
     found = [
         _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
         _found(runtime.plugins.manifest("local"), f"{storage.__module__}:{storage.__name__}"),

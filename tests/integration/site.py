@@ -229,9 +229,11 @@ class Site:
         with self.runtime.database.reading() as session:
             timelines: dict[str, list[FaxEvent]] = {}
             for event in session.scalars(
-                sa.select(FaxEvent).order_by(FaxEvent.job_id, FaxEvent.sequence)
+                sa.select(FaxEvent)
+                .where(FaxEvent.inbound_id.is_(None))
+                .order_by(FaxEvent.job_id, FaxEvent.sequence)
             ):
-                timelines.setdefault(event.job_id, []).append(event)
+                timelines.setdefault(str(event.job_id), []).append(event)
             statuses = {
                 row.id: row.status for row in session.execute(sa.select(Job.id, Job.status))
             }

@@ -369,7 +369,12 @@ def test_news_without_a_name_is_unreadable_and_kept(site: Site, facts: dict[str,
 
 def test_facts_that_are_none_are_left_out(site: Site) -> None:
     site.odd.does["document"] = gives()
-    odd = {"sender": FROM, "recipient": Hidden(7), "pages": -1, "received_at": "now"}
+    odd: dict[str, Any] = {
+        "sender": FROM,
+        "recipient": Hidden(b"7"),
+        "pages": -1,
+        "received_at": "now",
+    }
     arrives(site, **odd, attached="yes")
     site.work()
     shown = inbound.describe(site.runtime, only(site))

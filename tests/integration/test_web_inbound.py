@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -40,19 +41,26 @@ def client(site: Site, *scopes: str) -> FlaskClient:
 
 def opened(asks: FlaskClient, path: str) -> TestResponse:
     """The answer with its whole body, its file closed."""
-    with asks.get(path) as answer:
-        answer.get_data()
+    answer = asks.get(path)
+    answer.get_data()
+    answer.close()
     return answer
+
+
+def said(answer: TestResponse) -> Any:
+    """The JSON of a good answer."""
+    assert answer.status_code == 200
+    return answer.json
 
 
 def test_a_list_masks_numbers_and_one_fax_shows_them(site: Site) -> None:
     inbound_id, asks = received(site), client(site)
-    (item,) = asks.get("/inbound").json["items"]
+    (item,) = said(asks.get("/inbound"))["items"]
     assert (item["from"], item["to"]) == (
         "+\u2022\u2022\u2022\u2022\u2022\u2022\u2022\u2022\u202201",
         "+\u2022\u2022\u2022\u2022\u2022\u2022\u2022\u2022\u202202",
     )
-    shown = asks.get(f"/inbound/{inbound_id}").json
+    shown = said(asks.get(f"/inbound/{inbound_id}"))
     assert (shown["from"], shown["fr"], shown["to"]) == (FROM, FROM, TO)
     assert (shown["status"], shown["pages"], shown["backend"]) == ("received", 2, "simulator")
 
@@ -74,7 +82,7 @@ def test_of_a_tiff_there_is_a_pdf_and_what_came(site: Site) -> None:
 
 def test_a_link_opens_the_pdf_without_a_key_and_nothing_else(site: Site) -> None:
     inbound_id, anybody = received(site), client_of(site.runtime)
-    link = client(site).post(f"/inbound/{inbound_id}/link").json
+    link = said(client(site).post(f"/inbound/{inbound_id}/link"))
     path = link["url"].removeprefix(site.runtime.config.base_url)
     assert opened(anybody, path).data == PDF
     token = path.partition("?")[2]
@@ -89,14 +97,14 @@ def test_a_link_opens_the_pdf_without_a_key_and_nothing_else(site: Site) -> None
 
 def test_read_and_unread_are_marked_and_counted(site: Site) -> None:
     inbound_id, asks = received(site), client(site)
-    assert asks.get("/inbound/unread").json["count"] == 1
-    assert asks.post(f"/inbound/{inbound_id}/read").json["read_at"] is not None
-    assert asks.get("/inbound/unread").json == {
+    assert said(asks.get("/inbound/unread"))["count"] == 1
+    assert said(asks.post(f"/inbound/{inbound_id}/read"))["read_at"] is not None
+    assert said(asks.get("/inbound/unread")) == {
         "count": 0, "more": False, "oldest": None, "oldest_seconds": None,
     }  # fmt: skip
-    assert asks.get("/inbound?unread=true").json["items"] == []
-    assert asks.post(f"/inbound/{inbound_id}/unread").json["read_by"] is None
-    assert len(asks.get("/inbound?unread=true").json["items"]) == 1
+    assert said(asks.get("/inbound?unread=true"))["items"] == []
+    assert said(asks.post(f"/inbound/{inbound_id}/unread"))["read_by"] is None
+    assert len(said(asks.get("/inbound?unread=true"))["items"]) == 1
 
 
 @pytest.mark.parametrize("path", ["", "/pdf", "/document"])
