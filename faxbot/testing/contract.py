@@ -43,6 +43,7 @@ from faxbot.events import CAUSES
 from faxbot.hidden import Hidden
 from faxbot.outcomes import is_name
 from faxbot.plugins.base import (
+    Arrival,
     Health,
     OutboundFax,
     Receipt,
@@ -291,7 +292,7 @@ class ProviderContract(Ground):
         for each in recorded:
             provider = connect(carrier, at=each.at, **each.settings)
             assert provider.verify_callback(each.request) is True, f"{each.name} is refused"
-            updates = [_sound(update) for update in provider.read_callback(each.request)]
+            updates = [_news(said) for said in provider.read_callback(each.request)]
             if each.updates is not None:
                 read = [
                     {name: _plain(getattr(update, name)) for name in wanted}
@@ -325,7 +326,7 @@ class ProviderContract(Ground):
                 assert isinstance(provider.verify_callback(request), bool), "no bool"
                 with suppress(ProviderError):
                     updates = provider.read_callback(request)
-                    assert all(map(_sound, updates))
+                    assert all(map(_news, updates))
 
     # ------------------------------------------------------------------------------------------
 
@@ -391,8 +392,26 @@ def _odd_carrier(how: str) -> Iterator[str]:
         yield carrier.url
 
 
+def _news(said: object) -> Update | Arrival:
+    """What a callback may say, fit for the ledger; AssertionError says what is wrong with it."""
+    if not isinstance(said, Arrival):
+        return _sound(said)
+    assert is_name(said.external_id), "a name has not 1 to 255 printable characters"
+    assert said.cause is None or said.cause in CAUSES, (
+        "its cause is not canonical (faxbot.events.CAUSES)"
+    )
+    assert not (said.cause and said.attached), "a fax that failed has no document"
+    assert all(isinstance(each, Hidden) for each in (said.sender, said.recipient)), (
+        "a number is not hidden"
+    )
+    assert said.received_at is None or said.received_at.tzinfo is not None, (
+        "received_at has no zone"
+    )
+    return said
+
+
 def _sound(update: object) -> Update:
-    """News fit for the ledger; AssertionError says what is wrong with it."""
+    """News about a fax of ours, fit for the ledger; AssertionError says what is wrong with it."""
     assert isinstance(update, Update), "it is no Update"
     assert isinstance(update.state, State), "its state is no State"
     names = [name for name in (update.tag, update.external_id) if name is not None]

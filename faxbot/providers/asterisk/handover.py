@@ -76,10 +76,7 @@ def _handed_over(request: CallbackRequest) -> Arrival:
         if told is None or not is_ours(call):
             raise Refused("The result is none of faxbot's dialplan.", cause="config")
         entry = told
-    arrival = arrivals.arrival(call, entry, attached=True)
-    if arrival.attached and not file:
-        raise Refused("The form has no file in it.", cause="doc_unreadable")
-    return arrival
+    return arrivals.arrival(call, entry, attached=file > 0)
 
 
 def _entry(said: Mapping[str, str]) -> dict[str, str]:
