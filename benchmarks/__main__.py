@@ -24,6 +24,7 @@ from benchmarks import (
     doors,
     machine,
     product,
+    receiving,
     report,
     rotation,
     rows,
@@ -166,6 +167,12 @@ class Bench:
             database, redis = self.servers.postgres.new_database(), self.servers.redis.database(10)
             asterisk.measure(self.figures, workshop, database, redis, self.length, say)
 
+    def received(self) -> None:
+        """A received fax of 50 MB."""
+        with Workshop() as workshop:
+            database, redis = self.servers.postgres.new_database(), self.servers.redis.database(11)
+            receiving.measure(self.figures, workshop, database, redis, self.length, say)
+
     def memory(self) -> None:
         """P18: large uploads in flight, and growth over many faxes."""
         with Workshop() as workshop:
@@ -212,6 +219,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
     "asterisk": Bench.asterisk,
+    "received": Bench.received,
     "memory": Bench.memory,
     "rendering": Bench.rendering,
 }

@@ -12,6 +12,7 @@ from benchmarks.calls import BARE
 from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
+from benchmarks.receiving import WAYS
 from benchmarks.rows import FEW, MANY
 from benchmarks.surge import QUIET, SURGE
 
@@ -108,6 +109,11 @@ TARGETS: tuple[Target, ...] = (
            worst=True),
     Target("asterisk", "memory of the listener (PSS)", "asterisk/memory", 110, base=None, scale=MIB,
            unit=" MiB", worst=True),
+    *(
+        Target("received", f"memory that a received fax of 50 MB adds, {way}", "received/memory", 64,
+               False, way, None, scale=MIB, unit=" MiB", worst=True)
+        for way in WAYS
+    ),
     Target("P16", "conversion, pages per second, 1 process", "rendering/one", 0.4, True,
            base="ghostscript"),
     Target("P16", "conversion, pages spread over the cores", "rendering/spread", 0.7, True,

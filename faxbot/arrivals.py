@@ -44,8 +44,8 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 TASK = "faxbot.fetch_inbound"
-LEASE = timedelta(minutes=5)
-"""For so long one worker has a fax to itself; then another one may try."""
+LEASES = 5
+"""For so many times FAXBOT_LEASE_SECONDS one worker has a fax to itself, without a heartbeat; then another may try."""
 SOONEST, LATEST = timedelta(seconds=30), timedelta(hours=1)
 """Between two tries: twice as long each time, within these."""
 GIVEN_UP = timedelta(days=14)
@@ -161,8 +161,36 @@ _BY_NAME = (
 # Having its document --------------------------------------------------------------------------------
 
 
-def announce_due(runtime: Runtime, *, limit: int = 500) -> int:
-    """Ring for received faxes whose document is due, as long as the broker takes it; how many."""
+def sweep(runtime: Runtime) -> int:
+    """Ring for received faxes whose document is due, and remove the bodies that nobody needs; how many it rang for."""
+    _forget_bodies(runtime)
+    return _announce_due(runtime)
+
+
+def _forget_bodies(runtime: Runtime, *, limit: int = 100) -> None:
+    """Of callbacks that are applied, or cannot be, where no fax waits for the document in it: who was to forget them at
+    once may have died."""
+    unneeded = runtime.database.rows(_UNNEEDED, {"limit": limit})
+    if unneeded:
+        artifacts.forget(runtime, [row._asdict() for row in unneeded])
+
+
+_UNNEEDED = (
+    sa.select(table(Artifact))
+    .join(Callback, Callback.id == Artifact.callback_id)
+    .where(
+        Artifact.callback_id.is_not(None),
+        Callback.outcome.in_(("applied", "nothing")),
+        ~sa.exists().where(
+            InboundFax.callback_id == Callback.id,
+            InboundFax.next_at.is_not(None),
+        ),
+    )
+    .limit(sa.bindparam("limit"))
+)
+
+
+def _announce_due(runtime: Runtime, *, limit: int = 500) -> int:
     due = runtime.database.rows(_DUE, {"now": runtime.now(), "limit": limit})
     for count, row in enumerate(due):
         if not runtime.ring(TASK, row.id):
@@ -182,8 +210,8 @@ _DUE = (
 def fetch(runtime: Runtime, inbound_id: str) -> None:
     """Have the document of one received fax and store it; nothing when that is done, or another worker's now. Safe to
     call any number of times."""
-    now = runtime.now()
-    claim = {"inbound_id": inbound_id, "now": now, "until": now + LEASE}
+    now, lease = runtime.now(), timedelta(seconds=runtime.config.lease_seconds)
+    claim = {"inbound_id": inbound_id, "now": now, "until": now + LEASES * lease}
     fax = runtime.database.row(_CLAIM, claim)
     if fax is None:
         return
@@ -299,7 +327,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
             log.warning("received document cannot be shown", extra={"inbound_id": fax.id})
     uploads["document"] = Upload(path, *artifacts.hash_file(path), kind, pages or 0)
     rows: list[dict[str, Any]] = []
-    unwanted = True
+    unwanted, came_in = True, fax.callback_id
     try:
         for role, upload in uploads.items():
             stored = artifacts.store(
@@ -315,6 +343,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
         with runtime.database.transaction() as session:
             this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
             if this.status == Reception.FETCHING:  # nobody else has had it meanwhile
+                came_in = this.callback_id  # another callback may have brought it meanwhile
                 _receive(session, this, rows, pages, runtime.now())
                 unwanted = False  # now the commit decides, and its answer may be lost
     finally:
@@ -322,7 +351,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
             artifacts.discard(runtime, rows)
     artifacts.settle(runtime, rows)
     if not unwanted:
-        _let_go(runtime, fax)
+        _let_go(runtime, fax, came_in)
 
 
 def _receive(
@@ -347,12 +376,12 @@ _LOCKED = (
 )
 
 
-def _let_go(runtime: Runtime, fax: Row) -> None:
+def _let_go(runtime: Runtime, fax: Row, callback_id: str | None) -> None:
     """It is stored: what was kept of it for that may go. Nothing of this is trouble with the fax."""
     names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
     try:
-        if fax.callback_id is not None:
-            posted.forget_body(runtime, fax.callback_id)
+        if callback_id is not None:
+            posted.forget_body(runtime, callback_id)
         runtime.plugins.get(fax.provider_id, TransportPlugin).taken(fax.external_id)
     except Exception as error:  # noqa: BLE001 - a plugin's or a store's; its text may hold anything
         log.warning("received document not let go", extra={**names, "error": type(error).__name__})

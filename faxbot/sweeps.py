@@ -74,7 +74,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "waiting": lanes.let_in,
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
-    "received": arrivals.announce_due,
+    "received": arrivals.sweep,
     "copies": copies.announce_due,
     "alarms": alarms.say,
     "limits": limits.forget,

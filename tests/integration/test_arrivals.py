@@ -168,6 +168,22 @@ def test_a_large_body_lies_in_storage_until_its_document_is_taken_out(site: Site
     assert owners(site) == ["document"]
 
 
+def test_bodies_of_callbacks_that_another_one_overtook_are_removed(site: Site) -> None:
+    """The fax waits for the document of the last one; those of the others are of no use to anybody."""
+    site.odd.does["attached"] = raises(Unreachable())
+    for number in range(3):
+        file = large(site)
+        file.write_bytes(file.read_bytes() + bytes([number]))
+        arrives(site, body=b"", file=file, attached=True)
+        site.work()
+    site.odd.does["attached"] = cut_out
+    site.sweep()
+    assert owners(site) == ["request"]
+    site.after(60)
+    assert only(site).status == Reception.RECEIVED
+    assert owners(site) == ["document"]
+
+
 def test_a_large_body_that_brings_no_fax_is_not_kept(site: Site) -> None:
     site.odd.does["verify_callback"] = answers(True)
     site.odd.does["read_callback"] = answers([])
