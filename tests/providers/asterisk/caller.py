@@ -43,6 +43,7 @@ class FaxMachine:
         station: str = STATION,
         caller: str = NUMBER,
         seconds: int = 0,
+        trunk: str = "trunk",
     ) -> None:
         self._server = server
         self._name = f"caller-{secrets.token_hex(8)}"
@@ -55,7 +56,7 @@ class FaxMachine:
         with Manager(server, server.observer) as manager:
             manager.ask(
                 "Originate",
-                ("Channel", f"PJSIP/{number}@trunk"),
+                ("Channel", f"PJSIP/{number}@{trunk}"),
                 *(("Context", "far-sends"), ("Exten", "s"), ("Priority", "1")),
                 *(("Timeout", "20000"), ("Async", "true"), ("ChannelId", self._name)),
                 ("CallerID", f'"Somebody" <{caller}>'),

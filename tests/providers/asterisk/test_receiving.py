@@ -1,4 +1,4 @@
-"""Faxes that come in through a real Asterisk: every one is told of until core has it, with its document as it was sent, and
+"""Faxes that come in through a real Asterisk: each is told of until core has it, with its document as it was sent, and
 whatever a caller says stays text."""
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def what_callers_call_themselves_is_text(server: AsteriskServer, ear: Ear, folde
             )
             with Stranger(server, quote(number, safe="+"), quote(text, safe="")):
                 pass
-            said = eventually(partial(by, ear, text[:40]), 30, every=0.05)
+            eventually(partial(by, ear, text[:40]), 30, every=0.05)
+            (said,) = by(ear, text[:40])
             assert said.recipient.reveal() == number[:40]
             assert said.cause == "dropped_early"
         observer.ask("Ping")
@@ -174,8 +175,8 @@ def what_callers_call_themselves_is_text(server: AsteriskServer, ear: Ear, folde
             assert (each["Context"], each["Exten"]) == ("faxbot-receive", "h")
 
 
-def by(ear: Ear, sender: str) -> Arrival | None:
-    return next((each for each in ear.arrivals if each.sender.reveal() == sender), None)
+def by(ear: Ear, sender: str) -> list[Arrival]:
+    return [each for each in ear.arrivals if each.sender.reveal() == sender]
 
 
 def station_ids_are_text(server: AsteriskServer, ear: Ear, folder: Path) -> None:
@@ -253,11 +254,14 @@ def a_call_in_which_asterisk_died_is_told_of(own: AsteriskServer, folder: Path) 
 
 
 def a_caller_who_says_nothing_ends_the_call(own: AsteriskServer, folder: Path) -> None:
+    """Others' calls whose far end was killed may go on talking to one of our ports: then once more."""
     del folder
-    number = FarEnd.US_AUDIO.line(4)
-    with Ear(at(own)) as ear, Stranger(own, number, "5550000"):
-        arrival = ear.came(number, 40)
-    assert arrival.cause in ("dropped_early", "no_fax_tone")
+    with Ear(at(own)) as ear:
+        for number in (FarEnd.US_AUDIO.line(line) for line in (4, 7, 8)):
+            with Stranger(own, number, "5550000"), suppress(AssertionError):
+                assert ear.came(number, 15).cause == "dropped_early"
+                return
+    raise AssertionError("none of the calls has ended")
 
 
 class Hook(ThreadingHTTPServer):
