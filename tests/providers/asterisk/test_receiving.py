@@ -73,6 +73,7 @@ WAYS: dict[str, tuple[str, str, int, str, str]] = {
     "fine as sound": (FarEnd.US_AUDIO.line(1), AUDIO, 1, "fine", "audio"),
     "standard as sound": (FarEnd.US_AUDIO.line(2), AUDIO, 2, "standard", "audio"),
     "fine by T.38": (FarEnd.US.line(3), T38, 2, "fine", "T38"),
+    "T.38 is asked for in vain": (FarEnd.US.line(5), AUDIO, 1, "fine", "audio"),
     "standard by T.38": (FarEnd.US.line(4), T38, 1, "standard", "T38"),
 }
 
