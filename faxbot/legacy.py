@@ -137,7 +137,10 @@ TABLE: tuple[Row, ...] = (
     ),
     *_rows("INBOUND_RETENTION_DAYS", _CLEANING, INBOUND_RETENTION_DAYS="30"),
     Row("INBOUND_TOKEN_TTL_MINUTES", "60"),
-    *_rows("ASTERISK_INBOUND_SECRET", "no dialplan calls this version over HTTP"),
+    Row(
+        "ASTERISK_INBOUND_SECRET",
+        note="files must lie in ASTERISK_RECEIVED_FOLDER; with faxbot's own dialplan none need be posted",
+    ),
     *_rows(
         "PHAXIO_INBOUND_VERIFY_SIGNATURE SINCH_INBOUND_VERIFY_SIGNATURE",
         _VERIFIED,

@@ -179,12 +179,13 @@ def advice(standing: Standing) -> list[str]:
     config = standing.runtime.fresh().config
     found = []
     manifest = standing.runtime.plugins.manifest(config.provider_id)
-    if manifest.has("status_callback") and not config.public_url:
+    listened_to = manifest.has("listens")
+    if manifest.has("status_callback") and not listened_to and not config.public_url:
         found.append(
             f"{manifest.name} calls back with news: it needs PUBLIC_API_URL, the address under which it reaches this "
             "server. Until then it is asked, which takes longer."
         )
-    if manifest.has("listens"):
+    if listened_to:
         found.append(
             f"{manifest.name} must be listened to: `faxbot up` does it, or run `faxbot listen`."
         )

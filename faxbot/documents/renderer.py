@@ -18,6 +18,7 @@ from faxbot.documents.process import (
     TooSlow,
     first_answer,
 )
+from faxbot.errors import DocumentError
 
 ALONE = 3  # pages up to which starting another process costs more than it saves
 NICE = 10
@@ -96,15 +97,17 @@ class Renderer:
         """Put the pages of a received fax, a TIFF in whichever of fax machines' codes, into a PDF at `target`, dot by
         dot, each at its real proportions; returns how many. A damaged page is kept as far as it can be read.
 
-        Raises DocumentUnreadable for what is no whole TIFF, DocumentUnsupported for a BigTIFF, DocumentTooLarge for a
-        page beyond FAXBOT_MAX_PIXELS and for more than MOST_RECEIVED pages; RenderingFailed and OSError as render().
-        What lies at `target` after an error is nothing.
+        Raises RenderingFailed for what is no whole TIFF, for a page beyond FAXBOT_MAX_PIXELS and for more than
+        MOST_RECEIVED pages, too, and OSError as render(). What lies at `target` after an error is nothing.
         """
         request = {
             "do": "unfold", "path": str(source.absolute()), "target": str(target.absolute()),
             "max_pages": MOST_RECEIVED, "max_pixels": self._limits.max_pixels,
         }  # fmt: skip
-        pages: int = self._have_done(request)["pages"]
+        try:
+            pages: int = self._have_done(request)["pages"]
+        except DocumentError as error:
+            raise RenderingFailed(error.detail) from error
         return pages
 
     def _have_done(self, request: dict[str, object]) -> Reply:

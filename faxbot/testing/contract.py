@@ -457,7 +457,7 @@ def _odd_carrier(how: str) -> Iterator[str]:
 
 
 def _sound(update: object) -> Update:
-    """News fit for the ledger; AssertionError says what is wrong with it."""
+    """News about a fax of ours, fit for the ledger; AssertionError says what is wrong with it."""
     assert isinstance(update, Update), "it is no Update"
     assert isinstance(update.state, State), "its state is no State"
     names = [name for name in (update.tag, update.external_id) if name is not None]

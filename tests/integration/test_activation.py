@@ -277,7 +277,7 @@ def test_storage_has_one_place(admin: FlaskClient, runtime: Runtime) -> None:
     [
         ("nobody", {"slot": "outbound"}, 404, "not-found"),
         ("local", {"slot": "outbound"}, 422, "invalid-fields"),
-        ("asterisk", {"slot": "inbound"}, 422, "invalid-fields"),
+        ("oidc", {"slot": "inbound"}, 422, "invalid-fields"),
         ("simulator", {"slot": "storage"}, 422, "invalid-fields"),
         ("simulator", {"slot": "everything"}, 422, "invalid-fields"),
         ("simulator", {}, 422, "invalid-fields"),

@@ -117,11 +117,11 @@ def test_the_web_process_opens_the_secrets_of_those_alone_whose_callbacks_it_pro
         for plugin_id, keys in secrets_of(runtime).items()
         if not runtime.plugins.has(plugin_id, "status_callback")
     }
-    assert set(others) == {"asterisk", "oidc"}
+    assert set(others) == {"oidc"}
     wish: dict[str, dict[str, Any]] = {
         each: dict.fromkeys(keys, "x") for each, keys in others.items()
     }
-    save(runtime, {**wish, "": {"FAX_BACKENDS": "simulator,asterisk"}})
+    save(runtime, wish)
     with runtime.database.transaction() as session:
         for row in session.scalars(sa.select(ConfigEntry).where(ConfigEntry.scope != "")):
             row.value_sealed = row.value_sealed[:-1] + bytes([row.value_sealed[-1] ^ 1])
@@ -142,7 +142,7 @@ def test_the_web_process_opens_the_secrets_of_those_alone_whose_callbacks_it_pro
     assert ready["provider"]["ok"], ready["provider"]
     assert ready["settings"]["ok"]
     assert client.post("/callbacks/simulator", data=b"{}").status_code == 401
-    shown = json.loads(client.get("/plugins/asterisk/config").data)
+    shown = json.loads(client.get("/plugins/oidc/config").data)
     assert "does not open" in shown["fault"]
     other.close()
 

@@ -64,13 +64,14 @@ def listed(*events: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 class Manager:
-    """Takes every call, and knows it from then on; `database` is AstDB's family, by key. `answers` replaces what
-    is said to an action, once it was read: messages, or bytes as they are; HANGS_UP hangs up. One that is called may
-    leave the answer as it is (None)."""
+    """Takes every call, and knows it from then on; `database` is AstDB's family, by key, and `received` the family of
+    faxes that came in. `answers` replaces what is said to an action, once it was read: messages, or bytes as they are;
+    HANGS_UP hangs up. One that is called may leave the answer as it is (None)."""
 
     def __init__(self, **answers: Answers) -> None:
         self.asked: list[Asked] = []
         self.database: dict[str, str] = {}
+        self.received: dict[str, str] = {}
         self.calls: set[str] = set()
         self.answers = answers
         self.uptime = 86_400
@@ -141,6 +142,8 @@ class Manager:
             tag = asked["Variable"].removeprefix("__FAXJOB_ID=")
             for key in (tag, f"{tag}/cause"):
                 self.database.pop(key, None)
+        elif asked["Channel"].startswith("Local/received@"):
+            self.received.pop(asked["Variable"].removeprefix("__FAXIN_ID="), None)
         else:
             self.calls.add(asked["ChannelId"])
         return ok(("Message", "Originate successfully queued"))
@@ -155,18 +158,22 @@ class Manager:
         return ok(("Message", "Channel Hungup")) if there else error("No such channel")
 
     def _get(self, asked: Asked) -> list[str]:
-        value = self.database.get(asked["Key"])
+        value = self._family(asked).get(asked["Key"])
         if value is None:
             return error("Database entry not found")
         return listed((("Event", "DBGetResponse"), ("Key", asked["Key"]), ("Val", value)))
 
-    def _tree(self, _: Asked) -> list[str]:
+    def _tree(self, asked: Asked) -> list[str]:
+        place = f"/{asked['Family']}"
         return listed(
             *(
-                (("Event", "DBGetTreeResponse"), ("Key", f"/faxbot/{key}"), ("Val", value))
-                for key, value in self.database.items()
+                (("Event", "DBGetTreeResponse"), ("Key", f"{place}/{key}"), ("Val", value))
+                for key, value in self._family(asked).items()
             )
         )
+
+    def _family(self, asked: Asked) -> dict[str, str]:
+        return {"faxbot": self.database, "faxbot-in": self.received}[asked["Family"]]
 
 
 def greeting_then(*pieces: bytes) -> Behaviour:

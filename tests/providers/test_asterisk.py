@@ -25,7 +25,7 @@ from PIL import Image
 
 from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
 from faxbot.hidden import Hidden
-from faxbot.plugins.base import CallbackRequest, Gap, Notice, State, Update
+from faxbot.plugins.base import Arrival, CallbackRequest, Gap, Notice, State, Update
 from faxbot.providers.asterisk import Asterisk, tiff
 from faxbot.providers.asterisk.ami import LONGEST_MESSAGE, Login, Message, connected
 from faxbot.providers.asterisk.calls import FORGOTTEN, GRACE, MOST_CALLS, Call, Calls
@@ -742,7 +742,7 @@ def test_a_body_that_is_none_of_ours_is_an_error_of_the_tree(body: bytes) -> Non
         updates = this.read_callback(CallbackRequest("LISTEN", "", {}, body))
     except OutcomeUnknown:
         return
-    assert all(update.tag for update in updates)
+    assert all(isinstance(each, Arrival) or each.tag for each in updates)
 
 
 # Listening ----------------------------------------------------------------------------------

@@ -3,9 +3,12 @@ is said of AMI here."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +18,12 @@ import pytest
 from faxbot.errors import AccountRefused, NotSent, OutcomeUnknown, ProviderError
 from faxbot.events import CAUSES
 from faxbot.hidden import Hidden
-from faxbot.plugins.base import OutboundFax, TransportPlugin, Update
+from faxbot.plugins.base import CallbackRequest, OutboundFax, TransportPlugin, Update
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.asterisk import Asterisk
 from faxbot.testing import ProviderContract
 from faxbot.testing.ground import Connect
+from faxbot.testing.recorded import Recorded
 from faxbot.testing.standin import dead_url
 from tests.misbehaving import Server
 from tests.providers.ami import HANGS_UP, PASSWORD, error, greeting_then
@@ -35,10 +39,43 @@ ODD: dict[str, bytes] = {
     "gone": HANGS_UP,
 }
 """What is answered to an action."""
+HOOK = "/_internal/asterisk/inbound"
 REFUSALS = (
     *("Extension does not exist.", "Permission denied", "Invalid channel", "Channel not specified"),
     *("Uniqueid length exceeds maximum of 149\n", "Originate Access Forbidden", "Out of memory"),
 )
+
+
+SECRET = "internal-secret-of-the-contract"
+EARLIER = {
+    "tiff_path": "/var/spool/faxbot-received/1795289227.4.tif",
+    "to_number": "+15550100900",
+    "from_number": "+15550001111",
+    "faxstatus": "SUCCESS",
+    "faxpages": 2,
+    "uniqueid": "1795289227.4",
+}
+RESULT = (
+    "status=SUCCESS&error=&text=OK&pages=1&rate=14400&res=8031x3850&mode=audio&remote=%2B1%20555%20000%201111"
+    "&ended=1795289243&from=%2B15550001111&to=%2B15550100900&begun=1795289227&channel=1795289227.6"
+)
+NAME = "in-17952892276-530475496"
+
+
+def posted(kind: str, body: bytes) -> CallbackRequest:
+    headers = {"content-type": kind, "x-internal-secret": SECRET}
+    return CallbackRequest("POST", f"https://fax.example.com{HOOK}", headers, body)
+
+
+def form(**parts: str) -> bytes:
+    """As curl writes it; `file` is a file."""
+    lines = []
+    for name, value in parts.items():
+        file = '; filename="fax.tif"\r\nContent-Type: image/tiff' if name == "file" else ""
+        lines.append(
+            f'--b\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n{value}\r\n'
+        )
+    return ("".join(lines) + "--b--\r\n").encode()
 
 
 class Impatient(Asterisk):
@@ -73,6 +110,21 @@ class TestAsterisk(ProviderContract):
     @pytest.fixture
     def document(self, drawn: Path, tmp_path: Path) -> Path:
         return Path(shutil.copy(drawn, tmp_path))
+
+    @pytest.fixture
+    def recorded(self) -> list[Recorded]:
+        settings = {"inboundSecret": SECRET, "receivedFolder": "/var/spool/faxbot-received"}
+        earlier = posted("application/json", json.dumps(EARLIER).encode())
+        handed = posted(
+            "multipart/form-data; boundary=b",
+            form(uniqueid=NAME, result=RESULT, file="II*\0 and so on"),
+        )
+        read = {"external_id": "1795289227.4/1795289227.4.tif", "pages": 2, "attached": False}
+        came = {"external_id": NAME, "pages": 1, "cause": None, "attached": True}
+        return [
+            Recorded("of an earlier Faxbot's dialplan", earlier, (read,), None, settings),
+            Recorded("handed over", handed, (came,), None, settings),
+        ]
 
     @pytest.fixture
     def switchboard(self) -> Iterator[Switchboard]:
@@ -123,6 +175,19 @@ class TestAsterisk(ProviderContract):
     ) -> None:
         switchboard.answers[action] = ODD[answer]
         assert not self._health(impatient(switchboard.url), manifest).ok
+
+    def test_the_carriers_copy_is_a_pdf_and_none_is_no_document(  # type: ignore[override]
+        self, connect: Connect, switchboard: Switchboard, fax: OutboundFax, manifest: Manifest
+    ) -> None:
+        """Of what it sent Asterisk keeps none; of what it received, the TIFF."""
+        received = self._folder.with_name(f"{self._folder.name}-received")
+        received.mkdir()
+        (received / "in-1795289227-530475496.tif").write_bytes(b"II*\0")
+        provider, copy = connect(switchboard.url), BytesIO()
+        provider.document("in-1795289227-530475496", copy)
+        assert copy.getvalue() == b"II*\0"
+        for name in (provider.send(fax).external_id, "404404404", "in-17-530475497", "../x/y.tif"):
+            self._raises(manifest, ProviderError, partial(provider.document, name, BytesIO()))
 
     def test_a_carrier_that_vanishes_after_reading_may_have_the_fax_and_is_not_called_again(  # type: ignore[override]
         self, connect: Connect, fax: OutboundFax, manifest: Manifest, switchboard: Switchboard

@@ -355,17 +355,17 @@ def test_compose_s_listener_is_the_worker_with_another_command() -> None:
     assert listener == worker
 
 
-def test_asterisk_s_folder_is_given_to_all_services_that_look_into_it() -> None:
+def test_asterisk_s_folders_are_given_to_all_services_that_look_into_them() -> None:
     page = (ROOT / "docs/providers/asterisk.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^ +```yaml\n(.*?)^ +```$", page, re.MULTILINE | re.DOTALL)
     override = yaml.safe_load(block)["services"]
-    (folder,) = re.findall(r"install -d .* (/\S+)$", page, re.MULTILINE)
+    folders = re.findall(r"install -d .* (/\S+)$", page, re.MULTILINE)
     (uid,) = re.findall(r"the owner is `(\d+)`", page)
 
-    # web tests the connection, the worker sends, the listener removes what was sent.
+    # web tests the connection, the worker sends and takes what came, the listener removes what was sent.
     assert list(override) == ["web", "worker", "listen"]
     for service in override.values():
-        assert service == {"volumes": [f"{folder}:{folder}"]}
+        assert service == {"volumes": [f"{folder}:{folder}" for folder in folders]}
     services = compose(SECRETS)["services"]
     for name in override:
         image = stages(services[name]["build"]["dockerfile"])[-1]

@@ -1,21 +1,23 @@
-"""Sends faxes through an Asterisk of one's own: over AMI, with SendFAX in faxbot's dialplan.
+"""Sends and receives faxes through an Asterisk of one's own: over AMI, with SendFAX and ReceiveFAX in faxbot's
+dialplan.
 
-A worker only starts the call and is free again; the listener hears how it ends, and what it misses lies in
-Asterisk's database. docs/providers/asterisk.md has the whole.
+A worker only starts the call and is free again; the listener hears how it ends, and what it misses lies in Asterisk's
+database. So do the faxes that come in, whose documents lie in a folder. docs/providers/asterisk.md has the whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import (
+    Arrival,
     CallbackRequest,
     Context,
     Gap,
@@ -27,12 +29,21 @@ from faxbot.plugins.base import (
     TransportPlugin,
     Update,
 )
-from faxbot.providers.asterisk import tiff
+from faxbot.providers.asterisk import arrivals, handover, tiff
 from faxbot.providers.asterisk.ami import Ami, Declined, Fields, Login, Lost, connected
 from faxbot.providers.asterisk.calls import CAUSE, CHANNEL, UNANSWERED, Call, is_tag, result_in
-from faxbot.providers.asterisk.fitness import NO_NUMBER, channel, device, dialplan, fitness
+from faxbot.providers.asterisk.fitness import (
+    NO_NUMBER,
+    channel,
+    device,
+    dialplan,
+    fitness,
+    reception,
+)
 from faxbot.providers.asterisk.folder import Folder
 from faxbot.providers.asterisk.listener import FAMILY, KEPT, Listener
+from faxbot.providers.asterisk.receiving import Receiving
+from faxbot.providers.asterisk.spool import Spool
 
 EXTENSION = "send"
 NOWHERE = "faxbot-nothing-comes-in"
@@ -58,6 +69,10 @@ CLOCKS = timedelta(seconds=5)
 """By how much the clocks may differ when it is asked whether Asterisk was up at a time."""
 KEPT_FOR_SURE = timedelta(minutes=5)
 """So much sooner than results leave Asterisk's database it is not asserted any more that there was none."""
+RECEIVED = "-received"
+"""Ends the name of the folder for received faxes, where no other one is set."""
+LISTENED = "LISTEN"
+"""The method of what listen() has heard."""
 FOR_GOOD = 10 * 365 * 86_400.0
 _NUMBER = re.compile(r"\+?[0-9]{3,15}")
 _SETTINGS_WRONG = (
@@ -83,6 +98,7 @@ class Asterisk(TransportPlugin):
     def initialize(self, config: Mapping[str, Any], context: Context) -> None:
         super().initialize(config, context)
         self._folder = Folder(str(config["folder"]), str(config.get("folderThere") or ""))
+        self._spool = Spool(str(config.get("receivedFolder") or f"{config['folder']}{RECEIVED}"))
         self._login = Login(
             str(config["host"]),
             int(config["port"]),
@@ -93,16 +109,19 @@ class Asterisk(TransportPlugin):
         )
 
     def health(self) -> Health:
-        """Logs in and looks at rights, dialplan, trunk and folder; calls nobody."""
+        """Logs in and looks at rights, dialplan, trunk and folders; calls nobody. That it cannot receive is no fault of
+        one that only sends: it is said beside."""
         try:
             with connected(self._login) as ami:
                 faults = fitness(ami, str(self.config["context"]), str(self.config["dial"]))
+                receives = "" if faults else reception(ami, self._spool)
         except AccountRefused as error:
             return Health(False, error.detail)
         except ProviderError as error:
             return Health(False, f"{error.detail} Check ASTERISK_AMI_HOST and ASTERISK_AMI_PORT.")
-        faults += self._folder.faults()
-        return Health(not faults, " ".join(faults) or "Asterisk has all that a fax needs.")
+        faults += self._folder.faults() + self._spool.faults()
+        said = " ".join(faults) or f"Asterisk has all that a fax needs. {receives}"
+        return Health(not faults, said.strip())
 
     def send(self, fax: OutboundFax) -> Receipt:
         """Start the call (AMI action Originate, Async), and do not wait for it."""
@@ -187,14 +206,40 @@ class Asterisk(TransportPlugin):
 
     def listen(self) -> Iterator[Notice | Gap | None]:
         """Results and answers of calls, as they come; TransportPlugin.listen()."""
+        logger = self.context.logger
         listener = Listener(
-            self._login, self.context.logger, self._folder, self._same_since, self.kept_seconds
+            self._login,
+            logger,
+            self._folder,
+            Receiving(self._spool, logger),
+            self._same_since,
+            self.kept_seconds,
         )
         return listener.listen()
 
-    def read_callback(self, request: CallbackRequest) -> list[Update]:
-        """The news in what listen() has heard."""
+    def verify_callback(self, request: CallbackRequest) -> bool:
+        """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET."""
+        return handover.is_genuine(request, str(self.config.get("inboundSecret") or ""))
+
+    def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
+        """The news in what listen() has heard, or the fax that was handed over."""
+        if request.method != LISTENED:
+            return [handover.read(request, self._spool)]
+        if arrivals.is_body(request.body):
+            return [arrivals.read(request.body)]
         return [Call.read(request.body).update()]
+
+    def document(self, external_id: str, target: BinaryIO) -> None:
+        """The TIFF of a received fax, from ASTERISK_RECEIVED_FOLDER; of a fax that was sent Asterisk keeps none."""
+        self._spool.copy(external_id, target)
+
+    def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
+        """The file in the form of a handed over fax."""
+        handover.attached(request, target)
+
+    def taken(self, external_id: str) -> None:
+        """Remove the TIFF of a received fax."""
+        self._spool.forget(external_id)
 
     def _connected(self) -> AbstractContextManager[Ami]:
         return connected(self._login)

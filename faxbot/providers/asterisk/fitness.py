@@ -7,6 +7,7 @@ import time
 from faxbot.providers.asterisk.ami import Ami, Declined, Message
 from faxbot.providers.asterisk.calls import CAUSE
 from faxbot.providers.asterisk.listener import FAMILY
+from faxbot.providers.asterisk.spool import Spool
 
 RIGHTS = {
     "originate": ("Originate",),
@@ -17,6 +18,9 @@ RIGHTS = {
 Asterisk 16 and 22.)"""
 EXTENSIONS = frozenset({"send", "h", "failed"})
 ACK = "faxbot-ack"
+RECEIVE = "faxbot-receive"
+FUNCTIONS = {"FILTER(0-9,a1)": "1", "RAND(7,7)": "7", "URIENCODE(+)": "%2B"}
+"""What our dialplan makes names of, and of what others say text, with what must come of it."""
 TRUNK_SECONDS = 2.0
 """In which a trunk answers OPTIONS; until it has, Asterisk takes one that it has just loaded for dead."""
 NO_NUMBER = "ASTERISK_DIAL must have {number} or {digits} in it."
@@ -43,6 +47,20 @@ def fitness(ami: Ami, context: str, dial: str) -> list[str]:
 def dialplan(ami: Ami, context: str) -> list[str]:
     """Sentences on what keeps calls from being made and their results from being kept. Raises Lost, Declined."""
     return _keeping(ami, context, _extensions(ami, context))
+
+
+def reception(ami: Ami, spool: Spool) -> str:
+    """A sentence on what keeps faxes from being received; "" where nothing does. Raises Lost."""
+    extensions = _extensions(ami, RECEIVE)
+    if not any(each.get("Application") == "ReceiveFAX" for each in extensions):
+        return f"It receives none: the dialplan lacks {RECEIVE}, include today's extensions_faxbot.conf."
+    for expression, result in FUNCTIONS.items():
+        if ami.action("Getvar", [("Variable", expression)]).get("Value") != result:
+            name = expression.partition("(")[0]
+            return f"It receives none: load the module that has {name} (modules_faxbot.conf)."
+    if not spool.is_there:
+        return "It takes none from here that came in: ASTERISK_RECEIVED_FOLDER is not there."
+    return ""
 
 
 def _keeping(ami: Ami, context: str, extensions: list[Message]) -> list[str]:

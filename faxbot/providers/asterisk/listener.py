@@ -2,7 +2,7 @@
 for a listener that was away.
 
 A result stays in the database until core has kept it for good, and a while longer: whoever asks for that fax in
-between finds it there.
+between finds it there. Faxes that come in are found in the same way (receiving.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from faxbot.plugins.base import Gap, Notice
 from faxbot.providers.asterisk.ami import Ami, Declined, Login, Lost, Stopping, connected
 from faxbot.providers.asterisk.calls import Calls
 from faxbot.providers.asterisk.folder import Folder
+from faxbot.providers.asterisk.receiving import Receiving
 
 FAMILY = "faxbot"
 ACK_CHANNEL = "Local/ack@faxbot-ack/n"
@@ -50,12 +51,14 @@ class Listener:
         login: Login,
         logger: logging.Logger,
         folder: Folder,
+        receiving: Receiving,
         meet: Callable[[Ami], object],
         kept_seconds: float = KEPT,
     ) -> None:
         self._login = login
         self._log = logger
         self._folder = folder
+        self._receiving = receiving
         self._meet = meet
         self._kept_seconds = kept_seconds
         self._calls = Calls()
@@ -101,6 +104,7 @@ class Listener:
                 if event.get("Event") == "Shutdown":
                     raise Lost("Asterisk is being stopped.")
                 self._calls.hear(event, now)
+                self._receiving.hear(event)
             for notice in self._notices(now):
                 yield notice
                 nothing_at = time.monotonic() + NOTHING_EVERY
@@ -111,7 +115,9 @@ class Listener:
     def _ask(self, ami: Ami, now: float) -> bool:
         """Do what is due; False where Asterisk takes no actions, but goes on to tell of its calls."""
         try:
-            if now >= self._list_at or self._calls.missing(now):
+            listing = now >= self._list_at
+            self._receiving.ask(ami, all_of_them=listing)
+            if listing or self._calls.missing(now):
                 self._find(ami)
                 self._calls.tidy(now)
                 self._folder.tidy()
@@ -130,6 +136,7 @@ class Listener:
             if call.tag not in self._acknowledged:
                 done = partial(self._acknowledge, call.tag) if over else _nothing
                 yield Notice(call.body(), done)
+        yield from self._receiving.notices(now, TELL_AGAIN)
 
     def _acknowledge(self, tag: str) -> None:
         if tag not in self._acknowledged:

@@ -15,7 +15,16 @@ from typing import Any
 from faxbot.errors import ProviderError
 from faxbot.hidden import Hidden
 from faxbot.plugins import manifest
-from faxbot.plugins.base import CallbackRequest, Context, Gap, Notice, OutboundFax, State, Update
+from faxbot.plugins.base import (
+    Arrival,
+    CallbackRequest,
+    Context,
+    Gap,
+    Notice,
+    OutboundFax,
+    State,
+    Update,
+)
 from faxbot.providers import asterisk
 from faxbot.providers.asterisk import Asterisk
 from faxbot.providers.http import HttpClient
@@ -56,6 +65,7 @@ class Ear:
 
     def __init__(self, listening: Asterisk, *, forgets: bool = False) -> None:
         self.news: dict[str, list[Update]] = {}
+        self.arrivals: list[Arrival] = []
         self.gaps = 0
         self.error: ProviderError | None = None
         self._provider = listening
@@ -84,6 +94,15 @@ class Ear:
         """How the fax ended, as soon as that is heard."""
         return eventually(lambda: self.of(tag), timeout, every=0.05)[0]
 
+    def came(self, number: str, timeout: float = 90.0) -> Arrival:
+        """The one fax that came in for this number of ours, as soon as that is heard."""
+        eventually(lambda: self.all_for(number), timeout, every=0.05)
+        (only,) = self.all_for(number)
+        return only
+
+    def all_for(self, number: str) -> list[Arrival]:
+        return [each for each in self.arrivals if each.recipient.reveal() == number]
+
     def _listen(self) -> None:
         heard = self._provider.listen()
         assert isinstance(heard, Generator)
@@ -101,6 +120,9 @@ class Ear:
         elif each is not None:
             request = CallbackRequest("LISTEN", "", {}, each.body)
             for update in self._provider.read_callback(request):
+                if isinstance(update, Arrival):
+                    self.arrivals.append(update)
+                    continue
                 self.news.setdefault(update.tag or "", []).append(update)
             if not self._forgets:
                 each.acknowledge()

@@ -56,6 +56,11 @@ class FarEnd(StrEnum):
     """After two seconds."""
     SILENCE = "+15550100122"
     CANNOT_STORE = "+15550100123"
+    US = "+15550100900"
+    """Our own number: who calls it sends us a fax. It asks for T.38."""
+    US_AUDIO = "+15550100901"
+    US_NINE_SECONDS = "+15550100902"
+    """The call ends after nine seconds."""
 
     def line(self, which: int) -> str:
         """0 to 9999; line(100) is the member itself."""
@@ -96,6 +101,7 @@ class AsteriskServer(Server):
                                                    # Asterisk knows it, qualified()) and deniedtrunk (SIP 401);
                                                    # to FarEnd.FAX.line(7), ...
         server.documents                           # a folder for TIFFs; Asterisk sees it under the same path
+        server.arrived                             # the folder beside it, of faxes that came in
         server.heard(FarEnd.FAX.line(7))           # waits for the end of that call at the far end: Received
         server.cli("core show channels")
     """
@@ -117,6 +123,7 @@ class AsteriskServer(Server):
         self.password = secrets.token_hex(16)
         self.sip_port = _free_udp_port()
         self.documents = self._made("documents")
+        self.arrived = self._made("documents-received")
         self._far = far or self
         self._received = self._made("received")
         self._configure(rtp_timeout)
@@ -201,6 +208,7 @@ class AsteriskServer(Server):
         words = {
             "FOLDER": self.folder,
             "DEPLOY": DEPLOY,
+            "ARRIVED": self.arrived,
             "MODULES": self.tree.modules,
             "DATA": self.tree.data,
             "NAME": self.folder.name,

@@ -16,6 +16,7 @@ import pytest
 from faxbot.plugins.base import State
 from faxbot.providers.asterisk import Asterisk
 from tests.ground import Ground, eventually
+from tests.providers.asterisk.caller import T38, FaxMachine
 from tests.providers.asterisk.ear import Ear, fax, provider
 from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.pages import assert_readable, make_tiff
@@ -119,6 +120,7 @@ class DebiansAsterisk(AsteriskServer):
             ("your-password", self._far.password),
             (r"bind = 0\.0\.0\.0", f"bind = {self.address}"),
             (r"(?<=aors = trunk\n)", media),
+            (r";(?=context = faxbot-receive)", ""),  # step 10
         )
         left = re.findall(r"example|your-", self.path("/etc/asterisk/pjsip_trunk.conf").read_text())
         assert not left, "the page says that there are no more"
@@ -170,6 +172,8 @@ def before_the_steps(debians: DebiansAsterisk, page: dict[int, str]) -> None:
     (command,) = re.findall(r"`(asterisk -rx \"[^`]*\")`", page[2])
     listed = re.findall(r"res_fax\w*\.so", debians.do(command))
     assert sorted(listed) == sorted(re.findall(r"`(res_fax\w*\.so)`", page[2]))
+    received = debians.path("/var/spool/faxbot-received")
+    debians.append("/etc/asterisk/extensions.conf", f"\n[globals](+)\nFAXIN_FOLDER={received}\n")
 
 
 def walk(debians: DebiansAsterisk, page: dict[int, str]) -> dict[str, str]:
@@ -201,16 +205,26 @@ def test_the_page_leads_from_debian_s_asterisk_to_a_fax(debians: DebiansAsterisk
     )
     health = this.health()
     assert health.ok, health.detail
-    arrives(this, debians)
+    assert health.detail == "Asterisk has all that a fax needs."
     eventually(
         lambda: "Registered" in debians.do('asterisk -rx "pjsip show registrations"'), 30, 0.5
     )
+    sent = make_tiff(debians.documents / "to-us.tif")
+    number = FarEnd.US.line(41)
+    with Ear(this) as ear:
+        FaxMachine(debians._far, number, sent, T38, caller="+15550001234", trunk="carrier")
+        arrives(this, debians)
+        arrival = ear.came(number)
+    assert (arrival.cause, arrival.pages, arrival.sender.reveal()) == (None, 1, "+15550001234")
+    with (debians.documents / "to-us-received.tif").open("wb") as file:
+        this.document(arrival.external_id, file)
+    assert_readable(sent, debians.documents / "to-us-received.tif")
     logs = [each for each in debians.path("/var/log/asterisk").rglob("*") if each.is_file()]
     assert "Master.csv" in [each.name for each in logs]
     for each in logs:
-        assert FarEnd.FAX.line(40)[2:8].encode() not in each.read_bytes(), (
-            f"{each.name} has a number"
-        )
+        text = each.read_bytes()
+        for number in (FarEnd.FAX.line(40)[2:8], FarEnd.US.line(41)[2:8], "50001234"):
+            assert number.encode() not in text, f"{each.name} has a number"
 
 
 def arrives(this: Asterisk, debians: DebiansAsterisk) -> None:

@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pypdfium2
 import pytest
 
-from faxbot import hearing, jobs, sending, wiring
+from faxbot import hearing, inbound, jobs, sending, wiring
+from faxbot.artifacts import Workspace
 from faxbot.events import Status
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground, eventually
 from tests.installation import Installation, Stores
 from tests.integration.conftest import carrier_of_all
-from tests.integration.site import Site, open_site
+from tests.integration.site import ACTOR, Site, open_site
+from tests.providers.asterisk.caller import NUMBER, FaxMachine
 from tests.providers.asterisk.packages import Tree
 from tests.providers.asterisk.pages import assert_arrived, make_tiff
 from tests.providers.asterisk.server import AsteriskServer, FarEnd, Received, hangs_up_after
@@ -186,10 +190,48 @@ def an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later(
     assert site.job(job_id).pages_sent == 4
 
 
+def a_fax_that_comes_in_is_received_once_with_its_document_and_one_that_failed_is_none(
+    site: Site, own: AsteriskServer, folder: Path
+) -> None:
+    sent, number = make_tiff(folder / "comes-in.tif", 2), FarEnd.US_AUDIO.line(70)
+    cut = FarEnd.US_NINE_SECONDS.line(71)
+    for machine in [FaxMachine(own, number, sent), FaxMachine(own, cut, sent)]:
+        machine.end()
+    eventually(lambda: not own.stored("faxbot-in"), 30, every=0.2)
+    eventually(lambda: len(came_in(site)) == 2, 10, every=0.1)
+
+    received = came_in(site)
+    assert {number: "received", cut: "failed"} == {
+        to: one["status"] for to, one in received.items()
+    }
+    whole = received[number]
+    assert (whole["pages"], whole["from"], whole["error"]) == (2, NUMBER, None)
+    assert received[cut]["error"]["code"] == "dropped_early"
+    with Workspace(site.runtime) as workspace:
+        path, kind = inbound.document(site.runtime, whole["id"], workspace, as_it_came=True)
+        assert kind == "image/tiff"
+        assert_arrived(sent, path)
+    with Workspace(site.runtime) as workspace:
+        path, kind = inbound.document(site.runtime, whole["id"], workspace)
+        assert kind == "application/pdf"
+        with pypdfium2.PdfDocument(path) as made:
+            assert [page.get_size()[1] for page in made] == [pytest.approx(11 * 72, abs=0.1)] * 2
+    assert not list(own.arrived.glob("in-*.tif")), "what is stored need not lie there"
+
+
+def came_in(site: Site) -> dict[str, dict[str, Any]]:
+    """By the number that was called."""
+    site.work()
+    rows, _ = inbound.page(site.runtime, ACTOR, inbound.Filters(), limit=50, cursor=None)
+    found = [inbound.describe(site.runtime, row) for row in rows]
+    return {one["to"]: one for one in found if one["status"] != "fetching"}
+
+
 DEEDS = (
     a_fax_that_is_cut_off_again_and_again_goes_on_and_arrives_once,
     an_asterisk_that_is_stopped_gracefully_sends_its_fax_to_the_end_and_takes_no_other,
     an_asterisk_that_is_ended_in_the_middle_of_a_page_has_the_rest_sent_later,
+    a_fax_that_comes_in_is_received_once_with_its_document_and_one_that_failed_is_none,
 )
 
 

@@ -1,0 +1,135 @@
+"""Reads received faxes that come by HTTP: what an earlier Faxbot's dialplan posts (JSON, with the path of a file that
+lies here), and what an Asterisk on another machine hands over (a form, with the file in it).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from faxbot.errors import Refused
+from faxbot.plugins.base import Arrival, CallbackRequest
+from faxbot.providers.asterisk import arrivals
+from faxbot.providers.asterisk.calls import SUCCESS, result_in
+from faxbot.providers.asterisk.spool import Spool, is_call, is_ours
+
+PROOF = "x-internal-secret"
+FILE = "file"
+_FIELDS = ("tiff_path", "to_number", "from_number", "faxstatus", "faxpages", "uniqueid", "result")
+_LONGEST = 8 * 1024
+"""Characters of a field, and bytes of JSON eight times."""
+_MOST_PARTS = 32
+
+
+def is_genuine(request: CallbackRequest, secret: str) -> bool:
+    """Whether it brings our secret; never where there is none."""
+    given = request.headers.get(PROOF, "").encode("utf-8", "surrogateescape")
+    return bool(secret) and hmac.compare_digest(given, secret.encode())
+
+
+def read(request: CallbackRequest, spool: Spool) -> Arrival:
+    """The fax that was posted. Raises Refused for what is none."""
+    if _type(request)[0] == "multipart/form-data":
+        return _handed_over(request)
+    said = _json(request)
+    call, path = said.get("uniqueid", ""), said.get("tiff_path", "")
+    if call and not is_call(call):
+        raise Refused("The uniqueid is none: letters, digits and ._:@- only.", cause="config")
+    return arrivals.arrival(spool.name_of(call, path), _entry(said))
+
+
+def attached(request: CallbackRequest, target: BinaryIO) -> None:
+    """Write the file in the form into `target`. Raises Refused where there is none, or the form is cut off."""
+    found = False
+    for name, piece in _parts(request):
+        if name == FILE:
+            found = True
+            target.write(piece)
+    if not found:
+        raise Refused("The form has no file in it.", cause="doc_unreadable")
+
+
+def _handed_over(request: CallbackRequest) -> Arrival:
+    fields: dict[str, bytes] = {}
+    file = 0
+    for name, piece in _parts(request):
+        if name == FILE:
+            file += len(piece)
+        elif name in _FIELDS:
+            fields[name] = (fields.get(name, b"") + piece)[: _LONGEST + 1]
+    said = {name: value.decode("utf-8", "replace") for name, value in fields.items()}
+    call = said.get("uniqueid", "")
+    if not is_call(call):
+        raise Refused("The form has no uniqueid of letters, digits and ._:@- only.", cause="config")
+    entry = _entry(said)
+    if "result" in said:
+        told = result_in(said["result"])
+        if told is None or not is_ours(call):
+            raise Refused("The result is none of faxbot's dialplan.", cause="config")
+        entry = told
+    return arrivals.arrival(call, entry, attached=file > 0)
+
+
+def _entry(said: Mapping[str, str]) -> dict[str, str]:
+    """The same in our dialplan's words. Who does not say how it ended means that it ended well."""
+    for name, value in said.items():
+        if len(value) > _LONGEST:
+            raise Refused(f"{name} is too long.", cause="config")
+    pages = said.get("faxpages", "").strip()
+    return {
+        "status": said.get("faxstatus", SUCCESS).strip().upper(),
+        "from": said.get("from_number", ""),
+        "to": said.get("to_number", ""),
+        "pages": pages,
+    }
+
+
+def _json(request: CallbackRequest) -> dict[str, str]:
+    """The fields as text; raises Refused for what is not a JSON object of such."""
+    try:
+        said = json.loads(request.body) if len(request.body) <= 8 * _LONGEST else None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise Refused("The body is neither JSON nor a form (multipart/form-data).", cause="config")
+    return {name: _text(said[name]) for name in _FIELDS if said.get(name) is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise Refused("A field is neither text nor a number.", cause="config")
+
+
+def _type(request: CallbackRequest) -> tuple[str, dict[str, str]]:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    return kind.lower(), options
+
+
+def _parts(request: CallbackRequest) -> Iterator[tuple[str, bytes]]:
+    """The name of each part with its content, piece by piece; one that is empty comes as one empty piece."""
+    boundary = _type(request)[1].get("boundary", "")
+    try:
+        parser = PushMultipartParser(
+            boundary.encode("ascii"), max_segment_count=_MOST_PARTS, strict=True
+        )
+        name = ""
+        for chunk in request.chunks():
+            for event in parser.parse(chunk):
+                if isinstance(event, MultipartSegment):
+                    name = event.name
+                    yield name, b""
+                elif event:
+                    yield name, bytes(event)
+        parser.close()
+    except (MultipartError, ValueError, LookupError, AssertionError):
+        raise Refused("The form cannot be read to its end.", cause="config") from None

@@ -1,0 +1,126 @@
+"""The folder into which Asterisk writes the faxes that it receives.
+
+Others may use it too: nothing is opened or removed there but the file that a received fax names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from faxbot.errors import AccountRefused, Refused, Unreachable
+
+_OURS = re.compile(r"in-[0-9]{1,60}-[0-9]{9}")
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}\.tiff?", re.IGNORECASE)
+_CALL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}")
+_SUFFIX, _PART = ".tif", ".part.tif"
+PART_KEPT = 30 * 86_400.0
+"""Seconds for which the pages stay that had arrived when a call failed."""
+
+
+def is_ours(text: str) -> bool:
+    """Whether our dialplan gives faxes such names: nothing in one is chosen by who calls."""
+    return _OURS.fullmatch(text) is not None
+
+
+def is_call(text: str) -> bool:
+    """Whether somebody else's dialplan may name its calls so (UNIQUEID)."""
+    return _CALL.fullmatch(text) is not None
+
+
+class Spool:
+    """`here` is the folder as faxbot sees it."""
+
+    def __init__(self, here: str) -> None:
+        self._here = Path(here)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether faxes can be taken from it: where it is on another machine they are handed over instead."""
+        return self._here.is_dir()
+
+    def name_of(self, call: str, path: str) -> str:
+        """The name for a fax that somebody else's dialplan received as the file at `path`: the call's, and the file's.
+        Raises Refused for a file that is not in this folder itself, symbolic links followed."""
+        try:
+            file = Path(path).resolve()
+            inside = Path(path).is_absolute() and file.parent == self._here.resolve()
+        except (OSError, ValueError, RuntimeError):  # a link that leads to itself; a zero byte
+            inside = False
+        if not inside or not _FILE.fullmatch(file.name):
+            raise Refused("The file is not in ASTERISK_RECEIVED_FOLDER.", cause="config")
+        return f"{call or file.stem}/{file.name}"
+
+    def copy(self, fax_name: str, target: BinaryIO) -> None:
+        """Write the document of this fax into `target`. Raises Refused for what names none, AccountRefused where it may
+        not be read, Unreachable where it is not there, which may be because it comes later."""
+        name = _file_of(fax_name)
+        if name is None:
+            raise Refused("This is no name of a fax that was received.")
+        try:
+            with _opened(self._here, name) as source:
+                shutil.copyfileobj(source, target)
+        except (PermissionError, IsADirectoryError) as error:
+            raise AccountRefused(
+                f"A received fax cannot be read in ASTERISK_RECEIVED_FOLDER: {error.strerror}.",
+                cause="config",
+            ) from None
+        except OSError as error:
+            raise Unreachable(
+                f"A received fax is not in ASTERISK_RECEIVED_FOLDER: {error.strerror}.",
+                cause="config",
+            ) from None
+
+    def forget(self, fax_name: str) -> None:
+        """Remove the document of this fax; one that is not there, or cannot be removed now, is no error."""
+        name = _file_of(fax_name)
+        if name is not None:
+            with suppress(OSError):
+                (self._here / name).unlink(missing_ok=True)
+
+    def set_aside(self, fax_name: str) -> None:
+        """Keep what came of a call that failed, for PART_KEPT, under a name that tells it from a document."""
+        if is_ours(fax_name):
+            with suppress(OSError):
+                part = (self._here / f"{fax_name}{_SUFFIX}").rename(
+                    self._here / f"{fax_name}{_PART}"
+                )
+                os.utime(part)
+
+    def tidy(self) -> None:
+        """Remove what was set aside long enough ago."""
+        with suppress(OSError):
+            for path in self._here.iterdir():
+                aside = path.name.endswith(_PART) and is_ours(path.name.removesuffix(_PART))
+                with suppress(OSError):
+                    if aside and time.time() - path.lstat().st_mtime > PART_KEPT:
+                        path.unlink()
+
+    def faults(self) -> list[str]:
+        """Sentences on what keeps faxes from being taken out of a folder that is there."""
+        if self.is_there and not os.access(self._here, os.R_OK | os.W_OK | os.X_OK):
+            return ["faxbot may not read ASTERISK_RECEIVED_FOLDER, or may not remove files there."]
+        return []
+
+
+def _file_of(fax_name: str) -> str | None:
+    """The file of a fax: of ours by its name, of another dialplan's what stands behind the stroke."""
+    if is_ours(fax_name):
+        return f"{fax_name}{_SUFFIX}"
+    call, _, name = fax_name.partition("/")
+    return name if is_call(call) and _FILE.fullmatch(name) else None
+
+
+def _opened(folder: Path, name: str) -> BinaryIO:
+    """The file itself, and nothing that a link in its place names."""
+    number = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IsADirectoryError(0, "it is no file")
+    return os.fdopen(number, "rb")

@@ -1,0 +1,146 @@
+"""Faxes that an Asterisk hands over by HTTP, through faxbot's own road: received once, with the document as it came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from faxbot import inbound, wiring
+from faxbot.artifacts import Workspace
+from faxbot.plugins.base import LARGEST_IN_MEMORY
+from tests.carrier import SimulatorProcess
+from tests.installation import Installation
+from tests.integration.site import ACTOR, Site, open_site, tiff
+from tests.integration.web import Field, client_of, post
+
+HOOK = "/_internal/asterisk/inbound"
+SECRET = "the-internal-secret-of-tests"
+PROOF = {"X-Internal-Secret": SECRET}
+NAME = "in-1795289227-530475496"
+RESULT = (
+    "status=SUCCESS&error=&text=OK&pages=1&remote=x&ended=1795289243&from=%2B15550001111&to=%2B15550100900"
+    "&begun=1795289227&channel=1795289227.6"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "documents-received"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def site(store: Installation, carrier_of_all: SimulatorProcess, folder: Path) -> Iterator[Site]:
+    settings = {
+        "FAX_INBOUND_BACKENDS": "asterisk",
+        "ASTERISK_AMI_PASSWORD": "nobody is called",
+        "ASTERISK_FOLDER": str(folder.with_name("documents")),
+        "ASTERISK_INBOUND_SECRET": SECRET,
+    }
+    with open_site(store, carrier_of_all, **settings) as site:
+        site.runtime = replace(site.runtime, plugins=wiring.plugins(site.runtime.config))
+        yield site
+        site.runtime.plugins.close()
+
+
+@pytest.fixture
+def asks(site: Site) -> FlaskClient:
+    return client_of(site.runtime)
+
+
+def hands_over(asks: FlaskClient, content: bytes | None, result: str = RESULT) -> TestResponse:
+    fields: list[tuple[str, Field]] = [("uniqueid", NAME), ("result", result)]
+    if content is not None:
+        fields.append(("file", ("fax.tif", content, "image/tiff")))
+    return post(asks, fields, HOOK, **PROOF)
+
+
+def posts(asks: FlaskClient, path: Path, **changes: Any) -> TestResponse:
+    said = {
+        "tiff_path": str(path),
+        "to_number": "+15550100900",
+        "from_number": "+15550001111",
+        "faxstatus": "SUCCESS",
+        "faxpages": 1,
+        "uniqueid": "1795289227.4",
+        **changes,
+    }
+    return asks.post(HOOK, json=said, headers=PROOF)
+
+
+def faxes(site: Site) -> list[dict[str, Any]]:
+    site.work()
+    rows, _ = inbound.page(site.runtime, ACTOR, inbound.Filters(), limit=50, cursor=None)
+    return [inbound.describe(site.runtime, row) for row in rows]
+
+
+def as_it_came(site: Site) -> bytes:
+    (fax,) = faxes(site)
+    with Workspace(site.runtime) as workspace:
+        path, _ = inbound.document(site.runtime, fax["id"], workspace, as_it_came=True)
+        return path.read_bytes()
+
+
+@pytest.mark.parametrize("filling", [0, LARGEST_IN_MEMORY])
+def test_a_fax_that_is_handed_over_again_and_again_is_received_once(
+    site: Site, asks: FlaskClient, filling: int
+) -> None:
+    content = tiff(2) + os.urandom(filling)
+    for _ in range(3):
+        assert hands_over(asks, content).status_code == 200
+        (fax,) = faxes(site)
+    assert (fax["status"], fax["pages"], fax["external_id"]) == ("received", 2, NAME)
+    assert (fax["from"], fax["to"]) == ("+15550001111", "+15550100900")
+    assert as_it_came(site) == content
+
+
+def test_one_that_came_without_its_file_is_received_with_the_repeat_that_has_it(
+    site: Site, asks: FlaskClient
+) -> None:
+    assert hands_over(asks, None).status_code == 200
+    (fax,) = faxes(site)
+    assert (fax["status"], fax["error"]["retryable"]) == ("fetching", True)
+    assert hands_over(asks, tiff(1)).status_code == 200
+    assert as_it_came(site) == tiff(1)
+
+
+def test_a_file_that_lies_here_is_fetched_again_until_it_is_there_and_then_removed(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    path = folder / "1795289227.4.tif"
+    assert posts(asks, path).status_code == 200
+    assert [fax["status"] for fax in faxes(site)] == ["fetching"]
+    path.write_bytes(tiff(1))
+    site.after(60)
+    assert as_it_came(site) == tiff(1)
+    assert not path.exists()
+    assert posts(asks, path).status_code == 200
+    assert [fax["status"] for fax in faxes(site)] == ["received"]
+
+
+def test_a_failed_one_is_no_document_and_a_path_from_outside_is_nothing(
+    site: Site, asks: FlaskClient, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.tif"
+    secret.write_bytes(tiff(1))
+    assert posts(asks, secret).status_code == 200  # it is kept, as unreadable
+    assert not faxes(site)
+    assert hands_over(asks, tiff(1), RESULT.replace("SUCCESS", "FAILED")).status_code == 200
+    (fax,) = faxes(site)
+    assert (fax["status"], fax["pages"]) == ("failed", 1)
+    assert secret.exists()
+
+
+def test_who_does_not_know_the_secret_hands_nothing_over(site: Site, asks: FlaskClient) -> None:
+    for proof in ({}, {"X-Internal-Secret": "another"}):
+        answer = asks.post(HOOK, json={"uniqueid": "1"}, headers=proof)
+        assert answer.status_code == 401
+    assert not faxes(site)
