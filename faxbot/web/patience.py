@@ -138,6 +138,8 @@ class Sender(socket.socket):
     unsent = b""
     keeps = False
     """Whether what sendall() is given goes with what comes next: a head and a short body are one packet then."""
+    endless: Any = None
+    """What goes on where the answer ends (web.endless)."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:  # noqa: ARG002 - socket's signature
         self.unsent += data
@@ -242,6 +244,9 @@ class PatientWorker(ThreadWorker):
         self._bodies -= conn.has_body
         self._strangers -= conn.is_stranger
         self._serve_queued()
+        self._answered(conn, fs)
+
+    def _answered(self, conn: Any, fs: Future[Any]) -> None:
         if conn.sock.unsent and conn.sock.fileno() >= 0:
             conn.sock.setblocking(False)
             conn.timeout = time.monotonic() + ANSWER_SECONDS
