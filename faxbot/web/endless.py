@@ -21,6 +21,8 @@ from faxbot.web.patience import ANSWER_SECONDS, PatientWorker, Sender
 
 LOST_SECONDS = 45
 """A machine that has vanished is noticed when it has acknowledged nothing for so long (TCP_USER_TIMEOUT)."""
+KEPT_BYTES = 64 * 1024
+"""So much the system keeps for a slow client, about; by itself it would take megabytes for each."""
 _PIECE = 64 * 1024
 
 
@@ -98,6 +100,7 @@ class EndlessWorker(PatientWorker):
             super()._answered(conn, fs)
             return
         conn.sock.setblocking(False)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT_BYTES)
         with suppress(OSError):  # a unix socket has no such thing
             conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
         conn.writes = False

@@ -44,10 +44,11 @@ OPERATES = {
     "POST /fax/<fax_id>/cancel", "POST /fax/<fax_id>/release", "POST /fax/<fax_id>/decide", "GET /admin/providers",
     "GET /admin/providers/<provider_id>", "POST /admin/providers/<provider_id>/pause",
     "POST /admin/providers/<provider_id>/resume", "POST /admin/providers/<provider_id>/reset",
-    "POST /admin/providers/<provider_id>/test",
+    "POST /admin/providers/<provider_id>/test", "GET /events", "GET /events/stream",
 }  # fmt: skip
 VIEWS = {
-    "GET /fax", "POST /fax/search", "GET /fax/<fax_id>", "GET /fax/<fax_id>/events",
+    "GET /fax", "POST /fax/search", "GET /fax/<fax_id>", "GET /fax/<fax_id>/events", "GET /events",
+    "GET /events/stream",
 }  # fmt: skip
 ONESELF = {"GET /admin/session", "DELETE /admin/session", "POST /admin/session/password"}
 MAY = {ADMIN: set(ROUTES), OPERATOR: OPERATES | ONESELF, VIEWER: VIEWS | ONESELF}
