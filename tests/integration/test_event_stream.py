@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from faxbot import actors, identity, results, sessions, users
 from faxbot.db import new_id, utcnow
 from faxbot.events import Event, Status
-from faxbot.feed import Filters
+from faxbot.feed import Cursor, Filters
 from faxbot.hidden import Hidden
 from faxbot.models import FaxEvent
 from faxbot.runtime import Runtime
@@ -32,6 +33,7 @@ from faxbot.web.streams import LOOK_SECONDS, Listener, Streams
 from tests.conftest import StartService
 from tests.ground import eventually
 from tests.installation import Installation, Service, Stores
+from tests.integration.site import Site
 from tests.integration.test_identity import statements
 from tests.integration.web import NUMBER, SECRET, TEXT, begun, new_key, new_user, opened
 from tests.servers import Postgres, PostgresServer, RedisServer
@@ -49,25 +51,10 @@ IDLE = 200
 
 
 @dataclass
-class House:
-    """A running web process, and the runtime of somebody beside it who writes."""
+class Writer:
+    """Somebody who records events."""
 
-    service: Service
     runtime: Runtime
-    stack: ExitStack = field(default_factory=ExitStack)
-
-    def listen(self, **options: Any) -> Ear:
-        return self.stack.enter_context(listen(self.service, **options))
-
-    def fax(self) -> str:
-        """The id of a new fax, whose first event is FAX_QUEUED."""
-        answer = self.submit()
-        assert answer.status_code == 202
-        return str(answer.json()["id"])
-
-    def submit(self) -> requests.Response:
-        files = {"file": ("document", TEXT)}
-        return self.service.request("POST", "/fax/send", data={"to": NUMBER}, files=files)
 
     def progress(self, job_id: str, count: int = 1) -> None:
         for _ in range(count):
@@ -89,6 +76,27 @@ class House:
             session.flush()
             session.execute(sa.insert(FaxEvent), rows)
 
+
+@dataclass
+class House(Writer):
+    """A running web process, and the runtime of somebody beside it who writes."""
+
+    service: Service
+    stack: ExitStack
+
+    def listen(self, **options: Any) -> Ear:
+        return self.stack.enter_context(listen(self.service, **options))
+
+    def fax(self) -> str:
+        """The id of a new fax, whose first event is FAX_QUEUED."""
+        answer = self.submit()
+        assert answer.status_code == 202
+        return str(answer.json()["id"])
+
+    def submit(self) -> requests.Response:
+        files = {"file": ("document", TEXT)}
+        return self.service.request("POST", "/fax/send", data={"to": NUMBER}, files=files)
+
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.service.pid).children()
 
@@ -97,7 +105,7 @@ class House:
 def house(store: Installation, start_service: StartService, **changes: str) -> Iterator[House]:
     service = start_service(store, "web", **{**WEB, **changes})
     with opened(store) as runtime, ExitStack() as stack:
-        yield House(service, runtime, stack)
+        yield House(runtime, service, stack)
 
 
 @pytest.fixture
@@ -540,41 +548,60 @@ def test_who_takes_nothing_is_given_up_and_can_come_again(
 # The reader, in this process ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def listening(runtime: Runtime, count: int) -> Iterator[tuple[Streams, list[Listener]]]:
-    """So many listeners whose connections take everything at once."""
-    streams = Streams(runtime)
-    by_name: dict[Listener, list[bytes]] = {}
+class Ears:
+    """Listeners of a reader in this process, whose connections take everything at once but for who is slow."""
 
-    def tell(pieces: list[Piece]) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self.streams = Streams(runtime)
+        self.got: dict[Listener, list[bytes]] = {}
+        self.slow: set[Listener] = set()
+
+    def open(self, cursor: Cursor | None = None) -> Listener:
+        actor = actors.Actor("default", "env", frozenset({"*"}))
+        ear = self.streams.open(actor, Shown(None, None), Filters(), cursor)
+        self.got[ear] = []
+        ear.begin(self._tell)
+        ear.drained()
+        return ear
+
+    def _tell(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             assert isinstance(piece.to, Listener)
-            by_name.setdefault(piece.to, []).append(piece.data)
-            piece.to.drained()
+            self.got[piece.to].append(piece.data)
+            if piece.to not in self.slow:
+                piece.to.drained()
 
-    actor = actors.Actor("default", "env", frozenset({"*"}))
-    nobody = Shown(None, None)
-    ears = [streams.open(actor, nobody, Filters(), None) for _ in range(count)]
-    for ear in ears:
-        ear.begin(tell)
-        ear.drained()
+    def heard(self, ear: Listener) -> list[int]:
+        """The sequence numbers that he was told."""
+        return [int(number) for number in re.findall(rb'"sequence":(\d+)', b"".join(self.got[ear]))]
+
+    def has_looked(self, times: int = 1) -> None:
+        """Wait until the reader has looked for news so many times more."""
+        seen = {self.streams.read_at}
+
+        def enough() -> bool:
+            seen.add(self.streams.read_at)
+            return len(seen) > times
+
+        eventually(enough)
+
+
+@contextmanager
+def listening(runtime: Runtime, count: int = 0) -> Iterator[Ears]:
+    ears = Ears(runtime)
+    for _ in range(count):
+        ears.open()
     try:
-        yield streams, ears
+        yield ears
     finally:
-        for ear in ears:
+        for ear in ears.got:
             ear.ended()
 
 
-def questions(runtime: Runtime, count: int, looks: int = 5) -> int:
-    """How many statements so many listeners cause while the reader looks for news so many times."""
-    with listening(runtime, count) as (streams, _), statements(runtime, str) as asked:
-        seen = {streams.read_at}
-
-        def enough() -> bool:
-            seen.add(streams.read_at)
-            return len(seen) > looks
-
-        eventually(enough)
+def questions(runtime: Runtime, count: int) -> int:
+    """How many statements so many listeners cause while the reader looks for news five times."""
+    with listening(runtime, count) as ears, statements(runtime, str) as asked:
+        ears.has_looked(6)
         return len(asked)
 
 
@@ -595,12 +622,45 @@ def test_nobody_reads_where_nobody_listens(runtime: Runtime) -> None:
     with listening(runtime, 3):
         assert len(readers()) == 1
     eventually(lambda: not readers())
-    with listening(runtime, 1) as (streams, _):
+    with listening(runtime, 1) as ears:
         assert len(readers()) == 1
-        read_at = eventually(lambda: streams.standing()["read_at"])
-        assert abs((utcnow() - read_at).total_seconds()) < 10
-        assert streams.standing()["listeners"] == 1
+        ears.has_looked()
+        standing = ears.streams.standing()
+        assert abs((utcnow() - standing["read_at"]).total_seconds()) < 10
+        assert (standing["listeners"], standing["most"]) == (1, runtime.config.max_listeners)
     eventually(lambda: not readers())
+
+
+def test_who_comes_between_two_looks_is_not_told_what_was_there_already(site: Site) -> None:
+    home, job_id = Writer(replace(site.runtime, now=utcnow)), site.fax()
+    with listening(home.runtime) as ears:
+        early = ears.open()
+        ears.has_looked()
+        home.progress(job_id)
+        late = ears.open()
+        home.progress(job_id)
+        ears.has_looked(2)
+
+        assert (ears.heard(early), ears.heard(late)) == ([2, 3], [3])
+
+
+def test_nobody_is_given_more_before_he_has_taken_what_he_has(site: Site) -> None:
+    home, job_id = Writer(replace(site.runtime, now=utcnow)), site.fax()
+    with listening(home.runtime) as ears:
+        slow, quick = ears.open(), ears.open()
+        ears.slow.add(slow)
+        for _ in range(3):
+            home.many(job_id, 300)
+            ears.has_looked(2)
+        assert ears.heard(quick) == list(range(2, 902))
+        assert len(ears.got[slow]) == 1
+        assert b"id: " not in slow.heartbeat()
+
+        ears.slow.clear()
+        slow.drained()
+        eventually(lambda: len(ears.heard(slow)) == 900)
+        assert ears.heard(slow) == ears.heard(quick)
+        assert f"id: {ears.streams.feed.last()}\n".encode() in slow.heartbeat()
 
 
 def test_all_who_listen_are_looked_at_with_two_questions(runtime: Runtime) -> None:
