@@ -37,6 +37,8 @@ class Ear:
     comments: list[str] = field(default_factory=list)
     retry: int | None = None
     has_ended: bool = False
+    heard: bytearray = field(default_factory=bytearray)
+    """All that came, as it came."""
     _buffer: bytes = b""
     _fields: dict[str, str] = field(default_factory=dict)
 
@@ -111,6 +113,7 @@ class Ear:
             if not data:
                 return None
             self._buffer += data
+            self.heard += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode().removesuffix("\r")
 
