@@ -38,7 +38,7 @@ SKEW = timedelta(minutes=5)
 WINDOW = 50_000
 """Of so many events those that are asked for are picked out at once: 15 ms, however rare they are (measured)."""
 _PATIENCE = 0.05
-_LOOK = 0.005  # seconds between two looks at who still writes
+_LOOK = 0.01  # seconds between two looks at who still writes
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")

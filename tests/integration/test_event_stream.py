@@ -30,9 +30,10 @@ from faxbot.web import auth, schemas
 from faxbot.web.auth import Shown, cookie_name
 from faxbot.web.endless import Piece
 from faxbot.web.streams import LOOK_SECONDS, Listener, Streams
+from tests import installation
 from tests.conftest import StartService
 from tests.ground import eventually
-from tests.installation import Installation, Service, Stores
+from tests.installation import FAXBOT, Installation, Service, Stores
 from tests.integration.site import Site
 from tests.integration.test_identity import statements
 from tests.integration.web import NUMBER, SECRET, TEXT, begun, new_key, new_user, opened
@@ -458,6 +459,21 @@ def test_over_the_cap_there_is_a_503_and_who_is_gone_leaves_his_place(small: Hou
         assert taken is not None
         fax_id = small.fax()
         assert told_of(taken.take(1)) == [(fax_id, 1)]
+
+
+def test_where_files_are_few_half_of_the_connections_are_left_for_requests(
+    alone: Installation, start_service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = alone.folder / "few-files"
+    few.write_text(f'#!/bin/sh\nulimit -n 160\nexec {FAXBOT} "$@"\n')
+    few.chmod(0o700)
+    monkeypatch.setattr(installation, "FAXBOT", few)
+    with house(alone, start_service) as home:
+        ears = [home.listen() for _ in range(40)]
+        there = [ear for ear in ears if ear.status == 200]
+        assert len(there) == 32  # 160 without 96 for the four threads and what else is open, halved
+        assert home.submit().status_code == 202
+        assert {ear.status for ear in ears if ear not in there} == {503}
 
 
 def test_streams_with_a_body_that_never_comes_hold_no_thread(small: House) -> None:
