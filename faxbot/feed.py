@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self
 import sqlalchemy as sa
 
 from faxbot.db import Database, table
-from faxbot.errors import Malformed
+from faxbot.errors import DatabaseAway, Malformed
 from faxbot.models import FaxEvent
 from faxbot.results import stamp
 
@@ -37,8 +37,10 @@ SKEW = timedelta(minutes=5)
 """By so much the order of the ids and the times may differ: clocks of several machines, transactions that take long."""
 WINDOW = 50_000
 """Of so many events those that are asked for are picked out at once: 15 ms, however rare they are (measured)."""
-_PATIENCE = 0.05
-_LOOK = 0.01  # seconds between two looks at who still writes
+FIRST_PATIENCE = 5.0
+"""Seconds that a process which knows nothing yet waits for those who write at that moment."""
+_PATIENCE = 0.05  # the same of one that has something to tell all the while
+_LOOK = 0.01  # between two looks at who still writes
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
@@ -111,13 +113,16 @@ class Feed:
 
     def settled(self) -> int:
         """Up to which id all is there that ever will be; waits a moment for transactions that are about to end.
-        Raises DatabaseAway."""
+        Raises DatabaseAway, also where nothing is known yet and a transaction does not end."""
         if self._database.is_sqlite:
             return self._last().id
-        wanted, deadline = self._settle(), time.monotonic() + _PATIENCE
+        wanted = self._settle()
+        deadline = time.monotonic() + (_PATIENCE if self._settled else FIRST_PATIENCE)
         while self._settled < wanted and time.monotonic() < deadline:
             time.sleep(_LOOK)
             self._settle()
+        if wanted and not self._settled:
+            raise DatabaseAway("A transaction stands still. Ask again in a moment.")
         return self._settled
 
     def _settle(self) -> int:

@@ -84,6 +84,7 @@ class EndlessWorker(PatientWorker):
         for piece in pieces:
             conn = self._connections.get(piece.to)
             if conn is not None:
+                conn.owes = True
                 self._send_on(conn, piece.data)
                 if piece.is_last and piece.to in self._connections:
                     self._finish(conn)
@@ -103,7 +104,7 @@ class EndlessWorker(PatientWorker):
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT_BYTES)
         with suppress(OSError):  # a unix socket has no such thing
             conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
-        conn.writes = False
+        conn.writes, conn.owes = False, True
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._stirs, conn))
         self._connections[endless] = conn
         conn.moved_at = time.monotonic()
@@ -131,11 +132,14 @@ class EndlessWorker(PatientWorker):
             conn.writes = bool(left)
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if left else 0)
             self.poller.modify(conn.sock, events, partial(self._stirs, conn))
-        if not left:
+        if conn.owes and not left:
+            conn.owes = False
             conn.sock.endless.drained()
 
     def _stirs(self, conn: Any, client: Sender) -> None:
         """The client takes more, is gone, or says something, which nobody asked for."""
+        if client.endless not in self._connections:
+            return  # it was ended a moment ago, with what the main loop had been woken for as well
         try:
             is_gone = not client.recv(_PIECE)
         except BlockingIOError:

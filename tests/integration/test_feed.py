@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,10 @@ from sqlalchemy.engine import Connection
 
 from faxbot import feed, results
 from faxbot.actors import Actor
-from faxbot.errors import Malformed
+from faxbot.errors import DatabaseAway, Malformed
 from faxbot.events import Event, Status
 from faxbot.feed import BEGINNING, Cursor, Feed, Filters, Page
 from faxbot.models import FaxEvent, Job
-from tests.ground import eventually
 from tests.integration.site import Site, number
 
 ALL = Filters()
@@ -170,10 +170,8 @@ def test_what_was_begun_earlier_and_ends_later_is_not_passed_by(on_postgresql: S
     with half_done(site, one):
         progress(site, two)
         meanwhile = page(read, behind)
-        fresh = page(Feed(site.runtime.database), behind)
 
     assert (ids(meanwhile), meanwhile.next) == ([], behind)
-    assert (ids(fresh), fresh.next) == ([], behind)
     got = page(read, behind)
     assert [row.fax_id for row in got.rows] == [one, two]
     assert ids(got) == [behind.id + 1, behind.id + 2]
@@ -223,6 +221,34 @@ def test_a_writer_that_stands_still_hides_what_comes_behind_it_until_it_is_over(
             assert ids(page(read)) == list(range(1, behind.id + 1))
             assert ids(page(read, behind)) == []
     assert len(page(read, behind).rows) == 6
+
+
+def test_waiting_for_writers_is_short(on_postgresql: Site) -> None:
+    site, read = on_postgresql, Feed(on_postgresql.runtime.database)
+    job_id = site.fax()
+    assert read.settled() == 1
+    with half_done(site, job_id):
+        began = time.monotonic()
+        assert read.settled() == 1
+        assert time.monotonic() - began < 1
+
+
+def test_who_knows_nothing_yet_waits_for_those_who_write_and_does_not_begin_anew(
+    on_postgresql: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = on_postgresql
+    one, two = site.fax(), site.fax()
+    with half_done(site, one):
+        monkeypatch.setattr(feed, "FIRST_PATIENCE", 0.2)
+        with pytest.raises(DatabaseAway, match="stands still"):
+            Feed(site.runtime.database).last()
+
+    monkeypatch.setattr(feed, "FIRST_PATIENCE", 30)
+    with ThreadPoolExecutor(1) as pool:
+        with half_done(site, two):
+            last = pool.submit(Feed(site.runtime.database).last)
+            progress(site, one)
+        assert last.result().id >= 4
 
 
 def test_other_transactions_of_the_server_delay_nothing(on_postgresql: Site) -> None:
@@ -479,14 +505,3 @@ def test_an_event_is_told_as_webhooks_tell_it(site: Site, read: Feed) -> None:
     assert (last["data"]["attempt"], last["data"]["provider_id"]) == (1, "simulator")
     at = datetime.fromisoformat(first["timestamp"])
     assert (at, at.tzinfo) == (site.now, UTC)
-
-
-def test_waiting_for_writers_is_short(on_postgresql: Site) -> None:
-    site, read = on_postgresql, Feed(on_postgresql.runtime.database)
-    job_id = site.fax()
-    with half_done(site, job_id):
-        began = time.monotonic()
-        read.settled()
-        assert time.monotonic() - began < 1
-
-    eventually(lambda: read.settled() == 2)
