@@ -36,7 +36,7 @@ from faxbot.results import stamp
 SKEW = timedelta(minutes=5)
 """By so much the order of the ids and the times may differ: clocks of several machines, transactions that take long."""
 WINDOW = 50_000
-"""Of so many events those that are asked for are picked out at once: 15 ms, however rare they are (measured)."""
+"""Of so many events those that are asked for are picked out at once: some 20 ms, however rare they are (measured)."""
 FIRST_PATIENCE = 5.0
 """Seconds that a process which knows nothing yet waits for those who write at that moment."""
 _PATIENCE = 0.05  # the same of one that has something to tell all the while

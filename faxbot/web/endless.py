@@ -38,7 +38,8 @@ Tell = Callable[[list[Piece]], None]
 
 
 class Endless(Protocol):
-    """An answer without an end. All methods are called in the worker's main loop and do not wait."""
+    """An answer without an end. Its methods are called in the worker's main loop, or before it knows of it, and do not
+    wait."""
 
     farewell: bytes
     """What is said last when the worker stops."""
@@ -94,9 +95,7 @@ class EndlessWorker(PatientWorker):
         if endless is None:
             super()._answered(conn, fs)
             return
-        failed = fs.cancelled() or fs.exception() or conn.sock.fileno() < 0
-        if failed or fs.result():  # what was answered is something else, and the connection is kept
-            conn.sock.endless = None
+        if fs.cancelled() or fs.exception() or conn.sock.fileno() < 0:
             endless.ended()
             super()._answered(conn, fs)
             return

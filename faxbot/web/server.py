@@ -8,6 +8,7 @@ error.
 from __future__ import annotations
 
 import gc
+import http
 import logging
 import os
 import resource
@@ -209,10 +210,14 @@ class _Response(wsgi.Response):
 
     def is_chunked(self) -> bool:
         """What has no end is no row of chunks either: it ends with its connection, for every version of HTTP."""
-        if self.sock.endless is not None:
-            self.force_close()
-            return False
-        return bool(super().is_chunked())
+        endless = self.sock.endless
+        if endless is not None and self.status_code != http.HTTPStatus.OK:
+            self.sock.endless = None  # the view has failed behind it
+            endless.ended()
+        if self.sock.endless is None:
+            return bool(super().is_chunked())
+        self.force_close()
+        return False
 
     def send_headers(self) -> None:
         self.sock.keeps = True

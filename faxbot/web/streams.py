@@ -91,7 +91,9 @@ class Streams:
         self._thread: threading.Thread | None = None
         self._tell: Tell = lambda _pieces: None
         self._at: Cursor | None = None
-        """How far the reader has got; None: it has not begun."""
+        """The last event that the reader has told; None: it has not begun."""
+        self._upto = 0
+        """The id up to which it has looked."""
         self._checked = 0.0
         self._failing = False
         self.read_at: datetime | None = None
@@ -136,7 +138,7 @@ class Streams:
     # The reader ---------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._at, self._checked = None, time.monotonic()
+        self._at, self._upto, self._checked = None, 0, time.monotonic()
         while True:
             self._woken.clear()
             with self._lock:
@@ -179,17 +181,19 @@ class Streams:
         upto = self.feed.settled()
         if upto < self._at.id:  # a restored database: ids begin anew behind its last one
             self._end(list(self._listeners), "the database was restored; come again")
-            self._at = None
+            self._at, self._upto = None, 0
             return False
-        if upto > self._at.id:
-            self._at = self._give_news(self._at, upto)
-        return self._catch_up(self._at) or upto > self._at.id
+        # Numbers of transactions that were taken back come in as if there were events.
+        news = self.feed.news(self._at, limit=BATCH, upto=upto) if upto > self._upto else ()
+        if news:
+            self._give(news, self._at)
+            self._at = Cursor.of(news[-1])
+        is_busy = len(news) == BATCH
+        self._upto = self._at.id if is_busy else upto
+        return self._catch_up(self._at) or is_busy
 
-    def _give_news(self, before: Cursor, upto: int) -> Cursor:
-        """The next events for everybody who has had all before them; behind which one they end."""
-        rows = self.feed.news(before, limit=BATCH, upto=upto)
-        if not rows:
-            return before
+    def _give(self, rows: Sequence[Any], before: Cursor) -> None:
+        """Tell these events, the next ones behind `before`, to everybody who has had all until then."""
         reached = Cursor.of(rows[-1])
         texts = [(row, _text(row)) for row in rows]
         same: dict[tuple[str, Filters, int], bytes] = {}
@@ -209,7 +213,6 @@ class Streams:
                 )
             pieces += _given(listener, data, reached)
         self._tell(pieces)
-        return reached
 
     def _catch_up(self, reached: Cursor) -> bool:
         """A page for some who are behind; whether there were any."""

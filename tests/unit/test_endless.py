@@ -17,6 +17,7 @@ from gunicorn.config import Config
 from faxbot.web import endless
 from faxbot.web.endless import EndlessWorker, Piece, Tell, hand_over
 from faxbot.web.patience import Sender
+from faxbot.web.server import _Response
 
 
 class Voice:
@@ -55,7 +56,7 @@ class Loop:
         self.worker.poller.register(queue.fileno(), selectors.EVENT_READ, queue.run_callbacks)
         self._ends: list[socket.socket] = []
 
-    def connect(self, kept: bool = False) -> tuple[Voice, socket.socket, Any]:
+    def connect(self) -> tuple[Voice, socket.socket, Any]:
         """A voice, the client's end, and the connection, as it is when a thread has answered."""
         left, right = socket.socketpair()
         sender = Sender(left.family, left.type, left.proto, fileno=left.detach())
@@ -66,10 +67,9 @@ class Loop:
         )
         self.worker.nr_conns += 1
         done: Future[bool] = Future()
-        done.set_result(kept)
+        done.set_result(False)
         self._ends += [sender, right]
-        if not kept:
-            self.worker.finish_request(conn, done)
+        self.worker.finish_request(conn, done)
         return voice, right, conn
 
     def turn(self) -> None:
@@ -172,19 +172,31 @@ def test_a_worker_that_stops_says_goodbye_to_each(loop: Loop) -> None:
     assert read(client) == b": bye\n\n"
 
 
-def test_an_answer_that_is_kept_was_no_stream(loop: Loop) -> None:
-    """A view that fails after it has handed over answers as any other."""
-    voice, _, conn = loop.connect(kept=True)
-    conn.parser = SimpleNamespace(
-        unreader=SimpleNamespace(buf=SimpleNamespace(getvalue=lambda: b""))
-    )
-    conn.set_timeout = lambda: None
-    done: Future[bool] = Future()
-    done.set_result(True)
-    loop.worker.finish_request(conn, done)
+def answer(status: str, version: tuple[int, int] = (1, 1)) -> tuple[Voice, Sender, _Response]:
+    """What a view answers with this status after it has handed over."""
+    left, right = socket.socketpair()
+    right.close()
+    sender = Sender(left.family, left.type, left.proto, fileno=left.detach())
+    voice = Voice()
+    hand_over({"gunicorn.socket": sender}, voice)
+    request = SimpleNamespace(method="GET", version=version, should_close=lambda: False)
+    response = _Response(request, sender, Config())
+    response.start_response(status, [("Content-Type", "text/event-stream")])
+    sender.close()
+    return voice, sender, response
 
-    assert voice.has_ended
-    assert list(loop.worker.keepalived_conns) == [conn]
+
+@pytest.mark.parametrize("version", [(1, 0), (1, 1)])
+def test_what_has_no_end_ends_with_its_connection(version: tuple[int, int]) -> None:
+    voice, sender, response = answer("200 OK", version)
+    assert (response.chunked, response.should_close()) == (False, True)
+    assert (sender.endless, voice.has_ended) == (voice, False)
+
+
+def test_a_view_that_fails_after_it_has_handed_over_answers_as_any_other() -> None:
+    voice, sender, response = answer("500 Internal Server Error")
+    assert (response.chunked, response.should_close()) == (True, False)
+    assert (sender.endless, voice.has_ended) == (None, True)
 
 
 def test_without_our_server_it_ends_with_its_answer() -> None:
