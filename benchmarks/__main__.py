@@ -29,6 +29,7 @@ from benchmarks import (
     rotation,
     rows,
     stages,
+    stream,
     surge,
     uploads,
 )
@@ -161,6 +162,13 @@ class Bench:
             side = Side(faxbot.name, faxbot.service(), roles)
             doors.measure(self.figures, side, faxbot.url, self.length, say)
 
+    def stream(self) -> None:
+        """Submits while many listen to events."""
+        with Workshop() as workshop:
+            database, redis = self.servers.postgres.new_database(), self.servers.redis.database(11)
+            side = product.start_web(workshop, "faxbot", database, redis)
+            stream.measure(self.figures, workshop, side, self.length, say)
+
     def asterisk(self) -> None:
         """Thirty calls at once on a line of one's own."""
         with Workshop() as workshop:
@@ -218,6 +226,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "rotation": Bench.rotation,
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
+    "stream": Bench.stream,
     "asterisk": Bench.asterisk,
     "received": Bench.received,
     "memory": Bench.memory,

@@ -14,6 +14,7 @@ from benchmarks.figures import Figures
 from benchmarks.processes import MIB
 from benchmarks.receiving import WAYS
 from benchmarks.rows import FEW, MANY
+from benchmarks.stream import NOBODY, TOLD, WAITING
 from benchmarks.surge import QUIET, SURGE
 
 
@@ -101,6 +102,10 @@ TARGETS: tuple[Target, ...] = (
            "surge/provider/p95", 2, False, SURGE, QUIET),
     Target("callbacks", "acknowledged under load, p99", "callbacks/p99", 250, False,
            BUSY, None, unit=" ms"),
+    Target("stream", "submits per second while 200 listen and wait", "stream/rate", 0.8, True, WAITING,
+           NOBODY),
+    Target("stream", "events that were missed or came twice", "stream/missed", 0, False, TOLD, None,
+           worst=True),
     Target("asterisk", "login and Originate", "asterisk/call", 5, base=None, unit=" ms"),
     Target("asterisk", "listener and provider, 30 calls at once", "asterisk/share", 5, base=None,
            unit=" % of a core"),

@@ -30,7 +30,6 @@ PLANNED_SCOPES = frozenset(
         "inbound:list",
         "inbound:read",
         "webhooks:manage",
-        "events:read",
         "metrics",
     }
 )

@@ -334,6 +334,22 @@ class Config:
         at_most=1000,
         fixed=_COUNT,
     )
+    max_listeners: int = option(
+        "FAXBOT_MAX_LISTENERS",
+        500,
+        "how many may listen to events at each web process; they take none of its threads, and 5 KB each",
+        at_least=0,
+        at_most=10_000,
+        fixed=_START,
+    )
+    stream_heartbeat: float = option(
+        "FAXBOT_STREAM_HEARTBEAT_SECONDS",
+        15.0,
+        "pause between two signs of life to who listens to events, and between two looks at whether he still may",
+        at_least=0.1,
+        at_most=60.0,
+        fixed=_START,
+    )
     worker_processes: int = option(
         "FAXBOT_WORKER_PROCESSES",
         2,

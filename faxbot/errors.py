@@ -10,7 +10,7 @@
     │   │   └── KeyInFlight  NotPossibleNow  HasEnded
     │   ├── IdentityAway            an identity provider cannot be asked
     │   ├── TooMany                 a limit is reached; says when it is over
-    │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded
+    │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded  ListenersFull
     │   └── DocumentError
     │       └── DocumentTooLarge  DocumentUnsupported  DocumentUnreadable
     ├── ProviderError               what one call to a provider told us
@@ -202,6 +202,12 @@ class SignInCrowded(TooMany):
     """Too many people sign in at this moment."""
 
     code = "sign-in-crowded"
+
+
+class ListenersFull(TooMany):
+    """As many listen to events as this server has room for."""
+
+    code = "listeners-full"
 
 
 class IdentityAway(RequestError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from faxbot import audit, limits
 from faxbot.actors import CLI, SCOPES, Actor
 from faxbot.audit import Action
+from faxbot.config import Config
 from faxbot.crypto import Keyring
 from faxbot.db import UtcDateTime
 from faxbot.errors import (
@@ -53,18 +54,19 @@ def authenticate(runtime: Runtime, presented: str | None, address: str | None = 
     Unauthenticated, the same for every kind of wrong key, and FailedLogins where `address` has shown too many of
     them; a good key is let in from there too, since one address may stand for many machines."""
     config = runtime.config
+    known = _without_row(config, presented)
     if presented is None:
-        if config.keys_required:
+        if known is None:
             raise Unauthenticated(
                 "An API key is needed: send it as X-API-Key or as Authorization: Bearer.",
                 why="no_key",
             )
-        return Actor(DEFAULT_ACCOUNT, "anonymous", ANONYMOUS)
+        return known
     wait = limits.barred(runtime, address, limits.API_KEY)
-    if config.api_key and hmac.compare_digest(presented.encode(), config.api_key.encode()):
+    if known is not None:
         if wait and len(config.api_key) < UNGUESSABLE:
             raise FailedLogins(retry_after=wait)
-        return Actor(DEFAULT_ACCOUNT, "env", frozenset({"*"}))
+        return known
     match = _PRESENTED.fullmatch(presented)
     if wait and (match is None or _hash(runtime.keyring, match[2]) not in _good_hashes(runtime)):
         raise FailedLogins(retry_after=wait)
@@ -73,6 +75,15 @@ def authenticate(runtime: Runtime, presented: str | None, address: str | None = 
     except Unauthenticated:
         limits.login_failed(runtime, address, limits.API_KEY)
         raise
+
+
+def _without_row(config: Config, presented: str | None) -> Actor | None:
+    """The actor of no key, where none is needed, and of the environment's."""
+    if presented is None:
+        return None if config.keys_required else Actor(DEFAULT_ACCOUNT, "anonymous", ANONYMOUS)
+    if config.api_key and hmac.compare_digest(presented.encode(), config.api_key.encode()):
+        return Actor(DEFAULT_ACCOUNT, "env", frozenset({"*"}))
+    return None
 
 
 def _behind(runtime: Runtime, match: re.Match[str] | None) -> Actor:
@@ -129,7 +140,34 @@ def _note_use(runtime: Runtime, key_id: str, now: datetime) -> None:
         )
 
 
-_FIND = sa.select(
+def still_good(runtime: Runtime, presented: Collection[str | None]) -> dict[str | None, Actor]:
+    """Of keys that authenticate() has let in (None: who came without one) those that it would let in now, and as whom;
+    one SELECT for all. Nothing is noted or counted: nobody has shown them anew. Raises DatabaseAway."""
+    actors = {key: _without_row(runtime.config, key) for key in presented}
+    found = {key: actor for key, actor in actors.items() if actor is not None}
+    matches = {key: _PRESENTED.fullmatch(key) for key in actors.keys() - found.keys() if key}
+    of_rows = {key: match.groups() for key, match in matches.items() if match is not None}
+    if of_rows:
+        ids = {"key_ids": [key_id for key_id, _ in of_rows.values()]}
+        rows = {row.id: row for row in runtime.database.rows(_FIND_ALL, ids)}
+        for key, (key_id, secret) in of_rows.items():
+            row = rows.get(key_id)
+            if row is not None and _is_good(row, _hash(runtime.keyring, secret), runtime.now()):
+                found[key] = Actor(row.account_id, key_id, frozenset(row.scopes))
+    return found
+
+
+def _is_good(row: sa.Row[Any], shown: str, now: datetime) -> bool:
+    """Whether a secret with this hash opens the key of this row."""
+    if row.revoked_at or (row.expires_at and row.expires_at <= now):
+        return False
+    if hmac.compare_digest(shown, row.secret_hash):
+        return True
+    return hmac.compare_digest(shown, row.old_secret_hash or _NONE) and row.old_secret_until > now
+
+
+_COLUMNS = sa.select(
+    ApiKey.id,
     ApiKey.account_id,
     ApiKey.secret_hash,
     ApiKey.scopes,
@@ -138,7 +176,9 @@ _FIND = sa.select(
     ApiKey.last_used_at,
     ApiKey.old_secret_hash,
     ApiKey.old_secret_until,
-).where(ApiKey.id == sa.bindparam("key_id"))
+)
+_FIND = _COLUMNS.where(ApiKey.id == sa.bindparam("key_id"))
+_FIND_ALL = _COLUMNS.where(ApiKey.id.in_(sa.bindparam("key_ids", expanding=True)))
 
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -154,6 +155,20 @@ def authenticate(runtime: Runtime, token: str, *, in_background: bool = False) -
     return _actor(row.account_id, row.user_id, row.role)
 
 
+def still_good(runtime: Runtime, tokens: Collection[str]) -> dict[str, Actor]:
+    """Of tokens that authenticate() has let in those that it would let in now, and as whom; one SELECT for all. Nobody
+    is taken for present by it. Raises DatabaseAway."""
+    by_hash = {_hash(runtime, token): token for token in tokens}
+    if not by_hash:
+        return {}
+    now = runtime.now()
+    return {
+        by_hash[row.token_hash]: _actor(row.account_id, row.user_id, row.role)
+        for row in runtime.database.rows(_FIND_ALL, {"token_hashes": list(by_hash)})
+        if not _is_over(runtime, row, now) and row.disabled_at is None
+    }
+
+
 def _is_over(runtime: Runtime, row: sa.Row[Any], now: datetime) -> bool:
     idle = timedelta(minutes=runtime.config.session_idle_minutes)
     return bool(row.expires_at <= now or row.seen_at + idle <= now)
@@ -170,15 +185,15 @@ def _note_presence(runtime: Runtime, session_id: str, now: datetime) -> None:
         session.execute(sa.update(UserSession).where(due).values(seen_at=now))
 
 
-_FIND = (
-    sa.select(
-        table(UserSession),
-        User.name,
-        User.role,
-        User.disabled_at,
-    )
-    .join(User, User.id == UserSession.user_id)
-    .where(UserSession.token_hash == sa.bindparam("token_hash"))
+_SESSIONS = sa.select(
+    table(UserSession),
+    User.name,
+    User.role,
+    User.disabled_at,
+).join(User, User.id == UserSession.user_id)
+_FIND = _SESSIONS.where(UserSession.token_hash == sa.bindparam("token_hash"))
+_FIND_ALL = _SESSIONS.where(
+    UserSession.token_hash.in_(sa.bindparam("token_hashes", expanding=True))
 )
 
 

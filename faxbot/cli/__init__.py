@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
     "release": ("faxbot.cli.client:release", "Let a held fax go."),
     "decide": ("faxbot.cli.client:decide", "Settle an uncertain fax by what you found out."),
+    "events": ("faxbot.cli.events:events", "Show what happens to all faxes, in order."),
     "keys": ("faxbot.cli.keys:keys", "Create, list, rotate and revoke API keys."),
     "providers": (
         "faxbot.cli.providers:providers",

@@ -26,8 +26,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.15, 2.0
 _SILENT_PAUSE = 0.5
 """Pauses grow to this in about two seconds without news: then people want to know what it waits for."""
 
-_url = click.option("--url", help="The server.  [default: FAXBOT_URL, else this machine]")
-_key = click.option(
+url_option = click.option("--url", help="The server.  [default: FAXBOT_URL, else this machine]")
+key_option = click.option(
     "--key",
     help="API key; better in FAXBOT_API_KEY, where other users of the machine do not see it.",
 )
@@ -50,8 +50,9 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
         raise click.BadParameter("standard input is no UTF-8 text") from None
 
 
-def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if not _ID.fullmatch(value):
+def checked_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A fax's id; raises BadParameter for anything else."""
+    if value is not None and not _ID.fullmatch(value):
         # Not repeated: who mistakes a number for an id would find it in a log.
         raise click.BadParameter("an id has 32 hex digits; faxbot send and faxbot list print it")
     return value
@@ -106,8 +107,8 @@ def _id(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     metavar="KEY",
     help="Name this fax yourself: the same command again sends nothing twice.",
 )
-@_url
-@_key
+@url_option
+@key_option
 @_as_json
 def send(
     files: tuple[Path, ...],
@@ -155,10 +156,10 @@ def send(
 
 
 @click.command(short_help="Show where a fax stands.")
-@click.argument("fax_id", metavar="ID", callback=_id)
+@click.argument("fax_id", metavar="ID", callback=checked_id)
 @click.option("--events", "with_events", is_flag=True, help="Show its timeline too.")
-@_url
-@_key
+@url_option
+@key_option
 @_as_json
 def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_json: bool) -> None:
     """Show where a fax stands, what happens next, and why."""
@@ -199,8 +200,8 @@ def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_
 @click.option(
     "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many."
 )
-@_url
-@_key
+@url_option
+@key_option
 @_as_json
 def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_json: bool) -> None:
     """List faxes, newest first: id, status, when it was accepted, pages, and the number, masked."""
@@ -222,9 +223,9 @@ def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_j
 
 
 @click.command(short_help="Cancel a fax.")
-@click.argument("fax_id", metavar="ID", callback=_id)
-@_url
-@_key
+@click.argument("fax_id", metavar="ID", callback=checked_id)
+@url_option
+@key_option
 @_as_json
 def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
     """Cancel a fax, so that it is not sent or not tried again.
@@ -240,9 +241,9 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
 
 
 @click.command(short_help="Let a held fax go.")
-@click.argument("fax_id", metavar="ID", callback=_id)
-@_url
-@_key
+@click.argument("fax_id", metavar="ID", callback=checked_id)
+@url_option
+@key_option
 @_as_json
 def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
     """Let a held fax go, whatever it is held for; where that is not mended, it is held again."""
@@ -252,7 +253,7 @@ def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> Non
 
 
 @click.command(short_help="Settle an uncertain fax by what you found out.")
-@click.argument("fax_id", metavar="ID", callback=_id)
+@click.argument("fax_id", metavar="ID", callback=checked_id)
 @click.option(
     "--outcome",
     required=True,
@@ -265,8 +266,8 @@ def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> Non
     type=click.IntRange(1, 999_999_999),
     help="Which one you found out about; refused where another has begun since.",
 )
-@_url
-@_key
+@url_option
+@key_option
 @_as_json
 def decide(
     fax_id: str,

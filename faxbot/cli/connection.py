@@ -25,6 +25,8 @@ _PAUSES = (0.3, 0.7, 1.5, 3.0, 5.0)
 _TIMES = (5.0, 120.0)
 """To connect, and the longest silence: an upload of many pages is checked before it is answered."""
 _LONGEST_WAIT = 60.0
+_STREAM_TIMES = (5.0, 90.0)
+"""The same where events come as they happen: a server that lives says so every minute at least."""
 
 _OPTIONS = {"X-API-Key": "--key", "Idempotency-Key": "--idempotency-key"}
 
@@ -56,7 +58,7 @@ def _is_time(value: object) -> bool:
 
 
 def _is_fault(value: object) -> bool:
-    return value is None or _has_shape(value, {"code": _is_text, "message": _is_text})
+    return value is None or has_shape(value, {"code": _is_text, "message": _is_text})
 
 
 FAX: Shape = {"id": _is_text, "status": _is_status, "explanation": _is_text, "error": _is_fault}
@@ -75,10 +77,18 @@ STORY: Shape = {
     ]
 }
 
+NEWS: Shape = {
+    "id": _is_text,
+    "type": _is_text,
+    "timestamp": _is_time,
+    "data": {"fax_id": _is_text, "status": _is_status},
+}
+NEWS_PAGE: Shape = {"items": [NEWS], "next": _is_text, "more": _is_number}
+
 Files = Sequence[tuple[str, tuple[str, bytes]]]
 
 
-_STRANGE = "what answers there is not faxbot: see --url and FAXBOT_URL"
+STRANGE = "what answers there is not faxbot: see --url and FAXBOT_URL"
 
 
 class ServerSaid(FaxbotError):
@@ -90,6 +100,8 @@ class ServerSaid(FaxbotError):
         super().__init__(detail)
         self.status = status
         """HTTP status of a refusal."""
+        self.again_in: float | None = None
+        """After so many seconds it may be another answer; None: it is the same then."""
 
 
 class Connection:
@@ -172,6 +184,32 @@ class Connection:
             time.sleep(pause)
         raise AssertionError("the last try either returns or raises")
 
+    def listen(self, path: str, last_id: str | None) -> requests.Response:
+        """The beginning of a stream of events behind the one of this id. Raises ServerSaid."""
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        _check(headers, {})
+        try:
+            reply = self._session.get(
+                self._url + path,
+                headers=headers,
+                stream=True,
+                timeout=_STREAM_TIMES,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            fault = _unreachable(self._url, error)
+            fault.again_in = None if isinstance(error, ValueError) else _PAUSES[0]
+            raise fault from None
+        if _comes_again(reply):
+            fault = self._fault(reply)
+            fault.again_in = _asked_pause(reply, _PAUSES[-1])
+            raise fault
+        if reply.status_code != 200:
+            raise self._fault(reply)
+        if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
+            raise ServerSaid(STRANGE)
+        return reply
+
     def cancel(self, fax_id: str) -> Any:
         """Ask for a cancel; the decoded answer. Raises ServerSaid.
 
@@ -194,9 +232,9 @@ class Connection:
         try:
             body = reply.json()
         except ValueError:
-            raise ServerSaid(_STRANGE) from None
-        if not _has_shape(body, shape):
-            raise ServerSaid(_STRANGE)
+            raise ServerSaid(STRANGE) from None
+        if not has_shape(body, shape):
+            raise ServerSaid(STRANGE)
         return body
 
     def _fault(self, reply: requests.Response) -> ServerSaid:
@@ -218,13 +256,14 @@ class Connection:
         return ServerSaid(text, status=reply.status_code)
 
 
-def _has_shape(value: object, shape: Shape) -> bool:
+def has_shape(value: object, shape: Shape) -> bool:
+    """Whether an answer's decoded value is as faxbot's are."""
     if isinstance(shape, dict):
         return isinstance(value, dict) and all(
-            _has_shape(value.get(key), inner) for key, inner in shape.items()
+            has_shape(value.get(key), inner) for key, inner in shape.items()
         )
     if isinstance(shape, list):
-        return isinstance(value, list) and all(_has_shape(one, shape[0]) for one in value)
+        return isinstance(value, list) and all(has_shape(one, shape[0]) for one in value)
     return shape(value)
 
 

@@ -10,7 +10,7 @@ import click
 
 from faxbot.events import CAUSES, EVENT_MEANING, HOLD_REASONS, Event
 
-_COLOURS = {
+_COLOURS: dict[str, str] = {
     Event.DELIVERED: "green",
     Event.FAILED: "red",
     Event.EXPIRED: "red",
@@ -46,10 +46,7 @@ class Timeline:
         began = self._began = self._began or at
         offset = _offset(at - began)
         late = self._learnt_late(event, at, began)
-        name = f"{event['type']:<{_WIDTH}}"
-        if colour := _COLOURS.get(event["type"]):
-            name = click.style(name, fg=colour)
-        click.echo(f"{offset:>10}  {name}  {_sentence(event)}{late}".rstrip())
+        click.echo(f"{offset:>10}  {name(event['type'])}  {sentence(event)}{late}".rstrip())
 
     def _learnt_late(self, event: Mapping[str, Any], at: datetime, began: datetime) -> str:
         """What happened at the carrier before the line above it says when we heard of it; else nothing."""
@@ -59,11 +56,17 @@ class Timeline:
         return f" (learnt at {_offset(recorded - began)})" if late else ""
 
 
+def name(event: str) -> str:
+    """An event's name as a column, in its colour."""
+    text = f"{event:<{_WIDTH}}"
+    return click.style(text, fg=_COLOURS[event]) if event in _COLOURS else text
+
+
 def _offset(since: timedelta) -> str:
     return f"+{max(since.total_seconds(), 0):.2f} s"
 
 
-def _sentence(event: Mapping[str, Any]) -> str:
+def sentence(event: Mapping[str, Any]) -> str:
     """What happened, with the numbers of this very event."""
     pages, sent = event.get("pages"), event.get("pages_sent")
     of_pages = f"page {sent} of {pages}" if pages else f"page {sent}"

@@ -114,10 +114,11 @@ class Blueprint(flask_smorest.Blueprint):
         errors: Iterable[Failure] = (),
         query: ma.Schema | None = None,
         body: ma.Schema | None = None,
+        in_background: bool = False,
         **doc: Any,
     ) -> Callable[[auth.View], auth.View]:
-        """Declare the view below: its addresses, who may use it (see auth.needs), the schemas of its arguments, its
-        answers by status (see answer()), how it fails beside what every such route can meet, and more for OpenAPI.
+        """Declare the view below: its addresses, who may use it and how (see auth.needs), the schemas of its arguments,
+        its answers by status (see answer()), how it fails beside what every such route can meet, and more for OpenAPI.
         """
         failures = [*errors, *_always(access, query, body)]
         doc["responses"] = {**answers, **_failures(failures)}
@@ -131,7 +132,7 @@ class Blueprint(flask_smorest.Blueprint):
                 doc["security"].append({})
 
         def declare(view: auth.View) -> auth.View:
-            decorated = auth.needs(access)(view)
+            decorated = auth.needs(access, in_background=in_background)(view)
             for schema, location in ((query, "query"), (body, "json")):
                 if schema is not None:
                     decorated = self.arguments(schema, location=location)(decorated)

@@ -22,6 +22,7 @@ from faxbot.web import (
     callbacks,
     config,
     docs,
+    events,
     faxes,
     health,
     inbound,
@@ -32,9 +33,11 @@ from faxbot.web import (
     session,
     users,
 )
+from faxbot.web.streams import Streams
 
 BLUEPRINTS = (
     faxes.blueprint,
+    events.blueprint,
     callbacks.blueprint,
     inbound.blueprint,
     providers.blueprint,
@@ -82,6 +85,7 @@ def create_app(runtime: Runtime) -> Flask:
     """The application over `runtime`; raises LookupError when a route does not say who may use it."""
     app = Application("faxbot.web", static_folder=None)
     app.extensions["faxbot"] = runtime
+    app.extensions["faxbot.streams"] = Streams(runtime)
     app.config.update(
         MAX_CONTENT_LENGTH=JSON_BYTES,
         PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS that nobody asked for would need an access rule

@@ -12,9 +12,9 @@ needs neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request
@@ -25,6 +25,7 @@ from faxbot.audit import Action
 from faxbot.config import Config
 from faxbot.errors import FailedLogins, Forbidden, Unauthenticated
 from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.hidden import Hidden
 from faxbot.runtime import Runtime
 from faxbot.signin import JOURNEY
 
@@ -41,11 +42,13 @@ KEY_CHALLENGE, CARRIER_CHALLENGE = 'Bearer realm="faxbot"', 'Basic realm="faxbot
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def needs(access: str) -> Callable[[View], View]:
-    """Mark a view with what it needs: a scope, SESSION, OPEN, SIGNATURE or LINK."""
+def needs(access: str, *, in_background: bool = False) -> Callable[[View], View]:
+    """Mark a view with what it needs: a scope, SESSION, OPEN, SIGNATURE or LINK. `in_background`: a page asks for it by
+    itself, again and again, which keeps nobody signed in."""
 
     def mark(view: View) -> View:
-        view.access = access  # type: ignore[attr-defined] # a mark on the function, read by authorize()
+        # Marks on the function, read by authorize().
+        view.access, view.in_background = access, in_background  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -79,7 +82,11 @@ def authorize() -> None:
         key = _presented()
         token = session_token() if key is None else None
         came_from = address()
-        asks = _signed_in(token) if token else identity.authenticate(runtime(), key, came_from)
+        asks = (
+            _signed_in(token, in_background=view.in_background)
+            if token
+            else identity.authenticate(runtime(), key, came_from)
+        )
         g.actor = replace(asks, request_id=g.request_id, address=came_from)
         if key is None and request.method not in _SAFE:
             _must_be_meant(token)
@@ -90,9 +97,9 @@ def authorize() -> None:
             raise Forbidden("This is for people who have signed in; a key has no session.")
 
 
-def _signed_in(token: str) -> Actor:
+def _signed_in(token: str, *, in_background: bool) -> Actor:
     """Who shows this session; raises Unauthenticated."""
-    in_background = "HTTP_X_BACKGROUND" in request.environ
+    in_background = in_background or "HTTP_X_BACKGROUND" in request.environ
     return sessions.authenticate(runtime(), token, in_background=in_background)
 
 
@@ -115,6 +122,35 @@ def must_be_ours() -> None:
         ours = origin is None or origin.partition("://")[2] in names
     if not ours:
         raise Forbidden("A page of another site may not do this.")
+
+
+# Who stays -----------------------------------------------------------------------------------------------
+
+
+class Shown(NamedTuple):
+    """What a client proved himself with: a key, a session's token, or, where nobody needs a key, nothing."""
+
+    key: Hidden[str] | None
+    token: Hidden[str] | None
+
+
+def shown() -> Shown:
+    """What this request's client showed."""
+    key = _presented()
+    token = session_token() if key is None else None
+    return Shown(Hidden(key) if key else None, Hidden(token) if token else None)
+
+
+def may_still(runtime: Runtime, earlier: Collection[Shown], scope: str) -> set[Shown]:
+    """Of those who were let in with this the ones who would be now, and have `scope`; two statements for all of them.
+    Raises DatabaseAway."""
+    tokens = {each: each.token.reveal() for each in earlier if each.token}
+    keys = {each: each.key.reveal() if each.key else None for each in earlier if not each.token}
+    signed_in = sessions.still_good(runtime, tokens.values())
+    with_key = identity.still_good(runtime, keys.values())
+    now = {each: signed_in.get(token) for each, token in tokens.items()}
+    now |= {each: with_key.get(key) for each, key in keys.items()}
+    return {each for each, actor in now.items() if actor is not None and actor.may(scope)}
 
 
 # The session's cookie ---------------------------------------------------------------------------------

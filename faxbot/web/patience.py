@@ -54,8 +54,9 @@ BROKEN = (OSError, ParseException)
 _PIECE = 64 * 1024
 _OPEN = (b"callback", b"-inbound", b"/_internal/")
 """Where bodies are read from anybody. Anywhere in an address, since there is more than one way to write a path."""
-_QUEUE_PART = 8
-"""Of a worker's connections this part may wait for a thread with a body, for each of the two kinds."""
+_QUEUE_PART, _LONGEST_QUEUE = 8, 125
+"""Of a worker's connections this part may wait for a thread with a body, for each of the two kinds; and at most so
+many, for there may be others that never want one."""
 
 
 class Crowded(ParseException):
@@ -138,6 +139,8 @@ class Sender(socket.socket):
     unsent = b""
     keeps = False
     """Whether what sendall() is given goes with what comes next: a head and a short body are one packet then."""
+    endless: Any = None
+    """What goes on where the answer ends (web.endless)."""
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:  # noqa: ARG002 - socket's signature
         self.unsent += data
@@ -174,7 +177,8 @@ class PatientWorker(ThreadWorker):
         # By whether they show a key: how many bodies may have a thread, and who waits for one, the oldest first.
         self._most = {True: max(1, self.cfg.threads - 1), False: max(1, self.cfg.threads - 2)}
         self._queued: dict[bool, deque[Any]] = {True: deque(), False: deque()}
-        self._longest_queue = max(1, self.cfg.worker_connections // _QUEUE_PART)
+        part = self.cfg.worker_connections // _QUEUE_PART
+        self._longest_queue = max(1, min(part, _LONGEST_QUEUE))
         self._bodies = 0
         self._strangers = 0
         self._sending: deque[Any] = deque()
@@ -242,6 +246,9 @@ class PatientWorker(ThreadWorker):
         self._bodies -= conn.has_body
         self._strangers -= conn.is_stranger
         self._serve_queued()
+        self._answered(conn, fs)
+
+    def _answered(self, conn: Any, fs: Future[Any]) -> None:
         if conn.sock.unsent and conn.sock.fileno() >= 0:
             conn.sock.setblocking(False)
             conn.timeout = time.monotonic() + ANSWER_SECONDS

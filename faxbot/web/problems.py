@@ -139,6 +139,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Send it again after Retry-After.",
         ),
         (
+            errors.ListenersFull,
+            503,
+            "Come again after Retry-After, close streams that nobody reads, or have FAXBOT_MAX_LISTENERS raised.",
+        ),
+        (
             errors.IdentityAway,
             503,
             "Sign in again in a moment, or by password. `faxbot plugins test` and the log say what is wrong.",

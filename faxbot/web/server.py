@@ -8,6 +8,7 @@ error.
 from __future__ import annotations
 
 import gc
+import http
 import logging
 import os
 import resource
@@ -35,7 +36,8 @@ from faxbot.errors import ConfigError
 from faxbot.tasks.app import Bell
 from faxbot.web import problems
 from faxbot.web.app import SECURITY_HEADERS, create_app
-from faxbot.web.patience import Crowded, PatientWorker, Sender
+from faxbot.web.endless import EndlessWorker
+from faxbot.web.patience import Crowded, Sender
 
 GRACEFUL_SECONDS = 20
 """How long a request under way may take when the server stops."""
@@ -44,7 +46,7 @@ _WEDGED_SECONDS = 60
 """A worker whose main loop stood still for so long is replaced."""
 _BUSY_SECONDS = 5
 _CONNECTIONS = 1000
-"""At most so many for each worker."""
+"""At most so many for each worker, beside those who listen to events."""
 _OTHER_FILES = 64
 _FILES_OF_A_THREAD = 8
 """What is open beside the connections: modules, logs, pipes; and for each thread its database and what it spools."""
@@ -97,26 +99,31 @@ def serve(config: Config, listener: socket.socket) -> None:
         raise
 
 
-def connections(threads: int) -> int:
-    """How many connections a worker may have, so that it never runs out of files, which ends gunicorn's workers.
+def connections(threads: int, listeners: int = 0) -> int:
+    """How many connections a worker may have, `listeners` of them without an end, so that it never runs out of files,
+    which ends gunicorn's workers.
 
     Raises this process's soft limit of open files (RLIMIT_NOFILE, inherited by workers) when it is too small.
     """
     others = _OTHER_FILES + _FILES_OF_A_THREAD * threads
-    wanted = _CONNECTIONS + others
+    most = _CONNECTIONS + listeners
+    wanted = most + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     files = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(threads + 1, min(_CONNECTIONS, files - others))
+    return max(threads + 1, min(most, files - others))
 
 
 class _Server(BaseApplication):
     """gunicorn, told by our configuration and by nothing else: no file, no GUNICORN_CMD_ARGS, no control socket."""
 
     def __init__(self, config: Config, listener: socket.socket) -> None:
-        self._config = config
+        self._connections = connections(config.web_threads, config.max_listeners)
+        # With few files half of the connections are left for requests.
+        listeners = min(config.max_listeners, self._connections // 2)
+        self._config = replace(config, max_listeners=listeners)
         # Once: load_config() runs again when gunicorn is told to start its workers anew (SIGHUP).
         self._listener = listener.detach()
         self._close: Callable[[], None] = lambda: None
@@ -127,7 +134,7 @@ class _Server(BaseApplication):
             "bind": [f"fd://{self._listener}"],
             "workers": self._config.web_workers,
             "threads": self._config.web_threads,
-            "worker_connections": connections(self._config.web_threads),
+            "worker_connections": self._connections,
             "worker_class": _Worker,
             "logger_class": _Logger,
             "accesslog": None,
@@ -162,7 +169,7 @@ class _Logger(glogging.Logger):
         self.error_log.propagate = True
 
 
-class _Worker(PatientWorker):
+class _Worker(EndlessWorker):
     def handle_error(
         self,
         req: object,  # noqa: ARG002 - gunicorn's signature
@@ -200,6 +207,17 @@ class _Response(wsgi.Response):
 
     def default_headers(self) -> list[str]:
         return [line for line in super().default_headers() if not line.startswith("Server:")]
+
+    def is_chunked(self) -> bool:
+        """What has no end is no row of chunks either: it ends with its connection, for every version of HTTP."""
+        endless = self.sock.endless
+        if endless is not None and self.status_code != http.HTTPStatus.OK:
+            self.sock.endless = None  # the view has failed behind it
+            endless.ended()
+        if self.sock.endless is None:
+            return bool(super().is_chunked())
+        self.force_close()
+        return False
 
     def send_headers(self) -> None:
         self.sock.keeps = True

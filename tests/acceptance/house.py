@@ -34,6 +34,7 @@ from tests.ground import eventually
 from tests.installation import FAXBOT, Installation, Service
 from tests.integration.command import Ended, run
 from tests.servers import free_port
+from tests.stream import listen
 
 
 class Window:
@@ -187,8 +188,8 @@ class House:
         return b"\n".join(self.refusals)
 
     def events(self) -> bytes:
-        """What webhooks and the event stream are made of, and timelines; but what people wrote when they decided,
-        which readers are shown, and which is there where a fax was uncertain just when they came."""
+        """Timelines, of which much else is made; but what people wrote when they decided, which readers are shown, and
+        which is there where a fax was uncertain just when they came."""
         page = self.service.request("GET", "/fax?limit=100").json()
         fax_ids = [item["id"] for item in page["items"]]
         timelines = [self.service.request("GET", f"/fax/{each}/events").json() for each in fax_ids]
@@ -196,6 +197,19 @@ class House:
             assert timeline.keys() == {"events", "attempts", "decisions"}
             del timeline["decisions"]
         return json.dumps(timelines, ensure_ascii=False).encode()
+
+    def event_stream(self) -> bytes:
+        """What is told of all faxes to who may hear of them and read none: page by page, and as it happens."""
+        pages, cursor, more = [], "0-0", True
+        while more:
+            answer = self.service.request("GET", f"/events?cursor={cursor}")
+            page = answer.json()
+            pages.append(_shown(answer))
+            cursor, more = page["next"], page["more"]
+        with listen(self.service, cursor="0-0") as ear:
+            while ear.last_id != cursor:
+                ear.take()
+            return b"\n".join([*pages, bytes(ear.heard)])
 
     def operators_pages(self) -> bytes:
         """What is shown to who runs the house and does not read faxes."""
@@ -226,6 +240,7 @@ class House:
             *of_each,
             ("providers", "list"),
             ("list", "--limit", "100"),
+            ("events",),
             ("keys", "list"),
             ("users", "list"),
             ("config", "list"),
@@ -348,6 +363,15 @@ CHANNELS: dict[str, Channel] = {
     "events": Channel(
         House.events,
         lambda house, leak: house.statement("UPDATE attempts SET cause = :leak", leak=leak),
+    ),
+    "event stream": Channel(
+        House.event_stream,
+        lambda house, leak: house.statement(
+            "INSERT INTO events (account_id, job_id, sequence, type, schema_version, status, cause, source, "
+            "occurred_at, recorded_at) SELECT account_id, job_id, sequence + 1000, type, schema_version, status, "
+            ":leak, source, occurred_at, recorded_at FROM events ORDER BY id DESC LIMIT 1",
+            leak=leak,
+        ),
     ),
     "operators' pages": Channel(House.operators_pages, _pause),
     "operators' commands": Channel(House.operators_commands, _pause),

@@ -247,7 +247,7 @@ def test_nor_is_it_found_where_all_lies_in_one_folder_and_a_worker_dies(small_ho
 
     there = {name: channel for name, channel in CHANNELS.items() if name != "flower"}
     seen = nothing_is_found(house, there)
-    others = ("broker", "logs", "database", "folders")
+    others = ("broker", "logs", "event stream", "database", "folders")
     every_channel_tells(house, seen, {name: CHANNELS[name] for name in others})
 
 

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from faxbot import artifacts, callbacks, fetching, health, inbound
+from faxbot import feed as feeds
 from faxbot.actors import Actor
 from faxbot.db import table, utcnow
 from faxbot.errors import (
@@ -26,6 +27,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import Reception
+from faxbot.feed import Feed
 from faxbot.hidden import Hidden
 from faxbot.inbound import Filters
 from faxbot.models import Artifact, Callback, FaxEvent, InboundFax, ProviderHistory
@@ -123,6 +125,19 @@ def test_a_fax_comes_in_and_is_announced_once_its_document_is_stored(site: Site)
     shown = inbound.describe(site.runtime, inbound.find(site.runtime, ACTOR, fax.id))
     assert (shown["from"], shown["fr"], shown["to"]) == (FROM, FROM, TO)
     assert owners(site) == ["document"]
+
+
+def test_it_is_told_in_the_feed_under_its_own_id(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    site.work()
+    feed = Feed(site.runtime.database)
+    for filters in (feeds.Filters(), feeds.Filters(fax_id=only(site).id)):
+        told = feed.page(ACTOR.account_id, filters, behind=feeds.BEGINNING, limit=9)
+        (event,) = (feeds.describe(row) for row in told.rows)
+        assert event["type"] == "FAX_RECEIVED"
+        assert event["data"]["fax_id"] == only(site).id
+        assert event["data"]["status"] == "received"
 
 
 def test_a_repeat_changes_nothing_whichever_way_and_when_it_comes(site: Site) -> None:

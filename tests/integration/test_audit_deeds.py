@@ -528,6 +528,7 @@ SILENT = {
     "cancel": _SERVER,
     "release": _SERVER,
     "decide": _SERVER,
+    "events": _READS,
     "keys list": _READS,
     "providers list": _READS,
     "providers show": _READS,

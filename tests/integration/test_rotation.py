@@ -39,7 +39,7 @@ from faxbot import (
 )
 from faxbot.actors import CLI
 from faxbot.cli.connection import PAGE
-from faxbot.cli.connection import _has_shape as has_shape
+from faxbot.cli.connection import has_shape as has_shape
 from faxbot.crypto import Keyring, Keys
 from faxbot.db import Base, new_id, table, utcnow
 from faxbot.errors import ChangedMeanwhile, ConfigError, KeyMissing, KeyReused, Unauthenticated

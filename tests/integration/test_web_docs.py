@@ -80,6 +80,8 @@ def test_every_operation_states_its_failures_and_its_security(document: dict[str
                 )
                 if status == "200" and path.endswith("/pdf"):
                     kind = "application/pdf"
+                if status == "200" and path.endswith("/stream"):
+                    kind = "text/event-stream"
                 if status != "500":
                     assert list(answer["content"]) == [kind]
 

@@ -46,11 +46,12 @@ OPERATES = {
     "POST /admin/providers/<provider_id>/resume", "POST /admin/providers/<provider_id>/reset",
     "POST /admin/providers/<provider_id>/test", "GET /inbound", "GET /inbound/unread", "GET /inbound/<inbound_id>",
     "GET /inbound/<inbound_id>/pdf", "GET /inbound/<inbound_id>/document", "POST /inbound/<inbound_id>/link",
-    "POST /inbound/<inbound_id>/read", "POST /inbound/<inbound_id>/unread",
+    "POST /inbound/<inbound_id>/read", "POST /inbound/<inbound_id>/unread", "GET /events",
+    "GET /events/stream",
 }  # fmt: skip
 VIEWS = {
     "GET /fax", "POST /fax/search", "GET /fax/<fax_id>", "GET /fax/<fax_id>/events", "GET /inbound",
-    "GET /inbound/unread",
+    "GET /inbound/unread", "GET /events", "GET /events/stream",
 }  # fmt: skip
 ONESELF = {"GET /admin/session", "DELETE /admin/session", "POST /admin/session/password"}
 MAY = {ADMIN: set(ROUTES), OPERATOR: OPERATES | ONESELF, VIEWER: VIEWS | ONESELF}

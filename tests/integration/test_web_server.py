@@ -280,23 +280,25 @@ def test_a_hangup_gives_new_workers_and_the_service_goes_on(service: Service) ->
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "expected", "raised"),
+    ("soft", "hard", "listeners", "expected", "raised"),
     [
-        (256, 256, 256 - 64 - 32, 256),
-        (256, 1024, 1024 - 64 - 32, 1024),
-        (256, 4096, 1000, 1096),
-        (2048, 4096, 1000, 2048),
-        (64, 64, 5, 64),
+        (256, 256, 0, 256 - 64 - 32, 256),
+        (256, 1024, 0, 1024 - 64 - 32, 1024),
+        (256, 4096, 0, 1000, 1096),
+        (256, 4096, 500, 1500, 1596),
+        (256, 1024, 500, 1024 - 64 - 32, 1024),
+        (2048, 4096, 0, 1000, 2048),
+        (64, 64, 500, 5, 64),
     ],
 )
 def test_a_worker_takes_no_more_connections_than_it_may_open_files(
-    soft: int, hard: int, expected: int, raised: int
+    soft: int, hard: int, listeners: int, expected: int, raised: int
 ) -> None:
     """Measured in a process of its own, whose limits are its own."""
     program = (
         "import resource; from faxbot.web.server import connections\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "print(connections(4), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        f"print(connections(4, {listeners}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True

@@ -50,6 +50,8 @@ ACCESS = {
     "GET /fax/<fax_id>": "fax:read",
     "GET /fax/<fax_id>/events": "fax:read",
     "GET /fax/<fax_id>/pdf": LINK,
+    "GET /events": "events:read",
+    "GET /events/stream": "events:read",
     "POST /fax/<fax_id>/cancel": "fax:send",
     "POST /fax/<fax_id>/release": "fax:send",
     "POST /fax/<fax_id>/decide": "operate",
