@@ -13,8 +13,9 @@ from sqlalchemy.orm import aliased
 
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Status
-from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, Job
+from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, Job, Webhook
 from faxbot.runtime import Runtime
+from faxbot.webhooks import DISABLED
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,11 @@ WAITS: dict[Status, str] = {
     Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
 }
 MASTER_KEY = "master_key"
+WEBHOOKS = "webhooks"
+GIVEN_UP = (
+    "were given up, because they fail or want nothing more: `faxbot webhooks list` names them; mend the receiver and "
+    "have it tested (`faxbot webhooks test`), or delete the webhook"
+)
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 ENDS: dict[Status, list[str]] = {
     Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
@@ -40,7 +46,7 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY."""
+    """`count` faxes wait for a person, and `code` is their status; or MASTER_KEY, or so many WEBHOOKS."""
 
     code: str
     count: int
@@ -62,7 +68,13 @@ def raised(runtime: Runtime) -> list[Alarm]:
             found.append(Alarm(status.value, row.faxes, detail))
     if runtime.database.row(_UNFINISHED, {"since": since}) is not None:
         found.append(Alarm(MASTER_KEY, 1, UNFINISHED))
+    if given_up := runtime.database.rows(_GIVEN_UP, {}):
+        which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
+        found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))
     return found
+
+
+_GIVEN_UP = sa.select(Webhook.id).where(Webhook.state == DISABLED).limit(MOST)
 
 
 _UNFINISHED = sa.select(ConfigVersion.version).where(

@@ -95,13 +95,6 @@ class Place:
     target: str
     """Path and query."""
 
-    @property
-    def shown(self) -> str:
-        """The address as far as it may be shown: what follows the host may be a secret of its owner."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}/" + ("…" if self.target != "/" else "")
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -154,6 +147,14 @@ class Rules:
         ours = str(known) in self.own_names or is_own(known)
         if ours and (not allowed or port == self.own_port):
             raise NotAllowed("This is the server itself.")
+
+
+def shown(url: str) -> str:
+    """An address that was read before, as far as it may be shown: what follows the host may be its owner's secret."""
+    scheme, _, rest = url.partition("://")
+    match = re.match(r"[^/?]*", rest)
+    host = match[0] if match else ""
+    return f"{scheme}://{host}/" + ("" if rest.removeprefix(host) in ("", "/") else "…")
 
 
 def is_special(address: Address) -> bool:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import callbacks, masterkeys, revisions, settings
+from faxbot import callbacks, masterkeys, revisions, settings, webhooks
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
@@ -32,6 +32,7 @@ from faxbot.models import (
     Job,
     Lane,
     ProvenStep,
+    Webhook,
 )
 
 Row = Any
@@ -176,6 +177,15 @@ STORES = (
     Store(
         CachedValue,
         {"value_sealed": lambda row: f"plugin_cache.value:{row.account_id}:{row.plugin_id}"},
+    ),
+    Store(
+        Webhook,
+        {
+            "url_sealed": lambda row: webhooks.url_place(row.account_id),
+            "secret_sealed": lambda row: webhooks.secret_place(row.account_id),
+            "old_secret_sealed": lambda row: webhooks.secret_place(row.account_id),
+        },
+        also=("account_id",),
     ),
     Store(
         Job,

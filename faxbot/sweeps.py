@@ -1,5 +1,5 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, resting providers, what people must look at, counts that are over, and the audit trail.
+callbacks, webhooks, resting providers, what people must look at, counts that are over, and the audit trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -22,6 +22,7 @@ from faxbot import (
     chain,
     claims,
     copies,
+    deliveries,
     heartbeats,
     lanes,
     limits,
@@ -72,6 +73,8 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     **{str(status): partial(claims.announce_due, status=status) for status in claims.TASKS},
     "callbacks": callbacks.announce_waiting,
     "copies": copies.announce_due,
+    "webhooks": deliveries.announce_due,
+    "deliveries": deliveries.tidy,
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,

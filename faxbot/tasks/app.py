@@ -33,6 +33,7 @@ QUEUES: dict[str, str] = {
     "faxbot.review_fax": "follow",
     "faxbot.delete_copy": "follow",
     "faxbot.apply_callback": "callbacks",
+    "faxbot.deliver_webhooks": "webhooks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",

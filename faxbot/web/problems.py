@@ -81,6 +81,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Make a new key.",
         ),
         (
+            errors.WebhookNotActive,
+            409,
+            "Have it tested (POST /webhooks/ID/test): where it takes the test event it is active.",
+        ),
+        (
             errors.DocumentTooLarge,
             413,
             (
@@ -135,6 +140,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
         ),
         (
             errors.SignInCrowded,
+            429,
+            "Send it again after Retry-After.",
+        ),
+        (
+            errors.WebhookTestsCrowded,
             429,
             "Send it again after Retry-After.",
         ),

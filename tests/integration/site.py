@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import callbacks, copies, followup, jobs, sending, sweeps, wiring
+from faxbot import callbacks, copies, fanout, followup, jobs, sending, sweeps, wiring
 from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
@@ -37,7 +37,7 @@ from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
-from tests.integration import odd
+from tests.integration import hooks, odd
 from tests.integration.odd import Odd
 
 ACTOR = Actor("default", "env", frozenset({"*"}))
@@ -49,6 +49,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.review_fax": followup.review,
     "faxbot.apply_callback": callbacks.apply,
     "faxbot.delete_copy": copies.delete,
+    "faxbot.deliver_webhooks": hooks.deliver,
 }
 
 
@@ -93,6 +94,7 @@ class Site:
             now=lambda: self.now,
             ring=self._ring,
         )
+        fanout.attach(runtime.database, self._ring)
 
     def _ring(self, task: str, row_id: str, _urgency: int = 0, /) -> bool:
         self.rung.append((task, row_id))

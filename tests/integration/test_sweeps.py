@@ -31,6 +31,7 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
 
     assert left <= set(sweeps.SWEEPS)
     others = {"callbacks", "copies", "providers", "waiting", "alarms", "limits", "audit"}
+    others |= {"webhooks", "deliveries"}
     assert set(sweeps.SWEEPS) == left | others
 
 
