@@ -30,6 +30,7 @@ from faxbot.web import (
     providers,
     session,
     users,
+    webhooks,
 )
 
 BLUEPRINTS = (
@@ -43,6 +44,7 @@ BLUEPRINTS = (
     users.blueprint,
     session.blueprint,
     audit.blueprint,
+    webhooks.blueprint,
 )
 JSON_BYTES = 64 * 1024
 """The largest body of a request that is neither a submission nor a callback."""

@@ -28,11 +28,14 @@ from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
 from tests.integration.command import Ended, run
+from tests.integration.hooks import HERE, deliver, subscribe
+from tests.integration.hooks import rows as deliveries_of
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
 from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
+from tests.receiver import Receiver
 
 EVENTS = table(AuditEvent)
 NOTE = {"note": "the carrier has moved"}
@@ -154,8 +157,9 @@ UNWRITTEN = {
 def test_every_unsafe_route_leaves_its_row_or_says_why_not() -> None:
     unsafe = {route for route in ACCESS if not route.startswith(("GET ", "HEAD "))}
 
-    assert set(ROUTES) | set(PEOPLE) | set(UNWRITTEN) == unsafe
-    assert len(ROUTES) + len(PEOPLE) + len(UNWRITTEN) == len(unsafe)
+    known = [*ROUTES, *PEOPLE, *WEBHOOKS, *UNWRITTEN]
+    assert set(known) == unsafe
+    assert len(known) == len(unsafe)
 
 
 @pytest.mark.parametrize("route", sorted(ROUTES))
@@ -234,6 +238,53 @@ def test_what_is_done_to_keys_users_and_sessions_is_written_down(
         assert row.object_id in ids.values()
     assert (row.request_id, row.address) == (answer.headers["X-Request-Id"], "127.0.0.1")
     assert PASSWORD not in str(row)
+
+
+HOOK, DELIVERIES = "/webhooks/<webhook_id>", "/webhooks/deliveries/<delivery_id>"
+WISH = {"name": "records", "url": "https://hooks.example.org:8080/s3cret"}
+WEBHOOKS: dict[str, tuple[dict[str, Any] | None, Action, dict[str, Any]]] = {
+    "POST /webhooks": (WISH, Action.WEBHOOK_CREATED, {"types": []}),
+    f"PATCH {HOOK}": ({"name": "n"}, Action.WEBHOOK_CHANGED, {"changed": ["name"]}),
+    f"DELETE {HOOK}": (None, Action.WEBHOOK_DELETED, {}),
+    f"POST {HOOK}/test": (
+        None,
+        Action.WEBHOOK_TESTED,
+        {"outcome": "ok", "code": 200, "activated": False},
+    ),
+    f"POST {HOOK}/rotate": ({}, Action.WEBHOOK_ROTATED, {"overlap_hours": 24.0}),
+    f"POST {HOOK}/replay": ({}, Action.WEBHOOK_REPLAYED, {"count": 1}),
+    f"POST {DELIVERIES}/replay": (None, Action.WEBHOOK_REPLAYED, {"count": 1}),
+}
+"""The body, what stands in the trail then, and its details."""
+
+
+@pytest.mark.parametrize("route", sorted(WEBHOOKS))
+def test_what_is_done_to_webhooks_is_written_down(
+    store: Installation, carrier_of_all: SimulatorProcess, route: str
+) -> None:
+    body, action, details = WEBHOOKS[route]
+    method, path = route.split()
+    with Receiver() as receiver, open_site(store, carrier_of_all, **HERE) as site:
+        webhook_id, _ = subscribe(site.runtime, receiver.url)
+        site.submit(number())
+        deliver(site.runtime)
+        (delivery,) = deliveries_of(site.runtime)
+        ids = {"<webhook_id>": webhook_id, "<delivery_id>": delivery.id}
+        for name, one in ids.items():
+            path = path.replace(name, one)
+        client, key_id = admin_of(site.runtime)
+        earlier = len(rows(site.runtime))
+        answer = client.open(path, method=method, json=body)
+        assert answer.status_code in (200, 201), answer.data
+        (row,) = rows(site.runtime)[earlier:]
+        made = json.loads(answer.data).get("id")
+
+    assert (row.action, row.actor, row.outcome) == (action, key_id, "done")
+    assert (row.object_kind, row.object_id) == ("webhook", webhook_id if "<" in route else made)
+    expected = details | ({"delivery": delivery.id} if DELIVERIES in route else {})
+    assert row.details == expected
+    assert (row.request_id, row.address) == (answer.headers["X-Request-Id"], "127.0.0.1")
+    assert "s3cret" not in str(row)
 
 
 NO_CONFIG, PHAXIO_OBJECT = (None, None), ("plugin", "phaxio")
