@@ -116,6 +116,7 @@ def replay_all(
             if ids:
                 last = ids[-1]
                 session.connection().execute(_REPLAY, {"ids": list(ids), "now": now})
+            if ids or not count:
                 _record(session, actor, webhook_id, now, {"count": len(ids)})
         count += len(ids)
     runtime.ring(TASK, "due")

@@ -574,6 +574,8 @@ SILENT = {
     "config list": _MASKS,
     "config get": _MASKS,
     "config backups": _READS,
+    "webhooks list": "changes nothing, and shows of an address its host alone",
+    "webhooks deliveries": _READS,
 }
 """Commands that leave no row, and why."""
 KEY = ("--name", "n", "--scope", "fax:read")
@@ -614,6 +616,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Action, str | None]] = {
     "users disable": (("jo",), Action.USER_DISABLED, ""),
     "users enable": (("jo",), Action.USER_ENABLED, ""),
     "users unlock": (("jo",), Action.USER_UNLOCKED, ""),
+    "webhooks create": (("--name", "records"), Action.WEBHOOK_CREATED, ""),
+    "webhooks test": ((), Action.WEBHOOK_TESTED, ""),
+    "webhooks rotate": ((), Action.WEBHOOK_ROTATED, ""),
+    "webhooks delete": ((), Action.WEBHOOK_DELETED, ""),
+    "webhooks replay": ((), Action.WEBHOOK_REPLAYED, ""),
     "users bind": (("jo", "https://id.example.org", "4711"), Action.USER_BOUND, ""),
 }
 """Of each: its words, and what stands in the trail then, with the id of the object ("": what it made)."""
@@ -659,6 +666,9 @@ def prepared(store: Installation, name: str) -> str | None:
         assert run(store, *earlier[name]).code == 0
     if name in ("keys revoke", "keys rotate"):
         return str(run(store, "keys", "create", *KEY, "--json").json["id"])
+    if name.startswith("webhooks ") and name != "webhooks create":
+        with opened(store) as runtime:  # nobody listens there
+            return subscribe(runtime, "http://nobody.invalid:8080/")[0]
     if name.startswith("users ") and name != "users create":
         with opened(store) as runtime:
             user_id = new_user(runtime, "admin", name="jo", password=PASSWORD).id
@@ -679,14 +689,16 @@ def test_what_a_command_does_is_written_down(
     with opened(store) as runtime:
         earlier = len(rows(runtime, *Action))
     typed = f"{NEW['password']}\n" if name in ("users create", "users password") else ""
+    typed = f"{WISH['url']}\n" if name == "webhooks create" else typed
     does = partial(told, store, typed) if typed else partial(run, store)
     ended: Ended = does(*name.split(), *words)
     with opened(store) as runtime:
         (row,) = (each for each in rows(runtime, *Action)[earlier:] if each.action == action)
-        made = "users" if name.startswith("users") else "api_keys"
+        group = name.split()[0]
+        made = group if group in ("users", "webhooks") else "api_keys"
         ids = [each.id for each in runtime.database.rows(sa.text(f"SELECT id FROM {made}"), {})]
 
-    failed = name == "providers test"  # nobody listens there
+    failed = name in ("providers test", "webhooks test")  # nobody listens there
     assert (ended.code, row.outcome) == ((1, "failed") if failed else (0, "done")), ended.err
     assert (row.actor_kind, row.actor) == ("command", "cli")
     assert row.object_id == (object_id or (ids[-1] if object_id == "" else None))
