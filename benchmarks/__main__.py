@@ -30,6 +30,7 @@ from benchmarks import (
     stages,
     surge,
     uploads,
+    webhooks,
 )
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
@@ -160,6 +161,11 @@ class Bench:
             side = Side(faxbot.name, faxbot.service(), roles)
             doors.measure(self.figures, side, faxbot.url, self.length, say)
 
+    def webhooks(self) -> None:
+        """P13: what is sent to subscribers, and one of them that hangs."""
+        with Workshop() as workshop:
+            webhooks.measure(self.figures, workshop, self.servers, self.length, say)
+
     def asterisk(self) -> None:
         """Thirty calls at once on a line of one's own."""
         with Workshop() as workshop:
@@ -211,6 +217,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "rotation": Bench.rotation,
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
+    "webhooks": Bench.webhooks,
     "asterisk": Bench.asterisk,
     "memory": Bench.memory,
     "rendering": Bench.rendering,

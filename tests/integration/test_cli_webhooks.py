@@ -39,8 +39,8 @@ def runtime(store: Installation) -> Iterator[Runtime]:
 def test_from_the_subscription_to_a_replay(
     store: Installation, runtime: Runtime, receiver: Receiver
 ) -> None:
-    words = ("webhooks", "create", "--name", "records", "--type", "FAX_QUEUED", "--json")
-    new = told(store, f"{receiver.url}\n", *words).json
+    make = ("webhooks", "create", "--name", "records", "--type", "FAX_QUEUED", "--json")
+    new = told(store, f"{receiver.url}\n", *make).json
     assert (new["state"], new["types"]) == ("pending", ["FAX_QUEUED"])
     ended = run(store, "webhooks", "test", new["id"])
     assert (ended.code, "it is active now" in ended.out) == (0, True)
