@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -227,7 +228,7 @@ def test_a_process_that_sleeps_past_its_lease_changes_nothing_any_more(
         assert begun.wait(20)
         sleeper._prolonged_at = time.monotonic() + 60  # its heart has stopped
         with site.runtime.database.transaction() as session:
-            past = site.now - deliveries.timedelta(seconds=1)
+            past = site.now - timedelta(seconds=1)
             session.execute(sa.text("UPDATE webhooks SET lease_until = :past"), {"past": past})
         with closing(Courier(site.runtime)) as other:
             other.wake()

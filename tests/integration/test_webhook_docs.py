@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_pages_program_takes_each_event_once_and_refuses_what_is_not_ours(
     with site.runtime.database.transaction() as session:
         _, newer = webhooks.rotate(
             session, site.runtime.keyring, ACTOR, webhook_id,
-            overlap=webhooks.timedelta(hours=1), now=site.now,
+            overlap=timedelta(hours=1), now=site.now,
         )  # fmt: skip
     log = tmp_path / "log"
     process = store.ground.start(
