@@ -626,7 +626,7 @@ class UserSession(Base):
     """The end whatever he does."""
 
 
-_UNDELIVERED = "status = 'waiting'"
+_UNDELIVERED, _DEAD = "status = 'waiting'", "status = 'dead'"
 
 
 class Webhook(Base):
@@ -674,7 +674,15 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
+        Index("ix_webhook_deliveries_fax", "fax_id"),
         Index("ix_webhook_deliveries_ended", "ended_at"),
+        Index(
+            "ix_webhook_deliveries_dead",
+            "webhook_id",
+            "id",
+            postgresql_where=sa.text(_DEAD),
+            sqlite_where=sa.text(_DEAD),
+        ),
         Index(
             "ix_webhook_deliveries_due",
             "webhook_id",

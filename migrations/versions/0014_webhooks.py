@@ -63,15 +63,20 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_webhook_deliveries_webhook", "webhook_deliveries", ["webhook_id", "id"])
+    op.create_index("ix_webhook_deliveries_fax", "webhook_deliveries", ["fax_id"])
     op.create_index("ix_webhook_deliveries_ended", "webhook_deliveries", ["ended_at"])
-    undelivered = sa.text("status = 'waiting'")
-    op.create_index(
-        "ix_webhook_deliveries_due",
-        "webhook_deliveries",
-        ["webhook_id", "next_at"],
-        postgresql_where=undelivered,
-        sqlite_where=undelivered,
-    )
+    for name, columns, status in (
+        ("due", ["webhook_id", "next_at"], "waiting"),
+        ("dead", ["webhook_id", "id"], "dead"),
+    ):
+        of_status = sa.text(f"status = '{status}'")
+        op.create_index(
+            f"ix_webhook_deliveries_{name}",
+            "webhook_deliveries",
+            columns,
+            postgresql_where=of_status,
+            sqlite_where=of_status,
+        )
     op.create_table(
         "webhook_tries",
         sa.Column(

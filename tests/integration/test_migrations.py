@@ -169,6 +169,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "ix_callbacks_waiting",
             "ix_jobs_due",
             "ix_jobs_waiting",
+            "ix_webhook_deliveries_dead",
             "ix_webhook_deliveries_due",
         }
     database.close()
