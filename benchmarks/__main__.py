@@ -32,6 +32,7 @@ from benchmarks import (
     stream,
     surge,
     uploads,
+    webhooks,
 )
 from benchmarks.calls import carrier_calls
 from benchmarks.figures import Figures
@@ -169,6 +170,11 @@ class Bench:
             side = product.start_web(workshop, "faxbot", database, redis)
             stream.measure(self.figures, workshop, side, self.length, say)
 
+    def webhooks(self) -> None:
+        """P13: what is sent to subscribers, and one of them that hangs."""
+        with Workshop() as workshop:
+            webhooks.measure(self.figures, workshop, self.servers, self.length, say)
+
     def asterisk(self) -> None:
         """Thirty calls at once on a line of one's own."""
         with Workshop() as workshop:
@@ -227,6 +233,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
     "stream": Bench.stream,
+    "webhooks": Bench.webhooks,
     "asterisk": Bench.asterisk,
     "received": Bench.received,
     "memory": Bench.memory,

@@ -114,6 +114,8 @@ def paths(figures: Figures) -> str:
         ("worker alone: CPU per fax, ms", "worker/cpu"),
         ("calls to the carrier, 1 thread: calls/s", "calls/rate"),
         ("calls to Phaxio, 1 thread: calls/s", "calls/phaxio"),
+        ("webhooks of one worker: deliveries/s", "webhooks/rate"),
+        ("webhooks of one worker: CPU per delivery, ms", "webhooks/cpu"),
         ("calls started at Asterisk, 1 thread: ms", "asterisk/call"),
         ("calls started at Asterisk: CPU, ms", "asterisk/cpu"),
         ("30 calls through Asterisk: at once", "asterisk/at once"),

@@ -34,7 +34,7 @@ class Call:
 
 
 Answer = tuple[int, Any]
-"""Status and what goes out as JSON; status 0 closes the connection without an answer."""
+"""Status and what goes out as JSON; status 0 closes the connection without an answer, a negative one never answers."""
 Handler = Callable[[Call], Answer]
 
 
@@ -82,6 +82,8 @@ class _Connection(asyncio.Protocol):
     def _answer(self, call: Call) -> None:
         assert self.transport is not None
         status, content = self.handler(call)
+        if status < 0:
+            return
         if not status:
             self.transport.close()
             return

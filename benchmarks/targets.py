@@ -16,6 +16,8 @@ from benchmarks.receiving import WAYS
 from benchmarks.rows import FEW, MANY
 from benchmarks.stream import NOBODY, TOLD, WAITING
 from benchmarks.surge import QUIET, SURGE
+from benchmarks.webhooks import HUNG
+from benchmarks.webhooks import QUIET as QUIET_HOOKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("P12", "worker alone, faxes per second", "worker/rate", 0.5, True),
     Target("P13", "calls to the carrier, 1 thread", "calls/rate", 0.7, True),
+    Target("P13", "webhooks of one worker, rows included, a second", "webhooks/rate", 0.2, True),
+    Target("webhooks", "the others' p95 from event to arrival while one receiver hangs",
+           "webhooks/late/p95", 1.25, False, HUNG, QUIET_HOOKS),
     # No more than 1.3 times its time.
     Target("calls", "calls to Phaxio, 1 thread", "calls/phaxio", round(1 / 1.3, 2), True, base=BARE),
     *(

@@ -29,7 +29,6 @@ PLANNED_SCOPES = frozenset(
     {
         "inbound:list",
         "inbound:read",
-        "webhooks:manage",
         "metrics",
     }
 )

@@ -14,8 +14,17 @@ from sqlalchemy.orm import aliased
 from faxbot import auditlog
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Reception, Status
-from faxbot.models import IS_OPEN, ConfigVersion, FaxEvent, Heartbeat, InboundFax, Job
+from faxbot.models import (
+    IS_OPEN,
+    ConfigVersion,
+    FaxEvent,
+    Heartbeat,
+    InboundFax,
+    Job,
+    Webhook,
+)
 from faxbot.runtime import Runtime
+from faxbot.webhooks import DISABLED
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +44,11 @@ NOT_HAD = (
     "why; what is lost, mark as read"
 )
 MASTER_KEY = "master_key"
+WEBHOOKS = "webhooks"
+GIVEN_UP = (
+    "were given up, because they fail or want nothing more: `faxbot webhooks list` names them; mend the receiver and "
+    "have it tested (`faxbot webhooks test`), or delete the webhook"
+)
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 AUDIT_LOG = "audit_log"
 NOT_WRITTEN = (
@@ -51,7 +65,7 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, or
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS, or
     AUDIT_LOG and so many logs take nothing."""
 
     code: str
@@ -82,6 +96,9 @@ def raised(runtime: Runtime) -> list[Alarm]:
     silent = {each.log for each in auditlog.behind(runtime) if each.since < since}
     if silent:
         found.append(Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent)))))
+    if given_up := runtime.database.rows(_GIVEN_UP, {}):
+        which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
+        found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))
     return found
 
 
@@ -98,6 +115,7 @@ _FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(
     .limit(MOST)
     .subquery()
 )
+_GIVEN_UP = sa.select(Webhook.id).where(Webhook.state == DISABLED).limit(MOST)
 _UNFINISHED = sa.select(ConfigVersion.version).where(
     sa.or_(ConfigVersion.upcoming_key.is_not(None), ConfigVersion.retiring_key.is_not(None)),
     ConfigVersion.rotated_at < sa.bindparam("since", type_=ConfigVersion.rotated_at.type),

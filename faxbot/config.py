@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from faxbot import forms, origins
+from faxbot import destinations, forms, origins
 from faxbot.errors import ConfigError
 from faxbot.options import Option, declared, of_text, option, read
 
@@ -42,6 +42,7 @@ _START = "a process takes it when it starts"
 _COUNT = "so many are started with the process"
 _LIMIT = "workers set their time limits, and prolong their claims, by what they started with"
 _CODE = "whose code runs here is for whoever installs it to say, not for whoever has a key"
+_INSIDE = "what this server calls inside your network, and whom it believes, is for whoever runs it to say"
 _CLIENT = "it is for commands, on the machine where they are called"
 _WATCH = "who watches those that have keys is not for a key to say"
 
@@ -716,6 +717,36 @@ class Config:
         form=forms.SYSLOG,
         fixed=_WATCH,
     )
+    webhook_networks: str = option(
+        "FAXBOT_WEBHOOK_NETWORKS",
+        "",
+        "addresses and networks, separated by commas, that webhooks may go to although they are private or this "
+        "machine's own; unset: none, and webhooks go out to the internet only",
+        form=origins.NETWORKS,
+        fixed=_INSIDE,
+        warning="whoever may manage webhooks can have machines of your own network called: name single ones",
+    )
+    webhook_ports: str = option(
+        "FAXBOT_WEBHOOK_PORTS",
+        "80,443,8080,8443",
+        "ports that webhooks may go to, separated by commas, also first-last",
+        form=destinations.PORTS,
+        fixed=_INSIDE,
+    )
+    webhook_ca_file: str = option(
+        "FAXBOT_WEBHOOK_CA_FILE",
+        "",
+        "a file of certificates (PEM) that vouch for receivers of webhooks, beside the usual authorities",
+        fixed=_INSIDE,
+    )
+    webhook_seconds: float = option(
+        "FAXBOT_WEBHOOK_SECONDS",
+        15.0,
+        "a receiver of webhooks that has not answered by then has failed",
+        at_least=0.1,
+        at_most=30.0,
+        editable=True,
+    )
     session_idle_minutes: int = option(
         "FAXBOT_SESSION_IDLE_MINUTES",
         15,
@@ -822,6 +853,8 @@ class Config:
                 "CONFIG_MASTER_KEY_PREVIOUS is the key before CONFIG_MASTER_KEY: set that to the new one"
             )
         self.master_keys()
+        if self.webhook_ca_file and not os.access(self.webhook_ca_file, os.R_OK):
+            raise ConfigError("FAXBOT_WEBHOOK_CA_FILE does not name a file that can be read")
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ConfigError(
                 "FAXBOT_HEARTBEAT_SECONDS must be at most half of FAXBOT_LEASE_SECONDS: "
@@ -943,6 +976,17 @@ class Config:
     def trusted_networks(self) -> tuple[origins.Network, ...]:
         """Whose X-Forwarded-For is believed."""
         return origins.networks(self.trusted_proxies)
+
+    @cached_property
+    def destinations(self) -> destinations.Rules:
+        """Where webhooks may go."""
+        return destinations.Rules(
+            networks=origins.networks(self.webhook_networks),
+            ports=destinations.ports(self.webhook_ports),
+            https_only=self.production,
+            own_names=destinations.names([self.base_url]),
+            own_port=self.port,
+        )
 
     @property
     def keys_required(self) -> bool:

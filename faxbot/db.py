@@ -14,7 +14,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
@@ -164,6 +164,7 @@ class Database:
             finally:
                 for descriptor in session.info.pop("locks", ()):
                     os.close(descriptor)
+        _do_then(session.info)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -186,10 +187,13 @@ class Database:
                 connection.commit()
             except BaseException:
                 connection.rollback()
+                info.pop(_THEN, None)
                 raise
             finally:
                 for descriptor in info.pop("locks", ()):
                     os.close(descriptor)
+            deeds = {_THEN: info.pop(_THEN, {})}
+        _do_then(deeds)
 
     def row(self, statement: sa.Executable, values: dict[str, Any]) -> sa.Row[Any] | None:
         """The first row a statement gives; what it changes is committed with it. Raises
@@ -235,6 +239,20 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
         self.reader.dispose()
+
+
+_THEN = "then"
+
+
+def then(held: Session | Connection, name: str, deed: Callable[[], object]) -> None:
+    """Have this done once, under this name, when the transaction of transaction() or writing() is committed; not where
+    it is taken back."""
+    held.info.setdefault(_THEN, {})[name] = deed
+
+
+def _do_then(info: MutableMapping[Any, Any]) -> None:
+    for deed in info.pop(_THEN, {}).values():
+        deed()
 
 
 @contextmanager

@@ -7,10 +7,10 @@
     ├── RequestError                what a client asked for cannot be done
     │   ├── Malformed  Unauthenticated  Forbidden  NotFound  MediaTypeRefused  InvalidFields  KeyReused
     │   ├── Conflict
-    │   │   └── KeyInFlight  NotPossibleNow  HasEnded
+    │   │   └── KeyInFlight  NotPossibleNow  HasEnded  WebhookNotActive
     │   ├── IdentityAway            an identity provider cannot be asked
     │   ├── TooMany                 a limit is reached; says when it is over
-    │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded  ListenersFull
+    │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded  ListenersFull  WebhookTestsCrowded
     │   └── DocumentError
     │       └── DocumentTooLarge  DocumentUnsupported  DocumentUnreadable
     ├── ProviderError               what one call to a provider told us
@@ -167,6 +167,12 @@ class HasEnded(Conflict):
     code = "has-ended"
 
 
+class WebhookNotActive(Conflict):
+    """Nothing is sent to this webhook now."""
+
+    code = "webhook-not-active"
+
+
 class TooMany(RequestError):
     """A limit is reached.
 
@@ -208,6 +214,12 @@ class ListenersFull(TooMany):
     """As many listen to events as this server has room for."""
 
     code = "listeners-full"
+
+
+class WebhookTestsCrowded(TooMany):
+    """Another webhook is being tested at this moment."""
+
+    code = "webhook-tests-crowded"
 
 
 class IdentityAway(RequestError):

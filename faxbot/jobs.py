@@ -35,8 +35,8 @@ from faxbot.errors import (
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
 from faxbot.hidden import Hidden
-from faxbot.models import Artifact, FaxEvent, IdempotencyKey, Job, JobRow, JobTag
-from faxbot.results import event_row, locked, record_event, stamp
+from faxbot.models import Artifact, IdempotencyKey, Job, JobRow, JobTag
+from faxbot.results import append, event_row, locked, record_event, stamp
 from faxbot.runtime import Runtime
 
 ROUTE = "POST /fax/send"
@@ -224,7 +224,6 @@ _TO = (
 
 # Made once: building a statement costs more than running it.
 _INSERT_JOB = sa.insert(table(Job)).inline()
-_INSERT_EVENT = sa.insert(table(FaxEvent)).inline()
 _INSERT_ARTIFACT = sa.insert(table(Artifact)).inline()
 _INSERT_TAGS = sa.insert(table(JobTag)).inline()
 
@@ -239,7 +238,7 @@ def _insert(
 ) -> None:
     connection.execute(_INSERT_JOB, values)
     first = event_row(job, Event.QUEUED, now=job.created_at, source="api", status=Status.QUEUED)
-    connection.execute(_INSERT_EVENT, first)
+    append(connection, first)
     for document in documents:
         connection.execute(_INSERT_ARTIFACT, document)
     if job.tags:

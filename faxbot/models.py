@@ -730,3 +730,112 @@ class UserSession(Base):
     """About when he did something last."""
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """The end whatever he does."""
+
+
+_UNDELIVERED, _DEAD = "status = 'waiting'", "status = 'dead'"
+
+
+class Webhook(Base):
+    """A subscription: where events of an account are sent to, and how that place is doing."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_account", "account_id", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    created_by: Mapped[str] = mapped_column(Name)
+    name: Mapped[str] = mapped_column(String(255))
+    url_sealed: Mapped[bytes | None]
+    """It may hold a secret of its owner; None: deleted."""
+    secret_sealed: Mapped[bytes | None]
+    old_secret_sealed: Mapped[bytes | None]
+    """Of before the last rotation; it signs as well until old_secret_until."""
+    old_secret_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    types: Mapped[list[str]] = mapped_column(sa.JSON)
+    """Of the events it wants; empty: all."""
+    state: Mapped[str] = mapped_column(String(16))
+    """pending, active, disabled or deleted."""
+    reason: Mapped[str | None] = mapped_column(String(16))
+    """Why it is disabled: gone or failing."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Calls in a row that failed."""
+    failing_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the first of them was."""
+    rests: Mapped[int] = mapped_column(default=0)
+    """In a row, without a success in between."""
+    rests_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Of the process that delivers to it."""
+    fence: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When its address, its types or its secret changed last, or its state."""
+    activated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebhookDelivery(Base):
+    """One event for one subscriber. Its id is the `webhook-id` on every try. No PHI."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
+        Index("ix_webhook_deliveries_fax", "fax_id"),
+        Index("ix_webhook_deliveries_ended", "ended_at"),
+        Index(
+            "ix_webhook_deliveries_dead",
+            "webhook_id",
+            "id",
+            postgresql_where=sa.text(_DEAD),
+            sqlite_where=sa.text(_DEAD),
+        ),
+        Index(
+            "ix_webhook_deliveries_due",
+            "webhook_id",
+            "next_at",
+            postgresql_where=sa.text(_UNDELIVERED),
+            sqlite_where=sa.text(_UNDELIVERED),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    fax_id: Mapped[str] = mapped_column(Id)
+    sequence: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str] = mapped_column(sa.Text)
+    """As it is signed."""
+    status: Mapped[str] = mapped_column(String(16))
+    """waiting, delivered, dead or cancelled."""
+    cause: Mapped[str | None] = mapped_column(String(16))
+    """How the last try ended, or why there is none any more."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """That failed in this turn."""
+    turn: Mapped[int] = mapped_column(default=0)
+    """0: it is sent for the first time; else which of the replays this is."""
+    replays: Mapped[int] = mapped_column(default=0)
+    """How often it was asked to be sent again."""
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebhookTry(Base):
+    """One call with a delivery, and how it ended; nothing of what the receiver answered."""
+
+    __tablename__ = "webhook_tries"
+    __table_args__ = (Index("ix_webhook_tries_delivery", "delivery_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    delivery_id: Mapped[str] = mapped_column(
+        ForeignKey("webhook_deliveries.id", ondelete="CASCADE")
+    )
+    turn: Mapped[int]
+    """The delivery's: each replay has its own."""
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    duration_ms: Mapped[int]
+    code: Mapped[int | None] = mapped_column(sa.SmallInteger)
+    outcome: Mapped[str] = mapped_column(String(16))
+    """Of dialling.OUTCOMES."""

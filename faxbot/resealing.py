@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import arrivals, artifacts, masterkeys, posted, revisions, settings
+from faxbot import arrivals, artifacts, masterkeys, posted, revisions, settings, webhooks
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
@@ -35,6 +35,7 @@ from faxbot.models import (
     Job,
     Lane,
     ProvenStep,
+    Webhook,
 )
 
 Row = Any
@@ -188,6 +189,15 @@ STORES = (
     Store(
         CachedValue,
         {"value_sealed": lambda row: f"plugin_cache.value:{row.account_id}:{row.plugin_id}"},
+    ),
+    Store(
+        Webhook,
+        {
+            "url_sealed": lambda row: webhooks.url_place(row.account_id),
+            "secret_sealed": lambda row: webhooks.secret_place(row.account_id),
+            "old_secret_sealed": lambda row: webhooks.secret_place(row.account_id),
+        },
+        also=("account_id",),
     ),
     Store(
         Job,

@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from faxbot import events
 from faxbot.db import Database, table
 from faxbot.errors import LeaseLost, NotFound, TransitionRefused
 from faxbot.events import Event, Reception, Status
+from faxbot.fanout import fan_out
 from faxbot.models import Attempt, FaxEvent, InboundFax, Job, JobRow
 
 
@@ -112,7 +114,7 @@ def record_event(
     row = event_row(job, event, now=now, source=source, status=after, attempt=attempt, **facts)
     # Each move is written by itself: the database judges pairs, and two events may come in one visit.
     session.flush()
-    session.execute(_APPEND, row)
+    append(session, row)
     return True
 
 
@@ -130,15 +132,23 @@ def record_reception(
         "type": event.value,
         "schema_version": events.SCHEMA_VERSION,
         "status": status.value,
+        "attempt": None,
         "provider_id": fax.provider_id,
         "cause": fax.cause,
         "pages": fax.pages,
+        "pages_sent": None,
         "source": "worker",
         "occurred_at": fax.received_at,
         "recorded_at": now,
     }
     session.flush()
-    session.execute(_APPEND, row)
+    append(session, row)
+
+
+def append(held: Session | Connection, row: dict[str, Any]) -> None:
+    """Append one event (event_row), and tell its subscribers; the one way in."""
+    held.execute(_APPEND, row)
+    fan_out(held, row)
 
 
 def event_row(

@@ -1,5 +1,6 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, received faxes, resting providers, what people must look at, counts that are over, and the audit trail.
+callbacks, received faxes, webhooks, resting providers, what people must look at, counts that are over, and the audit
+trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -22,6 +23,7 @@ from faxbot import (
     chain,
     claims,
     copies,
+    deliveries,
     fetching,
     heartbeats,
     lanes,
@@ -74,6 +76,8 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "callbacks": callbacks.announce_waiting,
     "received": fetching.sweep,
     "copies": copies.announce_due,
+    "webhooks": deliveries.announce_due,
+    "deliveries": deliveries.tidy,
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,

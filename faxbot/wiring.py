@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from faxbot import crypto, phone, trail
+from faxbot import crypto, fanout, phone, trail
 from faxbot.breaker import Breakers
 from faxbot.cache import SharedCache
 from faxbot.config import MOST_PAGES, MOST_PIXELS, Config
@@ -51,6 +51,7 @@ def build(
     master_key, previous = config.master_keys()
     keyring = crypto.keyring(master_key, config.data_dir, previous)
     trail.attach(database, keyring)
+    fanout.attach(database, ring)
     breakers = Breakers(config, database)
 
     def follow(changed: Config) -> None:

@@ -16,6 +16,7 @@ from faxbot.cli import packages
 from faxbot.cli.connection import ServerSaid
 from faxbot.config import OPTIONS
 from faxbot.crypto import Unsealable
+from faxbot.destinations import NotAllowed
 from faxbot.documents import RenderingFailed
 from faxbot.errors import FaxbotError
 from faxbot.options import Option
@@ -222,6 +223,7 @@ INSIDE: dict[type[FaxbotError], str] = {
     errors.TransitionRefused: "The log: a bug, and nothing was written.",
     ChildFailed: "Printed by `faxbot up`, which then ends with exit code 1.",
     ServerSaid: "Printed by `faxbot send` and `faxbot status`: what the server answered.",
+    NotAllowed: "A call of a webhook ends as `not_allowed`; nothing is dialled.",
     Unsealable: "The log: CONFIG_MASTER_KEY or the key file is not the one that sealed the database.",
 }
 

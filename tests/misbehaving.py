@@ -17,13 +17,18 @@ class Server:
     """A server on a raw socket that behaves as told on each connection, and remembers what it was
     sent."""
 
-    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        behave: Behaviour,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.done = threading.Event()
         self._behave = behave
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(address)
         self.port: int = self._listener.getsockname()[1]
         self._handlers: list[tuple[threading.Thread, socket.socket]] = []
         self._thread = threading.Thread(target=self._accept)
@@ -31,7 +36,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        host = self._listener.getsockname()[0]
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     def close(self) -> None:
         self.done.set()

@@ -49,6 +49,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
     "setup": ("faxbot.cli.setup:setup_", "Set faxbot up by questions and answers."),
     "users": ("faxbot.cli.users:users", "Say who can sign in, and what he may do."),
+    "webhooks": (
+        "faxbot.cli.webhooks:webhooks_",
+        "Have events sent to subscribers; see what was sent.",
+    ),
     "prepare": ("faxbot.cli.prepare:prepare", ""),
     "config": ("faxbot.cli.config:config", "See, change and take back settings."),
     "audit": ("faxbot.cli.audit:audit", "Verify or export the audit trail."),

@@ -8,28 +8,24 @@ answered from a status.
 
 from __future__ import annotations
 
-import io
 import json as jsonlib
-import logging
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
-from typing import Any, BinaryIO, NoReturn, cast
+from http.client import HTTPException
+from typing import Any, BinaryIO, NoReturn
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationParseError
 from urllib3.util import parse_url
 
-from faxbot import __version__
+from faxbot import __version__, timed
 from faxbot.errors import (
     AccountRefused,
     DestinationBarred,
@@ -44,19 +40,8 @@ PDF = "application/pdf"
 MAX_BODY = 2 * 1024 * 1024
 MAX_FILE = 256 * 1024 * 1024
 """A document that is fetched: 350 pages of photographs take less."""
-IDLE_SECONDS = 4.0
-"""A connection unused for longer is replaced before the next request.
-
-A server may close an idle connection in the very moment in which we write to it; the reset would be
-an unknown outcome. The shortest idle limit of common servers is 5 s (Apache's KeepAliveTimeout,
-Node's keepAliveTimeout), so we leave first. One that the server has closed already is seen by
-urllib3 before use.
-"""
 LONGEST_WAIT = 86_400.0
 _PIECE = 64 * 1024
-
-# urllib3 logs whole addresses, of every request and of odd answers; a query may name a number.
-logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 _REFUSALS: Mapping[int, tuple[type[ProviderError], str | None]] = {
     301: (AccountRefused, "config"),
@@ -167,7 +152,7 @@ class HttpClient:
         connect: float = 5.0,
         read: float = 30.0,
         total: float = 120.0,
-        idle: float = IDLE_SECONDS,
+        idle: float = timed.IDLE_SECONDS,
         max_body: int = MAX_BODY,
         ca_file: str | None = None,
     ) -> None:
@@ -227,8 +212,7 @@ class HttpClient:
                 "This address is not among those that the plugin may call.", cause="config"
             )
         connect, read, total = self._limits
-        call = _Call(read=read, deadline=time.monotonic() + total, idle=self._idle)
-        _thread.call = call
+        call = timed.begin(read=read, total=total, idle=self._idle)
         try:
             answer = self._adapter.send(
                 prepared, stream=True, timeout=(min(connect, total), read), verify=self._verify
@@ -352,108 +336,12 @@ def _links(error: BaseException) -> Iterable[BaseException]:
     return seen
 
 
-@dataclass(slots=True)
-class _Call:
-    """One request on its way: its limits (monotonic seconds), and whether a byte of it may have
-    left."""
-
-    read: float
-    deadline: float
-    idle: float
-    begun: bool = False
-
-    def patience(self) -> float:
-        """How long the next wait may last; raises TimeoutError when the call's time is over."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the call's total time is over")
-        return min(self.read, left)
-
-
-class _Thread(threading.local):
-    """The call this thread is in. urllib3 hands nothing of a request down to its connections, so it
-    goes beside it."""
-
-    call = _Call(read=30.0, deadline=float("inf"), idle=IDLE_SECONDS)
-
-
-_thread = _Thread()
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads from a socket with the patience of the call, so that a server that drips cannot outlast
-    its total time."""
-
-    def __init__(self, sock: socket.socket, call: _Call) -> None:
-        super().__init__()
-        self._sock = sock
-        self._file = sock.makefile("rb", buffering=0)
-        self._call = call
-        self.ended = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        self._sock.settimeout(self._call.patience())
-        count = self._file.readinto(buffer)
-        self.ended = count == 0
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _TimedResponse(HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp.close()
-        self._reader = _TimedReader(sock, _thread.call)
-        self.fp = io.BufferedReader(self._reader)
-
-    def begin(self) -> None:
-        """A head that was cut off passes for a whole one with http.client; here it does not."""
-        super().begin()
-        if self._reader.ended:
-            raise HTTPException("the head of the answer is not complete")
-
-
-class _Connection(HTTPConnection):
-    """What our connections do beside urllib3's: notice the first byte written, time every wait, and
-    age."""
-
-    response_class = _TimedResponse
-    _used_at = 0.0
-
-    def send(self, data: Any) -> None:
-        """`data` is bytes-like: requests makes one body of a form and of its files."""
-        if self.sock is None:
-            self.connect()
-        sock, call = cast(socket.socket, self.sock), _thread.call
-        view = memoryview(data)
-        for start in range(0, len(view), _PIECE):
-            sock.settimeout(call.patience())
-            call.begun = True
-            sock.sendall(view[start : start + _PIECE])
-        self._used_at = time.monotonic()
-
-    @property
-    def is_connected(self) -> bool:
-        fresh = time.monotonic() - self._used_at < _thread.call.idle
-        return fresh and super().is_connected
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = timed.Connection
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = timed.TlsConnection
 
 
 class _Adapter(HTTPAdapter):

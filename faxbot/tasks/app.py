@@ -35,6 +35,7 @@ QUEUES: dict[str, str] = {
     "faxbot.apply_callback": "callbacks",
     # Neither fetching nor drawing them keeps the news of sent faxes waiting.
     "faxbot.fetch_inbound": "follow",
+    "faxbot.deliver_webhooks": "webhooks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",

@@ -1,4 +1,4 @@
-"""A worker process's runtime: made after the fork, closed at its end, found by the tasks."""
+"""A worker process's runtime, and its courier: made after the fork, closed at its end, found by the tasks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from celery.apps.worker import Worker
 
 from faxbot import rotation, stopping, wiring
 from faxbot.config import Config
+from faxbot.courier import Courier
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import Bell
 
-TASK_MODULES = [f"faxbot.tasks.{name}" for name in ("send", "callbacks", "inbound", "sweep")]
+TASK_MODULES = [
+    f"faxbot.tasks.{name}" for name in ("send", "callbacks", "inbound", "sweep", "webhooks")
+]
 _runtimes: dict[str, Runtime] = {}
+_couriers: dict[str, Courier] = {}
 
 
 def serve(config: Config, app: Celery) -> None:
@@ -26,8 +30,11 @@ def serve(config: Config, app: Celery) -> None:
         stopping.listen()
         bell = Bell(config, patience=1.0)
         _runtimes["worker"] = wiring.build(config, ring=bell, unanswered=bell.unanswered)
+        _couriers["worker"] = Courier(_runtimes["worker"])
 
     def stop(**_: object) -> None:
+        if courier := _couriers.pop("worker", None):
+            courier.close()
         if runtime := _runtimes.pop("worker", None):
             runtime.close()
 
@@ -50,3 +57,8 @@ def runtime() -> Runtime:
     """What this worker process works with, as it is set when a task begins; raises DatabaseAway and
     ConfigError as Runtime.fresh()."""
     return _runtimes["worker"].fresh()
+
+
+def courier() -> Courier:
+    """Who delivers this process's webhooks."""
+    return _couriers["worker"]

@@ -32,6 +32,7 @@ from faxbot.web import (
     providers,
     session,
     users,
+    webhooks,
 )
 from faxbot.web.streams import Streams
 
@@ -48,6 +49,7 @@ BLUEPRINTS = (
     users.blueprint,
     session.blueprint,
     audit.blueprint,
+    webhooks.blueprint,
 )
 JSON_BYTES = 64 * 1024
 """The largest body of a request that is neither a submission nor a callback."""

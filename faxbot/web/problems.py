@@ -81,6 +81,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Make a new key.",
         ),
         (
+            errors.WebhookNotActive,
+            409,
+            "Have it tested (POST /webhooks/ID/test): where it takes the test event it is active.",
+        ),
+        (
             errors.DocumentTooLarge,
             413,
             (
@@ -142,6 +147,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             errors.ListenersFull,
             503,
             "Come again after Retry-After, close streams that nobody reads, or have FAXBOT_MAX_LISTENERS raised.",
+        ),
+        (
+            errors.WebhookTestsCrowded,
+            429,
+            "Send it again after Retry-After.",
         ),
         (
             errors.IdentityAway,

@@ -33,6 +33,7 @@ from tests.canary import Monitor, Watch, Wiretap, contents, dump
 from tests.ground import eventually
 from tests.installation import FAXBOT, Installation, Service
 from tests.integration.command import Ended, run
+from tests.receiver import Receiver
 from tests.servers import free_port
 from tests.stream import listen
 
@@ -93,6 +94,8 @@ class House:
     told: Callable[[], list[str]]
     """The addresses at which carriers were told to call back."""
     flower: Window | None = None
+    receiver: Receiver | None = None
+    """Whom every event is sent to."""
     server_log: Path | None = None
     """The database server's own."""
     refusals: list[bytes] = field(default_factory=list)
@@ -171,6 +174,13 @@ class House:
         assert self.flower is not None
         return self.flower.shown()
 
+    def webhooks(self) -> bytes:
+        assert self.receiver is not None
+        assert len(self.receiver.heard) > 20
+        return b"\n".join(
+            repr(sorted(each.headers.items())).encode() + each.body for each in self.receiver.heard
+        )
+
     def open_answers(self) -> bytes:
         """What everybody may ask."""
         app = create_app(self.runtime)
@@ -229,6 +239,7 @@ class House:
             "/plugins",
             "/plugins/health",
             "/plugin-registry",
+            "/webhooks",
             "/fax?limit=100",
         )
         return b"\n".join(_shown(self.service.request("GET", page)) for page in pages)
@@ -252,6 +263,7 @@ class House:
             ("plugins", "list"),
             ("doctor",),
             ("db", "check"),
+            ("webhooks", "list"),
         )
         ended = [self.faxbot(*words) for words in commands]
         failed = [
@@ -315,6 +327,19 @@ def _send_a_task(house: House, leak: str) -> None:
     eventually(lambda: leak.encode() in house.window(), 20, every=0.3)
 
 
+def _send_an_event(house: House, leak: str) -> None:
+    body = json.dumps({"type": "FAX_SENT", "data": {"sequence": 1, "to": leak}})
+    house.statement(
+        "UPDATE webhook_deliveries SET body = :body WHERE id = (SELECT max(id) FROM webhook_deliveries)",
+        body=body,
+    )
+    (row,) = house.runtime.database.rows(
+        sa.text("SELECT max(id) AS id FROM webhook_deliveries"), {}
+    )
+    assert house.service.request("POST", f"/webhooks/deliveries/{row.id}/replay").ok
+    eventually(lambda: leak.encode() in house.webhooks(), 20, every=0.1)
+
+
 def _ask_by_number(house: House, leak: str) -> None:
     wiretap = list(house.wiretaps.values())[-1]
     with requests.Session() as session:
@@ -373,6 +398,7 @@ CHANNELS: dict[str, Channel] = {
             leak=leak,
         ),
     ),
+    "webhooks": Channel(House.webhooks, _send_an_event),
     "operators' pages": Channel(House.operators_pages, _pause),
     "operators' commands": Channel(House.operators_commands, _pause),
     "addresses": Channel(House.addresses, _ask_by_number),

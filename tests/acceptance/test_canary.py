@@ -25,9 +25,11 @@ from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
 from tests.ground import eventually
 from tests.installation import Installation, Stores
+from tests.integration.hooks import HERE, subscribe
 from tests.phaxio_carrier import PhaxioProcess
 from tests.plugins_careless.careless import SAID
 from tests.providers.ami import PASSWORD, Manager
+from tests.receiver import Receiver
 from tests.servers import Postgres, PostgresServer, RedisServer, free_port
 from tests.sinch_carrier import KEY, PROJECT, SECRET, SinchProcess
 
@@ -127,10 +129,13 @@ def great_house(
             "ASTERISK_AMI_PASSWORD": PASSWORD,
             "ASTERISK_DIAL": "PJSIP/{number}@trunk",
             "ASTERISK_FOLDER": str(spool),
+            **HERE,
         }
         config = store.config(**settings)
         runtime = wiring.build(config, ring=Bell(config))
         stack.callback(runtime.close)
+        receiver = stack.enter_context(Receiver())
+        subscribe(runtime, receiver.url)
         monitor = Monitor(config.broker)
         stack.callback(monitor.close)
         roles = [
@@ -147,7 +152,17 @@ def great_house(
 
         log = postgres_server.log if isinstance(postgres_server, PostgresServer) else None
         house = House(
-            roles[-1], roles, runtime, monitor, watch, temporary, wiretaps, told, flower, log
+            roles[-1],
+            roles,
+            runtime,
+            monitor,
+            watch,
+            temporary,
+            wiretaps,
+            told,
+            flower,
+            receiver,
+            log,
         )
         yield GreatHouse(house, manager, spool)
 
@@ -245,7 +260,8 @@ def test_nor_is_it_found_where_all_lies_in_one_folder_and_a_worker_dies(small_ho
     ends = eventually(lambda: roads.settled(house, faxes), 60, every=0.3)
     assert {"delivered", "failed", "cancelled"} <= set(ends["simulator"].values())
 
-    there = {name: channel for name, channel in CHANNELS.items() if name != "flower"}
+    elsewhere = ("flower", "webhooks")
+    there = {name: channel for name, channel in CHANNELS.items() if name not in elsewhere}
     seen = nothing_is_found(house, there)
     others = ("broker", "logs", "event stream", "database", "folders")
     every_channel_tells(house, seen, {name: CHANNELS[name] for name in others})

@@ -1,7 +1,7 @@
 """A process dies at each place where it hurts, everything goes on, and the fax has arrived once.
 
 The builds die by SIGKILL at a sentence that is planted in them, the first time they come there; all processes are real.
-What webhooks and retention must outlive is not here: there are none yet.
+What retention must outlive is not here: there is none yet.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.conftest import BOTH
 from tests.ground import Ground, eventually
 from tests.installation import Installation, Service
 from tests.planted import Planted, build
+from tests.receiver import Receiver, verified
 from tests.servers import RedisServer, free_port
 
 STORES = BOTH
@@ -38,6 +39,8 @@ TIMES = {
     "FAXBOT_SETTLE_SECONDS": "0.2",
     "FAXBOT_PROVIDER_CALL_SECONDS": "1",
     "FAXBOT_PROVIDER_READ_SECONDS": "1",
+    "FAXBOT_WEBHOOK_NETWORKS": "127.0.0.1",
+    "FAXBOT_WEBHOOK_PORTS": "1024-65535",
 }
 HERE = """
 import os, signal
@@ -112,6 +115,14 @@ POINTS: dict[str, Planted] = {
     ),
 }
 DO_NOT_DIE = ("C4", "C9")
+WEBHOOK_POINTS: dict[str, Planted] = {
+    "C11 event committed, webhook not sent": before(
+        "courier.py", "        target, started_at = endpoint.target, runtime.now()\n"
+    ),
+    "C12 webhook taken, not recorded": before(
+        "courier.py", "            standings = deliveries.conclude(runtime, tried)\n"
+    ),
+}
 
 
 class System:
@@ -244,6 +255,42 @@ def test_wherever_a_process_dies_the_fax_arrives_once(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.parametrize("point", WEBHOOK_POINTS)
+def test_wherever_a_process_dies_every_event_arrives_under_one_id(
+    start: Callable[..., System], point: str
+) -> None:
+    system = start(WEBHOOK_POINTS[point])
+    with Receiver() as receiver:
+        wish = {"name": "records", "url": receiver.url}
+        webhook = system.web.request("POST", "/webhooks", json=wish).json()
+        tested = system.web.request("POST", f"/webhooks/{webhook['id']}/test").json()
+        assert tested["activated"] is True
+        fax_id = system.submit("the-same-key")
+        story = system.end_of(fax_id)
+        told = {event["sequence"]: event["type"] for event in story["events"]}
+
+        def heard() -> dict[int, set[str]]:
+            found: dict[int, set[str]] = {}
+            for each in receiver.heard[1:]:
+                assert verified(each, webhook["secret"])["data"]["fax_id"] == fax_id
+                found.setdefault(each.event["data"]["sequence"], set()).add(each.id)
+            return found
+
+        eventually(lambda: heard().keys() == told.keys(), 30)
+        path = f"/webhooks/{webhook['id']}/deliveries"
+        eventually(
+            lambda: {
+                each["status"] for each in system.web.request("GET", path).json()["items"]
+            } == {"delivered"},
+            30,
+        )  # fmt: skip
+
+    assert system.mark.exists()
+    assert all(len(ids) == 1 for ids in heard().values()), "the same webhook-id on every try"
+    again = len(receiver.heard) - 1 - len(told)
+    assert again > 0 if point.startswith("C12") else again == 0
+
+
 def test_c14_what_came_while_the_clock_was_dead_is_caught_up(start: Callable[..., System]) -> None:
     """And nobody was rung for: the worker was away, too."""
     system = start()
@@ -268,7 +315,7 @@ def test_c15_a_broker_that_is_emptied_costs_nothing(start: Callable[..., System]
 
 
 def test_the_matrix_is_whole() -> None:
-    numbers = {point.split()[0] for point in POINTS}
+    numbers = {point.split()[0] for point in (*POINTS, *WEBHOOK_POINTS)}
     elsewhere = {"C14", "C15"}
-    planned = {"C11", "C12", "C13"}  # webhooks and retention
+    planned = {"C13"}  # retention
     assert numbers | elsewhere | planned == {f"C{number}" for number in range(1, 17)}

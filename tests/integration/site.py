@@ -23,7 +23,18 @@ from typing import Any
 import sqlalchemy as sa
 from PIL import Image
 
-from faxbot import artifacts, callbacks, copies, fetching, followup, jobs, sending, sweeps, wiring
+from faxbot import (
+    artifacts,
+    callbacks,
+    copies,
+    fanout,
+    fetching,
+    followup,
+    jobs,
+    sending,
+    sweeps,
+    wiring,
+)
 from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.breaker import Breakers, Rest
@@ -38,7 +49,7 @@ from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
-from tests.integration import odd
+from tests.integration import hooks, odd
 from tests.integration.odd import Odd
 
 ACTOR = Actor("default", "env", frozenset({"*"}))
@@ -51,6 +62,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.apply_callback": callbacks.apply,
     "faxbot.fetch_inbound": fetching.fetch,
     "faxbot.delete_copy": copies.delete,
+    "faxbot.deliver_webhooks": hooks.deliver,
 }
 
 
@@ -97,6 +109,7 @@ class Site:
             now=lambda: self.now,
             ring=self._ring,
         )
+        fanout.attach(runtime.database, self._ring)
 
     def _ring(self, task: str, row_id: str, _urgency: int = 0, /) -> bool:
         self.rung.append((task, row_id))

@@ -9,15 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-from faxbot.db import utcnow
 
 RFC5424 = re.compile(
     r"<(?P<priority>[0-9]{1,3})>1 (?P<at>[0-9T:.-]+Z) (?P<host>\S+) faxbot-audit - - - (?P<text>.*)"
@@ -119,34 +111,3 @@ def _unframed(text: bytes, syslog: Syslog) -> bytes:
         syslog.messages.append(text[head.end() : end].decode())
         text = text[end:]
     return text
-
-
-def certificate(folder: Path, name: str = "localhost") -> tuple[ssl.SSLContext, Path]:
-    """What a server shows as `name`, and the file that makes it trusted."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = utcnow()
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    shown, private = folder / "syslog.pem", folder / "syslog.key"
-    shown.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(shown, private)
-    return context, shown

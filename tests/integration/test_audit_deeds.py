@@ -28,12 +28,15 @@ from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
 from tests.integration.command import Ended, run
+from tests.integration.hooks import HERE, deliver, subscribe
+from tests.integration.hooks import rows as deliveries_of
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
 from tests.integration.test_arrivals import arrives, gives, only
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
 from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
+from tests.receiver import Receiver
 
 EVENTS = table(AuditEvent)
 NOTE = {"note": "the carrier has moved"}
@@ -173,8 +176,9 @@ UNWRITTEN = {
 def test_every_unsafe_route_leaves_its_row_or_says_why_not() -> None:
     unsafe = {route for route in ACCESS if not route.startswith(("GET ", "HEAD "))}
 
-    assert set(ROUTES) | set(PEOPLE) | set(UNWRITTEN) == unsafe
-    assert len(ROUTES) + len(PEOPLE) + len(UNWRITTEN) == len(unsafe)
+    known = [*ROUTES, *PEOPLE, *WEBHOOKS, *UNWRITTEN]
+    assert set(known) == unsafe
+    assert len(known) == len(unsafe)
 
 
 @pytest.mark.parametrize("route", sorted(ROUTES))
@@ -254,6 +258,53 @@ def test_what_is_done_to_keys_users_and_sessions_is_written_down(
         assert row.object_id in ids.values()
     assert (row.request_id, row.address) == (answer.headers["X-Request-Id"], "127.0.0.1")
     assert PASSWORD not in str(row)
+
+
+HOOK, DELIVERIES = "/webhooks/<webhook_id>", "/webhooks/deliveries/<delivery_id>"
+WISH = {"name": "records", "url": "https://hooks.example.org:8080/s3cret"}
+WEBHOOKS: dict[str, tuple[dict[str, Any] | None, Action, dict[str, Any]]] = {
+    "POST /webhooks": (WISH, Action.WEBHOOK_CREATED, {"types": []}),
+    f"PATCH {HOOK}": ({"name": "n"}, Action.WEBHOOK_CHANGED, {"changed": ["name"]}),
+    f"DELETE {HOOK}": (None, Action.WEBHOOK_DELETED, {}),
+    f"POST {HOOK}/test": (
+        None,
+        Action.WEBHOOK_TESTED,
+        {"outcome": "ok", "code": 200, "activated": False},
+    ),
+    f"POST {HOOK}/rotate": ({}, Action.WEBHOOK_ROTATED, {"overlap_hours": 24.0}),
+    f"POST {HOOK}/replay": ({}, Action.WEBHOOK_REPLAYED, {"count": 1}),
+    f"POST {DELIVERIES}/replay": (None, Action.WEBHOOK_REPLAYED, {"count": 1}),
+}
+"""The body, what stands in the trail then, and its details."""
+
+
+@pytest.mark.parametrize("route", sorted(WEBHOOKS))
+def test_what_is_done_to_webhooks_is_written_down(
+    store: Installation, carrier_of_all: SimulatorProcess, route: str
+) -> None:
+    body, action, details = WEBHOOKS[route]
+    method, path = route.split()
+    with Receiver() as receiver, open_site(store, carrier_of_all, **HERE) as site:
+        webhook_id, _ = subscribe(site.runtime, receiver.url)
+        site.submit(number())
+        deliver(site.runtime)
+        (delivery,) = deliveries_of(site.runtime)
+        ids = {"<webhook_id>": webhook_id, "<delivery_id>": delivery.id}
+        for name, one in ids.items():
+            path = path.replace(name, one)
+        client, key_id = admin_of(site.runtime)
+        earlier = len(rows(site.runtime))
+        answer = client.open(path, method=method, json=body)
+        assert answer.status_code in (200, 201), answer.data
+        (row,) = rows(site.runtime)[earlier:]
+        made = json.loads(answer.data).get("id")
+
+    assert (row.action, row.actor, row.outcome) == (action, key_id, "done")
+    assert (row.object_kind, row.object_id) == ("webhook", webhook_id if "<" in route else made)
+    expected = details | ({"delivery": delivery.id} if DELIVERIES in route else {})
+    assert row.details == expected
+    assert (row.request_id, row.address) == (answer.headers["X-Request-Id"], "127.0.0.1")
+    assert "s3cret" not in str(row)
 
 
 NO_CONFIG, PHAXIO_OBJECT = (None, None), ("plugin", "phaxio")
@@ -544,6 +595,8 @@ SILENT = {
     "config list": _MASKS,
     "config get": _MASKS,
     "config backups": _READS,
+    "webhooks list": "changes nothing, and shows of an address its host alone",
+    "webhooks deliveries": _READS,
 }
 """Commands that leave no row, and why."""
 KEY = ("--name", "n", "--scope", "fax:read")
@@ -584,6 +637,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Action, str | None]] = {
     "users disable": (("jo",), Action.USER_DISABLED, ""),
     "users enable": (("jo",), Action.USER_ENABLED, ""),
     "users unlock": (("jo",), Action.USER_UNLOCKED, ""),
+    "webhooks create": (("--name", "records"), Action.WEBHOOK_CREATED, ""),
+    "webhooks test": ((), Action.WEBHOOK_TESTED, ""),
+    "webhooks rotate": ((), Action.WEBHOOK_ROTATED, ""),
+    "webhooks delete": ((), Action.WEBHOOK_DELETED, ""),
+    "webhooks replay": ((), Action.WEBHOOK_REPLAYED, ""),
     "users bind": (("jo", "https://id.example.org", "4711"), Action.USER_BOUND, ""),
 }
 """Of each: its words, and what stands in the trail then, with the id of the object ("": what it made)."""
@@ -629,6 +687,9 @@ def prepared(store: Installation, name: str) -> str | None:
         assert run(store, *earlier[name]).code == 0
     if name in ("keys revoke", "keys rotate"):
         return str(run(store, "keys", "create", *KEY, "--json").json["id"])
+    if name.startswith("webhooks ") and name != "webhooks create":
+        with opened(store) as runtime:  # nobody listens there
+            return subscribe(runtime, "http://nobody.invalid:8080/")[0]
     if name.startswith("users ") and name != "users create":
         with opened(store) as runtime:
             user_id = new_user(runtime, "admin", name="jo", password=PASSWORD).id
@@ -649,14 +710,16 @@ def test_what_a_command_does_is_written_down(
     with opened(store) as runtime:
         earlier = len(rows(runtime, *Action))
     typed = f"{NEW['password']}\n" if name in ("users create", "users password") else ""
+    typed = f"{WISH['url']}\n" if name == "webhooks create" else typed
     does = partial(told, store, typed) if typed else partial(run, store)
     ended: Ended = does(*name.split(), *words)
     with opened(store) as runtime:
         (row,) = (each for each in rows(runtime, *Action)[earlier:] if each.action == action)
-        made = "users" if name.startswith("users") else "api_keys"
+        group = name.split()[0]
+        made = group if group in ("users", "webhooks") else "api_keys"
         ids = [each.id for each in runtime.database.rows(sa.text(f"SELECT id FROM {made}"), {})]
 
-    failed = name == "providers test"  # nobody listens there
+    failed = name in ("providers test", "webhooks test")  # nobody listens there
     assert (ended.code, row.outcome) == ((1, "failed") if failed else (0, "done")), ended.err
     assert (row.actor_kind, row.actor) == ("command", "cli")
     assert row.object_id == (object_id or (ids[-1] if object_id == "" else None))

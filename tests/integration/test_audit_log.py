@@ -30,10 +30,11 @@ from faxbot.errors import ConfigError
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import AuditSink
 from faxbot.runtime import Runtime
+from tests import certificates
 from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.clock import Clock
-from tests.integration.syslogs import Syslog, certificate, datagrams, stream
+from tests.integration.syslogs import Syslog, datagrams, stream
 from tests.integration.test_audit_chain import linked, write
 
 ON = {"AUDIT_LOG_ENABLED": "true"}
@@ -139,7 +140,8 @@ def syslog(
         elif request.param == "tcp":
             yield stack.enter_context(stream())
         else:
-            context, trusted = certificate(tmp_path)
+            trusted = certificates.certificate(tmp_path / "syslog.pem", "localhost")
+            context = certificates.serving(trusted)
             monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
             yield stack.enter_context(stream(context, "localhost"))
 
@@ -272,7 +274,8 @@ def test_a_server_that_wants_a_certificate_of_ours_refuses_which_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    context, trusted = certificate(tmp_path)
+    trusted = certificates.certificate(tmp_path / "syslog.pem", "localhost")
+    context = certificates.serving(trusted)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(trusted)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
@@ -287,7 +290,7 @@ def test_a_server_that_wants_a_certificate_of_ours_refuses_which_is_said(
 def test_a_server_whose_certificate_is_not_trusted_gets_nothing(
     store: Installation, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context, _ = certificate(tmp_path)
+    context = certificates.serving(certificates.certificate(tmp_path / "syslog.pem", "localhost"))
     with stream(context, "localhost") as syslog:
         with opened(store, **to_syslog(syslog.address)) as (runtime, _):
             linked(runtime, 1)

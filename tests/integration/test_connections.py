@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faxbot import jobs, sending, trail
+from faxbot import fanout, jobs, sending, trail
 from faxbot.db import Database
 from faxbot.plugins.base import Health
 from tests.integration.site import ACTOR, Site
@@ -20,6 +20,7 @@ def alone(site: Site) -> Iterator[Site]:
     usual = site.runtime
     database = Database(usual.config, pool_size=1)
     trail.attach(database, usual.keyring)
+    fanout.attach(database, usual.ring)
     site.runtime = replace(usual, database=database)
     yield site
     database.close()

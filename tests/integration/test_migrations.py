@@ -177,6 +177,8 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "uq_artifacts_callback",
             "uq_artifacts_inbound",
             "uq_events_inbound",
+            "ix_webhook_deliveries_dead",
+            "ix_webhook_deliveries_due",
         }
     database.close()
 

@@ -4,6 +4,7 @@ them. On PostgreSQL, which says how it would go about each."""
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,13 +13,15 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from faxbot import claims, health, jobs, oversight, sending
+from faxbot import claims, deliveries, health, jobs, oversight, replays, sending
+from faxbot.dialling import Answer
 from faxbot.errors import Unreachable
 from faxbot.events import Status
 from faxbot.jobs import Filters
+from faxbot.models import WebhookDelivery
 from tests.carrier import SimulatorProcess
 from tests.installation import Stores
-from tests.integration import odd
+from tests.integration import hooks, odd
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
 
@@ -167,3 +170,70 @@ def test_on_sqlite_what_is_due_is_announced_without_a_walk_through_what_is_done(
 
     assert len(plans) >= 3
     assert [plan for plan in plans if "SCAN jobs" in plan] == []
+
+
+DELIVERED = (
+    "INSERT INTO webhook_deliveries (id, account_id, webhook_id, fax_id, sequence, type, body, status, tries, turn, "
+    "replays, created_at, ended_at) SELECT 'msg_' || {text}, 'default', '{webhook_id}', {text}, 1, 'FAX_QUEUED', '', "
+    "'delivered', 0, 0, 0, {now}, {now} FROM {numbers}"
+)
+NUMBERS = {
+    "postgresql": ("lpad(i::text, 32, '0')", "generate_series(1, 8000) AS i", "now()"),
+    "sqlite": (
+        "printf('%032d', value)",
+        "json_each('[' || trim(replace(hex(zeroblob(4000)), '00', ',1'), ',') || ']')",
+        "'2026-11-21 12:00:00.000000'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_deliveries_go_on_without_a_walk_through_those_that_are_done(
+    kind: str, request: pytest.FixtureRequest, stores: Stores, carrier_of_all: SimulatorProcess
+) -> None:
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            site: Site = request.getfixturevalue("on_postgresql")
+            site.runtime = replace(site.runtime, config=site.runtime.config)
+        else:
+            site = stack.enter_context(open_site(stores.embedded(), carrier_of_all))
+        runtime, walks = site.runtime, list[str]()
+        webhook_id, _ = hooks.subscribe(runtime, "https://hooks.example.org/")
+        text, numbers, now = NUMBERS[kind]
+        text = text.replace("value", "key")
+        done = DELIVERED.format(text=text, numbers=numbers, now=now, webhook_id=webhook_id)
+        site.submit(number())
+        with runtime.database.transaction() as session:
+            session.execute(sa.text(done))
+            session.execute(sa.text("ANALYZE"))
+        assert site.count(WebhookDelivery) > 3000
+
+        def explain(connection: sa.Connection, _c: Any, text: str, values: Any, *_: Any) -> None:
+            if not text.startswith(("SELECT", "UPDATE", "DELETE")) or "webhook" not in text:
+                return
+            how = "EXPLAIN" if kind == "postgresql" else "EXPLAIN QUERY PLAN"
+            cursor = connection.connection.cursor()
+            cursor.execute(f"{how} {text}", values)
+            plan = str(cursor.fetchall())
+            cursor.close()
+            if re.search(r"(Seq Scan on|SCAN) webhook_deliveries(?! USING)", plan):
+                walks.append(f"{text}\n{plan}")
+
+        for engine in (runtime.database.engine, runtime.database.reader):
+            sa.event.listen(engine, "before_cursor_execute", explain)
+        deliveries.announce_due(runtime)
+        deliveries.tidy(runtime)
+        (target,) = deliveries.claim(runtime, 10)
+        (row,) = deliveries.due(runtime, target, ["msg_1"], 10)
+        tried = deliveries.Tried(target, row, site.now, Answer("status", 0.1, 500))
+        deliveries.conclude(runtime, [tried])
+        deliveries.release(runtime, target)
+        replays.replay(runtime, ACTOR, row.id)
+        replays.replay_all(runtime, ACTOR, webhook_id, replays.Filters(status="dead"))
+        replays.replay_all(runtime, ACTOR, webhook_id, replays.Filters(fax_id=row.fax_id))
+        with runtime.database.reading() as session:
+            for which in (replays.Filters(), replays.Filters(status="dead")):
+                replays.page(session, ACTOR, webhook_id, which, limit=50, cursor=None)
+            replays.find(session, ACTOR, row.id)
+
+    assert walks == []

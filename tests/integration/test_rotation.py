@@ -35,6 +35,7 @@ from faxbot import (
     routing,
     sending,
     trail,
+    webhooks,
     wiring,
 )
 from faxbot.actors import CLI
@@ -64,6 +65,7 @@ from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
+from tests.integration.hooks import hook, subscribe
 from tests.integration.site import Site, number, open_site
 from tests.integration.web import client_of, new_key
 
@@ -140,7 +142,11 @@ def fill(site: Site) -> dict[str, Any]:
         site.work()
         assert site.job(fax).status == "delivered"
     key = new_key(runtime)
+    webhook_id, secret = subscribe(runtime, "https://hook.example.org/s3cret")
     with runtime.database.transaction() as session:
+        _, newer = webhooks.rotate(
+            session, runtime.keyring, CLI, webhook_id, overlap=timedelta(days=1), now=site.now
+        )
         session.add(
             Decision(
                 id=new_id(),
@@ -167,7 +173,14 @@ def fill(site: Site) -> dict[str, Any]:
     seen = runtime.settings.read().version
     revisions.save(runtime, revisions.Deed(CLI, "a note"), wish, seen=seen)
     notice(site)
-    return {"to": to, "answer": answer, "done": done, "key": key}
+    return {
+        "to": to,
+        "answer": answer,
+        "done": done,
+        "key": key,
+        "webhook": webhook_id,
+        "secrets": (newer, secret),
+    }
 
 
 def test_every_sealed_column_of_the_schema_is_sealed_anew() -> None:
@@ -224,6 +237,9 @@ def test_after_it_nothing_that_the_old_key_could_open_or_find_is_left(opened: Op
     assert job.to_key == jobs.number_key(after.runtime.keyring, Hidden(known["to"]))
     assert after.runtime.settings.read().of_plugin("simulator")["secret"] == after.carrier.secret
     assert revisions.saved_at(after.runtime, 1)["simulator"] == {"secret": after.carrier.secret}
+    keyring, webhook = after.runtime.keyring, hook(after.runtime, known["webhook"])
+    assert webhooks.address(keyring, webhook) == "https://hook.example.org/s3cret"
+    assert webhooks.live_secrets(keyring, webhook, after.now) == known["secrets"]
     with after.runtime.database.reading() as session:
         assert session.scalars(sa.select(ProvenStep.to_key)).all() == [job.to_key]
         raw, _ = session.scalars(sa.select(Callback.raw_sealed))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from faxbot import callbacks, jobs, sending
+from faxbot import callbacks, fanout, jobs, sending
 from faxbot.crypto import Keyring
 from faxbot.db import Database
 from faxbot.errors import (
@@ -210,6 +210,7 @@ def test_the_intent_is_committed_and_no_connection_is_held_while_the_carrier_is_
     with open_site(store, carrier_of_all) as site:
         other = site.runtime.database
         alone = Database(site.runtime.config, pool_size=1)
+        fanout.attach(alone, site.runtime.ring)
         site.runtime = replace(site.runtime, database=alone)
         seen: list[object] = []
 

@@ -20,6 +20,7 @@ from faxbot.models import Decision, InboundFax
 from faxbot.runtime import Runtime
 from faxbot.web.auth import OPEN, OR_LINK, SESSION, WITHOUT_KEY
 from tests.installation import Stores
+from tests.integration.hooks import rows, subscribe
 from tests.integration.web import (
     ACCESS,
     NUMBER,
@@ -146,19 +147,23 @@ def test_what_is_open_to_everybody_is_a_short_list() -> None:
 
 # Ids of another account ---------------------------------------------------------------------------------------------
 
-WITH_ID = [route for route in ROUTES if re.search("<(fax|inbound|key|user)_id>", route)]
+WITH_ID = [
+    route for route in ROUTES if re.search("<(fax|inbound|key|user|webhook|delivery)_id>", route)
+]
 SOUND: dict[str, Any] = {
     "decide": {"outcome": "failed", "reason": "asked"},
     "rotate": {},
     "expire": {"expires_at": None},
     "role": {"role": "viewer"},
     "password": {"password": "a quite different set of words"},
+    "PATCH /webhooks/<webhook_id>": {"name": "another"},
+    "POST /webhooks/<webhook_id>/replay": {},
 }
 
 
 @pytest.fixture(scope="module")
 def foreign(runtime: Runtime) -> dict[str, str]:
-    """A fax, a received one, a key and a user of another account, as they were made there."""
+    """A fax, a received one, a key, a user and a webhook with a delivery, as they were made in another account."""
     now, inbound_id = runtime.now(), new_id()
     with runtime.database.transaction() as session:
         session.add(
@@ -174,12 +179,15 @@ def foreign(runtime: Runtime) -> dict[str, str]:
                 updated_at=now,
             )
         )
+    webhook_id, _ = subscribe(runtime, "https://hook.example.org/", account_id="other")
     fax = json.loads(send(client_of(runtime, new_key(runtime, account_id="other"))).data)
     return {
         "fax_id": fax["id"],
         "inbound_id": inbound_id,
         "key_id": new_key(runtime, "*", account_id="other").split("_")[2],
         "user_id": new_user(runtime, account_id="other").id,
+        "webhook_id": webhook_id,
+        "delivery_id": rows(runtime, webhook_id)[0].id,
     }
 
 
@@ -189,8 +197,15 @@ def test_what_belongs_to_another_account_looks_like_what_is_not_there(
 ) -> None:
     client = client_of(runtime, new_key(runtime, "*"))
     method, path = route.split()
-    body = SOUND.get(path.rpartition("/")[2])
-    nothing = {"fax_id": new_id(), "inbound_id": new_id(), "key_id": "0" * 12, "user_id": new_id()}
+    body = SOUND.get(route, SOUND.get(path.rpartition("/")[2]))
+    nothing = {
+        "fax_id": new_id(),
+        "inbound_id": new_id(),
+        "key_id": "0" * 12,
+        "user_id": new_id(),
+        "webhook_id": new_id(),
+        "delivery_id": f"msg_{new_id()}",
+    }
     answers = []
     for ids in (foreign, nothing):
         address = re.sub("<(.*?)>", lambda name, ids=ids: ids[name[1]], path)  # type: ignore[misc]
@@ -206,7 +221,9 @@ def test_every_kind_of_id_has_a_foreign_one() -> None:
     """Plugins and providers belong to the installation."""
     kinds = {name for route in ACCESS for name in re.findall("<(.*?)>", route)}
 
-    assert kinds == {"fax_id", "inbound_id", "key_id", "user_id", "provider_id", "plugin_id"}
+    assert kinds == {
+        "fax_id", "inbound_id", "key_id", "user_id", "provider_id", "plugin_id", "webhook_id", "delivery_id",
+    }  # fmt: skip
 
 
 # What a viewer does not see -----------------------------------------------------------------------------------------

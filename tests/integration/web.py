@@ -122,6 +122,17 @@ ACCESS = {
     "POST /admin/session/password": SESSION,
     "GET /admin/audit": "admin",
     "GET /admin/audit/verify": "admin",
+    "GET /webhooks": "webhooks:manage",
+    "POST /webhooks": "webhooks:manage",
+    "GET /webhooks/<webhook_id>": "webhooks:manage",
+    "PATCH /webhooks/<webhook_id>": "webhooks:manage",
+    "DELETE /webhooks/<webhook_id>": "webhooks:manage",
+    "POST /webhooks/<webhook_id>/test": "webhooks:manage",
+    "POST /webhooks/<webhook_id>/rotate": "webhooks:manage",
+    "GET /webhooks/<webhook_id>/deliveries": "webhooks:manage",
+    "POST /webhooks/<webhook_id>/replay": "webhooks:manage",
+    "GET /webhooks/deliveries/<delivery_id>": "webhooks:manage",
+    "POST /webhooks/deliveries/<delivery_id>/replay": "webhooks:manage",
 }
 """Who may use which route. A new route is a decision: it is made here too."""
 

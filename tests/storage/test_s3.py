@@ -22,7 +22,7 @@ import pytest
 from faxbot.errors import ArtifactNotFound, ConfigError, PluginError, StorageAway
 from faxbot.storage.s3 import PART_BYTES, S3Storage
 from faxbot.testing.standin import Answer, Asked, StandIn, dead_url
-from tests.certificates import self_signed
+from tests import certificates
 from tests.containers import ROOT
 from tests.ground import ENVIRONMENT, Ground
 from tests.storage.server import S3Server
@@ -458,7 +458,7 @@ def test_over_https_it_keeps_and_gives_back_and_trusts_nobody_it_does_not_know(
     ground: Ground, tmp_path: Path, small: Path, large: Path
 ) -> None:
     """There checksums follow the bytes, which are not signed: another way through boto3 than over http."""
-    certificate = self_signed(tmp_path / "server.pem")
+    certificate = certificates.certificate(tmp_path / "server.pem", "127.0.0.1")
     server = S3Server(ground, certificate)
     server.start()
     try:

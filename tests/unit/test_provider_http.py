@@ -22,7 +22,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.providers.http import HttpClient
-from tests.certificates import self_signed
+from tests import certificates
 from tests.misbehaving import (
     OK,
     Behaviour,
@@ -194,14 +194,13 @@ def test_a_tls_server_that_hangs_in_the_handshake_is_not_sent(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return self_signed(tmp_path_factory.mktemp("tls") / "carrier.pem")
+    """A self-signed certificate for 127.0.0.1 with its key, in one file."""
+    return certificates.certificate(tmp_path_factory.mktemp("tls") / "carrier.pem", "127.0.0.1")
 
 
 @pytest.fixture
 def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
+    return certificates.serving(certificate)
 
 
 def test_an_untrusted_certificate_is_not_sent(

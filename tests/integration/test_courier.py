@@ -1,0 +1,242 @@
+"""The threads that deliver: one endpoint that hangs delays nobody, none gets too much at once, and what is under way
+when a process ends, or its database is away, is not lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from faxbot import courier, deliveries, webhooks
+from faxbot.courier import CALLS_EACH, MOST_CALLS, Courier
+from tests.carrier import SimulatorProcess
+from tests.ground import eventually
+from tests.installation import Installation
+from tests.integration.hooks import HERE, deliver, hook, rows, subscribe, tries
+from tests.integration.site import ACTOR, Site, number, open_site
+from tests.receiver import Heard, Receiver
+
+
+@pytest.fixture
+def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
+    with open_site(store, carrier_of_all, **HERE, FAXBOT_WEBHOOK_SECONDS="30") as site:
+        yield site
+
+
+@pytest.fixture
+def receivers() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def faxes(site: Site, count: int) -> None:
+    for _ in range(count):
+        site.submit(number())
+
+
+def statuses(site: Site, webhook_id: str) -> set[str]:
+    return {row.status for row in rows(site.runtime, webhook_id)}
+
+
+def test_an_endpoint_that_hangs_holds_one_call_and_delays_no_other(
+    site: Site, receivers: ExitStack
+) -> None:
+    hanging = receivers.enter_context(Receiver())
+    hanging.does = hanging.hang
+    subscribe(site.runtime, hanging.url)
+    others = [receivers.enter_context(Receiver()) for _ in range(5)]
+    ids = [subscribe(site.runtime, each.url)[0] for each in others]
+    faxes(site, 30)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        eventually(lambda: all(len(each.heard) == 30 for each in others), 25)
+        eventually(lambda: all(statuses(site, each) == {"delivered"} for each in ids), 25)
+        assert len(hanging.heard) == 1, "it still hangs, and has got no second call"
+        faxes(site, 5)
+        works.wake()
+        eventually(lambda: all(len(each.heard) == 35 for each in others), 25)
+        assert len(hanging.heard) == 1
+        hanging.over.set()
+
+
+def test_many_that_hang_leave_threads_to_the_one_that_does_not(
+    site: Site, receivers: ExitStack
+) -> None:
+    hanging = receivers.enter_context(Receiver())
+    hanging.does = hanging.hang
+    for _ in range(MOST_CALLS - 2):
+        subscribe(site.runtime, hanging.url)
+    well = receivers.enter_context(Receiver())
+    webhook_id, _ = subscribe(site.runtime, well.url)
+    faxes(site, 3)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        eventually(lambda: statuses(site, webhook_id) == {"delivered"}, 25)
+        hanging.over.set()
+
+
+def test_an_endpoint_gets_few_calls_at_once_and_as_many_again_only_when_it_takes_them(
+    site: Site, receivers: ExitStack
+) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counts(_heard: Heard) -> int:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        with lock:
+            now[0] -= 1
+        return 200
+
+    receiver = receivers.enter_context(Receiver(counts))
+    subscribe(site.runtime, receiver.url)
+    faxes(site, 80)
+    deliver(site.runtime)
+
+    assert 1 < most[0] <= CALLS_EACH
+    assert len(receiver.heard) == 80
+
+
+def test_more_endpoints_than_threads_all_get_their_turn(site: Site, receivers: ExitStack) -> None:
+    receiver = receivers.enter_context(Receiver())
+    for _ in range(MOST_CALLS + 8):
+        subscribe(site.runtime, receiver.url)
+    faxes(site, 3)
+    deliver(site.runtime)
+
+    assert len(receiver.heard) == 3 * (MOST_CALLS + 8)
+    assert len(set(receiver.ids)) == len(receiver.heard)
+
+
+def test_who_is_woken_again_goes_on_and_ends_by_himself(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LINGER", 0.2)
+    receiver = receivers.enter_context(Receiver())
+    subscribe(site.runtime, receiver.url)
+    with closing(Courier(site.runtime)) as works:
+        for count in (1, 2, 3):
+            faxes(site, 1)
+            works.wake()
+            eventually(lambda count=count: len(receiver.heard) == count)  # type: ignore[misc]
+            eventually(lambda: works._thread is None, 5)
+
+
+def test_a_process_that_ends_writes_what_is_done_and_gives_back_the_rest(
+    site: Site, receivers: ExitStack
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_heard: Heard) -> int:
+        begun.set()
+        go_on.wait(20)
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    faxes(site, 5)
+    works = Courier(site.runtime)
+    works.wake()
+    assert begun.wait(20)
+    ending = threading.Thread(target=works.close)
+    ending.start()
+    assert works._ending.wait(5)
+    go_on.set()
+    ending.join()
+
+    assert len(receiver.heard) == len(tries(site.runtime)) == 1
+    assert sorted(row.status for row in rows(site.runtime)) == ["delivered", *["waiting"] * 4]
+    assert hook(site.runtime, webhook_id).lease_until is None, "another one can go on at once"
+    deliver(site.runtime)
+    assert len(set(receiver.ids)) == len(receiver.ids) == 5
+
+
+def test_what_was_done_while_the_database_was_away_is_written_later(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "AFTER_FAULT", 0.05)
+    failed: list[str] = []
+
+    def away(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.startswith("INSERT INTO webhook_tries") and len(failed) < 3:
+            failed.append(text)
+            raise sa.exc.OperationalError(text, {}, Exception("gone"))
+
+    sa.event.listen(site.runtime.database.engine, "before_cursor_execute", away)
+    receiver = receivers.enter_context(Receiver())
+    subscribe(site.runtime, receiver.url)
+    faxes(site, 3)
+    deliver(site.runtime)
+
+    assert len(failed) == 3
+    assert len(set(receiver.ids)) == len(receiver.ids) == 3
+    assert [each.outcome for each in tries(site.runtime)] == ["ok"] * 3
+
+
+def test_one_that_is_deleted_while_it_is_called_gets_nothing_more(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LOOK_EVERY", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_heard: Heard) -> int:
+        begun.set()
+        go_on.wait(20)
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    faxes(site, 20)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        assert begun.wait(20)
+        webhooks.delete(site.runtime, ACTOR, webhook_id)
+        (endpoint,) = works._endpoints.values()
+        eventually(lambda: not endpoint.open, 10)
+        go_on.set()
+        eventually(lambda: not works._endpoints, 10)
+
+    assert len(receiver.heard) == 1
+    deliveries.tidy(site.runtime)
+    assert rows(site.runtime) == []
+
+
+def test_a_process_that_sleeps_past_its_lease_changes_nothing_any_more(
+    site: Site, receivers: ExitStack
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_heard: Heard) -> int:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+            return 500
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    faxes(site, 1)
+    with closing(Courier(site.runtime)) as sleeper:
+        sleeper.wake()
+        assert begun.wait(20)
+        sleeper._prolonged_at = time.monotonic() + 60  # its heart has stopped
+        with site.runtime.database.transaction() as session:
+            past = site.now - timedelta(seconds=1)
+            session.execute(sa.text("UPDATE webhooks SET lease_until = :past"), {"past": past})
+        with closing(Courier(site.runtime)) as other:
+            other.wake()
+            eventually(lambda: len(receiver.heard) == 2)
+            eventually(lambda: statuses(site, webhook_id) == {"delivered"})
+        go_on.set()
+        eventually(lambda: not sleeper._endpoints, 10)
+
+    assert len(set(receiver.ids)) == 1
+    assert [each.outcome for each in tries(site.runtime)] == ["ok"], "its late word is refused"
+    assert hook(site.runtime, webhook_id).failures == 0
