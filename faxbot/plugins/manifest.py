@@ -93,7 +93,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         "gives_document": Trait(
             "its copy of a fax, sent or received, can be fetched from the carrier",
             methods=("document",),
-            readers=("arrivals",),
+            readers=("fetching",),
         ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
