@@ -151,13 +151,16 @@ class Courier:
     # The thread that decides --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        last = time.monotonic()
+        last, said = time.monotonic(), False
         while not self._ending.is_set():
             try:
                 busy = self._turn()
+                said = False
             except Exception as error:  # noqa: BLE001 - the thread goes on, whatever it met
-                detail = error.code if isinstance(error, FaxbotError) else type(error).__name__
-                log.warning("webhooks wait", extra={"error": detail})
+                if not said:  # once while the database is away, not each second
+                    detail = error.code if isinstance(error, FaxbotError) else type(error).__name__
+                    log.warning("webhooks wait", extra={"error": detail})
+                said = True
                 self._ending.wait(AFTER_FAULT)
                 busy = bool(self._endpoints)
             if busy or self._woken:

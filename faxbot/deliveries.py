@@ -363,6 +363,12 @@ def announce_due(runtime: Runtime) -> int:
 _WAIT_FOR_SOMEBODY = sa.select(_HOOKS.c.id).where(*_TAKEABLE).limit(sa.bindparam("most"))
 
 
+def overdue(runtime: Runtime, by: timedelta) -> bool:
+    """Whether something has been due for so long, and nobody is at it."""
+    now = {"now": runtime.now() - by, "most": 1}
+    return bool(runtime.database.rows(_WAIT_FOR_SOMEBODY, now))
+
+
 def tidy(runtime: Runtime) -> int:
     """End what waits for endpoints that were given up, and forget what is over: deliveries that ended KEPT ago, those
     of deleted endpoints, secrets that sign no more; some hundreds of each. How many rows."""

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import alarms, db, hearing, sweeps
+from faxbot import alarms, db, deliveries, hearing, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -166,6 +166,15 @@ _CLAIMABLE: sa.BindParameter[list[str]] = sa.bindparam(
 )
 
 
+def _webhooks(runtime: Runtime) -> str:
+    if deliveries.overdue(runtime, WAITING_TOO_LONG):
+        raise ConfigError(
+            "due webhooks wait and nobody sends them: start a worker that serves the queue `webhooks` "
+            "(`faxbot worker`)"
+        )
+    return "nothing overdue"
+
+
 def _sweeps(runtime: Runtime) -> str:
     if names := sweeps.overdue(runtime):
         raise ConfigError(
@@ -193,5 +202,6 @@ CHECKS: dict[str, Callable[[Runtime], str]] = {
     "storage": _storage,
     "provider": _provider,
     "queue": _queue,
+    "webhooks": _webhooks,
     "sweeps": _sweeps,
 }

@@ -164,6 +164,9 @@ def change(
         if known.state == ACTIVE:
             answer = _try(runtime, known, url)
             if not answer.ok:
+                of, why = ("webhook", webhook_id), {"why": answer.outcome}
+                refused = Action.WEBHOOK_CHANGED
+                audit.note(runtime, actor, refused, of, outcome=audit.REFUSED, details=why)
                 said = f"It has not taken a test event: {OUTCOMES[answer.outcome]}."
                 raise InvalidFields(errors={"url": [said]})
     now = runtime.now()

@@ -8,18 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from faxbot import courier, deliveries, webhooks
+from faxbot import courier, deliveries, health, webhooks
 from faxbot.courier import CALLS_EACH, MOST_CALLS, Courier
+from tests import certificates
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.hooks import HERE, deliver, hook, rows, subscribe, tries
 from tests.integration.site import ACTOR, Site, number, open_site
+from tests.misbehaving import OK, Server, answering
 from tests.receiver import Heard, Receiver
 
 
@@ -240,3 +243,42 @@ def test_a_process_that_sleeps_past_its_lease_changes_nothing_any_more(
     assert len(set(receiver.ids)) == 1
     assert [each.outcome for each in tries(site.runtime)] == ["ok"], "its late word is refused"
     assert hook(site.runtime, webhook_id).failures == 0
+
+
+def test_over_tls_it_goes_to_who_a_certificate_of_the_own_authority_vouches_for(
+    store: Installation, carrier_of_all: SimulatorProcess, tmp_path: Path
+) -> None:
+    vouched, stranger = (
+        certificates.certificate(tmp_path / f"{name}.pem", "127.0.0.1") for name in ("a", "b")
+    )
+    servers = [Server(answering(OK), certificates.serving(each)) for each in (vouched, stranger)]
+    settings = {**HERE, "FAXBOT_WEBHOOK_CA_FILE": str(vouched)}
+    with open_site(store, carrier_of_all, **settings) as site:
+        ids = [subscribe(site.runtime, f"{each.url}/hook")[0] for each in servers]
+        faxes(site, 3)
+        deliver(site.runtime)
+        found = [statuses(site, each) for each in ids]
+    for server in servers:
+        server.close()
+
+    assert found == [{"delivered"}, {"waiting"}]
+    assert (len(servers[0].requests), servers[1].requests) == (3, [])
+
+
+def test_what_nobody_sends_makes_the_server_unfit_and_what_rests_does_not(site: Site) -> None:
+    def fit() -> bool:
+        return bool(health.ready(site.runtime)["parts"]["webhooks"]["ok"])
+
+    webhook_id, _ = subscribe(site.runtime, "http://127.0.0.1:9999/")
+    faxes(site, 1)
+    site.now += timedelta(seconds=89)
+    assert fit()
+    site.now += timedelta(seconds=2)
+    assert not fit()
+    deliver(site.runtime)
+    assert fit(), "it was tried, and waits for its next try"
+    for _ in range(5):
+        faxes(site, 1)
+        deliver(site.runtime)
+    assert hook(site.runtime, webhook_id).rests_until is not None
+    assert fit()

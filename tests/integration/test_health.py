@@ -19,7 +19,9 @@ from tests.integration.odd import raises
 from tests.integration.site import Site, number, open_site
 from tests.servers import RedisServer, free_port
 
-PARTS = {"database", "settings", "broker", "storage", "provider", "queue", "sweeps", "listeners"}
+PARTS = {
+    "database", "settings", "broker", "storage", "provider", "queue", "sweeps", "listeners", "webhooks",
+}  # fmt: skip
 
 
 def faults(site: Site) -> dict[str, str]:
@@ -69,7 +71,7 @@ def test_a_schema_that_is_not_ours_says_what_mends_it(fit: Site) -> None:
     bad = faults(fit)
 
     assert "faxbot db upgrade" in bad["database"]
-    assert set(bad) == {"database", "settings", "queue"}
+    assert set(bad) == {"database", "settings", "queue", "webhooks"}
 
 
 def test_a_database_that_is_away_is_said_and_nothing_breaks(

@@ -229,6 +229,20 @@ def test_a_new_address_is_taken_only_when_it_has_taken_a_test_event(
     assert_problem(client.patch(f"/webhooks/{new['id']}", json={}), 422, "invalid-fields")
 
 
+def test_a_new_address_that_took_nothing_is_in_the_audit_trail(
+    client: FlaskClient, runtime: Runtime, receiver: Receiver
+) -> None:
+    new = made(client, receiver.url)
+    try_out(client, new["id"])
+    with Receiver(lambda _: 500) as elsewhere:
+        client.patch(f"/webhooks/{new['id']}", json={"url": elsewhere.url})
+    runtime.notes.flush()
+    events = table(AuditEvent)
+    query = sa.select(events).where(events.c.action == str(Action.WEBHOOK_CHANGED))
+    (row,) = runtime.database.rows(query, {})
+    assert (row.object_id, row.outcome, row.details) == (new["id"], "refused", {"why": "status"})
+
+
 def test_types_that_are_changed_hold_from_the_next_event_on(
     client: FlaskClient, runtime: Runtime, receiver: Receiver
 ) -> None:
