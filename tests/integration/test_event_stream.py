@@ -356,6 +356,7 @@ def test_while_the_database_is_away_hearts_beat_and_then_nothing_is_missing(
         home.progress(fax_id)
 
         assert told_of(ear.take(1, within=20)) == [(fax_id, 3)]
+        eventually(lambda: "events are read again" in home.service.output())
         output = home.service.output()
         assert output.count("events cannot be read for those who listen") == 1
         assert output.count("events are read again") == 1
