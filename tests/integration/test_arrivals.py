@@ -4,6 +4,7 @@ nothing lost when the carrier, the plugin, the storage or a worker fails on the 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -35,8 +36,10 @@ from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest
 from tests.carrier import SimulatorProcess
 from tests.documents import make
 from tests.installation import Installation
+from tests.integration.hooks import rows as deliveries
+from tests.integration.hooks import subscribe
 from tests.integration.odd import LateStorage, Vanished, answers, raises
-from tests.integration.site import ACTOR, Site, open_site, tiff
+from tests.integration.site import ACTOR, TASKS, Site, open_site, tiff
 
 PDF = make.pdf(make.Sheet(), make.Sheet())
 INBOUND = ("inbound_supported", "gives_document")
@@ -138,6 +141,19 @@ def test_it_is_told_in_the_feed_under_its_own_id(site: Site) -> None:
         assert event["type"] == "FAX_RECEIVED"
         assert event["data"]["fax_id"] == only(site).id
         assert event["data"]["status"] == "received"
+
+
+def test_subscribers_are_told_of_it_without_its_numbers(site: Site) -> None:
+    webhook_id, _ = subscribe(site.runtime, "https://hook.example.org/", "FAX_RECEIVED")
+    site.odd.does["document"] = gives()
+    arrives(site)
+    for task, row_id in (site.rung.pop(0), site.rung.pop(0)):
+        TASKS[task](site.runtime, row_id)
+    (delivery,) = deliveries(site.runtime, webhook_id)
+    told = json.loads(delivery.body)
+    assert (told["type"], told["data"]["fax_id"]) == ("FAX_RECEIVED", only(site).id)
+    assert (told["data"]["status"], told["data"]["pages"]) == ("received", 2)
+    assert not any(number.lstrip("+") in delivery.body for number in (FROM, TO))
 
 
 def test_a_repeat_changes_nothing_whichever_way_and_when_it_comes(site: Site) -> None:
