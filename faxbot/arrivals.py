@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from faxbot import outcomes
 from faxbot.crypto import Keyring
 from faxbot.db import inserts, new_id
+from faxbot.errors import ArtifactNotFound, NotADocument, Refused
 from faxbot.events import DEFAULT_ACCOUNT, Event, Reception
 from faxbot.hidden import Hidden
 from faxbot.models import InboundFax
@@ -26,6 +27,8 @@ from faxbot.results import record_reception
 from faxbot.runtime import Runtime
 
 TASK = "faxbot.fetch_inbound"
+OF_NO_USE = (NotADocument.code, Refused.code, ArtifactNotFound.code)
+"""What hinders where the request that brought a fax has no document in it, or none any more."""
 
 
 def are_wanted(runtime: Runtime, provider_id: str) -> bool:
@@ -81,18 +84,23 @@ def note(
             fax.cause = arrival.cause
             record_reception(session, fax, Event.RECEIVE_FAILED, Reception.FAILED, now=now)
         return None  # what has come, or is said to have, is not taken back
-    if not is_new:
-        # A repeat: it may bring the document of one that has none yet.
-        if fax.status == Reception.RECEIVED or not (
-            arrival.attached or fax.status == Reception.FAILED
-        ):
-            return None
+    if not is_new and not _may_help(fax, arrival):
+        return None
+    if fax.status == Reception.FAILED:
         fax.status, fax.cause, fax.tries, fax.updated_at = Reception.FETCHING, None, 0, now
         fax.fetching_at = now
     if arrival.attached:
         fax.callback_id = callback_id
     fax.next_at = now
     return fax.id
+
+
+def _may_help(fax: InboundFax, arrival: Arrival) -> bool:
+    """Whether a repeat brings what is missing: a document where there is none yet, or one that is of no use. The first
+    one is not given up for another."""
+    if fax.status == Reception.FETCHING:
+        return arrival.attached and (fax.callback_id is None or fax.cause in OF_NO_USE)
+    return fax.status == Reception.FAILED
 
 
 def _new(keyring: Keyring, arrival: Arrival, provider_id: str, now: datetime) -> dict[str, Any]:

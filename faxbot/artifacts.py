@@ -178,6 +178,8 @@ def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
             settle(runtime, [row])
         except Exception as error:  # noqa: BLE001 - a store's client raises anything
             gone = False
+            with suppress(OSError):
+                _note(runtime, row)  # collect() may have taken it away while the row was there
             log.warning(
                 "stored bytes not removed",
                 extra={"key": row["key"], "exception": type(error).__name__},
@@ -412,6 +414,9 @@ def collect(runtime: Runtime) -> int:
     except FileNotFoundError:
         return 0
     notes = [note for name in names if name < until and (note := _NOTE.fullmatch(name))]
+    for note in notes:
+        with suppress(OSError):
+            _empty(_notes(runtime) / note[0])
     removed, away = 0, set()
     for artifact_id, storage_id, database, sealed in (note.groups() for note in notes):
         if database != _name_of_database(runtime) or storage_id in away:
@@ -429,6 +434,14 @@ def collect(runtime: Runtime) -> int:
         else:
             away.add(storage_id)  # it is asked once: each answer may be long in coming
     return removed
+
+
+def _empty(note: Path) -> None:
+    """Its name is all that is needed, also of a note of another database's: it must not be what keeps the bytes."""
+    if note.stat().st_size:
+        unnamed = note.with_name(f"empty-{note.name}")
+        unnamed.touch(0o600)
+        unnamed.replace(note)
 
 
 _KNOWN = sa.select(Artifact.id).where(Artifact.id == sa.bindparam("artifact_id"))

@@ -64,9 +64,8 @@ def expect(
         raise NotFound(_NO_DOOR)
     if not addresses.is_ours(runtime, url):
         raise _refusal(runtime, provider_id, NO_TOKEN)
-    if (manifest.values("verify_header") or manifest.has("webhook_basic_auth")) and (
-        not _shows_proof(manifest, headers)
-    ):
+    proofs = manifest.values("verify_header") or manifest.has("webhook_basic_auth")
+    if proofs and not _shows_proof(manifest, headers):
         raise _refusal(runtime, provider_id, NOT_PROVEN)
 
 

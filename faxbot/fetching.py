@@ -308,29 +308,34 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
     """It is stored: what was kept of it for that may go. Nothing of this is trouble with the fax; a worker that dies on
     the way leaves it to the next one."""
     now_in = runtime.database.row(_CAME_IN, {"inbound_id": fax.id})
-    provider_id, external_id = fax.provider_id, fax.external_id
+    deeds: list[Callable[[], object]] = [
+        lambda: runtime.plugins.get(fax.provider_id, TransportPlugin).taken(fax.external_id)
+    ]
     if now_in is not None and now_in.callback_id is not None:
-        _without_trouble(fax, lambda: posted.forget_body(runtime, now_in.callback_id))
-    _without_trouble(
-        fax, lambda: runtime.plugins.get(provider_id, TransportPlugin).taken(external_id)
-    )
+        deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
+    is_done = all([_without_trouble(fax, deed) for deed in deeds])
+    now = runtime.now()
+    over = is_done or now - (fax.fetching_at or fax.created_at) >= 2 * GIVEN_UP
     with runtime.database.writing() as connection:
-        connection.execute(_DONE, {"its_id": fax.id})
+        connection.execute(_DONE, {"its_id": fax.id, "at": None if over else now + LATEST})
 
 
-def _without_trouble(fax: Row, deed: Callable[[], object]) -> None:
+def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
+    """Whether it went well."""
     try:
         deed()
     except Exception as error:  # noqa: BLE001 - a plugin's or a store's; its text may hold anything
         names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
         log.warning("received document not let go", extra={**names, "error": type(error).__name__})
+        return False
+    return True
 
 
 _CAME_IN = sa.select(_FAX.c.callback_id).where(_FAX.c.id == sa.bindparam("inbound_id"))
 _DONE = (
     sa.update(_FAX)
     .where(_FAX.c.id == sa.bindparam("its_id"), _FAX.c.status == Reception.RECEIVED.value)
-    .values(next_at=None)
+    .values(next_at=sa.bindparam("at", type_=UtcDateTime))
 )
 
 

@@ -310,7 +310,7 @@ class TransportPlugin(FaxbotPlugin):
 
     def taken(self, external_id: str) -> None:
         """Core has the document of this received fax for good: what the plugin keeps of it on this machine, as in a
-        spool, may go. Called again after a crash; may raise, and is not called again for that."""
+        spool, may go. Called again, later, where it raises, and after a crash."""
 
     def delete_copy(self, external_id: str) -> None:
         """Have the carrier delete its copy of the document, once the fax has ended (trait

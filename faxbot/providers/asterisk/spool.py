@@ -78,10 +78,11 @@ class Spool:
             ) from None
 
     def forget(self, fax_name: str) -> None:
-        """Remove the document of this fax; one that is not there, or cannot be removed now, is no error."""
+        """Remove the document of this fax; one that is not there is no error. Raises OSError where it cannot be removed
+        now."""
         name = _file_of(fax_name)
         if name is not None:
-            with suppress(OSError):
+            with suppress(NotADirectoryError):
                 (self._here / name).unlink(missing_ok=True)
 
     def set_aside(self, fax_name: str) -> None:

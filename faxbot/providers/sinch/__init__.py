@@ -236,8 +236,11 @@ class SinchProvider(TransportPlugin):
         except ProviderError as error:
             raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
         if record is None:
-            if event.name == webhooks.INCOMING and self._is_new(event.fax, event.at):
-                raise Unreachable("The carrier does not know the fax that came in yet.")
+            # With a document in it, it is kept for whoever may find out why, when asking has led to nothing.
+            if event.documents or (
+                event.name == webhooks.INCOMING and self._is_new(event.fax, event.at)
+            ):
+                raise Unreachable("The carrier does not know the fax that came in.")
             return []
         tag = answers.label(record)
         usual = answers.INBOUND if event.name == webhooks.INCOMING else None
