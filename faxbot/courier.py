@@ -1,9 +1,9 @@
 """Delivers webhooks, in threads of a worker process beside its tasks: one that decides, and a few that call.
 
 A task only wakes it, so that a receiver that hangs keeps no process from its faxes; it goes on until nothing is due.
-An endpoint gets one call at a time at first, one more with each that is taken, and one again after a failure: one that
-hangs holds a single thread, and the others notice nothing. Who delivers for which endpoint is written in the database
-(deliveries.py); a process that dies leaves leases that run out.
+An endpoint gets one call at a time at first, one more with each that is taken soon, and one again after a failure: one
+that hangs holds a single thread, and the others notice nothing. Who delivers for which endpoint is written in the
+database (deliveries.py); a process that dies leaves leases that run out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MOST_CALLS = 32
 """At once, of one process."""
 CALLS_EACH = 8
 """At once, of one endpoint."""
+SLOW = 2.0
+"""Seconds after which an answer comes so late that its endpoint gets one call at a time."""
 MOST_ENDPOINTS = 200
 """That one process has at a time."""
 BATCH = 100
@@ -90,12 +92,21 @@ class _Endpoint:
                     return row
             return None
 
-    def end(self, row: sa.Row[Any], *, ok: bool) -> None:
+    def end(self, row: sa.Row[Any], answer: Answer) -> None:
+        """So a call has ended."""
         with self.lock:
             self.calls -= 1
             self.faxes.discard(row.fax_id)
-            self.allowed = min(self.allowed + 1, CALLS_EACH) if ok else 1
-            self.credit = IN_A_ROW if ok else self.credit - 1
+            soon = answer.ok and answer.seconds < SLOW
+            self.allowed = min(self.allowed + 1, CALLS_EACH) if soon else 1
+            self.credit = IN_A_ROW if answer.ok else self.credit - 1
+
+    def give_back(self, row: sa.Row[Any]) -> None:
+        """It could not be begun with."""
+        with self.lock:
+            self.calls -= 1
+            self.faxes.discard(row.fax_id)
+            self.waiting.insert(0, row)
 
     def written(self, ids: Sequence[str], standing: Standing | None) -> None:
         """What came of these is written. None: this endpoint is somebody else's now."""
@@ -215,7 +226,6 @@ class Courier:
         every = min(runtime.config.heartbeat_seconds, LOOK_EVERY)
         if time.monotonic() - self._prolonged_at < every:
             return
-        self._prolonged_at = time.monotonic()
         for endpoint in self._endpoints.values():
             target = deliveries.prolong(runtime, endpoint.target)
             with endpoint.lock:
@@ -223,6 +233,8 @@ class Courier:
                     endpoint.close()
                 else:
                     endpoint.target = target
+        # Not before: where the database was away, it is done before anything else is taken.
+        self._prolonged_at = time.monotonic()
 
     def _let_go(self, runtime: Runtime) -> None:
         for webhook_id, endpoint in list(self._endpoints.items()):
@@ -249,7 +261,14 @@ class Courier:
             with self._lock:
                 self._calls += 1
             arguments = (runtime, endpoint, row)
-            threading.Thread(target=self._send, args=arguments, name="call", daemon=True).start()
+            call = threading.Thread(target=self._send, args=arguments, name="call", daemon=True)
+            try:
+                call.start()
+            except RuntimeError:  # the system gives no more threads
+                endpoint.give_back(row)
+                with self._lock:
+                    self._calls -= 1
+                raise
 
     def _share(self) -> int:
         return max(1, MOST_CALLS // max(1, len(self._endpoints)))
@@ -279,7 +298,7 @@ class Courier:
             answer = Answer(BROKEN, 0.0)
         with self._lock:
             self._tried.append(Tried(target, row, started_at, answer))
-        endpoint.end(row, ok=answer.ok)
+        endpoint.end(row, answer)
 
     def _answer(self, runtime: Runtime, target: Target, row: sa.Row[Any], at: datetime) -> Answer:
         body = row.body.encode()

@@ -107,6 +107,51 @@ def test_an_endpoint_gets_few_calls_at_once_and_as_many_again_only_when_it_takes
     assert len(receiver.heard) == 80
 
 
+def test_one_that_takes_its_time_gets_one_call_at_a_time(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "SLOW", 0.02)
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def slow(_heard: Heard) -> int:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    subscribe(site.runtime, receiver.url)
+    faxes(site, 10)
+    deliver(site.runtime)
+
+    assert (most[0], len(receiver.heard)) == (1, 10)
+
+
+def test_a_system_that_gives_no_thread_only_costs_time(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "AFTER_FAULT", 0.05)
+    start, refused = threading.Thread.start, list[str]()
+
+    def starts(thread: threading.Thread) -> None:
+        if thread.name == "call" and len(refused) < 3:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    receiver = receivers.enter_context(Receiver())
+    subscribe(site.runtime, receiver.url)
+    faxes(site, 5)
+    deliver(site.runtime)
+
+    assert len(refused) == 3
+    assert len(set(receiver.ids)) == len(receiver.ids) == 5
+
+
 def test_more_endpoints_than_threads_all_get_their_turn(site: Site, receivers: ExitStack) -> None:
     receiver = receivers.enter_context(Receiver())
     for _ in range(MOST_CALLS + 8):
