@@ -313,9 +313,9 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
     ]
     if now_in is not None and now_in.callback_id is not None:
         deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
-    is_done = all([_without_trouble(fax, deed) for deed in deeds])
+    ended = [_without_trouble(fax, deed) for deed in deeds]
     now = runtime.now()
-    over = is_done or now - (fax.fetching_at or fax.created_at) >= 2 * GIVEN_UP
+    over = all(ended) or now - (fax.fetching_at or fax.created_at) >= 2 * GIVEN_UP
     with runtime.database.writing() as connection:
         connection.execute(_DONE, {"its_id": fax.id, "at": None if over else now + LATEST})
 
