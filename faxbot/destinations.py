@@ -26,7 +26,7 @@ _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
     r"(?P<target>[/?][!-~]*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 """Narrower than any parser: nobody's password, no part of a host in other letters or escapes, so that there is one way
 to read it."""

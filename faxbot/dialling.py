@@ -99,7 +99,11 @@ class Dialler:
         try:
             place = rules.read(url)
             with self._send(place, headers, body) as response:
-                code, found = response.status, response.headers
+                code = response.status
+                # A receiver may send megabytes of them, which wait until they are written down.
+                found = {
+                    each: response.headers.get(each, "")[:64] for each in ("Retry-After", "Date")
+                }
                 call.deadline = min(call.deadline, time.monotonic() + BODY_SECONDS)
                 with suppress(HTTPError, HTTPException, OSError):
                     _throw_away(response)

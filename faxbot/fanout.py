@@ -75,7 +75,7 @@ class Subscriptions:
             return known
         # One thread looks; the others go by what is known, if anything is, and that lately.
         if not self._lock.acquire(blocking=known is None or age >= TOO_OLD):
-            return known or self._current()
+            return known or {}  # nobody wants anything, as far as is known
         try:
             if self._known is not None and self._clock() - self._looked_at < LOOK_EVERY:
                 return self._known  # another one has looked meanwhile

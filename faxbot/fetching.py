@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -156,7 +156,15 @@ def _had(runtime: Runtime, fax: Row, workspace: Workspace) -> Path:
             return _taken_out(runtime, fax, provider, workspace)
         except FaxbotError as error:
             if not fetches or isinstance(error, DatabaseAway):
-                raise  # else the carrier may have it still
+                raise
+            # The carrier may have it still; if not, the first trouble counts.
+            with suppress(FaxbotError):
+                return _fetched(runtime, fax, provider, workspace)
+            raise
+    return _fetched(runtime, fax, provider, workspace)
+
+
+def _fetched(runtime: Runtime, fax: Row, provider: TransportPlugin, workspace: Workspace) -> Path:
     target = workspace.folder / "fetched"
     _asked(runtime, fax, target, lambda file: provider.document(fax.external_id, file))
     return target
