@@ -101,9 +101,8 @@ class Dialler:
             with self._send(place, headers, body) as response:
                 code = response.status
                 # A receiver may send megabytes of them, which wait until they are written down.
-                found = {
-                    each: response.headers.get(each, "")[:64] for each in ("Retry-After", "Date")
-                }
+                kept = ((each, response.headers.get(each)) for each in ("Retry-After", "Date"))
+                found = {each: value[:64] for each, value in kept if value}
                 call.deadline = min(call.deadline, time.monotonic() + BODY_SECONDS)
                 with suppress(HTTPError, HTTPException, OSError):
                     _throw_away(response)

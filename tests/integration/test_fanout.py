@@ -155,6 +155,17 @@ def test_an_event_that_nobody_wants_costs_a_look_now_and_then(site: Site) -> Non
     assert site.count(WebhookDelivery) == 0
 
 
+def test_while_one_thread_looks_the_others_go_by_what_is_known_also_if_that_is_nobody(
+    site: Site,
+) -> None:
+    time = [0.0]
+    subscriptions = Subscriptions(site.runtime.database, site.runtime.ring, lambda: time[0])
+    assert subscriptions.of("default", "FAX_SENT") == []
+    time[0] += (LOOK_EVERY + TOO_OLD) / 2
+    with subscriptions._lock:  # as while that thread waits for the database
+        assert subscriptions.of("default", "FAX_SENT") == []
+
+
 def test_a_change_of_another_process_is_known_within_five_seconds(
     site: Site, store: Installation
 ) -> None:
