@@ -217,7 +217,9 @@ def conclude(
             failed = [each for each in mine if not each.answer.ok]
             _failed(session, failed, now, luck)
             for each in sorted(mine, key=lambda one: one.started_at):
-                _judge(session, hooks[each.target.id], each, now)
+                # Of an endpoint that a person has changed meanwhile it says nothing.
+                if hooks[each.target.id].updated_at == each.target.updated_at:
+                    _judge(session, hooks[each.target.id], each, now)
             if any(hooks[each.target.id].state != ACTIVE for each in mine):
                 then(session, "subscriptions", fanout.of(runtime.database).forget)
         return {each.target.id: _standing(hooks[each.target.id], now) for each in mine}

@@ -158,6 +158,7 @@ def change(
     InvalidFields, WebhookTestsCrowded."""
     _check(runtime.config, name=name, url=url)
     kinds = None if types is None else wanted(types)
+    is_tested = False
     if url is not None:
         with runtime.database.reading() as session:
             known = find(session, actor, webhook_id)
@@ -169,6 +170,7 @@ def change(
                 audit.note(runtime, actor, refused, of, outcome=audit.REFUSED, details=why)
                 said = f"It has not taken a test event: {OUTCOMES[answer.outcome]}."
                 raise InvalidFields(errors={"url": [said]})
+            is_tested = True
     now = runtime.now()
     with runtime.database.transaction() as session:
         webhook = find(session, actor, webhook_id, lock=True)
@@ -180,8 +182,12 @@ def change(
         if url is not None:
             sealed = runtime.keyring.seal(url.encode(), url_place(webhook.account_id))
             webhook.url_sealed = sealed
-            if webhook.state == DISABLED:
+            # It may have become active meanwhile.
+            if webhook.state == DISABLED or (webhook.state == ACTIVE and not is_tested):
                 webhook.state, webhook.reason = PENDING, None
+            # What the address before did is none of this one's.
+            webhook.failures = webhook.rests = 0
+            webhook.failing_at = webhook.rests_until = None
         webhook.updated_at = now
         details = {"changed": [each for each, value in changed.items() if value is not None]}
         _record(session, actor, Action.WEBHOOK_CHANGED, webhook_id, now, details)

@@ -233,6 +233,25 @@ def audited(site: Site, action: Action) -> list[Any]:
     return list(site.runtime.database.rows(query, {}))
 
 
+def test_what_an_address_answers_is_not_held_against_the_one_that_took_its_place(
+    site: Site, receiver: Receiver
+) -> None:
+    """The owner moves, and his old address says goodbye while the new one is being entered."""
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+
+    def moves(_: object) -> int:
+        receiver.does = lambda _: 200  # it takes the test event
+        webhooks.change(site.runtime, ACTOR, webhook_id, url=f"{receiver.url}/new")
+        return 410
+
+    site.now += timedelta(seconds=1)
+    receiver.does = moves
+    site.fax()
+    deliver(site.runtime)
+    moved = hook(site.runtime, webhook_id)
+    assert (moved.state, moved.failures, moved.rests_until) == ("active", 0, None)
+
+
 def test_an_endpoint_that_fails_rests_and_a_single_delivery_tries_it(
     site: Site, receiver: Receiver
 ) -> None:
