@@ -27,8 +27,6 @@ SCOPES: dict[str, str] = {
 }
 PLANNED_SCOPES = frozenset(
     {
-        "inbound:list",
-        "inbound:read",
         "metrics",
     }
 )

@@ -217,6 +217,7 @@ INSIDE: dict[type[FaxbotError], str] = {
     errors.PluginError: "`faxbot plugins list`, the log, `/health/ready`.",
     RenderingFailed: "The log; the fax is tried again later and later, and held when that does not help.",
     errors.ArtifactNotFound: "The fax is held with the reason `document_gone`.",
+    errors.NotADocument: "`error` of a received fax; it is tried again.",
     errors.ArtifactDamaged: "The log; the fax is held with the reason `document_gone`.",
     TaskFailed: "The log; the sweeps find what the task left.",
     errors.LeaseLost: "The worker that was too slow drops what it was about to write.",

@@ -29,6 +29,7 @@ class Server:
         self._behave = behave
         self._tls = tls
         self._listener = socket.create_server(address)
+        self._host: str = self._listener.getsockname()[0]
         self.port: int = self._listener.getsockname()[1]
         self._handlers: list[tuple[threading.Thread, socket.socket]] = []
         self._thread = threading.Thread(target=self._accept)
@@ -36,8 +37,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        host = self._listener.getsockname()[0]
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     def close(self) -> None:
         self.done.set()

@@ -202,7 +202,9 @@ def test_a_file_name_goes_nowhere(
     stored: list[str] = left_behind(runtime)["files"]
 
     assert (response.status_code, refused.status_code) == (202, 400)
-    assert all(re.fullmatch(r"documents/\d{4}/\d\d/\d\d/[0-9a-f]{32}", path) for path in stored)
+    assert all(
+        re.fullmatch(r"documents/\d{4}/\d\d/\d\d/[0-9a-f]{32}\.sealed", path) for path in stored
+    )
     assert "evilname" not in caplog.text
     assert b"evilname" not in response.data + refused.data
 

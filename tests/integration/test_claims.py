@@ -480,8 +480,9 @@ def test_the_sweep_and_the_look_for_callbacks_do_not_walk_through_what_is_done(s
     health.ready(site.runtime)
     callbacks.announce_waiting(site.runtime)
 
-    assert len(plans) == 4
+    assert len(plans) == 5
     for plan in plans[:3]:
         assert "ix_jobs_due" in plan, plan
     if database.is_sqlite:
-        assert "ix_callbacks_waiting" in plans[3], plans[3]
+        assert "ix_callbacks_unwanted" in plans[3], plans[3]
+        assert "ix_callbacks_waiting" in plans[4], plans[4]

@@ -39,7 +39,7 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
         "limits",
         "audit",
     }
-    others |= {"webhooks", "deliveries"}
+    others |= {"webhooks", "deliveries", "received"}
     assert set(sweeps.SWEEPS) == left | others
 
 

@@ -16,7 +16,7 @@ from faxbot import wiring
 from faxbot.events import Status
 from faxbot.runtime import Runtime
 from faxbot.web import docs
-from faxbot.web.auth import SESSION, WITHOUT_KEY
+from faxbot.web.auth import OR_LINK, SESSION, WITHOUT_KEY
 from faxbot.web.problems import PROBLEMS
 from tests.installation import Installation
 from tests.integration.web import (
@@ -71,7 +71,9 @@ def test_every_operation_states_its_failures_and_its_security(document: dict[str
             if access not in WITHOUT_KEY:
                 assert {"401", "403", "503"} <= statuses
                 schemes = ["ApiKey", "Bearer"] * (access != SESSION) + ["Session"]
-                assert operation["security"] == [{scheme: [access]} for scheme in schemes]
+                scope = access.removesuffix(OR_LINK)
+                ways: list[dict[str, list[str]]] = [{scheme: [scope]} for scheme in schemes]
+                assert operation["security"] == ways + [{}] * (scope != access)
             for status, answer in operation["responses"].items():
                 kind = (
                     "application/problem+json"

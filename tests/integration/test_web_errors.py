@@ -267,6 +267,7 @@ def post_what_raises(
         path,
         content_type=content_type,
         content_length=500,
+        headers={"X-Simulator-Signature": "is looked at when the body is there"},
         environ_overrides={"wsgi.input": Body(), "wsgi.input_terminated": True},
     )
 

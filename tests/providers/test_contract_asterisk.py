@@ -127,6 +127,16 @@ class TestAsterisk(ProviderContract):
         ]
 
     @pytest.fixture
+    def received(self, recorded: list[Recorded]) -> list[Recorded]:
+        """Those that bring their documents; the other one lies in a folder."""
+        content = "II*\0" + "many pages " * 500_000
+        large = posted(
+            "multipart/form-data; boundary=b", form(uniqueid=NAME, result=RESULT, file=content)
+        )
+        settings = recorded[-1].settings
+        return [recorded[-1], Recorded("a large one", large, None, None, settings)]
+
+    @pytest.fixture
     def switchboard(self) -> Iterator[Switchboard]:
         made = Switchboard()
         yield made

@@ -20,10 +20,12 @@ from faxbot.events import (
     KEEPS_STATUS,
     OPEN,
     PLANNED,
+    RECEPTION_MEANING,
     STATUS_MEANING,
     TERMINAL,
     TRANSITIONS,
     Event,
+    Reception,
     Retry,
     Status,
     allowed,
@@ -108,7 +110,8 @@ def test_only_final_statuses_have_no_way_out() -> None:
 def test_every_word_is_explained() -> None:
     used = {move.event for move in TRANSITIONS} | KEEPS_STATUS
 
-    assert used == set(Event) == set(EVENT_MEANING)
+    assert used | {Event.RECEIVED, Event.RECEIVE_FAILED} == set(Event) == set(EVENT_MEANING)
+    assert set(RECEPTION_MEANING) == set(Reception)
     assert set(STATUS_MEANING) == set(Status)
     assert all(move.only_if for move in TRANSITIONS)
     assert all(
