@@ -466,7 +466,7 @@ def test_where_files_are_few_half_of_the_connections_are_left_for_requests(
     alone: Installation, start_service: StartService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = alone.folder / "few-files"
-    few.write_text(f'#!/bin/sh\nulimit -n 160\nexec {FAXBOT} "$@"\n')
+    few.write_text(f'#!/bin/sh\nulimit -n 160\nexec "{FAXBOT}" "$@"\n')
     few.chmod(0o700)
     monkeypatch.setattr(installation, "FAXBOT", few)
     with house(alone, start_service) as home:

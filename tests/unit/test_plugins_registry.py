@@ -61,6 +61,7 @@ def test_it_is_listed_by_category_and_by_what_fits_hipaa() -> None:
 
     assert [entry.id for entry in ours.listed(category="storage")] == ["local", "s3"]
     assert [entry.id for entry in ours.listed(category="inbound")] == [
+        "asterisk",
         "phaxio",
         "simulator",
         "sinch",

@@ -237,8 +237,8 @@ class SinchProvider(TransportPlugin):
             raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
         if record is None:
             # With a document in it, it is kept for whoever may find out why, when asking has led to nothing.
-            if event.documents or (
-                event.name == webhooks.INCOMING and self._is_new(event.fax, event.at)
+            if event.name == webhooks.INCOMING and (
+                event.documents or self._is_new(event.fax, event.at)
             ):
                 raise Unreachable("The carrier does not know the fax that came in.")
             return []
