@@ -42,9 +42,8 @@ def checked(arrival: Arrival) -> Arrival:
     Raises ValueError where it has no name."""
     if not outcomes.is_name(arrival.external_id):
         raise ValueError("no name")
-    pages, at = arrival.pages, arrival.received_at
+    pages = arrival.pages
     counted = type(pages) is int and 0 < pages <= outcomes.MOST_PAGES
-    dated = isinstance(at, datetime) and at.tzinfo is not None and 2000 <= at.year < 3000
     return replace(
         arrival,
         sender=_number(arrival.sender),
@@ -52,7 +51,7 @@ def checked(arrival: Arrival) -> Arrival:
         pages=pages if counted else None,
         cause=None if arrival.cause is None else outcomes.canonical(arrival.cause),
         attached=arrival.attached is True,
-        received_at=at if dated else None,
+        received_at=outcomes.dated(arrival.received_at),
     )
 
 

@@ -122,7 +122,7 @@ def _sealed(path: Path, data_key: bytes) -> Path:
     """A sealed file (0600) in the place of this one."""
     target = path.with_name(path.name + SEALED)
     try:
-        with path.open("rb") as source, _new_file(target) as file:
+        with path.open("rb") as source, new_file(target) as file:
             envelopes.seal(source, file, data_key)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -247,7 +247,7 @@ def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path
             _check(artifact, *hash_file(here))
             return here
     target = workspace.folder / str(artifact.id)
-    with _new_file(target) as file:
+    with new_file(target) as file:
         try:
             for piece in read(runtime, artifact):
                 file.write(piece)
@@ -295,7 +295,8 @@ def _damaged(artifact: ArtifactRow) -> ArtifactDamaged:
     return ArtifactDamaged()
 
 
-def _new_file(path: Path) -> BinaryIO:
+def new_file(path: Path) -> BinaryIO:
+    """A file (0600) that must not be there yet."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 

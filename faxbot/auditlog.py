@@ -35,7 +35,7 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 BATCH, MOST = 500, 5000
-"""Rows that are written at a time, and in one visit of the sweep."""
+"""Rows that are written at a time, and in one run of the task."""
 CLAIM = timedelta(minutes=1)
 """For so long one process has a log to itself; others come after it."""
 REST = timedelta(seconds=30)

@@ -57,16 +57,20 @@ def expect(
         if not any(_shows_proof(each, headers) for each in runtime.plugins.manifests()):
             raise Unauthenticated(_NOBODYS)
         return
-    if _provider(runtime, provider_id) is None:
-        raise NotFound(_NO_DOOR)
+    _door(runtime, provider_id)
+    _admit(runtime, provider_id, url)
     manifest = runtime.plugins.manifest(provider_id)
-    if not manifest.has("status_callback"):
-        raise NotFound(_NO_DOOR)
-    if not addresses.is_ours(runtime, url):
-        raise _refusal(runtime, provider_id, NO_TOKEN)
     proofs = manifest.values("verify_header") or manifest.has("webhook_basic_auth")
     if proofs and not _shows_proof(manifest, headers):
         raise _refusal(runtime, provider_id, NOT_PROVEN)
+
+
+def _door(runtime: Runtime, provider_id: str) -> TransportPlugin:
+    """The provider that takes callbacks under this name; raises NotFound."""
+    provider = _provider(runtime, provider_id)
+    if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
+        raise NotFound("no provider of this name takes callbacks here")
+    return provider
 
 
 def _shows_proof(manifest: Manifest, headers: Mapping[str, str]) -> bool:
@@ -76,7 +80,6 @@ def _shows_proof(manifest: Manifest, headers: Mapping[str, str]) -> bool:
     return manifest.has("status_callback") and (signed or named)
 
 
-_NO_DOOR = "no provider of this name takes callbacks here"
 _NOBODYS = "no provider's carrier has sent this, as far as it can be proven"
 
 
@@ -87,9 +90,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
     Raises NotFound for a provider that takes no callbacks here, Unauthenticated for a request that
     is not the carrier's.
     """
-    provider = _provider(runtime, provider_id)
-    if provider is None or not runtime.plugins.manifest(provider_id).has("status_callback"):
-        raise NotFound(_NO_DOOR)
+    provider = _door(runtime, provider_id)
     keep(runtime, provider_id, _proven(runtime, provider, provider_id, request))
 
 
@@ -148,7 +149,7 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
         if _shows_proof(manifest, request.headers):
             provider = _provider(runtime, manifest.id)
             if provider is not None and _is_genuine(provider, manifest.id, request):
-                _admit(runtime, manifest.id, request)
+                _admit(runtime, manifest.id, request.url)
                 keep(runtime, manifest.id, request)
                 return
             unproven.append(manifest.id)
@@ -161,7 +162,7 @@ def _proven(
     runtime: Runtime, provider: TransportPlugin, provider_id: str, request: CallbackRequest
 ) -> CallbackRequest:
     """The request with the address that its carrier was given; raises Unauthenticated."""
-    _admit(runtime, provider_id, request)
+    _admit(runtime, provider_id, request.url)
     if _is_genuine(provider, provider_id, request):
         return request
     # A carrier signs the address that it was given, and ours may be another one since.
@@ -171,8 +172,8 @@ def _proven(
     raise _refusal(runtime, provider_id, NOT_PROVEN)
 
 
-def _admit(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
-    if not addresses.is_ours(runtime, request.url):
+def _admit(runtime: Runtime, provider_id: str, url: str) -> None:
+    if not addresses.is_ours(runtime, url):
         raise _refusal(runtime, provider_id, NO_TOKEN)
 
 

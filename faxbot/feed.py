@@ -30,6 +30,7 @@ import sqlalchemy as sa
 
 from faxbot.db import Database, table
 from faxbot.errors import DatabaseAway, Malformed
+from faxbot.fanout import BODY
 from faxbot.models import FaxEvent
 from faxbot.results import stamp
 
@@ -217,13 +218,8 @@ def describe(row: sa.Row[Any]) -> dict[str, Any]:
         "id": str(Cursor.of(row)),
         "type": row.type,
         "timestamp": stamp(row.occurred_at),
-        "data": {name: getattr(row, name) for name in TOLD},
+        "data": {name: getattr(row, name) for name in BODY},
     }
-
-
-TOLD = (
-    "fax_id", "sequence", "status", "provider_id", "attempt", "pages", "pages_sent", "cause",
-)  # fmt: skip
 
 
 # Statements, made once ------------------------------------------------------------------------------------------
@@ -232,7 +228,7 @@ _ROW = table(FaxEvent).c
 _EVENTS = sa.select(
     _ROW.id, _ROW.account_id, _ROW.type, _ROW.occurred_at, _ROW.recorded_at,
     sa.func.coalesce(_ROW.job_id, _ROW.inbound_id).label("fax_id"),
-    *(_ROW[name] for name in TOLD if name != "fax_id"),
+    *(_ROW[name] for name in BODY if name != "fax_id"),
 )  # fmt: skip
 _BEHIND = sa.bindparam("behind", type_=sa.BigInteger)
 _UPTO = sa.bindparam("upto", type_=sa.BigInteger)

@@ -8,7 +8,6 @@ when it is stored, what was kept of it for that may go: the body of the callback
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -200,8 +199,7 @@ def _asked(runtime: Runtime, fax: Row, target: Path, give: Callable[[BinaryIO], 
 @contextmanager
 def _written(target: Path) -> Iterator[BinaryIO]:
     """A new private file that takes MOST_BYTES."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with artifacts.new_file(target) as file:
         yield cast(BinaryIO, _Bounded(file))
 
 

@@ -42,15 +42,7 @@ log = logging.getLogger(__name__)
 def admit(runtime: Runtime, actor: Actor) -> None:
     """Count one request of a known actor against MAX_REQUESTS_PER_MINUTE. Raises RequestsPerMinute, and DatabaseAway
     when this process may not hand out one and cannot ask for more."""
-    limit = runtime.config.requests_per_minute
-    if not limit:
-        return
-    wait = runtime.tallies.take(actor.account_id, f"{actor.kind}:{actor.id}", limit, runtime.now())
-    if wait:
-        raise RequestsPerMinute(
-            f"This key has had its {limit} requests of this minute (MAX_REQUESTS_PER_MINUTE).",
-            retry_after=wait,
-        )
+    _take(runtime, actor, runtime.config.requests_per_minute, "requests", "MAX_REQUESTS_PER_MINUTE")
 
 
 def admit_inbound(runtime: Runtime, actor: Actor, kind: str) -> None:
@@ -58,14 +50,20 @@ def admit_inbound(runtime: Runtime, actor: Actor, kind: str) -> None:
     admit()."""
     config = runtime.config
     limit = config.inbound_lists_per_minute if kind == "list" else config.inbound_gets_per_minute
+    setting = f"INBOUND_{kind.upper()}_RPM"
+    _take(runtime, actor, limit, "such requests", setting, counted_as=f":{kind}")
+
+
+def _take(
+    runtime: Runtime, actor: Actor, limit: int, what: str, setting: str, *, counted_as: str = ""
+) -> None:
     if not limit:
         return
-    name = f"{actor.kind}:{actor.id}:{kind}"
+    name = f"{actor.kind}:{actor.id}{counted_as}"
     wait = runtime.tallies.take(actor.account_id, name, limit, runtime.now())
     if wait:
         raise RequestsPerMinute(
-            f"This key has had its {limit} such requests of this minute (INBOUND_{kind.upper()}_RPM).",
-            retry_after=wait,
+            f"This key has had its {limit} {what} of this minute ({setting}).", retry_after=wait
         )
 
 

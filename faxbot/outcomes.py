@@ -12,7 +12,7 @@ import logging
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Unpack
+from typing import Unpack, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -116,16 +116,21 @@ def checked(update: object) -> Update:
     for name in (update.tag, update.external_id):
         if name is not None and not is_name(name):
             raise ValueError("no name")
-    pages, at = update.pages_sent, update.occurred_at
+    pages = update.pages_sent
     counted = type(pages) is int and 0 <= pages <= MOST_PAGES
-    dated = isinstance(at, datetime) and at.tzinfo is not None and 2000 <= at.year < 3000
     return replace(
         update,
         cause=canonical(update.cause) if update.state is State.FAILED else None,
         pages_sent=pages if counted else None,
-        occurred_at=at if dated else None,
+        occurred_at=dated(update.occurred_at),
         key=update.key if isinstance(update.key, str) else None,
     )
+
+
+def dated(at: object) -> datetime | None:
+    """A plugin's time where it is one with a zone, of this age."""
+    sound = isinstance(at, datetime) and at.tzinfo is not None and 2000 <= at.year < 3000
+    return cast(datetime, at) if sound else None
 
 
 def is_name(value: object) -> bool:

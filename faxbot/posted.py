@@ -33,13 +33,6 @@ def pack(request: CallbackRequest) -> bytes:
     return json.dumps({**packed, "sha256": digest}).encode()
 
 
-def unpack(packed: bytes) -> CallbackRequest:
-    """The request; one whose body lay in a file has none here (opened)."""
-    parts = json.loads(packed)
-    body = base64.b64decode(parts.get("body", ""))
-    return CallbackRequest(parts["method"], parts["url"], parts["headers"], body)
-
-
 def said(packed: bytes) -> bytes:
     """Equal for a message that the carrier posts again; kept as a keyed hash, because it holds PHI."""
     parts = json.loads(packed)
@@ -69,12 +62,11 @@ def opened(
 ) -> CallbackRequest:
     """The kept request, a large body in a file of the workspace; raises Unsealable, and ArtifactNotFound where the
     body is gone."""
-    packed = runtime.keyring.open(sealed, PLACE)
-    request = unpack(packed)
-    if "sha256" not in json.loads(packed):
-        return request
-    file = _body(runtime, callback_id, workspace)
-    return CallbackRequest(request.method, request.url, request.headers, b"", file)
+    parts = json.loads(runtime.keyring.open(sealed, PLACE))
+    in_file = "sha256" in parts
+    body = b"" if in_file else base64.b64decode(parts["body"])
+    file = _body(runtime, callback_id, workspace) if in_file else None
+    return CallbackRequest(parts["method"], parts["url"], parts["headers"], body, file)
 
 
 def _body(runtime: Runtime, callback_id: str, workspace: Workspace) -> Path:

@@ -11,7 +11,7 @@ from faxbot import callbacks
 from faxbot.errors import Malformed, NotFound, StorageAway
 from faxbot.plugins.base import CHUNK, LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.spool import SpoolFile
-from faxbot.web import api, auth, patience, problems, schemas
+from faxbot.web import api, auth, problems, schemas, uploads
 
 CALLBACK_BYTES = 100 * 1024 * 1024
 """The largest callback; a received fax may come inside one."""
@@ -170,10 +170,10 @@ def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
     headers = {name.lower(): value for name, value in request.headers.items()}
     callbacks.expect(auth.runtime(), url, headers, provider_id)
     request.max_content_length = CALLBACK_BYTES
-    body = bytearray()
+    body, read = bytearray(), uploads.reader(request)
     with ExitStack() as stack:
         spooled: SpoolFile | None = None
-        while piece := _read(CHUNK):
+        while piece := read(CHUNK):
             if spooled is None and len(body) + len(piece) > LARGEST_IN_MEMORY:
                 spooled = SpoolFile(auth.runtime().config.spool_dir)
                 stack.callback(spooled.remove)
@@ -192,13 +192,6 @@ def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
             body=bytes(body),
             file=None if spooled is None else spooled.path,
         )
-
-
-def _read(size: int) -> bytes:
-    try:
-        return request.stream.read(size)
-    except patience.BROKEN as error:
-        raise Malformed("The body ended too early or is framed wrongly.") from error
 
 
 def _address() -> str:

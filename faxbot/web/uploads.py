@@ -53,7 +53,7 @@ def received(request: Request, config: Config) -> Iterator[Form]:
     form = Form()
     try:
         _read(
-            _reader(request),
+            reader(request),
             multipart.boundary(request.mimetype_params.get("boundary")),
             form,
             config,
@@ -70,7 +70,8 @@ def _too_large(config: Config) -> DocumentTooLarge:
     )
 
 
-def _reader(request: Request) -> Callable[[int], bytes]:
+def reader(request: Request) -> Callable[[int], bytes]:
+    """read(size) of the request's body, which raises Malformed where it breaks off."""
     stream = request.stream
 
     def read(size: int) -> bytes:
