@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from faxbot.errors import ArtifactDamaged, ArtifactNotFound, DocumentTooLarge, N
 from faxbot.models import Artifact, Job, JobRow
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
+from faxbot.spool import SpoolFolder
 
 log = logging.getLogger(__name__)
 
@@ -110,16 +110,19 @@ def store(
         and runtime.keyring.seal(data_key, place(account_id, artifact_id)),
         "created_at": now,
     }
-    source = _sealed(upload.path, data_key) if data_key else upload.path
     try:
-        _put(runtime, row, source)
+        source = _sealed(upload.path, data_key) if data_key else upload.path
+        try:
+            _put(runtime, row, source)
+        finally:
+            source.unlink(missing_ok=True)
     finally:
-        source.unlink(missing_ok=True)
+        upload.path.unlink(missing_ok=True)
     return row
 
 
 def _sealed(path: Path, data_key: bytes) -> Path:
-    """A sealed file (0600) in the place of this one."""
+    """A sealed file (0600) beside this one, which stays: in the spool it is what is held."""
     target = path.with_name(path.name + SEALED)
     try:
         with path.open("rb") as source, new_file(target) as file:
@@ -127,7 +130,6 @@ def _sealed(path: Path, data_key: bytes) -> Path:
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    path.unlink()
     return target
 
 
@@ -220,21 +222,20 @@ class Workspace:
 
     def __init__(self, runtime: Runtime) -> None:
         self._spool = runtime.config.spool_dir
-        self._made: tempfile.TemporaryDirectory[str] | None = None
+        self._made: SpoolFolder | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._made is not None:
-            self._made.cleanup()
+            self._made.remove()
 
     @property
     def folder(self) -> Path:
         if self._made is None:
-            self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._made = tempfile.TemporaryDirectory(dir=self._spool, prefix="work-")
-        return Path(self._made.name)
+            self._made = SpoolFolder(self._spool)
+        return self._made.path
 
 
 def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path:

@@ -200,7 +200,6 @@ def send_test(standing: Standing, actor: Actor, answers: Answers) -> str | None:
     file = SpoolFile(runtime.config.spool_dir)
     try:
         file.write(TEST_PAGE.encode())
-        file.close()
         uploads = artifacts.accept(runtime, [(file.path, file.sha256, file.size)])
         submission = jobs.Submission(to=Hidden(answers["test.to"]), uploads=uploads)
         return jobs.submit(runtime, actor, submission, key=None, present=_no_body).job_id

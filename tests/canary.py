@@ -122,11 +122,13 @@ class Search:
     alike, and one pattern of them all would take a hundred times as long (measured)."""
 
     def __init__(self, kinds: Mapping[str, Iterable[str]]) -> None:
-        self._meaning: dict[bytes, tuple[str, str, str]] = {}
+        self._meaning: dict[bytes, tuple[str, str, list[str]]] = {}
+        """By what is looked for: the kind and the form, and the words that look so (in base64 a last 4 to 7 is one)."""
         for kind, each in kinds.items():
             for word in each:
                 for form, written in forms(word).items():
-                    self._meaning.setdefault(written.lower(), (kind, form, word))
+                    _, _, meant = self._meaning.setdefault(written.lower(), (kind, form, []))
+                    meant.append(word)
         self._beginnings: dict[bytes, list[bytes]] = {}
         # The longest first: it says most.
         for written in sorted(self._meaning, key=len, reverse=True):
@@ -140,8 +142,11 @@ class Search:
             for at in _places(beginning, lower):
                 for written in candidates:
                     if lower.startswith(written, at):
-                        kind, form, word = self._meaning[written]
-                        if not (word.isdigit() and _is_chance(word.encode(), form, seen, at)):
+                        kind, form, meant = self._meaning[written]
+                        if not all(
+                            word.isdigit() and _is_chance(word.encode(), form, seen, at)
+                            for word in meant
+                        ):
                             before = seen[max(0, at - 60) : at]
                             found.append(f"{kind} ({form}) behind {before!r}")
         return found
@@ -149,7 +154,8 @@ class Search:
 
 def _is_chance(digits: bytes, form: str, seen: bytes, at: int) -> bool:
     """Whether these are some of the many digits of another number, as of a time that was measured: more of them
-    follow, or stand before them and are no area."""
+    follow, or stand before them and are no area. In base64 the letters that are looked for leave the first and the last
+    digit open: where what they decode to has other digits there, they were none of ours."""
     if "base64" in form:
         around = re.search(rb"[A-Za-z0-9+/_-]*$", seen[max(0, at - 16) : at])
         begin = at - len(around[0]) if around else at
@@ -159,8 +165,14 @@ def _is_chance(digits: bytes, form: str, seen: bytes, at: int) -> bool:
         return False
     else:
         pieces = [seen[max(0, at - 3) : at + len(digits) + 1]]
-    shown = [piece for piece in pieces if digits in piece]
+    shown = [piece for piece in pieces if digits in piece or _another(digits, piece)]
     return bool(shown) and not any(_stands_alone(digits, piece) for piece in shown)
+
+
+def _another(digits: bytes, piece: bytes) -> bool:
+    first, last = digits[:1], digits[-1:]
+    either = rb"[^%b]%b|%b[^%b]" % (first, digits[1:], digits[:-1], last)
+    return re.search(either, piece, re.DOTALL) is not None
 
 
 def _decoded(encoded: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.apps.worker import Worker
 
-from faxbot import rotation, stopping, wiring
+from faxbot import rotation, spool, stopping, wiring
 from faxbot.config import Config
 from faxbot.courier import Courier
 from faxbot.runtime import Runtime
@@ -28,6 +28,7 @@ def serve(config: Config, app: Celery) -> None:
 
     def start(**_: object) -> None:
         stopping.listen()
+        spool.collect(config.spool_dir)  # of one that was killed, in whose place this one came
         bell = Bell(config, patience=1.0)
         _runtimes["worker"] = wiring.build(config, ring=bell, unanswered=bell.unanswered)
         _couriers["worker"] = Courier(_runtimes["worker"])

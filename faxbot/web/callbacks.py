@@ -183,8 +183,6 @@ def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
                 body += piece
             else:
                 spooled.write(piece)
-        if spooled is not None:
-            spooled.close()
         yield CallbackRequest(
             method=request.method,
             url=url,

@@ -140,7 +140,6 @@ def _begin(form: Form, part: Part, config: Config) -> None:
 def _end(form: Form, part: Part, text: bytearray) -> None:
     """Keep what was read of a part."""
     if part.name == "file":
-        form.files[-1].close()
         form.values["file"] = form.files
     elif part.name:
         try:

@@ -296,8 +296,7 @@ class House:
         """What is left in temporary folders, and in the data folder beside the database. Stored documents are sealed,
         so they are looked through too. While a worker prepares a fax its document lies in clear in a private folder."""
         spool = self.runtime.config.spool_dir
-        with suppress(AssertionError):  # of one that was killed a folder stays for some hours
-            eventually(lambda: not list(spool.glob("work-*")), 5, every=0.01)
+        eventually(lambda: not list(spool.glob("work-*")), 10, every=0.01)
         return contents(self.temporary) + contents(self.runtime.config.data_dir)
 
 

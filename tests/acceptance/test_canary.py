@@ -51,7 +51,7 @@ def test_the_search_finds_every_word_in_every_form_wherever_it_stands(kind: str)
     for word in KINDS[kind][-8:]:
         for form, written in forms(word).items():
             for between in (b"", b"\x00x", b"to="):
-                assert search.hits(between + written + between), (word, form)
+                assert search.hits(between + written + b"\n" + between), (word, form)
         for shift in range(3):
             whole = base64.b64encode(b"a" * shift + word.encode() + b", and more")
             assert search.hits(b'{"body": "' + whole + b'"}'), (word, shift)
@@ -65,6 +65,8 @@ def test_the_search_does_not_find_what_is_not_there() -> None:
     measured = b"succeeded in 0.0032778370000414725s, 18370000 8370000414 415837001712"
     for shift in range(3):
         assert Search(KINDS).hits(measured + base64.b64encode(b"a" * shift + measured)) == []
+        for other in (b'{"runtime": 0.0059370017123}', b"0.00593700167", b"0.837001"):
+            assert Search(KINDS).hits(base64.b64encode(b"a" * shift + other)) == []
     at = f'1795254{number("0017")[-7:-4]}.001712 [0 127.0.0.1:1] "PING"'.encode()
     assert Search(KINDS).hits(at) == []
 
