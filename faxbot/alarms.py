@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from faxbot import auditlog
+from faxbot import auditlog, retention
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, Reception, Status
 from faxbot.models import (
@@ -55,6 +55,16 @@ NOT_WRITTEN = (
     "the audit trail is not written on ({}), and nothing of it is lost: the worker's log says why ("
     "`audit log not written`), AUDIT_LOG_FILE and AUDIT_LOG_SYSLOG_ADDRESS where to"
 )
+RETENTION = "retention"
+NOT_REMOVED = (
+    "the last run of retention was broken off ({}): what was to be removed is there still, and the next run tries "
+    "again; `faxbot retention list` and the worker's log say more"
+)
+BROKEN_OFF = {
+    retention.MISMATCH: "the database removed less than it was asked to",
+    retention.STORAGE: "a storage did not remove what it was asked to",
+    retention.FAILED: "it failed",
+}
 ENDS: dict[Status, list[str]] = {
     Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
     # One that is let go, tried and held again has waited all the time, unless a carrier took it.
@@ -65,8 +75,8 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS, or
-    AUDIT_LOG and so many logs take nothing."""
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS,
+    AUDIT_LOG and so many logs take nothing, or RETENTION and so many classes were broken off."""
 
     code: str
     count: int
@@ -96,6 +106,9 @@ def raised(runtime: Runtime) -> list[Alarm]:
     silent = {each.log for each in auditlog.behind(runtime) if each.since < since}
     if silent:
         found.append(Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent)))))
+    if (trouble := retention.trouble(runtime)) is not None:
+        which = ", ".join(f"{name}: {BROKEN_OFF[how]}" for name, how in trouble.outcomes.items())
+        found.append(Alarm(RETENTION, len(trouble.outcomes), NOT_REMOVED.format(which)))
     if given_up := runtime.database.rows(_GIVEN_UP, {}):
         which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
         found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))

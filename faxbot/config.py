@@ -49,6 +49,21 @@ _WATCH = "who watches those that have keys is not for a key to say"
 logger = logging.getLogger(__name__)
 
 
+def _days(
+    name: str, what: str, *, since: str = "the fax has ended", form: forms.Form | None = None
+) -> Any:
+    """How long one class of what is kept is kept."""
+    return option(
+        name,
+        30,
+        f"days for which {what} are kept after {since}; 0: for ever",
+        at_least=0,
+        at_most=36_500,
+        form=form,
+        editable=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What this installation is told by its environment; times in seconds unless the name says
@@ -309,6 +324,46 @@ class Config:
         feature="seal_documents",
         warning="whoever can read the storage, or a backup of it, can read new documents",
         warns_when=False,
+    )
+    artifact_ttl_days: int = _days("ARTIFACT_TTL_DAYS", "submitted documents")
+    renditions_days: int = _days(
+        "STORAGE_RETENTION_RENDITIONS_DAYS", "the fax pages that were made of them"
+    )
+    numbers_days: int = _days(
+        "STORAGE_RETENTION_NUMBERS_DAYS",
+        "numbers, headers and what people wrote when they decided,",
+    )
+    events_days: int = _days(
+        "STORAGE_RETENTION_EVENTS_DAYS",
+        "the rest of a fax, without its document and numbers: events, attempts, tags,",
+        since="they were removed",
+    )
+    inbound_days: int = _days(
+        "INBOUND_RETENTION_DAYS",
+        "received documents and their numbers, read or unread,",
+        since="they came",
+    )
+    callbacks_days: int = _days(
+        "STORAGE_RETENTION_CALLBACKS_DAYS", "carriers' messages as they came,", since="they came"
+    )
+    keys_days: int = _days(
+        "STORAGE_RETENTION_KEYS_DAYS",
+        "Idempotency-Keys, at least as long as their faxes and 31 days,",
+        since="they were used first",
+    )
+    webhooks_days: int = _days(
+        "STORAGE_RETENTION_WEBHOOKS_DAYS",
+        "deliveries of webhooks that have ended, dead letters among them, at least 30,",
+        since="that",
+        form=forms.DAYS_OF_DEAD_LETTERS,
+    )
+    cleanup_interval_minutes: int = option(
+        "CLEANUP_INTERVAL_MINUTES",
+        24 * 60,
+        "minutes between two runs of retention, counted from midnight UTC on 1970-01-01",
+        at_least=1,
+        at_most=7 * 24 * 60,
+        editable=True,
     )
     fax_header: str = option(
         "FAX_HEADER",

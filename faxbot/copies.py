@@ -1,5 +1,5 @@
 """Carriers' own copies of documents: deleted there once a fax has ended, where the carrier can and that is wished
-(FAXBOT_DELETE_AT_CARRIER).
+(FAXBOT_DELETE_AT_CARRIER), or when retention has removed ours; never of a fax under a legal hold.
 
 The wish is a time in the attempt's row, so that no restart forgets it. To delete twice does no harm, so nobody takes
 turns; the carrier is asked with no transaction open.
@@ -16,15 +16,16 @@ import sqlalchemy as sa
 from faxbot import claims, guard
 from faxbot.db import UtcDateTime, table
 from faxbot.errors import FaxbotError
-from faxbot.models import HAS_COPY, Attempt
+from faxbot.models import HAS_COPY, Attempt, Job
 from faxbot.plugins.base import TransportPlugin
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 TASK = "faxbot.delete_copy"
+_IS_HELD = sa.exists().where(Job.id == Attempt.job_id, Job.legal_hold_at.is_not(None))
 SOONEST, LATEST = timedelta(minutes=1), timedelta(hours=6)
-"""Between two tries: as long as the fax has ended, within these."""
+"""Between two tries: for as long as it has been wanted, within these."""
 GIVEN_UP = timedelta(days=7)
 """A carrier that has not deleted it by then does not: a person must."""
 
@@ -36,7 +37,7 @@ def announce_due(runtime: Runtime, *, limit: int = 500) -> int:
     with runtime.database.transaction() as session:
         due = session.scalars(
             sa.select(Attempt.id)
-            .where(sa.text(HAS_COPY), Attempt.delete_copy_at <= now)
+            .where(sa.text(HAS_COPY), Attempt.delete_copy_at <= now, ~_IS_HELD)
             .order_by(Attempt.delete_copy_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -56,28 +57,36 @@ def delete(runtime: Runtime, attempt_id: str) -> None:
     this = runtime.database.row(_WISHED, {"attempt_id": attempt_id})
     if this is None:
         return
-    at = None if _is_done(runtime, this) else _again_at(runtime.now(), this.ended_at)
-    runtime.database.row(_NEXT, {"attempt_id": attempt_id, "at": at})
+    since, now = this.copy_wanted_at or this.ended_at, runtime.now()
+    words: dict[str, Any] = {"attempt_id": attempt_id, "at": None, "deleted": this.copy_deleted_at}
+    if this.external_id is None:
+        pass
+    elif _deleted(runtime, this):
+        words["deleted"] = now
+    elif now - since >= GIVEN_UP:
+        names = {"provider_id": this.provider_id, "job_id": this.job_id}
+        log.error("copy not deleted at the carrier", extra=names)
+    else:
+        words["at"] = _again_at(now, since)
+    runtime.database.row(_NEXT, words)
 
 
 _OF_ATTEMPT = Attempt.id == sa.bindparam("attempt_id")
-_WISHED = sa.select(table(Attempt)).where(_OF_ATTEMPT, sa.text(HAS_COPY))
+_WISHED = sa.select(table(Attempt)).where(_OF_ATTEMPT, sa.text(HAS_COPY), ~_IS_HELD)
 _NEXT = (
     sa.update(table(Attempt))
     .where(_OF_ATTEMPT)
-    .values(delete_copy_at=sa.bindparam("at", type_=UtcDateTime))
+    .values(
+        delete_copy_at=sa.bindparam("at", type_=UtcDateTime),
+        copy_deleted_at=sa.bindparam("deleted", type_=UtcDateTime),
+    )
     .returning(table(Attempt).c.id)
 )
 
 
-def _is_done(runtime: Runtime, this: sa.Row[Any]) -> bool:
-    """Whether there is nothing left to do, or to hope for."""
-    if this.external_id is None:
-        return True
+def _deleted(runtime: Runtime, this: sa.Row[Any]) -> bool:
+    """Whether the carrier has deleted it, or has no way to."""
     names = {"provider_id": this.provider_id, "job_id": this.job_id}
-    if runtime.now() - this.ended_at >= GIVEN_UP:
-        log.error("copy not deleted at the carrier", extra=names)
-        return True
     if guard.is_disabled(runtime, this.account_id, this.provider_id):
         return False
     try:
@@ -93,5 +102,5 @@ def _is_done(runtime: Runtime, this: sa.Row[Any]) -> bool:
     return True
 
 
-def _again_at(now: datetime, ended_at: datetime) -> datetime:
-    return now + min(max(now - ended_at, SOONEST), LATEST)
+def _again_at(now: datetime, since: datetime) -> datetime:
+    return now + min(max(now - since, SOONEST), LATEST)

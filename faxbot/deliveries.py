@@ -57,8 +57,6 @@ ASKED_AT_MOST = timedelta(hours=1)
 to a day."""
 FAILING_FOR = timedelta(days=5)
 """An endpoint that does nothing but fail for so long is disabled."""
-KEPT = timedelta(days=31)
-"""For so long what has ended stays, the dead letters among them."""
 SOME = 500
 """Rows that one transaction forgets."""
 WORKER = Actor("", "worker", frozenset(), CLOCK)
@@ -376,11 +374,10 @@ def overdue(runtime: Runtime, by: timedelta) -> bool:
 
 
 def tidy(runtime: Runtime) -> int:
-    """End what waits for endpoints that were given up, and forget what is over: deliveries that ended KEPT ago, those
-    of deleted endpoints, secrets that sign no more; some hundreds of each. How many rows."""
+    """End what waits for endpoints that were given up, and forget the deliveries of deleted ones and secrets that sign
+    no more; some hundreds of each. How many rows. What has ended is removed by retention."""
     now = runtime.now()
     todo: list[tuple[sa.Executable, dict[str, Any]]] = [
-        (_OLD, {"before": now - KEPT, "some": SOME}),
         (_SPENT_SECRETS, {"now": now}),
     ]
     for webhook in runtime.database.rows(_ENDED, {}):
@@ -414,11 +411,6 @@ _GIVEN_UP = (
     .returning(_ROWS.c.id)
 )
 _OF_DELETED = sa.delete(_ROWS).where(_ROWS.c.id.in_(_some(_OF_ENDED))).returning(_ROWS.c.id)
-_OLD = (
-    sa.delete(_ROWS)
-    .where(_ROWS.c.id.in_(_some(_ROWS.c.ended_at < sa.bindparam("before", type_=UtcDateTime))))
-    .returning(_ROWS.c.id)
-)
 _SPENT_SECRETS = (
     sa.update(_HOOKS)
     .where(_HOOKS.c.old_secret_until < _NOW)

@@ -93,7 +93,7 @@ EVENT_MEANING: dict[Event, str] = {
     Event.CANCELLED: "cancelled as asked",
     Event.EXPIRED: "its deadline passed before it could be sent",
     Event.ANOMALY: "news that contradicts what is known: kept, never applied; an open fax is held for it",
-    Event.PURGED: "retention removed its document and numbers",
+    Event.PURGED: "retention removed its document, or its numbers: see the reason",
     Event.RECEIVED: "somebody sent this fax to us, and its document is stored",
     Event.RECEIVE_FAILED: "somebody tried to send us a fax, and there is no document of it: see the cause",
 }
@@ -141,9 +141,6 @@ PROVIDER_EVENT_MEANING: dict[ProviderEvent, str] = {
     ProviderEvent.DEACTIVATED: "a person has taken it out of a slot: the reason says which",
     ProviderEvent.CONFIGURED: "a person has changed its settings; `untested`: without a test that went well",
 }
-
-PLANNED = frozenset({Event.PURGED})
-"""Part of the contract, so that the database knows them, and not written by anything yet."""
 
 
 @dataclass(frozen=True, slots=True)

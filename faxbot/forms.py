@@ -109,3 +109,7 @@ ROLES: Form = (
     re.compile(r"( *(admin|operator|viewer) *= *[^=; ][^;]{0,199}(;|$))*").fullmatch,
     "must be role=group separated by semicolons, like admin=fax-admins;viewer=*",
 )
+DAYS_OF_DEAD_LETTERS: Form = (
+    re.compile(r" *\+?0*(0|[3-9][0-9]|[1-9][0-9]{2,}) *").fullmatch,
+    "must be at least 30, or 0 (for ever): a receiver that was away for weeks gets what it missed by a replay",
+)

@@ -16,7 +16,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from faxbot.db import Base, UtcDateTime
-from faxbot.events import DEFAULT_ACCOUNT, OPEN
+from faxbot.events import DEFAULT_ACCOUNT, OPEN, Status
 
 Id = String(32)
 Name = String(64)
@@ -28,6 +28,10 @@ status: SQLite takes no other condition for the same."""
 
 
 HAS_COPY = "delete_copy_at IS NOT NULL"
+HAS_ENDED = (
+    f"purged_at IS NULL AND status IN ({', '.join(repr(str(s)) for s in Status if s not in OPEN)})"
+)
+"""Of a fax whose numbers are still there; what ix_jobs_ended holds, in these words."""
 
 
 def _where(column: str) -> dict[str, Any]:
@@ -59,6 +63,14 @@ class Job(Base):
             postgresql_where=sa.text(IS_OPEN),
             sqlite_where=sa.text(IS_OPEN),
         ),
+        Index(
+            "ix_jobs_ended",
+            "updated_at",
+            "id",
+            postgresql_where=sa.text(HAS_ENDED),
+            sqlite_where=sa.text(HAS_ENDED),
+        ),
+        Index("ix_jobs_purged", "purged_at", "id", **_where("purged_at")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -68,6 +80,7 @@ class Job(Base):
     reason: Mapped[str | None] = mapped_column(String(32))
     """Why it is held, or the cause of the last failed attempt."""
     to_sealed: Mapped[bytes]
+    """Empty, as to_key, once retention has removed the number."""
     to_key: Mapped[str] = mapped_column(Digest)
     header_sealed: Mapped[bytes | None]
     resolution: Mapped[str] = mapped_column(String(8))
@@ -101,6 +114,11 @@ class Job(Base):
     last_sequence: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When something happened to it last; that retention removed something does not count."""
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When retention removed its numbers."""
+    legal_hold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when nothing of it may be removed."""
 
 
 JobRow = sa.Row[Any]
@@ -170,6 +188,10 @@ class Attempt(Base):
     """Of how its provider was set (routing.settings_hash); None: earlier code called."""
     delete_copy_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the carrier is to be asked to delete its copy of the document; None: it need not be."""
+    copy_wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when retention wants it deleted; None: since the end, if it is wished at all."""
+    copy_deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the carrier had deleted it."""
 
 
 class FaxEvent(Base):
@@ -275,6 +297,7 @@ class Artifact(Base):
     """What the bytes are sealed with (envelopes); None: they are stored as they came."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when retention is about to remove the bytes; the row goes when they are gone."""
 
 
 _WAITING = "applied_at IS NULL"
@@ -376,6 +399,10 @@ class InboundFax(Base):
     read_by: Mapped[str | None] = mapped_column(Name)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When retention removed its numbers; numbers_sealed is empty then."""
+    legal_hold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when nothing of it may be removed."""
 
 
 class CallbackRefusal(Base):
@@ -839,3 +866,64 @@ class WebhookTry(Base):
     code: Mapped[int | None] = mapped_column(sa.SmallInteger)
     outcome: Mapped[str] = mapped_column(String(16))
     """Of dialling.OUTCOMES."""
+
+
+class LegalHold(Base):
+    """That nothing of a fax may be removed, who said so and why; kept when it is lifted, as long as the fax."""
+
+    __tablename__ = "legal_holds"
+    __table_args__ = (Index("ix_legal_holds_fax", "fax_id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    kind: Mapped[str] = mapped_column(String(16))
+    """fax or inbound."""
+    fax_id: Mapped[str] = mapped_column(Id)
+    actor: Mapped[str] = mapped_column(Name)
+    reason_sealed: Mapped[bytes]
+    placed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    lifted_by: Mapped[str | None] = mapped_column(Name)
+    lifted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class RetentionRun(Base):
+    """One run of retention, due at one time; whoever finds it due makes it, and nobody twice."""
+
+    __tablename__ = "retention_runs"
+    __table_args__ = (UniqueConstraint("account_id", "due_at"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    asked_by: Mapped[str] = mapped_column(Name)
+    """`clock`, or who wanted it now."""
+    state: Mapped[str] = mapped_column(String(16))
+    """running, done or failed."""
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Of the process that works on it."""
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class RetentionProof(Base):
+    """What one run removed of one class: so many were found, so many are gone. Written with each batch, in its
+    transaction."""
+
+    __tablename__ = "retention_proofs"
+
+    run_id: Mapped[str] = mapped_column(
+        ForeignKey("retention_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    class_: Mapped[str] = mapped_column("class", String(16), primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    cutoff: Mapped[datetime] = mapped_column(UtcDateTime)
+    """What ended before goes; the same for the whole run."""
+    step: Mapped[int] = mapped_column(sa.SmallInteger, default=0)
+    cursor: Mapped[list[str] | None] = mapped_column(sa.JSON)
+    """Where its step goes on."""
+    expected: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    deleted: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    outcome: Mapped[str] = mapped_column(String(16))
+    """open, done; mismatch, storage or failed, where it was broken off."""
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

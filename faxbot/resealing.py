@@ -18,7 +18,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from faxbot import arrivals, artifacts, masterkeys, posted, revisions, settings, webhooks
+from faxbot import (
+    arrivals,
+    artifacts,
+    legalholds,
+    masterkeys,
+    posted,
+    revisions,
+    settings,
+    webhooks,
+)
 from faxbot.crypto import Keyring, Past, Unsealable, digest, wraps
 from faxbot.db import Base, Database, inserts, table
 from faxbot.models import (
@@ -34,6 +43,7 @@ from faxbot.models import (
     InboundFax,
     Job,
     Lane,
+    LegalHold,
     ProvenStep,
     Webhook,
 )
@@ -82,6 +92,10 @@ class Store:
     @property
     def rows(self) -> sa.Table:
         return table(self.model)
+
+    def sealed(self, column: str) -> sa.ColumnElement[bool]:
+        """Whether there is something: what retention has removed is empty."""
+        return sa.func.length(self.rows.c[column]) > 0
 
     def tag(self, column: str) -> sa.ColumnElement[bytes]:
         """The part of a sealed value that names its key."""
@@ -234,6 +248,11 @@ STORES = (
         also=("account_id", "provider_id"),
     ),
     Store(
+        LegalHold,
+        {"reason_sealed": lambda row: legalholds.place(row.account_id)},
+        also=("account_id",),
+    ),
+    Store(
         Decision,
         {"reason_sealed": lambda row: f"decisions.reason:{row.account_id}"},
         also=("account_id",),
@@ -260,7 +279,7 @@ def counts(database: Database, tags: Mapping[str, bytes]) -> dict[str, dict[str,
             tag = store.tag(column).label("tag")
             query = (
                 sa.select(tag, sa.func.count().label("rows"))
-                .where(store.rows.c[column].is_not(None))
+                .where(store.sealed(column))
                 .group_by(tag)
             )
             for row in database.rows(query, {}):
@@ -275,7 +294,7 @@ def newest_tags(database: Database) -> set[bytes]:
         column = next(iter(store.places))
         newest = [each.desc() for each in store.rows.primary_key]
         query = sa.select(store.tag(column).label("tag")).order_by(*newest).limit(1)
-        row = database.row(query.where(store.rows.c[column].is_not(None)), {})
+        row = database.row(query.where(store.sealed(column)), {})
         if row is not None:
             found.add(bytes(row.tag))
     return found

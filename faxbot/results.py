@@ -9,6 +9,7 @@ transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
@@ -149,6 +150,38 @@ def append(held: Session | Connection, row: dict[str, Any]) -> None:
     """Append one event (event_row), and tell its subscribers; the one way in."""
     held.execute(_APPEND, row)
     fan_out(held, row)
+
+
+def append_all(held: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Append events of many faxes, and tell their subscribers."""
+    if rows:
+        held.execute(_APPEND, rows)
+    for row in rows:
+        fan_out(held, row)
+
+
+def purged(fax: sa.Row[Any], reason: str, *, job: bool, now: datetime) -> dict[str, Any]:
+    """The values of a FAX_PURGED for a fax whose last_sequence was raised for it; `job`: it was sent, not received.
+    Status and updated_at stay: nothing has happened to the fax."""
+    return {
+        "account_id": fax.account_id,
+        "job_id": fax.id if job else None,
+        "inbound_id": None if job else fax.id,
+        "sequence": fax.last_sequence,
+        "type": Event.PURGED.value,
+        "schema_version": events.SCHEMA_VERSION,
+        "status": fax.status,
+        "attempt": None,
+        "provider_id": None,
+        "cause": None,
+        "reason": reason,
+        "pages": fax.pages,
+        "pages_sent": None,
+        "source": "sweep",
+        "key": f"purged:{reason}" if job else None,
+        "occurred_at": now,
+        "recorded_at": now,
+    }
 
 
 def event_row(

@@ -28,6 +28,7 @@ from faxbot import (
     heartbeats,
     lanes,
     limits,
+    retention,
 )
 from faxbot.events import Status
 from faxbot.models import IS_OPEN, Job
@@ -78,6 +79,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "copies": copies.announce_due,
     "webhooks": deliveries.announce_due,
     "deliveries": deliveries.tidy,
+    "retention": retention.announce_due,
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,

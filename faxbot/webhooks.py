@@ -30,7 +30,7 @@ from faxbot.db import new_id
 from faxbot.destinations import NotAllowed, shown
 from faxbot.dialling import OUTCOMES, Answer, Dialler
 from faxbot.errors import InvalidFields, NotFound, WebhookTestsCrowded
-from faxbot.events import PLANNED, Event
+from faxbot.events import Event
 from faxbot.fanout import ACTIVE
 from faxbot.models import Webhook
 from faxbot.runtime import Runtime
@@ -43,7 +43,7 @@ REASONS: dict[str, str] = {
     "failing": "nothing but failures for five days",
 }
 """Why one is disabled."""
-TYPES = tuple(str(event) for event in Event if event not in PLANNED)
+TYPES = tuple(str(event) for event in Event)
 ALL = "*"
 TEST = "webhook.test"
 """The type of a test event."""

@@ -28,7 +28,6 @@ from faxbot.web.problems import PROBLEMS
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "examples" / "faxbot-provider-example"
-NOT_YET = " (not written yet)"
 
 EVENTS_HEAD = """# Events and statuses
 
@@ -61,17 +60,13 @@ def events_page() -> str:
     parts = [EVENTS_HEAD, "## Statuses\n\n| status | where the fax stands |\n|---|---|"]
     parts += [f"| `{status}` | {meaning} |" for status, meaning in events.STATUS_MEANING.items()]
     parts.append("\n## Events\n\n| event | what happened |\n|---|---|")
-    parts += [
-        f"| `{event}` | {meaning}{_planned(event)} |"
-        for event, meaning in events.EVENT_MEANING.items()
-    ]
+    parts += [f"| `{event}` | {meaning} |" for event, meaning in events.EVENT_MEANING.items()]
     parts.append(
         "\n## Which event moves which status\n\n| from | to | event | only if |\n|---|---|---|---|"
     )
     for change in events.TRANSITIONS:
         source = f"`{change.source}`" if change.source else "-"
-        only_if = f"{change.only_if}{_planned(change.event)}"
-        parts.append(f"| {source} | `{change.target}` | `{change.event}` | {only_if} |")
+        parts.append(f"| {source} | `{change.target}` | `{change.event}` | {change.only_if} |")
     kept = ", ".join(f"`{event}`" for event in events.Event if event in events.KEEPS_STATUS)
     final = ", ".join(f"`{status}`" for status in events.Status if status in events.TERMINAL)
     parts.append(f"\n{kept} may stand in a timeline without moving the status. {final} are final.")
@@ -85,10 +80,6 @@ def events_page() -> str:
     parts.append("\n## Why a fax is on hold\n\n| reason | what mends it |\n|---|---|")
     parts += [f"| `{reason}` | {mend} |" for reason, mend in events.HOLD_REASONS.items()]
     return "\n".join(parts) + "\n"
-
-
-def _planned(event: events.Event) -> str:
-    return NOT_YET if event in events.PLANNED else ""
 
 
 _ENDS = {

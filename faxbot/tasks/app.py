@@ -40,6 +40,7 @@ QUEUES: dict[str, str] = {
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",
     "faxbot.write_audit_log": "sweep",
+    "faxbot.purge": "sweep",
 }
 """Which queue a task waits in; a worker serves all of them unless told otherwise."""
 

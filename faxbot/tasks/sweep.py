@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from faxbot import artifacts, auditlog, spool, sweeps
+from faxbot import artifacts, auditlog, retention, spool, sweeps
 from faxbot.tasks.worker import runtime
 
 
@@ -31,3 +31,9 @@ def sweep_documents() -> None:
 def write_audit_log() -> None:
     """Write the audit trail on, beside the sweeps: a log that is away keeps nobody waiting."""
     auditlog.write_on(runtime())
+
+
+@shared_task(name="faxbot.purge")
+def purge(run_id: str) -> None:
+    """Work on a run of retention for some seconds."""
+    retention.work(runtime(), run_id)

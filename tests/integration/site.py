@@ -31,6 +31,7 @@ from faxbot import (
     fetching,
     followup,
     jobs,
+    retention,
     sending,
     sweeps,
     wiring,
@@ -53,7 +54,7 @@ from tests.integration import hooks, odd
 from tests.integration.odd import Odd
 
 ACTOR = Actor("default", "env", frozenset({"*"}))
-TASKS: dict[str, Callable[[Runtime, str], None]] = {
+TASKS: dict[str, Callable[[Runtime, str], object]] = {
     "faxbot.send_fax": sending.attempt,
     "faxbot.settle_fax": followup.settle,
     "faxbot.look_up_fax": followup.look_up,
@@ -63,6 +64,7 @@ TASKS: dict[str, Callable[[Runtime, str], None]] = {
     "faxbot.fetch_inbound": fetching.fetch,
     "faxbot.delete_copy": copies.delete,
     "faxbot.deliver_webhooks": hooks.deliver,
+    "faxbot.purge": retention.work,
 }
 
 
@@ -187,6 +189,14 @@ class Site:
         """Put the clock forward, and sweep."""
         self.now += timedelta(seconds=seconds)
         self.sweep()
+
+    def purge(self) -> str:
+        """One run of retention, now, to its end: its id."""
+        self.now += timedelta(seconds=1)
+        run_id = retention.ask(self.runtime, ACTOR)
+        while not retention.work(self.runtime, run_id, rest=lambda _seconds: None):
+            pass
+        return run_id
 
     def interrupt(self, statement: str, deed: Callable[[], object]) -> None:
         """Do `deed` once, right after the transaction in which a statement beginning so is

@@ -173,6 +173,8 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "ix_inbound_faxes_lost",
             "ix_inbound_faxes_unread",
             "ix_jobs_due",
+            "ix_jobs_ended",
+            "ix_jobs_purged",
             "ix_jobs_waiting",
             "uq_artifacts_callback",
             "uq_artifacts_inbound",

@@ -28,6 +28,7 @@ from faxbot import (
     identity,
     inbound,
     jobs,
+    legalholds,
     masterkeys,
     resealing,
     revisions,
@@ -57,6 +58,7 @@ from faxbot.models import (
     IdempotencyKey,
     Job,
     Lane,
+    LegalHold,
     ProvenStep,
 )
 from faxbot.plugins.base import Arrival, Receipt, State, Update
@@ -156,6 +158,16 @@ def fill(site: Site) -> dict[str, Any]:
                 actor="a person",
                 reason_sealed=runtime.keyring.seal(b"she called", "decisions.reason:default"),
                 decided_at=site.now,
+            )
+        )
+        session.add(
+            LegalHold(
+                id=new_id(),
+                kind="fax",
+                fax_id=done,
+                actor="a person",
+                reason_sealed=runtime.keyring.seal(b"a lawsuit", legalholds.place("default")),
+                placed_at=site.now,
             )
         )
         session.add(

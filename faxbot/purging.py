@@ -1,0 +1,545 @@
+"""What retention removes, class by class and batch by batch, and what is left of a fax meanwhile.
+
+Each batch is found under locks, removed, and counted in one transaction (Work.prove): what was not all removed is not
+removed at all. Bytes lie where no transaction reaches: their rows say that they go, then the bytes go, then the rows,
+so that whoever dies in between leaves what the next one finds. A legal hold is a column of the row that is locked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from faxbot import artifacts, results
+from faxbot.crypto import Unsealable
+from faxbot.db import UtcDateTime, first_id, made_at, table
+from faxbot.errors import FaxbotError
+from faxbot.events import TERMINAL, Reception
+from faxbot.jobs import KEY_LIFE
+from faxbot.models import (
+    HAS_COPY,
+    HAS_ENDED,
+    Artifact,
+    Attempt,
+    Callback,
+    Decision,
+    FaxEvent,
+    IdempotencyKey,
+    InboundFax,
+    Job,
+    JobTag,
+    Lane,
+    LegalHold,
+    ProvenStep,
+    WebhookDelivery,
+    WebhookTry,
+)
+from faxbot.runtime import Runtime
+
+GONE = b""
+"""In the place of what was sealed."""
+DOCUMENT, NUMBERS = "document", "numbers"
+"""What a FAX_PURGED is about, as its reason."""
+
+_JOBS, _FILES, _INBOUND = table(Job), table(Artifact), table(InboundFax)
+_ATTEMPTS, _EVENTS, _KEYS = table(Attempt), table(FaxEvent), table(IdempotencyKey)
+_CALLBACKS, _DELIVERIES, _HOLDS = table(Callback), table(WebhookDelivery), table(LegalHold)
+_FINAL = [status.value for status in TERMINAL]
+_HAD = [Reception.RECEIVED.value, Reception.FAILED.value]
+Rows = Sequence[sa.Row[Any]]
+
+
+class Mismatch(FaxbotError):
+    """Not all that was found could be removed: nothing of this batch was."""
+
+    code = "retention-mismatch"
+
+    def __init__(self, expected: int, deleted: int) -> None:
+        super().__init__("what was found and what was removed differ")
+        self.expected, self.deleted = expected, deleted
+
+
+class BytesLeft(FaxbotError):
+    """A storage has not removed what it was asked to: so many rows stay."""
+
+    code = "retention-bytes-left"
+
+    def __init__(self, left: int) -> None:
+        super().__init__("a storage did not remove what it was asked to")
+        self.left = left
+
+
+class Prove(Protocol):
+    """Count a batch in its own transaction; raises Mismatch."""
+
+    def __call__(
+        self, connection: Connection, expected: int, deleted: int, last: Sequence[Any], /
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class Work:
+    """One class of one run: all that ended before `cutoff`."""
+
+    runtime: Runtime
+    cutoff: datetime
+    prove: Prove
+    cursor: Sequence[Any] = ()
+    """The last that was looked at."""
+    limit: int = 500
+    now: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.now = self.runtime.now()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Rows of one kind: which go, in the order of `order`, and how they are removed; `remove` gives how many it has
+    removed."""
+
+    order: tuple[sa.Column[Any], ...]
+    which: Callable[[Work], Sequence[sa.ColumnElement[bool]]]
+    remove: Callable[[Connection, Work, Rows], int]
+    holds: sa.Table
+    """Whose rows are locked."""
+    columns: tuple[sa.Column[Any], ...] = ()
+    """What else `remove` looks at."""
+    joined: sa.FromClause | None = None
+
+    def query(self, work: Work, limit: int) -> sa.Select[Any]:
+        query = sa.select(*self.order, *self.columns).where(*self.which(work))
+        if self.joined is not None:
+            query = query.select_from(self.joined)
+        if work.cursor:
+            behind = [
+                sa.bindparam(f"after_{n}", value, type_=column.type)
+                for n, (column, value) in enumerate(zip(self.order, work.cursor, strict=True))
+            ]
+            query = query.where(sa.tuple_(*self.order) > sa.tuple_(*behind))
+        return query.order_by(*self.order).limit(limit)
+
+    def last(self, rows: Rows) -> list[Any]:
+        return list(rows[-1][: len(self.order)])
+
+    def batch(self, work: Work) -> int:
+        """Remove up to `work.limit` rows; how many were found. Raises Mismatch, DatabaseAway."""
+        with work.runtime.database.writing() as connection:
+            query = self.query(work, work.limit).with_for_update(of=self.holds, skip_locked=True)
+            rows = connection.execute(query).all()
+            if rows:
+                deleted = self.remove(connection, work, rows)
+                work.prove(connection, len(rows), deleted, self.last(rows))
+        if rows:
+            work.cursor = self.last(rows)
+        return len(rows)
+
+    def count(self, work: Work, most: int) -> Iterator[int]:
+        """How many rows it would be, by and by."""
+        while rows := work.runtime.database.rows(self.query(work, most), {}):
+            yield len(rows)
+            work.cursor = self.last(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class BytesStep(Step):
+    """Stored bytes and the rows that name them."""
+
+    def batch(self, work: Work) -> int:
+        """As Step.batch(); raises BytesLeft, too."""
+        runtime = work.runtime
+        with runtime.database.writing() as connection:
+            query = self.query(work, work.limit).with_for_update(of=self.holds, skip_locked=True)
+            rows = connection.execute(query).all()
+            if not rows:
+                return 0
+            ids = [row.id for row in rows]
+            connection.execute(_MARK, {"ids": ids, "now": work.now})
+        # discard() says what it could not remove; nothing is open meanwhile.
+        gone = [row for row in rows if artifacts.discard(runtime, [row._asdict()])]
+        last = self.last(rows)
+        if gone:
+            with runtime.database.writing() as connection:
+                deleted = self.remove(connection, work, gone)
+                work.prove(connection, len(gone), deleted, last)
+        work.cursor = last
+        if len(gone) < len(rows):
+            raise BytesLeft(len(rows) - len(gone))
+        return len(rows)
+
+
+_MARK = (
+    sa.update(_FILES)
+    .where(_FILES.c.id.in_(sa.bindparam("ids", expanding=True)), _FILES.c.deleted_at.is_(None))
+    .values(deleted_at=sa.bindparam("now", type_=UtcDateTime))
+)
+
+
+def _delete(connection: Connection, column: sa.Column[Any], ids: Sequence[Any]) -> int:
+    return connection.execute(sa.delete(column.table).where(column.in_(ids))).rowcount
+
+
+def _before(work: Work, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Of rows whose ids say when they were made."""
+    return column < first_id(work.cutoff)
+
+
+# Sent faxes -----------------------------------------------------------------------------------------
+
+_TO_TELL = (_JOBS.c.id, _JOBS.c.account_id, _JOBS.c.status, _JOBS.c.pages, _JOBS.c.last_sequence)
+_FREE = _JOBS.c.legal_hold_at.is_(None)
+_BYTES = (_FILES.c.storage_id, _FILES.c.key, _FILES.c.data_key_sealed)
+
+
+def _of_ended(role: str) -> Callable[[Work], Sequence[sa.ColumnElement[bool]]]:
+    def which(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+        return (
+            _before(work, _FILES.c.id),
+            _FILES.c.role == role,
+            _JOBS.c.status.in_(_FINAL),
+            _JOBS.c.updated_at < work.cutoff,
+            _FREE,
+        )
+
+    return which
+
+
+_FILES_OF_JOBS = _FILES.join(_JOBS, _FILES.c.job_id == _JOBS.c.id)
+
+
+def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
+    """With the last document of a fax: FAX_PURGED, and the carrier's copies go as well."""
+    deleted = _delete(connection, _FILES.c.id, [row.id for row in rows])
+    others = sa.exists().where(_FILES.c.job_id == _JOBS.c.id, _FILES.c.role == "document")
+    faxes = sorted({row.job_id for row in rows})
+    purged = connection.execute(
+        sa.update(_JOBS)
+        .where(_JOBS.c.id.in_(faxes), ~others)
+        .values(last_sequence=_JOBS.c.last_sequence + 1)
+        .returning(*_TO_TELL)
+    ).all()
+    _tell(connection, work, purged, DOCUMENT)
+    able = [each.id for each in work.runtime.plugins.manifests() if each.has("deletes_copy")]
+    if purged and able:
+        wanted = (
+            sa.update(_ATTEMPTS)
+            .where(
+                _ATTEMPTS.c.job_id.in_([fax.id for fax in purged]),
+                _ATTEMPTS.c.provider_id.in_(able),
+                _ATTEMPTS.c.external_id.is_not(None),
+                _ATTEMPTS.c.copy_deleted_at.is_(None),
+            )
+            .values(delete_copy_at=work.now, copy_wanted_at=work.now)
+        )
+        connection.execute(wanted)
+    return deleted
+
+
+def _forget_pages(connection: Connection, _work: Work, rows: Rows) -> int:
+    return _delete(connection, _FILES.c.id, [row.id for row in rows])
+
+
+def _tell(connection: Connection, work: Work, faxes: Rows, reason: str) -> None:
+    """FAX_PURGED of sent faxes, whose sequence numbers were taken."""
+    results.append_all(
+        connection, [results.purged(fax, reason, job=True, now=work.now) for fax in faxes]
+    )
+
+
+def _ended_numbers(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (sa.text(HAS_ENDED), _JOBS.c.updated_at < work.cutoff, _FREE)  # type: ignore[return-value]
+
+
+def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
+    """Numbers, the header, what people wrote, and the number in the first answer to an Idempotency-Key."""
+    ids = [row.id for row in rows]
+    purged = connection.execute(
+        sa.update(_JOBS)
+        .where(_JOBS.c.id.in_(ids))
+        .values(
+            to_sealed=GONE,
+            to_key="",
+            header_sealed=None,
+            purged_at=work.now,
+            last_sequence=_JOBS.c.last_sequence + 1,
+        )
+        .returning(*_TO_TELL)
+    ).all()
+    said = table(Decision)
+    connection.execute(sa.update(said).where(said.c.job_id.in_(ids)).values(reason_sealed=GONE))
+    _mask_answers(connection, work, ids)
+    _tell(connection, work, purged, NUMBERS)
+    return len(purged)
+
+
+def _keys_of(ids: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+    """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit)."""
+    first, last = made_at(min(ids)), made_at(max(ids)) + timedelta(milliseconds=1)
+    between = _KEYS.c.expires_at.between(first + KEY_LIFE, last + KEY_LIFE)
+    return [between, _KEYS.c.job_id.in_(ids)]
+
+
+def _mask_answers(connection: Connection, work: Work, ids: Sequence[str]) -> None:
+    keyring = work.runtime.keyring.still()
+    found = connection.execute(sa.select(_KEYS).where(*_keys_of(ids))).all()
+    changed = []
+    for row in found:
+        place = f"idempotency_keys.response:{row.account_id}"
+        try:
+            answer = json.loads(keyring.open(row.response_sealed, place))
+        except Unsealable:
+            answer = {"id": row.job_id}
+        masked = json.dumps({**answer, "to": None, "to_key": None}).encode()
+        key = {f"its_{name}": getattr(row, name) for name in ("account_id", "route", "key_hash")}
+        changed.append({**key, "response_sealed": keyring.seal(masked, place)})
+    if changed:
+        connection.execute(_MASK, changed)
+
+
+_MASK = sa.update(_KEYS).where(
+    *(_KEYS.c[name] == sa.bindparam(f"its_{name}") for name in ("account_id", "route", "key_hash"))
+)
+
+
+def _ended_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (
+        _JOBS.c.purged_at.is_not(None),
+        _JOBS.c.purged_at < work.cutoff,
+        _JOBS.c.updated_at < work.cutoff,
+        _FREE,
+        ~sa.exists().where(_FILES.c.job_id == _JOBS.c.id),
+        ~sa.exists().where(_ATTEMPTS.c.job_id == _JOBS.c.id, sa.text(HAS_COPY)),
+    )
+
+
+def _forget_trails(connection: Connection, work: Work, rows: Rows) -> int:
+    """The fax itself, with all that is left of it; a key that is good still stays."""
+    ids = [row.id for row in rows]
+    for model in (FaxEvent, Attempt, Decision, JobTag):
+        _delete(connection, table(model).c.job_id, ids)
+    _delete(connection, _HOLDS.c.fax_id, ids)
+    deleted = _delete(connection, _JOBS.c.id, ids)
+    over = min(work.now, _keys_until(work))
+    connection.execute(sa.delete(_KEYS).where(*_keys_of(ids), _KEYS.c.expires_at < over))
+    return deleted
+
+
+def _keys_until(work: Work) -> datetime:
+    """Keys that expired before then are not kept; none where they are kept for ever."""
+    days = work.runtime.config.keys_days
+    return work.now - timedelta(days=days) + KEY_LIFE if days else made_at("0" * 12)
+
+
+def _over_keys(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    until = min(work.now, work.cutoff + KEY_LIFE)
+    return (_KEYS.c.expires_at < until, ~sa.exists().where(_JOBS.c.id == _KEYS.c.job_id))
+
+
+def _forget_keys(connection: Connection, _work: Work, rows: Rows) -> int:
+    these = [(row.account_id, row.route, row.key_hash) for row in rows]
+    key = sa.tuple_(_KEYS.c.account_id, _KEYS.c.route, _KEYS.c.key_hash)
+    return connection.execute(sa.delete(_KEYS).where(key.in_(these))).rowcount
+
+
+def _by_key(of: sa.Table) -> Callable[[Connection, Work, Rows], int]:
+    """Delete rows found by the columns of their primary key."""
+    key = list(of.primary_key.columns)
+
+    def remove(connection: Connection, _work: Work, rows: Rows) -> int:
+        these = [tuple(row) for row in rows]
+        return connection.execute(sa.delete(of).where(sa.tuple_(*key).in_(these))).rowcount
+
+    return remove
+
+
+_STEPS, _LANES = table(ProvenStep), table(Lane)
+
+# Received faxes -------------------------------------------------------------------------------------
+
+_KEPT_FREE = _INBOUND.c.legal_hold_at.is_(None)
+
+
+def _of_received(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (
+        _before(work, _FILES.c.id),
+        _INBOUND.c.status.in_(_HAD),
+        _INBOUND.c.next_at.is_(None),
+        _KEPT_FREE,
+    )
+
+
+def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (
+        _before(work, _INBOUND.c.id),
+        _INBOUND.c.purged_at.is_(None),
+        _INBOUND.c.status.in_(_HAD),
+        _INBOUND.c.next_at.is_(None),
+        _KEPT_FREE,
+        ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
+    )
+
+
+def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> int:
+    columns = (_INBOUND.c.id, _INBOUND.c.account_id, _INBOUND.c.status, _INBOUND.c.pages)
+    purged = connection.execute(
+        sa.update(_INBOUND)
+        .where(_INBOUND.c.id.in_([row.id for row in rows]))
+        .values(
+            numbers_sealed=GONE,
+            from_key=None,
+            to_key=None,
+            purged_at=work.now,
+            last_sequence=_INBOUND.c.last_sequence + 1,
+        )
+        .returning(*columns, _INBOUND.c.last_sequence)
+    ).all()
+    told = [results.purged(fax, DOCUMENT, job=False, now=work.now) for fax in purged]
+    results.append_all(connection, told)
+    return len(purged)
+
+
+def _ended_reception_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (_INBOUND.c.purged_at < work.cutoff, _KEPT_FREE)
+
+
+def _forget_reception_trails(connection: Connection, _work: Work, rows: Rows) -> int:
+    ids = [row.id for row in rows]
+    _delete(connection, _EVENTS.c.inbound_id, ids)
+    _delete(connection, _HOLDS.c.fax_id, ids)
+    return _delete(connection, _INBOUND.c.id, ids)
+
+
+# Carriers' messages, and webhooks -------------------------------------------------------------------
+
+_NEEDED = sa.exists().where(
+    _INBOUND.c.callback_id == _CALLBACKS.c.id,
+    sa.or_(
+        _INBOUND.c.status == Reception.FETCHING.value,
+        _INBOUND.c.next_at.is_not(None),
+        _INBOUND.c.legal_hold_at.is_not(None),
+    ),
+)
+
+
+def _over_callbacks(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (_before(work, _CALLBACKS.c.id), _CALLBACKS.c.applied_at.is_not(None), ~_NEEDED)
+
+
+def _bodies(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (_before(work, _FILES.c.id), *_over_callbacks(work))
+
+
+def _callbacks_without_body(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    return (*_over_callbacks(work), ~sa.exists().where(_FILES.c.callback_id == _CALLBACKS.c.id))
+
+
+def _forget_deliveries(connection: Connection, _work: Work, rows: Rows) -> int:
+    ids = [row.id for row in rows]
+    _delete(connection, table(WebhookTry).c.delivery_id, ids)
+    return _delete(connection, _DELIVERIES.c.id, ids)
+
+
+# All classes ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """What is kept for one time: the field of Config that says how many days (0: for ever), and what must go before it
+    (`behind`): where that is kept for ever, so is this."""
+
+    days: str
+    steps: tuple[Step, ...]
+    behind: tuple[str, ...] = ()
+
+
+def _of_fax(step: tuple[sa.Column[Any], ...], *, role: str) -> BytesStep:
+    return BytesStep(
+        step,
+        _of_ended(role),
+        _forget_documents if role == "document" else _forget_pages,
+        _JOBS,
+        (*_BYTES, _FILES.c.job_id),
+        _FILES_OF_JOBS,
+    )
+
+
+CLASSES: Mapping[str, Class] = {
+    "document": Class("artifact_ttl_days", (_of_fax((_FILES.c.id,), role="document"),)),
+    "renditions": Class("renditions_days", (_of_fax((_FILES.c.id,), role="pages"),)),
+    "numbers": Class(
+        "numbers_days",
+        (
+            Step((_JOBS.c.updated_at, _JOBS.c.id), _ended_numbers, _forget_numbers, _JOBS),
+            Step(
+                tuple(_STEPS.primary_key.columns),
+                lambda work: (_STEPS.c.updated_at < work.cutoff,),
+                _by_key(_STEPS),
+                _STEPS,
+            ),
+            Step(
+                tuple(_LANES.primary_key.columns),
+                lambda work: (_LANES.c.held_until < work.cutoff, ~_LANES.c.wanted),
+                _by_key(_LANES),
+                _LANES,
+            ),
+        ),
+    ),
+    "inbound": Class(
+        "inbound_days",
+        (
+            BytesStep(
+                (_FILES.c.id,),
+                _of_received,
+                _forget_pages,
+                _INBOUND,
+                _BYTES,
+                _FILES.join(_INBOUND, _FILES.c.inbound_id == _INBOUND.c.id),
+            ),
+            Step((_INBOUND.c.id,), _ended_receptions, _forget_received_numbers, _INBOUND),
+        ),
+    ),
+    "callbacks": Class(
+        "callbacks_days",
+        (
+            BytesStep(
+                (_FILES.c.id,),
+                _bodies,
+                _forget_pages,
+                _CALLBACKS,
+                _BYTES,
+                _FILES.join(_CALLBACKS, _FILES.c.callback_id == _CALLBACKS.c.id),
+            ),
+            Step((_CALLBACKS.c.id,), _callbacks_without_body, _by_key(_CALLBACKS), _CALLBACKS),
+        ),
+    ),
+    "webhooks": Class(
+        "webhooks_days",
+        (
+            Step(
+                (_DELIVERIES.c.ended_at, _DELIVERIES.c.id),
+                lambda work: (_DELIVERIES.c.ended_at < work.cutoff,),
+                _forget_deliveries,
+                _DELIVERIES,
+            ),
+        ),
+    ),
+    "events": Class(
+        "events_days",
+        (
+            Step((_JOBS.c.purged_at, _JOBS.c.id), _ended_trails, _forget_trails, _JOBS),
+            Step((_INBOUND.c.id,), _ended_reception_trails, _forget_reception_trails, _INBOUND),
+        ),
+        behind=("document", "renditions", "numbers"),
+    ),
+    "keys": Class(
+        "keys_days",
+        (Step((_KEYS.c.expires_at, *_KEYS.primary_key.columns), _over_keys, _forget_keys, _KEYS),),
+    ),
+}
+"""In the order in which they are worked on: what belongs to a fax goes before the fax."""

@@ -1,0 +1,732 @@
+"""Retention: what is old goes, class by class and with proof; what is held, open or young stays; whoever dies in the
+middle leaves what the next one finds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faxbot import alarms, copies, inbound, jobs, legalholds, purging, retention, sending
+from faxbot.config import Config
+from faxbot.db import table
+from faxbot.errors import DatabaseAway, KeyReused, NotFound, StorageAway
+from faxbot.models import (
+    Artifact,
+    Attempt,
+    AuditEvent,
+    Callback,
+    Decision,
+    FaxEvent,
+    IdempotencyKey,
+    InboundFax,
+    Job,
+    JobTag,
+    LegalHold,
+    ProvenStep,
+    RetentionProof,
+    RetentionRun,
+    WebhookDelivery,
+)
+from faxbot.purging import CLASSES
+from faxbot.storage.local import LocalStorage
+from tests.carrier import SimulatorProcess
+from tests.installation import Installation
+from tests.integration.hooks import HERE, subscribe
+from tests.integration.odd import answers
+from tests.integration.site import ACTOR, Site, number, open_site
+from tests.integration.test_arrivals import INBOUND, arrives, gives, said
+
+DAY = timedelta(days=1)
+RECEIVER = "http://127.0.0.1:1024/"
+"""Nobody is there, and nobody is called."""
+
+
+@pytest.fixture
+def site(
+    request: pytest.FixtureRequest, store: Installation, carrier_of_all: SimulatorProcess
+) -> Iterator[Site]:
+    """What a test gives are settings."""
+    with open_site(store, carrier_of_all, more=INBOUND, **getattr(request, "param", {})) as site:
+        yield site
+
+
+@pytest.fixture
+def able(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
+    """Its carrier can delete its copy."""
+    with open_site(store, carrier_of_all, more=("deletes_copy",)) as site:
+        yield site
+
+
+def settings(**given: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("site", [given], indirect=True)
+
+
+def ended(site: Site, **wish: Any) -> str:
+    """A fax that was delivered just now."""
+    job_id = site.sent(**wish)
+    site.final_at_carrier(job_id)
+    site.after(600)
+    assert site.job(job_id).status == "delivered"
+    site.rung.clear()
+    return job_id
+
+
+def received(site: Site, name: str = "in-1") -> str:
+    site.odd.does["document"] = gives()
+    arrives(site, external_id=name, body=name.encode())
+    site.work()
+    return str(rows(site, InboundFax)[-1].id)
+
+
+def rows(site: Site, model: type[Any]) -> list[Any]:
+    return list(site.runtime.database.rows(sa.select(table(model)), {}))
+
+
+def proofs(site: Site, run_id: str) -> dict[str, tuple[int, int, str]]:
+    return {
+        getattr(row, "class"): (row.expected, row.deleted, row.outcome)
+        for row in rows(site, RetentionProof)
+        if row.run_id == run_id
+    }
+
+
+def roles(site: Site) -> list[str]:
+    return sorted(row.role for row in rows(site, Artifact))
+
+
+# What goes, and when --------------------------------------------------------------------------------
+
+
+def test_thirty_days_after_its_end_document_and_numbers_go_and_thirty_days_later_the_rest(
+    site: Site,
+) -> None:
+    to = number()
+    key = site.submit(to, key="one", header="Practice", tags={"case": "7"})
+    job_id = key.job_id
+    sending.attempt(site.runtime, job_id)
+    site.final_at_carrier(job_id)
+    site.after(600)
+    assert site.job(job_id).status == "delivered"
+    said_of_it = len(site.events(job_id))
+
+    site.now += 30 * DAY - timedelta(minutes=2)
+    site.purge()
+    assert site.stored() > 0
+    assert jobs.describe(site.runtime, site.job(job_id))["to"] == to
+
+    site.now += timedelta(minutes=4)
+    before = site.job(job_id).updated_at
+    found = proofs(site, site.purge())
+    assert found["document"] == (1, 1, "done")
+    assert found["renditions"] == (1, 1, "done")
+    assert found["numbers"][2] == "done"
+    assert (site.stored(), roles(site)) == (0, [])
+    job = site.job(job_id)
+    assert (job.to_sealed, job.to_key, job.header_sealed) == (b"", "", None)
+    assert job.updated_at == before, "nothing has happened to the fax"
+    shown = jobs.describe(site.runtime, job)
+    assert (shown["to"], shown["status"]) == (None, "delivered")
+    told = site.events(job_id)
+    assert [(each.type, each.reason) for each in told[said_of_it:]] == [
+        ("FAX_PURGED", "document"),
+        ("FAX_PURGED", "numbers"),
+    ]
+    site.add_up()
+    assert rows(site, ProvenStep) == []
+
+    again = site.submit(to, key="one", header="Practice", tags={"case": "7"})
+    assert (again.replayed, again.job_id) == (True, job_id)
+    assert json.loads(again.body) == {**json.loads(key.body), "to": None, "to_key": None}
+
+    site.now += 30 * DAY - timedelta(minutes=2)
+    site.purge()
+    assert len(site.events(job_id)) == said_of_it + 2
+    site.now += timedelta(minutes=4)
+    found = proofs(site, site.purge())
+    assert found["events"] == (1, 1, "done")
+    assert [rows(site, each) for each in (Job, FaxEvent, Attempt, JobTag)] == [[], [], [], []]
+    assert rows(site, IdempotencyKey) == [], "it is older than 61 days"
+
+
+def test_what_is_open_stays_however_old_it_is(site: Site) -> None:
+    job_id = site.fax(send_at=site.now + timedelta(days=20))
+    site.now += 80 * DAY
+    found = proofs(site, site.purge())
+
+    assert {name: each[:2] for name, each in found.items()} == dict.fromkeys(CLASSES, (0, 0))
+    assert site.job(job_id).to_sealed
+    assert "document" in roles(site)
+
+
+@settings(
+    ARTIFACT_TTL_DAYS="3",
+    STORAGE_RETENTION_RENDITIONS_DAYS="1",
+    STORAGE_RETENTION_NUMBERS_DAYS="10",
+    STORAGE_RETENTION_EVENTS_DAYS="5",
+)
+def test_each_class_has_its_own_time(site: Site) -> None:
+    job_id = ended(site)
+    assert roles(site) == ["document", "pages"]
+    site.now += timedelta(minutes=1)
+    seen = []
+    for _ in range(17):
+        site.now += DAY
+        site.purge()
+        left = rows(site, Job)
+        seen.append((roles(site), bool(left and left[0].to_sealed), bool(left)))
+
+    assert seen[0] == (["document"], True, True)
+    assert seen[1] == (["document"], True, True)
+    assert seen[2:9] == [([], True, True)] * 7
+    assert seen[9:14] == [([], False, True)] * 5
+    assert seen[15:] == [([], False, False)] * 2
+    with pytest.raises(NotFound):
+        jobs.find(site.runtime, ACTOR, job_id)
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        {"ARTIFACT_TTL_DAYS": "0"},
+        {"STORAGE_RETENTION_NUMBERS_DAYS": "0"},
+        {"STORAGE_RETENTION_RENDITIONS_DAYS": "0"},
+    ],
+    indirect=True,
+)
+def test_a_class_that_is_switched_off_is_kept_and_with_it_the_fax(site: Site) -> None:
+    job_id = ended(site)
+    off = {name for name, kept in retention.kept(site.runtime.config).items() if not kept}
+    for _ in range(3):
+        site.now += 100 * DAY
+        found = proofs(site, site.purge())
+    assert off - {"events"}
+    assert "events" in off, "the rest of a fax never goes before what is kept of it"
+    assert found.keys() == CLASSES.keys() - off
+    assert site.job(job_id).status == "delivered"
+    assert bool(site.job(job_id).to_sealed) is ("numbers" in off)
+    assert ("document" in roles(site)) is ("document" in off)
+    assert ("pages" in roles(site)) is ("renditions" in off)
+
+
+def test_a_received_fax_goes_thirty_days_after_it_came_read_or_unread(site: Site) -> None:
+    fax_id = received(site)
+    told = [event.type for event in rows(site, FaxEvent)]
+    assert (told, len(rows(site, Artifact))) == (["FAX_RECEIVED"], 1)
+    site.now += 31 * DAY
+    found = proofs(site, site.purge())
+
+    assert found["inbound"] == (2, 2, "done"), "one document and one fax"
+    assert (rows(site, Artifact), site.stored()) == ([], 0)
+    fax = inbound.find(site.runtime, ACTOR, fax_id)
+    shown = inbound.describe(site.runtime, fax)
+    assert (shown["from"], shown["to"], shown["from_key"], shown["to_key"]) == (None,) * 4
+    assert [(e.type, e.sequence) for e in rows(site, FaxEvent)] == [
+        ("FAX_RECEIVED", 1),
+        ("FAX_PURGED", 2),
+    ]
+    arrives(site, body=b"again")
+    site.work()
+    assert len(rows(site, InboundFax)) == 1, "a carrier that repeats itself makes no new one"
+
+    site.now += 31 * DAY
+    site.purge()
+    assert (rows(site, InboundFax), rows(site, FaxEvent)) == ([], [])
+
+
+def test_carriers_messages_go_and_their_large_bodies_and_not_one_that_waits(site: Site) -> None:
+    site.odd.does["verify_callback"] = answers(True)
+    site.odd.does["read_callback"] = answers([])
+    large = site.runtime.config.spool_dir / "upload-large"
+    large.parent.mkdir(parents=True, exist_ok=True)
+    large.write_bytes(b"x" * 2_000_000)
+    site.receive(said(b"one"))
+    site.receive(said(file=large))
+    site.work()
+    assert [row.outcome for row in rows(site, Callback)] == ["nothing"] * 2
+    site.receive(said(b"three"))
+    site.rung.clear()
+    site.now += 31 * DAY
+    found = proofs(site, site.purge())
+
+    (left,) = rows(site, Callback)
+    assert left.applied_at is None
+    assert found["callbacks"][2] == "done"
+    assert found["callbacks"][0] >= 2
+    assert (rows(site, Artifact), site.stored()) == ([], 0)
+
+
+def test_a_key_is_good_for_at_least_as_long_as_its_fax(site: Site) -> None:
+    to, upload = number(), site.upload()
+    at = site.now + timedelta(days=20)
+    first = site.submit(to, key="k", uploads=(upload,), send_at=at)
+    site.now += 200 * DAY
+    site.purge()
+    with pytest.raises(KeyReused):
+        site.submit(number(), key="k")
+    assert rows(site, IdempotencyKey)[0].job_id == first.job_id
+
+
+@settings(STORAGE_RETENTION_EVENTS_DAYS="1", ARTIFACT_TTL_DAYS="1", STORAGE_RETENTION_NUMBERS_DAYS="1",
+          STORAGE_RETENTION_RENDITIONS_DAYS="1")  # fmt: skip
+def test_a_key_whose_fax_is_gone_refuses_to_send_it_again(site: Site) -> None:
+    to = number()
+    first = site.submit(to, key="k")
+    sending.attempt(site.runtime, first.job_id)
+    site.final_at_carrier(first.job_id)
+    site.after(600)
+    for _ in range(3):
+        site.now += 2 * DAY
+        site.purge()
+    assert rows(site, Job) == []
+    again = site.submit(to, key="k")
+    assert (again.replayed, json.loads(again.body)["to"]) == (True, None)
+    site.now += 60 * DAY
+    site.purge()
+    assert rows(site, IdempotencyKey) == []
+
+
+@settings(**HERE)
+def test_deliveries_of_webhooks_go_with_their_tries_and_those_that_wait_stay(site: Site) -> None:
+    subscribe(site.runtime, RECEIVER)
+    ended(site)
+    waiting = rows(site, WebhookDelivery)
+    assert waiting
+    over = sa.update(table(WebhookDelivery)).where(table(WebhookDelivery).c.id != waiting[0].id)
+    with site.runtime.database.writing() as connection:
+        connection.execute(over.values(status="dead", ended_at=site.now, next_at=None))
+    site.now += 29 * DAY
+    assert proofs(site, site.purge())["webhooks"] == (0, 0, "done")
+    site.now += 2 * DAY
+    found = proofs(site, site.purge())["webhooks"]
+    assert found == (len(waiting) - 1, len(waiting) - 1, "done")
+    assert waiting[0].id in {row.id for row in rows(site, WebhookDelivery)}
+
+
+@settings(**HERE)
+def test_subscribers_are_told_that_something_was_purged(site: Site) -> None:
+    job_id = ended(site)
+    subscribe(site.runtime, RECEIVER)
+    site.now += 31 * DAY
+    site.purge()
+    told = [(row.type, row.fax_id) for row in rows(site, WebhookDelivery)]
+    assert told == [("FAX_PURGED", job_id)] * 2
+
+
+def test_what_people_wrote_goes_with_the_numbers(site: Site) -> None:
+    job_id = ended(site)
+    sealed = site.runtime.keyring.seal(b"a reason", "decisions.reason:default")
+    with site.runtime.database.writing() as connection:
+        connection.execute(
+            sa.insert(table(Decision)).values(
+                id="d", account_id="default", job_id=job_id, attempt=1, outcome="failed",
+                actor="env", reason_sealed=sealed, decided_at=site.now,
+            )
+        )  # fmt: skip
+    site.now += 31 * DAY
+    site.purge()
+    assert rows(site, Decision)[0].reason_sealed == b""
+
+
+# Legal holds ----------------------------------------------------------------------------------------
+
+
+def test_a_legal_hold_keeps_all_of_a_fax_until_it_is_lifted(site: Site) -> None:
+    held, other, came = ended(site), ended(site), received(site)
+    legalholds.hold(site.runtime, ACTOR, "fax", held, "a lawsuit")
+    legalholds.hold(site.runtime, ACTOR, "inbound", came, "a lawsuit")
+    for _ in range(3):
+        site.now += 40 * DAY
+        site.purge()
+
+    assert [row.id for row in rows(site, Job)] == [held]
+    assert [row.id for row in rows(site, InboundFax)] == [came]
+    assert sorted({row.job_id or row.inbound_id for row in rows(site, Artifact)}) == sorted(
+        [held, came]
+    )
+    assert jobs.describe(site.runtime, site.job(held))["to"] is not None
+    (said_why,) = legalholds.of(site.runtime, ACTOR, "fax", held)
+    assert (said_why["reason"], said_why["lifted_at"]) == ("a lawsuit", None)
+    with pytest.raises(NotFound):
+        legalholds.hold(site.runtime, ACTOR, "fax", other, "too late")
+    with pytest.raises(NotFound):
+        legalholds.of(site.runtime, ACTOR, "inbound", held)
+
+    legalholds.lift(site.runtime, ACTOR, "fax", held)
+    legalholds.lift(site.runtime, ACTOR, "inbound", came)
+    for _ in range(2):
+        site.now += 40 * DAY
+        site.purge()
+    assert [rows(site, each) for each in (Job, InboundFax, Artifact, LegalHold)] == [[]] * 4
+    deeds = [row.action for row in rows(site, AuditEvent) if row.action.startswith("legal")]
+    assert deeds == ["legal_hold.placed"] * 2 + ["legal_hold.lifted"] * 2
+
+
+def test_a_hold_that_comes_while_a_batch_is_removed_waits_or_is_kept(site: Site) -> None:
+    """Who removes has the row to himself: the hold is there before, and nothing goes, or it finds what is left."""
+    ids = [ended(site) for _ in range(3)]
+    site.now += 31 * DAY
+    site.interrupt(
+        "UPDATE artifacts SET deleted_at",
+        lambda: legalholds.hold(site.runtime, ACTOR, "fax", ids[0], "just in time"),
+    )
+    site.purge()
+    # The bytes were on their way out: the document is gone, and all else of it is kept.
+    assert site.job(ids[0]).to_sealed != b""
+    assert [site.job(each).to_sealed for each in ids[1:]] == [b"", b""]
+
+
+# The carrier's copy ---------------------------------------------------------------------------------
+
+
+def test_the_carrier_s_copy_goes_too_and_the_fax_not_before_that(able: Site) -> None:
+    asked: list[str] = []
+    refuse = [True]
+
+    def delete(_usual: object, name: str) -> None:
+        asked.append(name)
+        if refuse[0]:
+            raise DatabaseAway  # as good as any
+
+    able.odd.does["delete_copy"] = delete
+    job_id = ended(able)
+    external = able.attempt(job_id).external_id
+    assert asked == []
+    able.now += 31 * DAY
+    able.purge()
+    able.after(1)
+    assert asked == [external]
+    assert able.attempt(job_id).copy_deleted_at is None
+    refuse[0] = False
+    able.after(3600)
+    assert asked == [external] * 2
+    assert able.attempt(job_id).copy_deleted_at == able.now
+    able.now += 31 * DAY
+    able.purge()
+    assert rows(able, Job) == []
+
+
+def test_a_carrier_that_never_deletes_it_keeps_the_fax_for_a_week_and_no_longer(able: Site) -> None:
+    able.odd.does["delete_copy"] = lambda *_: (_ for _ in ()).throw(DatabaseAway())
+    job_id = ended(able)
+    able.now += 31 * DAY
+    able.purge()
+    able.after(1)
+    assert able.attempt(job_id).delete_copy_at is not None, "it is tried again"
+    able.after((copies.GIVEN_UP + timedelta(hours=7)).total_seconds())
+    assert able.attempt(job_id).delete_copy_at is None
+
+
+def test_a_copy_of_a_held_fax_stays_at_the_carrier(able: Site) -> None:
+    asked: list[str] = []
+    able.odd.does["delete_copy"] = lambda _usual, name: asked.append(name)
+    job_id = ended(able)
+    able.now += 31 * DAY
+    able.purge()
+    legalholds.hold(able.runtime, ACTOR, "fax", job_id, "a lawsuit")
+    able.after(3600)
+    assert asked == []
+    legalholds.lift(able.runtime, ACTOR, "fax", job_id)
+    able.after(3600)
+    assert len(asked) == 1
+
+
+# Proof ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_remove_what_it_found_is_broken_off_and_raises_an_alarm(
+    site: Site,
+) -> None:
+    for _ in range(3):
+        ended(site)
+    site.now += 31 * DAY
+    with refusing_deletes(site, "artifacts"):
+        run_id = site.purge()
+        found = proofs(site, run_id)
+        assert found["renditions"] == (3, 0, "mismatch")
+        assert len([row for row in rows(site, Artifact) if row.role == "pages"]) == 3
+        (run,) = [row for row in rows(site, RetentionRun) if row.id == run_id]
+        assert run.state == "failed"
+        (alarm,) = [each for each in alarms.raised(site.runtime) if each.code == "retention"]
+        assert "renditions" in alarm.detail
+        assert found["numbers"][2] == "done", "one class keeps no other from going"
+    found = proofs(site, site.purge())
+    assert found["renditions"] == (3, 3, "done")
+    assert [each for each in alarms.raised(site.runtime) if each.code == "retention"] == []
+
+
+@contextmanager
+def refusing_deletes(site: Site, name: str) -> Iterator[None]:
+    """A database in which some rows of a table stay whatever is asked."""
+    sqlite = site.runtime.database.is_sqlite
+    make = (
+        [
+            f"CREATE TRIGGER stays BEFORE DELETE ON {name} WHEN OLD.role = 'pages' BEGIN SELECT RAISE(IGNORE); END"
+        ]
+        if sqlite
+        else [
+            """CREATE FUNCTION stays() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF OLD.role = 'pages' THEN RETURN NULL; END IF; RETURN OLD; END $$""",
+            f"CREATE TRIGGER stays BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION stays()",
+        ]
+    )
+    undo = (
+        ["DROP TRIGGER stays"]
+        if sqlite
+        else [f"DROP TRIGGER stays ON {name}", "DROP FUNCTION stays()"]
+    )
+
+    for statements in (make, undo):
+        with site.runtime.database.writing() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        if statements is make:
+            yield
+
+
+class Stubborn(LocalStorage):
+    """Removes nothing while it is told so."""
+
+    away = False
+
+    def delete(self, key: str) -> None:
+        if self.away:
+            raise StorageAway
+        super().delete(key)
+
+
+def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Stubborn) as site:
+        storage = site.runtime.plugins.get("local", Stubborn)
+        ended(site)
+        site.now += 31 * DAY
+        storage.away = True
+        found = proofs(site, site.purge())
+        assert (found["document"], found["renditions"]) == ((1, 0, "storage"),) * 2
+        assert len(rows(site, Artifact)) == 2
+        (alarm,) = [each for each in alarms.raised(site.runtime) if each.code == "retention"]
+        assert "document: a storage" in alarm.detail
+        storage.away = False
+        found = proofs(site, site.purge())
+        assert (found["document"], rows(site, Artifact)) == ((1, 1, "done"), [])
+        assert site.stored() == 0
+
+
+def test_every_run_is_there_to_be_looked_at(site: Site) -> None:
+    ended(site)
+    site.now += 31 * DAY
+    run_id = site.purge()
+    (shown,) = [each for each in retention.runs(site.runtime, limit=5) if each["id"] == run_id]
+    assert (shown["state"], shown["asked_by"]) == ("done", "env")
+    assert [each["class"] for each in shown["classes"]] == list(CLASSES)
+    by_class = {each["class"]: each for each in shown["classes"]}
+    assert (by_class["document"]["expected"], by_class["document"]["deleted"]) == (1, 1)
+    actions = [(row.action, row.outcome) for row in rows(site, AuditEvent)]
+    assert ("retention.asked", "done") in actions
+    assert ("retention.ended", "done") in actions
+
+
+def test_a_rehearsal_counts_and_changes_nothing(site: Site) -> None:
+    ended(site)
+    received(site)
+    site.now += 31 * DAY
+    before = {model: rows(site, model) for model in (Job, Artifact, InboundFax, FaxEvent)}
+    counted = {name: count for name, _, count in retention.would_remove(site.runtime)}
+    assert {model: rows(site, model) for model in before} == before
+    assert counted["document"] == 1
+    assert counted["inbound"] == 1, "the document; the fax itself is found when that is gone"
+    found = proofs(site, site.purge())
+    assert found["document"][1] == counted["document"]
+
+
+# Runs -----------------------------------------------------------------------------------------------
+
+
+@given(
+    moments=st.lists(st.integers(0, 4 * 365 * 24 * 60), min_size=1, max_size=30),
+    interval=st.integers(1, 7 * 24 * 60),
+)
+def test_a_due_time_is_a_whole_interval_and_no_later_than_now(
+    moments: list[int], interval: int
+) -> None:
+    config = Config(cleanup_interval_minutes=interval)
+    for minutes in moments:
+        now = datetime(2024, 1, 1, 0, 0, 7, tzinfo=UTC) + timedelta(minutes=minutes)
+        due = retention.due_at(config, now)
+        assert due <= now < due + timedelta(minutes=interval)
+        assert due.timestamp() % (interval * 60) == 0
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
+def test_summer_time_makes_no_run_and_takes_none(
+    site: Site, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for start in (
+            datetime(2026, 3, 27, 12, tzinfo=UTC),
+            datetime(2026, 10, 23, 12, tzinfo=UTC),
+        ):
+            site.now, before = start, len(rows(site, RetentionRun))
+            for _ in range(5 * 48):
+                site.now += timedelta(minutes=30)
+                retention.announce_due(site.runtime)
+            assert (
+                len(rows(site, RetentionRun)) - before == 6
+            )  # that of the day itself, and five midnights
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_however_many_clocks_ring_a_run_is_made_once(site: Site) -> None:
+    for _ in range(5):
+        retention.announce_due(site.runtime)
+    assert [row.asked_by for row in rows(site, RetentionRun)] == ["clock"]
+    assert {task for task, _ in site.rung} == {"faxbot.purge"}
+    site.work()
+    (run,) = rows(site, RetentionRun)
+    assert run.state == "done"
+    site.now -= timedelta(hours=5)  # somebody has set the clock right
+    retention.announce_due(site.runtime)
+    site.now += timedelta(hours=5)
+    retention.announce_due(site.runtime)
+    assert len(rows(site, RetentionRun)) <= 2
+    site.work()
+    due = [row.due_at for row in rows(site, RetentionRun)]
+    assert len(set(due)) == len(due)
+
+
+def test_after_weeks_without_a_clock_one_run_does_for_all(site: Site) -> None:
+    ended(site)
+    retention.announce_due(site.runtime)
+    site.work()
+    site.now += 45 * DAY
+    retention.announce_due(site.runtime)
+    site.work()
+    assert len(rows(site, RetentionRun)) == 2
+    assert rows(site, Artifact) == []
+
+
+class Killed(BaseException):
+    """As good as a process that dies here: nothing behind it is done."""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "UPDATE artifacts SET deleted_at",
+        "DELETE FROM artifacts",
+        "UPDATE jobs SET to_sealed",
+    ],
+)
+def test_whoever_dies_in_the_middle_leaves_what_the_next_one_finds(site: Site, where: str) -> None:
+    """C13: the storage has deleted it, and our row is there still; and each other place."""
+    ids = [ended(site) for _ in range(3)]
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+    with _killing(site, where), pytest.raises(Killed):
+        retention.work(site.runtime, run_id)
+    assert retention.work(site.runtime, run_id), "its lease is not over: it is left alone"
+    assert [row.state for row in rows(site, RetentionRun) if row.id == run_id] == ["running"]
+
+    site.after(61)
+    site.work()
+    found = proofs(site, run_id)
+    assert {name: each[2] for name, each in found.items()} == dict.fromkeys(CLASSES, "done")
+    assert all(expected == deleted for expected, deleted, _ in found.values())
+    assert (found["document"][0], found["renditions"][0]) == (3, 3)
+    assert (rows(site, Artifact), site.stored()) == ([], 0)
+    for each in ids:
+        purged = [event.reason for event in site.events(each) if event.type == "FAX_PURGED"]
+        assert purged == ["document", "numbers"]
+    site.add_up()
+
+
+@contextmanager
+def _killing(site: Site, beginning: str) -> Iterator[None]:
+    """At the first statement that begins so."""
+
+    def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:
+        if text.startswith(beginning):
+            raise Killed
+
+    engine = site.runtime.database.engine
+    sa.event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", executed)
+
+
+def test_a_slice_ends_in_time_and_the_next_one_goes_on_where_it_was(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LEAST_ROWS", "FIRST_BATCH", "MOST_ROWS"):
+        monkeypatch.setattr(retention, name, 2)
+    for _ in range(5):
+        ended(site)
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+    site.rung.clear()
+    slices = 0
+    while not retention.work(site.runtime, run_id, seconds=0):
+        assert site.rung.pop() == ("faxbot.purge", run_id)
+        slices += 1
+    assert slices >= 3
+    found = proofs(site, run_id)
+    assert found["document"] == (5, 5, "done")
+    assert found["renditions"] == (5, 5, "done")
+
+
+def test_two_at_once_count_nothing_twice(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose lease was over while he stood still."""
+    monkeypatch.setattr(retention, "FIRST_BATCH", 2)
+    for _ in range(4):
+        ended(site)
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+    done: list[str] = []
+
+    def meanwhile(name: str, _removed: int) -> None:
+        if not done:
+            done.append(name)
+            site.now += timedelta(seconds=61)
+            while not retention.work(site.runtime, run_id, rest=lambda _s: None):
+                pass
+
+    retention.work(site.runtime, run_id, progress=meanwhile, rest=lambda _s: None)
+    found = proofs(site, run_id)
+    assert done
+    assert found["document"] == (4, 4, "done")
+    assert len([e for e in rows(site, FaxEvent) if e.type == "FAX_PURGED"]) == 8
+
+
+# What is set ----------------------------------------------------------------------------------------
+
+
+def test_every_class_is_kept_for_thirty_days_unless_somebody_says_otherwise() -> None:
+    assert retention.kept(Config()) == dict.fromkeys(CLASSES, 30)
+    assert Config().cleanup_interval_minutes == 1440
+    for name, each in CLASSES.items():
+        nothing: dict[str, Any] = {each.days: 0}
+        off = replace(Config(), **nothing)
+        assert retention.days(off, name) == 0
+        assert name not in retention.cutoffs(off, datetime.now(UTC))
+
+
+def test_every_class_is_in_the_map_by_one_name_and_proves_itself() -> None:
+    assert purging.GONE == b""
+    assert all(each.steps for each in CLASSES.values())
