@@ -1124,3 +1124,17 @@ def _todays_name(provider_id: str) -> str:
 
 OPTIONS: tuple[Option, ...] = declared(Config)
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
+SPOKEN = {
+    "storage.retention.document": "ARTIFACT_TTL_DAYS",
+    "storage.retention.inbound": "INBOUND_RETENTION_DAYS",
+    **{
+        f"storage.retention.{name}": f"STORAGE_RETENTION_{name.upper()}_DAYS"
+        for name in ("renditions", "numbers", "events", "callbacks", "keys", "webhooks")
+    },
+}
+"""Other names under which options can be asked for and set."""
+
+
+def variable(name: str) -> str:
+    """The variable of an option, whichever of its names this is; what is none stays as it is."""
+    return SPOKEN.get(name, name)

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from faxbot import activation, audit, oversight, revisions, wishes
 from faxbot.actors import Actor
 from faxbot.audit import Action
-from faxbot.config import BY_NAME, Config
+from faxbot.config import BY_NAME, Config, variable
 from faxbot.errors import ConfigError, Forbidden, InvalidFields, NotFound
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.options import Option
@@ -80,6 +80,7 @@ def item(runtime: Runtime, name: str) -> Item:
 
 
 def _described(runtime: Runtime, stored: Stored, name: str) -> Item:
+    name = variable(name)
     if name in BY_NAME:
         return _items(runtime, stored, [BY_NAME[name]])[0]
     plugin_id, _, key = name.rpartition(".")
@@ -264,6 +265,7 @@ def change(
     newest, or somebody else was faster, and Forbidden where an option or a plugin asks for more than the actor has.
     """
     wanted: dict[str, dict[str, Any]] = {}
+    wish = {variable(name): value for name, value in wish.items()}
     for name, value in wish.items():
         scope, _, key = name.rpartition(".")
         wanted.setdefault(scope, {})[key if scope else name] = value

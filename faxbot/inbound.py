@@ -141,6 +141,8 @@ def describe(runtime: Runtime, fax: Row, *, masked: bool = False) -> dict[str, A
         "next_at": stamp(fax.next_at) if fax.status == Reception.FETCHING else None,
         "created_at": stamp(fax.created_at),
         "updated_at": stamp(fax.updated_at),
+        "purged_at": stamp(fax.purged_at),
+        "legal_hold_at": stamp(fax.legal_hold_at),
         "fr": numbers["from"],
         "backend": fax.provider_id,
         "mailbox": None,

@@ -184,6 +184,8 @@ def _new_job(
         "last_sequence": 1,
         "created_at": now,
         "updated_at": now,
+        "purged_at": None,
+        "legal_hold_at": None,
     }
 
 
@@ -458,6 +460,8 @@ def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> di
         "cancel_requested_at": stamp(job.cancel_requested_at),
         "created_at": stamp(job.created_at),
         "updated_at": stamp(job.updated_at),
+        "purged_at": stamp(job.purged_at),
+        "legal_hold_at": stamp(job.legal_hold_at),
         "backend": job.provider_id,
         "provider_sid": job.external_id,
     }

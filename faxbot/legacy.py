@@ -31,7 +31,6 @@ def _rows(names: str, gone: str, **defaults: str) -> tuple[Row, ...]:
     return tuple(Row(name, defaults.get(name, ""), gone=gone) for name in names.split())
 
 
-_CLEANING = "how long documents are kept is not set by this version: nothing is deleted by itself"
 _VERIFIED = "callbacks that do not prove themselves are always refused"
 _ADDRESS = "made from PUBLIC_API_URL and told to the carrier with each fax"
 _RATES = "per key over all addresses and processes, not per address and process"
@@ -107,12 +106,12 @@ TABLE: tuple[Row, ...] = (
         gone="the earlier database is not read: give this one an empty one, or none for SQLite under FAX_DATA_DIR",
     ),
     Row("PDF_TOKEN_TTL_MINUTES", "60"),
-    *_rows(
-        "ARTIFACT_TTL_DAYS CLEANUP_INTERVAL_MINUTES",
-        _CLEANING,
-        ARTIFACT_TTL_DAYS="0",
-        CLEANUP_INTERVAL_MINUTES="1440",
+    Row(
+        "ARTIFACT_TTL_DAYS",
+        "0",
+        note="counts from the end of the fax, whatever it was; the number goes by STORAGE_RETENTION_NUMBERS_DAYS",
     ),
+    Row("CLEANUP_INTERVAL_MINUTES", "1440", note="counted from midnight UTC"),
     Row(
         "MAX_REQUESTS_PER_MINUTE",
         "0",
@@ -135,7 +134,7 @@ TABLE: tuple[Row, ...] = (
         "false",
         note="of every active provider that can, or of those in FAX_INBOUND_BACKENDS",
     ),
-    *_rows("INBOUND_RETENTION_DAYS", _CLEANING, INBOUND_RETENTION_DAYS="30"),
+    Row("INBOUND_RETENTION_DAYS", "30", note="the numbers go with the document"),
     Row("INBOUND_TOKEN_TTL_MINUTES", "60"),
     Row(
         "ASTERISK_INBOUND_SECRET",

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from faxbot import audit
 from faxbot.actors import CLOCK, Actor
 from faxbot.audit import Action
-from faxbot.config import Config
+from faxbot.config import OPTIONS, Config
 from faxbot.db import UtcDateTime, inserts, new_id, table
 from faxbot.errors import DatabaseAway
 from faxbot.events import DEFAULT_ACCOUNT
@@ -94,6 +94,11 @@ def due_at(config: Config, now: datetime) -> datetime:
     """When the newest run was due: whole intervals since 1970 in UTC, which knows no summer time."""
     interval = config.cleanup_interval_minutes * 60
     return datetime.fromtimestamp(now.timestamp() // interval * interval, UTC)
+
+
+def next_at(config: Config, now: datetime) -> datetime:
+    """When the next one is."""
+    return due_at(config, now) + timedelta(minutes=config.cleanup_interval_minutes)
 
 
 def announce_due(runtime: Runtime) -> int:
@@ -399,7 +404,17 @@ _PROOFS_OF = (
 
 def runs(runtime: Runtime, *, limit: int) -> list[dict[str, Any]]:
     """The newest runs, each with what it proved, as plain JSON types."""
-    found = runtime.database.rows(sa.select(_RUNS).order_by(_RUNS.c.id.desc()).limit(limit), {})
+    query = sa.select(_RUNS).order_by(_RUNS.c.id.desc()).limit(limit)
+    return _described(runtime, runtime.database.rows(query, {}))
+
+
+def one(runtime: Runtime, run_id: str) -> dict[str, Any]:
+    """The same of one run; raises LookupError."""
+    query = sa.select(_RUNS).where(_OF_RUN)
+    return _described(runtime, runtime.database.rows(query, {"run_id": run_id}))[0]
+
+
+def _described(runtime: Runtime, found: Sequence[sa.Row[Any]]) -> list[dict[str, Any]]:
     proofs = runtime.database.rows(_PROOFS_OF, {"ids": [run.id for run in found]})
     order = list(CLASSES)
     return [
@@ -429,6 +444,12 @@ def _proof_json(proof: sa.Row[Any]) -> dict[str, Any]:
         "started_at": stamp(proof.started_at),
         "ended_at": stamp(proof.ended_at),
     }
+
+
+def setting(name: str) -> str:
+    """The variable that says how long a class is kept."""
+    (found,) = [each.name for each in OPTIONS if each.field == CLASSES[name].days]
+    return found
 
 
 def kept(config: Config) -> dict[str, int]:

@@ -53,6 +53,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "faxbot.cli.webhooks:webhooks_",
         "Have events sent to subscribers; see what was sent.",
     ),
+    "retention": (
+        "faxbot.cli.retention:retention",
+        "See what is removed when; remove what is old now; keep what must be kept.",
+    ),
     "prepare": ("faxbot.cli.prepare:prepare", ""),
     "config": ("faxbot.cli.config:config", "See, change and take back settings."),
     "audit": ("faxbot.cli.audit:audit", "Verify or export the audit trail."),

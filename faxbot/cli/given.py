@@ -27,3 +27,13 @@ def piped() -> str:
     if len(text) > _MOST:
         raise click.UsageError("what is piped in is too long for a value")
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def typed_or_piped(title: str) -> str:
+    """One line that is no secret, and does not belong on a command line all the same. Raises UsageError where it is
+    nothing."""
+    if sys.stdin.isatty():
+        return str(click.prompt(title, err=True))
+    if not (text := piped().strip()):
+        raise click.UsageError(f"no {title.lower()} was given: type it, or pipe it in")
+    return text

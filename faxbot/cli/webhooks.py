@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,7 +60,7 @@ def create(name: str, types: tuple[str, ...], as_json: bool) -> None:
       echo https://hooks.example.org/faxbot | faxbot webhooks create --name records
       faxbot webhooks create --name billing --type FAX_DELIVERED --type FAX_FAILED
     """
-    url = _address()
+    url = given.typed_or_piped("Address")
     with at_the_ledger() as runtime:
         with runtime.database.transaction() as session:
             webhook, secret = webhooks.create(
@@ -77,14 +76,6 @@ def create(name: str, types: tuple[str, ...], as_json: bool) -> None:
         f"It is shown this once. Give it to the receiver, then: {program()} webhooks test {facts['id']}",
         err=True,
     )
-
-
-def _address() -> str:
-    if sys.stdin.isatty():
-        return str(click.prompt("Address", err=True))
-    if not (url := given.piped()):
-        raise click.UsageError("no address was given: type it, or pipe it in")
-    return url
 
 
 @webhooks_.command("list")

@@ -98,7 +98,7 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
             methods=("delete_copy",),
-            readers=("copies",),
+            readers=("copies", "purging"),
         ),
         "listens": Trait(
             "holds a connection on which news arrives",

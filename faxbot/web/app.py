@@ -30,6 +30,7 @@ from faxbot.web import (
     patience,
     plugins,
     providers,
+    retention,
     session,
     users,
     webhooks,
@@ -50,6 +51,7 @@ BLUEPRINTS = (
     session.blueprint,
     audit.blueprint,
     webhooks.blueprint,
+    retention.blueprint,
 )
 JSON_BYTES = 64 * 1024
 """The largest body of a request that is neither a submission nor a callback."""

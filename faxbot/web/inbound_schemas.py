@@ -102,6 +102,12 @@ class InboundFax(ma.Schema):
     )
     created_at = fields.AwareDateTime(required=True, metadata=says("when we learnt of it"))
     updated_at = fields.AwareDateTime(required=True)
+    purged_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=says("when retention removed its numbers")
+    )
+    legal_hold_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=says("since when nothing of it may be removed")
+    )
     fr = fields.String(
         required=True, allow_none=True, metadata=says("the same as `from`, for earlier clients")
     )

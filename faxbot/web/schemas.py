@@ -302,6 +302,12 @@ class Fax(ma.Schema):
     )
     created_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
     updated_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
+    purged_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=says("when retention removed its numbers")
+    )
+    legal_hold_at = fields.AwareDateTime(
+        required=True, allow_none=True, metadata=says("since when nothing of it may be removed")
+    )
     backend = fields.String(
         required=True,
         allow_none=True,

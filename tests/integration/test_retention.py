@@ -449,7 +449,7 @@ def test_a_run_that_cannot_remove_what_it_found_is_broken_off_and_raises_an_alar
     for _ in range(3):
         ended(site)
     site.now += 31 * DAY
-    with refusing_deletes(site, "artifacts"):
+    with refusing_deletes(site, "pages"):
         run_id = site.purge()
         found = proofs(site, run_id)
         assert found["renditions"] == (3, 0, "mismatch")
@@ -465,17 +465,18 @@ def test_a_run_that_cannot_remove_what_it_found_is_broken_off_and_raises_an_alar
 
 
 @contextmanager
-def refusing_deletes(site: Site, name: str) -> Iterator[None]:
-    """A database in which some rows of a table stay whatever is asked."""
+def refusing_deletes(site: Site, role: str) -> Iterator[None]:
+    """A database in which the rows of some stored bytes stay whatever is asked."""
+    name = "artifacts"
     sqlite = site.runtime.database.is_sqlite
     make = (
         [
-            f"CREATE TRIGGER stays BEFORE DELETE ON {name} WHEN OLD.role = 'pages' BEGIN SELECT RAISE(IGNORE); END"
+            f"CREATE TRIGGER stays BEFORE DELETE ON {name} WHEN OLD.role = '{role}' BEGIN SELECT RAISE(IGNORE); END"
         ]
         if sqlite
         else [
-            """CREATE FUNCTION stays() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF OLD.role = 'pages' THEN RETURN NULL; END IF; RETURN OLD; END $$""",
+            f"""CREATE FUNCTION stays() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF OLD.role = '{role}' THEN RETURN NULL; END IF; RETURN OLD; END $$""",
             f"CREATE TRIGGER stays BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION stays()",
         ]
     )
