@@ -60,6 +60,10 @@ NOT_REMOVED = (
     "the last run of retention was broken off ({}): what was to be removed is there still, and the next run tries "
     "again; `faxbot retention list` and the worker's log say more"
 )
+NOT_DONE = (
+    "a run of retention has worked for more than a day: `faxbot retention list` shows how far it is, and the worker's "
+    "log what hinders it"
+)
 BROKEN_OFF = {
     retention.MISMATCH: "the database removed less than it was asked to",
     retention.STORAGE: "a storage did not remove what it was asked to",
@@ -107,8 +111,11 @@ def raised(runtime: Runtime) -> list[Alarm]:
     if silent:
         found.append(Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent)))))
     if (trouble := retention.trouble(runtime)) is not None:
-        which = ", ".join(f"{name}: {BROKEN_OFF[how]}" for name, how in trouble.outcomes.items())
-        found.append(Alarm(RETENTION, len(trouble.outcomes), NOT_REMOVED.format(which)))
+        which = ", ".join(
+            f"{name}: {BROKEN_OFF.get(how, how)}" for name, how in trouble.outcomes.items()
+        )
+        said = NOT_REMOVED.format(which) if which else NOT_DONE
+        found.append(Alarm(RETENTION, len(trouble.outcomes) or 1, said))
     if given_up := runtime.database.rows(_GIVEN_UP, {}):
         which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
         found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))

@@ -88,6 +88,9 @@ def note(
     if fax.status == Reception.FAILED:
         fax.status, fax.cause, fax.tries, fax.updated_at = Reception.FETCHING, None, 0, now
         fax.fetching_at = now
+        if fax.purged_at is not None:
+            fax.numbers_sealed, fax.purged_at = values["numbers_sealed"], None
+            fax.from_key, fax.to_key = values["from_key"], values["to_key"]
     if arrival.attached:
         fax.callback_id = callback_id
     fax.next_at = now

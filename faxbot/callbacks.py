@@ -44,6 +44,8 @@ UNREADABLE, UNMATCHED, UNWANTED = "unreadable", "unmatched", "unwanted"
 LONGEST_WAIT = timedelta(hours=1)
 LONGEST_SILENCE = timedelta(hours=24)
 """For so long a carrier that cannot be asked about its own callback is asked again; polls go on."""
+GIVEN_UP = timedelta(days=30)
+"""What a plugin that is disabled, or gone, has not read by then is kept no longer than the others."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
 
@@ -309,6 +311,10 @@ def _put_off(runtime: Runtime, callback_id: str) -> None:
         callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
         if callback.applied_at is not None:
             return  # another worker has applied it
+        if runtime.now() - callback.received_at >= GIVEN_UP:
+            log.error("callback not applied", extra={"provider_id": callback.provider_id})
+            _finish(callback, UNREADABLE, runtime.now())
+            return
         wait = runtime.config.ring_again_seconds * 2 ** min(callback.tries, 10)
         callback.tries += 1
         callback.next_at = runtime.now() + min(timedelta(seconds=wait), LONGEST_WAIT)

@@ -122,7 +122,7 @@ def new_id(at: datetime | None = None) -> str:
 def first_id(at: datetime) -> str:
     """The smallest id that new_id() can give at or after `at`: a time bound for lists ordered by
     id."""
-    return f"{int(at.timestamp() * 1000) << 80:032x}"
+    return f"{max(0, int(at.timestamp() * 1000)) << 80:032x}"
 
 
 def made_at(made: str) -> datetime:

@@ -87,7 +87,7 @@ def page(
         if (wanted := getattr(filters, name)) is not None:
             query = query.where(_FAX.c[name] == wanted)
     if filters.unread is not None:
-        query = query.where(_UNREAD if filters.unread else _FAX.c.read_at.is_not(None))
+        query = query.where(*_IS_UNREAD if filters.unread else (_FAX.c.read_at.is_not(None),))
     if filters.since is not None:
         query = query.where(_FAX.c.id >= first_id(filters.since))
     if filters.until is not None:
@@ -98,11 +98,13 @@ def page(
 
 # In the words of its index (models): SQLite takes no other condition for the same.
 _UNREAD = sa.text("inbound_faxes.read_at IS NULL AND inbound_faxes.status = 'received'")
+_IS_UNREAD = (_UNREAD, _FAX.c.purged_at.is_(None))
+"""What retention has removed, nobody can read any more."""
 
 
 def unread(runtime: Runtime, actor: Actor) -> dict[str, Any]:
     """{"count": int, "more": bool, "oldest": time or None, "oldest_seconds": int or None}."""
-    oldest = sa.select(_FAX.c.received_at).where(_FAX.c.account_id == actor.account_id, _UNREAD)
+    oldest = sa.select(_FAX.c.received_at).where(_FAX.c.account_id == actor.account_id, *_IS_UNREAD)
     found = runtime.database.rows(oldest.order_by(_FAX.c.id).limit(MOST_COUNTED + 1), {})
     since = min((row.received_at for row in found), default=None)
     return {
@@ -120,7 +122,7 @@ def _age(now: datetime, since: datetime) -> int:
 def describe(runtime: Runtime, fax: Row, *, masked: bool = False) -> dict[str, Any]:
     """A received fax as the API shows it, in plain JSON types; `masked` hides the numbers."""
     numbers = _numbers(runtime, fax, masked=masked)
-    waits = fax.status == Reception.RECEIVED and fax.read_at is None
+    waits = fax.status == Reception.RECEIVED and fax.read_at is None and fax.purged_at is None
     return {
         "id": fax.id,
         "from": numbers["from"],
@@ -202,6 +204,8 @@ def link(runtime: Runtime, actor: Actor, inbound_id: str) -> dict[str, Any]:
     """{"url", "expires_at"} of an address at which the PDF is for INBOUND_TOKEN_TTL_MINUTES, without a key: whoever has
     it has the document. Raises NotFound."""
     fax = find(runtime, actor, inbound_id)
+    if fax.purged_at is not None:
+        raise NotFound("this fax has no document any more")
     now = runtime.now()
     until = now + timedelta(minutes=runtime.config.inbound_token_ttl_minutes)
     what = f"{int(until.timestamp()):x}"

@@ -281,24 +281,22 @@ def _remember(
         first = connection.execute(_first(actor, known)).first()
         if first is not None:
             return _as_first(keyring, first, known, place)
-    key_hash = keyring.keyed_hash(name, "idempotency-key")
-    inserted = connection.scalar(
-        _REMEMBER[connection.dialect.name],
-        {
-            "account_id": actor.account_id,
-            "route": ROUTE,
-            "key_hash": key_hash,
-            "fingerprint": keyring.keyed_hash(request, "fingerprint"),
-            "job_id": job.id,
-            "response_status": 202,
-            "response_sealed": keyring.seal(body, place),
-            "created_at": now,
-            "expires_at": now + KEY_LIFE,
-        },
-    )
-    if inserted is not None:
-        return None
-    return _as_first(keyring, connection.execute(_first(actor, known)).one(), known, place)
+    row = {
+        "account_id": actor.account_id,
+        "route": ROUTE,
+        "key_hash": keyring.keyed_hash(name, "idempotency-key"),
+        "fingerprint": keyring.keyed_hash(request, "fingerprint"),
+        "job_id": job.id,
+        "response_status": 202,
+        "response_sealed": keyring.seal(body, place),
+        "created_at": now,
+        "expires_at": now + KEY_LIFE,
+    }
+    while connection.scalar(_REMEMBER[connection.dialect.name], row) is None:
+        first = connection.execute(_first(actor, known)).first()
+        if first is not None:  # else retention has removed it between the two statements
+            return _as_first(keyring, first, known, place)
+    return None
 
 
 def _first(actor: Actor, known: Iterable[str]) -> sa.Select[Any]:
@@ -440,7 +438,7 @@ def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> di
     return {
         "id": job.id,
         "to": _shown(runtime, job, masked=masked),
-        "to_key": job.to_key,
+        "to_key": job.to_key or None,
         "status": job.status,
         "status_reason": job.reason,
         "explanation": explain(job, runtime.now(), continues=_continues(runtime, job)),

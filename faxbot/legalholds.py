@@ -13,15 +13,16 @@ from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, new_id, table
-from faxbot.errors import NotFound
-from faxbot.models import InboundFax, Job, LegalHold
+from faxbot.errors import NotFound, NotPossibleNow
+from faxbot.models import Artifact, InboundFax, Job, LegalHold
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
 FAX, INBOUND = "fax", "inbound"
 REASON_LENGTH = 500
 _FAXES: dict[str, sa.Table] = {FAX: table(Job), INBOUND: table(InboundFax)}
-_HOLDS = table(LegalHold)
+_OWNER = {FAX: "job_id", INBOUND: "inbound_id"}
+_HOLDS, _FILES = table(LegalHold), table(Artifact)
 
 
 def place(account_id: str) -> str:
@@ -30,10 +31,16 @@ def place(account_id: str) -> str:
 
 
 def hold(runtime: Runtime, actor: Actor, kind: str, fax_id: str, reason: str) -> None:
-    """Let nothing of this fax be removed from now on; a second reason is kept beside the first. Raises NotFound."""
+    """Let nothing of this fax be removed from now on; a second hold stands beside the first. Raises NotFound, and
+    NotPossibleNow while retention is removing its document."""
     now = runtime.now()
     with runtime.database.writing() as connection:
         _set(connection, actor, kind, fax_id, now, held=True)
+        going = (_FILES.c[_OWNER[kind]] == fax_id, _FILES.c.deleted_at.is_not(None))
+        if connection.execute(sa.select(_FILES.c.id).where(*going).limit(1)).first() is not None:
+            raise NotPossibleNow(
+                "retention is removing its document at this moment: try again, to keep the rest of it"
+            )
         connection.execute(
             sa.insert(_HOLDS),
             {
@@ -51,18 +58,28 @@ def hold(runtime: Runtime, actor: Actor, kind: str, fax_id: str, reason: str) ->
         audit.record(connection, actor, Action.LEGAL_HOLD_PLACED, (kind, fax_id), now=now)
 
 
-def lift(runtime: Runtime, actor: Actor, kind: str, fax_id: str) -> None:
-    """The fax goes by the clock again; nothing where there is no hold. Raises NotFound."""
+def lift(
+    runtime: Runtime, actor: Actor, kind: str, fax_id: str, hold_id: str | None = None
+) -> None:
+    """Lift one hold; without the last one the fax goes by its age again. Nothing where there is none. Raises NotFound,
+    also for a `hold_id` that is none of this fax, and NotPossibleNow where there are several and none is named."""
     now = runtime.now()
     with runtime.database.writing() as connection:
-        _set(connection, actor, kind, fax_id, now, held=False)
-        lifted = connection.execute(
-            sa.update(_HOLDS)
-            .where(_HOLDS.c.fax_id == fax_id, _HOLDS.c.lifted_at.is_(None))
-            .values(lifted_at=now, lifted_by=actor.id)
-            .returning(_HOLDS.c.id)
-        ).all()
-        if lifted:
+        _set(connection, actor, kind, fax_id, now, held=True)
+        which = (_HOLDS.c.fax_id == fax_id, _HOLDS.c.lifted_at.is_(None))
+        open_ = connection.scalars(sa.select(_HOLDS.c.id).where(*which)).all()
+        if hold_id is None and len(open_) > 1:
+            raise NotPossibleNow(
+                f"there are {len(open_)} holds on this fax: say which one by its id"
+            )
+        if hold_id is not None and hold_id not in open_:
+            raise NotFound("this fax has no such legal hold")
+        these = [hold_id] if hold_id is not None else list(open_)
+        lifted = sa.update(_HOLDS).where(_HOLDS.c.id.in_(these))
+        connection.execute(lifted.values(lifted_at=now, lifted_by=actor.id))
+        if len(these) == len(open_):
+            _set(connection, actor, kind, fax_id, now, held=False)
+        if these:
             audit.record(connection, actor, Action.LEGAL_HOLD_LIFTED, (kind, fax_id), now=now)
 
 
@@ -95,6 +112,7 @@ def of(runtime: Runtime, actor: Actor, kind: str, fax_id: str) -> list[dict[str,
     )
     return [
         {
+            "id": row.id,
             "actor": row.actor,
             "reason": None if actor.masked else _reason(runtime, row),
             "placed_at": stamp(row.placed_at),

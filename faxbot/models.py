@@ -899,8 +899,11 @@ class RetentionRun(Base):
     """`clock`, or who wanted it now."""
     state: Mapped[str] = mapped_column(String(16))
     """running, done or failed."""
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Of the process that works on it."""
+    fence: Mapped[int] = mapped_column(default=0)
+    """How often it was claimed; the last one works."""
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

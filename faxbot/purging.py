@@ -1,6 +1,6 @@
 """What retention removes, class by class and batch by batch, and what is left of a fax meanwhile.
 
-Each batch is found under locks, removed, and counted in one transaction (Work.prove): what was not all removed is not
+Each batch is locked, removed and counted in one transaction (Ledger): what was not all removed is not
 removed at all. Bytes lie where no transaction reaches: their rows say that they go, then the bytes go, then the rows,
 so that whoever dies in between leaves what the next one finds. A legal hold is a column of the row that is locked.
 """
@@ -8,6 +8,8 @@ so that whoever dies in between leaves what the next one finds. A legal hold is 
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -65,22 +67,21 @@ class Mismatch(FaxbotError):
         self.expected, self.deleted = expected, deleted
 
 
-class BytesLeft(FaxbotError):
-    """A storage has not removed what it was asked to: so many rows stay."""
+class Ledger(Protocol):
+    """Where a run is written down."""
 
-    code = "retention-bytes-left"
+    def hold(self, connection: Connection, /) -> None:
+        """Have the run to oneself till the transaction ends, and its lease prolonged; the first thing that is done in
+        it. Raises LeaseLost when another process works on the run."""
 
-    def __init__(self, left: int) -> None:
-        super().__init__("a storage did not remove what it was asked to")
-        self.left = left
-
-
-class Prove(Protocol):
-    """Count a batch in its own transaction; raises Mismatch."""
-
-    def __call__(
+    def prove(
         self, connection: Connection, expected: int, deleted: int, last: Sequence[Any], /
-    ) -> None: ...
+    ) -> None:
+        """Count a batch in its own transaction, and note where the next one goes on."""
+
+
+IN_A_ROW = 3
+"""So many refusals of a storage in a row, and it is away: it is not asked any more in this run."""
 
 
 @dataclass(slots=True)
@@ -89,10 +90,14 @@ class Work:
 
     runtime: Runtime
     cutoff: datetime
-    prove: Prove
+    ledger: Ledger
     cursor: Sequence[Any] = ()
     """The last that was looked at."""
     limit: int = 500
+    until: float = math.inf
+    """By the monotonic clock: when others are to have their turn."""
+    away: set[str] = field(default_factory=set)
+    """Storages that do not remove what they are asked to."""
     now: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,16 +134,32 @@ class Step:
         return list(rows[-1][: len(self.order)])
 
     def batch(self, work: Work) -> int:
-        """Remove up to `work.limit` rows; how many were found. Raises Mismatch, DatabaseAway."""
+        """Remove up to `work.limit` rows; how many were found. Raises Mismatch, LeaseLost, DatabaseAway."""
+        found = work.runtime.database.rows(self.query(work, work.limit), {})
+        if not found:
+            return 0
+        last = self.last(found)
         with work.runtime.database.writing() as connection:
-            query = self.query(work, work.limit).with_for_update(of=self.holds, skip_locked=True)
-            rows = connection.execute(query).all()
-            if rows:
-                deleted = self.remove(connection, work, rows)
-                work.prove(connection, len(rows), deleted, self.last(rows))
-        if rows:
-            work.cursor = self.last(rows)
-        return len(rows)
+            work.ledger.hold(connection)
+            rows = self.locked(connection, work, found)
+            deleted = self.remove(connection, work, rows) if rows else 0
+            if deleted != len(rows):
+                raise Mismatch(len(rows), deleted)
+            work.ledger.prove(connection, len(rows), deleted, last)
+        work.cursor = last
+        return len(found)
+
+    def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
+        """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
+        key = list(self.order[0].table.primary_key.columns)
+        names = [column.name for column in key]
+        these = [tuple(getattr(row, name) for name in names) for row in found]
+        named = sa.tuple_(*key).in_(these) if len(key) > 1 else key[0].in_([k for (k,) in these])
+        query = sa.select(*self.order, *self.columns).where(*self.which(work), named)
+        if self.joined is not None:
+            query = query.select_from(self.joined)
+        query = query.order_by(*self.order).with_for_update(of=self.holds, skip_locked=True)
+        return connection.execute(query).all()
 
     def count(self, work: Work, most: int) -> Iterator[int]:
         """How many rows it would be, by and by."""
@@ -152,32 +173,56 @@ class BytesStep(Step):
     """Stored bytes and the rows that name them."""
 
     def batch(self, work: Work) -> int:
-        """As Step.batch(); raises BytesLeft, too."""
-        runtime = work.runtime
-        with runtime.database.writing() as connection:
-            query = self.query(work, work.limit).with_for_update(of=self.holds, skip_locked=True)
-            rows = connection.execute(query).all()
-            if not rows:
-                return 0
-            ids = [row.id for row in rows]
-            connection.execute(_MARK, {"ids": ids, "now": work.now})
-        # discard() says what it could not remove; nothing is open meanwhile.
-        gone = [row for row in rows if artifacts.discard(runtime, [row._asdict()])]
-        last = self.last(rows)
-        if gone:
-            with runtime.database.writing() as connection:
-                deleted = self.remove(connection, work, gone)
-                work.prove(connection, len(gone), deleted, last)
+        """As Step.batch(). What a storage does not remove stays, and is counted as found and not gone."""
+        database = work.runtime.database
+        found = database.rows(self.query(work, work.limit), {})
+        if not found:
+            return 0
+        with database.writing() as connection:
+            work.ledger.hold(connection)
+            rows = self.locked(connection, work, found)
+            connection.execute(_MARK, {"ids": [row.id for row in rows], "at": work.now})
+        # Nothing is open meanwhile.
+        gone, left, later = self._discard(work, rows)
+        last = self.last(later) if later else self.last(found)
+        with database.writing() as connection:
+            work.ledger.hold(connection)
+            deleted = self.remove(connection, work, gone) if gone else 0
+            if deleted != len(gone):
+                raise Mismatch(len(gone), deleted)
+            spared = {row.id for row in rows}.difference(row.id for row in gone)
+            connection.execute(_MARK, {"ids": list(spared), "at": None})
+            work.ledger.prove(connection, len(gone) + len(left), deleted, last)
         work.cursor = last
-        if len(gone) < len(rows):
-            raise BytesLeft(len(rows) - len(gone))
-        return len(rows)
+        return len(found)
+
+    def _discard(self, work: Work, rows: Rows) -> tuple[Rows, Rows, Rows]:
+        """Have bytes removed as long as there is time: those that are gone, those that are not, and, where the time was
+        over, all that were looked at."""
+        gone, left = list[sa.Row[Any]](), list[sa.Row[Any]]()
+        refusals: dict[str, int] = {}
+        for number, row in enumerate(rows):
+            if number and time.monotonic() >= work.until:
+                return gone, left, rows[:number]
+            if row.storage_id in work.away:
+                left.append(row)
+            elif artifacts.discard(
+                work.runtime, [row._asdict()]
+            ):  # it says what it could not remove
+                gone.append(row)
+                refusals.pop(row.storage_id, None)
+            else:
+                left.append(row)
+                refusals[row.storage_id] = refusals.get(row.storage_id, 0) + 1
+                if refusals[row.storage_id] >= IN_A_ROW:
+                    work.away.add(row.storage_id)
+        return gone, left, ()
 
 
 _MARK = (
     sa.update(_FILES)
-    .where(_FILES.c.id.in_(sa.bindparam("ids", expanding=True)), _FILES.c.deleted_at.is_(None))
-    .values(deleted_at=sa.bindparam("now", type_=UtcDateTime))
+    .where(_FILES.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
 )
 
 
@@ -273,21 +318,47 @@ def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
     ).all()
     said = table(Decision)
     connection.execute(sa.update(said).where(said.c.job_id.in_(ids)).values(reason_sealed=GONE))
+    _forget_reasons(connection, ids)
     _mask_answers(connection, work, ids)
     _tell(connection, work, purged, NUMBERS)
     return len(purged)
 
 
+def _forget_reasons(connection: Connection, ids: Sequence[str]) -> None:
+    """Of legal holds, which were all lifted."""
+    of_these = sa.update(_HOLDS).where(_HOLDS.c.fax_id.in_(ids))
+    connection.execute(of_these.values(reason_sealed=GONE))
+
+
 def _keys_of(ids: Sequence[str]) -> list[sa.ColumnElement[bool]]:
-    """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit)."""
-    first, last = made_at(min(ids)), made_at(max(ids)) + timedelta(milliseconds=1)
-    between = _KEYS.c.expires_at.between(first + KEY_LIFE, last + KEY_LIFE)
-    return [between, _KEYS.c.job_id.in_(ids)]
+    """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit). One
+    look for all that were made within some minutes."""
+    pieces: list[list[str]] = []
+    for each in sorted(ids):
+        if pieces and made_at(each) - made_at(pieces[-1][-1]) < _TOGETHER:
+            pieces[-1].append(each)
+        else:
+            pieces.append([each])
+    return [
+        sa.and_(
+            _KEYS.c.expires_at.between(
+                made_at(piece[0]) + KEY_LIFE, made_at(piece[-1]) + KEY_LIFE + _MILLISECOND
+            ),
+            _KEYS.c.job_id.in_(piece),
+        )
+        for piece in pieces
+    ]
+
+
+_TOGETHER, _MILLISECOND = timedelta(minutes=10), timedelta(milliseconds=1)
 
 
 def _mask_answers(connection: Connection, work: Work, ids: Sequence[str]) -> None:
     keyring = work.runtime.keyring.still()
-    found = connection.execute(sa.select(_KEYS).where(*_keys_of(ids))).all()
+    found: list[sa.Row[Any]] = []
+    for these in _keys_of(ids):
+        query = sa.select(_KEYS).where(these).order_by(*_KEYS.primary_key.columns)
+        found.extend(connection.execute(query.with_for_update()).all())
     changed = []
     for row in found:
         place = f"idempotency_keys.response:{row.account_id}"
@@ -298,8 +369,8 @@ def _mask_answers(connection: Connection, work: Work, ids: Sequence[str]) -> Non
         masked = json.dumps({**answer, "to": None, "to_key": None}).encode()
         key = {f"its_{name}": getattr(row, name) for name in ("account_id", "route", "key_hash")}
         changed.append({**key, "response_sealed": keyring.seal(masked, place)})
-    if changed:
-        connection.execute(_MASK, changed)
+    if changed and (masked_rows := connection.execute(_MASK, changed).rowcount) != len(changed):
+        raise Mismatch(len(changed), masked_rows)
 
 
 _MASK = sa.update(_KEYS).where(
@@ -326,7 +397,8 @@ def _forget_trails(connection: Connection, work: Work, rows: Rows) -> int:
     _delete(connection, _HOLDS.c.fax_id, ids)
     deleted = _delete(connection, _JOBS.c.id, ids)
     over = min(work.now, _keys_until(work))
-    connection.execute(sa.delete(_KEYS).where(*_keys_of(ids), _KEYS.c.expires_at < over))
+    for these in _keys_of(ids):
+        connection.execute(sa.delete(_KEYS).where(these, _KEYS.c.expires_at < over))
     return deleted
 
 
@@ -380,6 +452,8 @@ def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
         _INBOUND.c.purged_at.is_(None),
         _INBOUND.c.status.in_(_HAD),
         _INBOUND.c.next_at.is_(None),
+        # Of one whose document nobody has, people want to know whose it was.
+        sa.or_(_INBOUND.c.status == Reception.RECEIVED.value, _INBOUND.c.updated_at < work.cutoff),
         _KEPT_FREE,
         ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
     )
@@ -394,18 +468,26 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
             numbers_sealed=GONE,
             from_key=None,
             to_key=None,
+            sha256=None,
             purged_at=work.now,
             last_sequence=_INBOUND.c.last_sequence + 1,
         )
         .returning(*columns, _INBOUND.c.last_sequence)
     ).all()
+    _forget_reasons(connection, [row.id for row in rows])
     told = [results.purged(fax, DOCUMENT, job=False, now=work.now) for fax in purged]
     results.append_all(connection, told)
     return len(purged)
 
 
 def _ended_reception_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
-    return (_INBOUND.c.purged_at < work.cutoff, _KEPT_FREE)
+    return (
+        _INBOUND.c.purged_at < work.cutoff,
+        _INBOUND.c.status.in_(_HAD),
+        _INBOUND.c.next_at.is_(None),
+        _KEPT_FREE,
+        ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
+    )
 
 
 def _forget_reception_trails(connection: Connection, _work: Work, rows: Rows) -> int:
@@ -421,6 +503,8 @@ _NEEDED = sa.exists().where(
     _INBOUND.c.callback_id == _CALLBACKS.c.id,
     sa.or_(
         _INBOUND.c.status == Reception.FETCHING.value,
+        # What nobody could read may be read by a person.
+        sa.and_(_INBOUND.c.status == Reception.FAILED.value, _INBOUND.c.purged_at.is_(None)),
         _INBOUND.c.next_at.is_not(None),
         _INBOUND.c.legal_hold_at.is_not(None),
     ),
@@ -437,6 +521,14 @@ def _bodies(work: Work) -> Sequence[sa.ColumnElement[bool]]:
 
 def _callbacks_without_body(work: Work) -> Sequence[sa.ColumnElement[bool]]:
     return (*_over_callbacks(work), ~sa.exists().where(_FILES.c.callback_id == _CALLBACKS.c.id))
+
+
+_OF_HELD = sa.or_(
+    *(
+        sa.exists().where(faxes.c.id == _DELIVERIES.c.fax_id, faxes.c.legal_hold_at.is_not(None))
+        for faxes in (_JOBS, _INBOUND)
+    )
+)
 
 
 def _forget_deliveries(connection: Connection, _work: Work, rows: Rows) -> int:
@@ -523,7 +615,7 @@ CLASSES: Mapping[str, Class] = {
         (
             Step(
                 (_DELIVERIES.c.ended_at, _DELIVERIES.c.id),
-                lambda work: (_DELIVERIES.c.ended_at < work.cutoff,),
+                lambda work: (_DELIVERIES.c.ended_at < work.cutoff, ~_OF_HELD),
                 _forget_deliveries,
                 _DELIVERIES,
             ),

@@ -16,30 +16,32 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg.errors import QueryCanceled
 from sqlalchemy.engine import Connection
 
-from faxbot import audit
+from faxbot import audit, claims
 from faxbot.actors import CLOCK, Actor
 from faxbot.audit import Action
 from faxbot.config import OPTIONS, Config
 from faxbot.db import UtcDateTime, inserts, new_id, table
-from faxbot.errors import DatabaseAway
+from faxbot.errors import DatabaseAway, LeaseLost
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import RetentionProof, RetentionRun
-from faxbot.purging import CLASSES, BytesLeft, Mismatch, Step, Work
+from faxbot.purging import CLASSES, Mismatch, Step, Work
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 TASK = "faxbot.purge"
-SLICE = 5.0
+SLICE = 3.0
 """Seconds that one task works on a run; then faxes have their turn."""
-LEASE = timedelta(seconds=60)
 RUNNING, DONE, FAILED = "running", "done", "failed"
-OPEN, MISMATCH, STORAGE = "open", "mismatch", "storage"
-KEPT = 400
-"""So many runs are kept, with what they proved: a year of days, and what people asked for."""
+OPEN, MISMATCH, STORAGE, OFF = "open", "mismatch", "storage", "off"
+KEPT, KEPT_FOR = 400, timedelta(days=400)
+"""So many runs are kept whatever they did, and those that removed something for so long."""
+STUCK = timedelta(hours=24)
+"""A run that has worked for so long is one to look at."""
 LEAST_ROWS, FIRST_BATCH, MOST_ROWS = 50, 200, 1000
 AIM = {"sqlite": 0.05, "postgresql": 0.15}
 """Seconds for which a batch is to hold its locks: on SQLite everybody who writes waits meanwhile."""
@@ -52,6 +54,7 @@ WORKER = Actor(DEFAULT_ACCOUNT, "worker", frozenset(), CLOCK)
 _RUNS, _PROOFS = table(RetentionRun), table(RetentionProof)
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 _UNTIL = sa.bindparam("until", type_=UtcDateTime)
+_FAR = sa.bindparam("far", type_=UtcDateTime)
 
 
 # What is kept how long ------------------------------------------------------------------------------
@@ -78,13 +81,19 @@ def would_remove(runtime: Runtime) -> Iterator[tuple[str, datetime, int]]:
         counted = 0
         yield name, cutoff, counted
         for step in CLASSES[name].steps:
-            for some in step.count(Work(runtime, cutoff, _proves_nothing), COUNTED):
+            for some in step.count(Work(runtime, cutoff, _Rehearsal()), COUNTED):
                 counted += some
                 yield name, cutoff, counted
 
 
-def _proves_nothing(*_: object) -> None:
-    raise AssertionError("nothing is removed while it is counted")
+class _Rehearsal:
+    """Nothing is removed while it is counted."""
+
+    def hold(self, _connection: Connection) -> None:
+        raise AssertionError
+
+    def prove(self, *_: object) -> None:
+        raise AssertionError
 
 
 # When a run is due ----------------------------------------------------------------------------------
@@ -102,29 +111,59 @@ def next_at(config: Config, now: datetime) -> datetime:
 
 
 def announce_due(runtime: Runtime) -> int:
-    """Make the run that is due, unless somebody has; ring for those that nobody works on. How many rings."""
+    """Make the run that is due, unless somebody has, or one is under way; ring for one that nobody works on. How many
+    rings. A ledger that has no run yet has its first one when the next is due, so that people can say before what
+    is to be kept."""
     now = runtime.now()
-    begin(runtime, due_at(runtime.config, now), "clock")
-    waiting = runtime.database.rows(_IDLE, {"now": now})
-    return sum(runtime.ring(TASK, run.id) for run in waiting)
+    running = runtime.database.row(_RUNNING, {})
+    if running is None:
+        is_first = runtime.database.row(sa.select(_RUNS.c.id).limit(1), {}) is None
+        if is_first:
+            at = stamp(next_at(runtime.config, now))
+            log.warning("retention begins", extra={"at": at, "days": kept(runtime.config)})
+        made = begin(runtime, due_at(runtime.config, now), "clock", only_noted=is_first)
+        if is_first or made is None:
+            return 0
+    ring_again = timedelta(seconds=claims.ring_again(runtime, TASK))
+    rung = runtime.database.rows(_RING, {"now": now, "before": now - ring_again})
+    return sum(runtime.ring(TASK, run.id) for run in rung)
 
 
-_IDLE = sa.select(_RUNS.c.id).where(
-    _RUNS.c.state == RUNNING,
-    sa.or_(_RUNS.c.lease_until.is_(None), _RUNS.c.lease_until < _NOW),
+_IS_FREE = sa.or_(
+    _RUNS.c.lease_until.is_(None),
+    _RUNS.c.lease_until < _NOW,
+    _RUNS.c.lease_until > _FAR,  # somebody has set the clock right
+)
+_RING = (
+    sa.update(_RUNS)
+    .where(
+        _RUNS.c.state == RUNNING,
+        sa.or_(_RUNS.c.lease_until.is_(None), _RUNS.c.lease_until < _NOW),
+        sa.or_(
+            _RUNS.c.rung_at.is_(None),
+            _RUNS.c.rung_at <= sa.bindparam("before", type_=UtcDateTime),
+            _RUNS.c.rung_at > _NOW,
+        ),
+    )
+    .values(rung_at=_NOW)
+    .returning(_RUNS.c.id)
 )
 
 
-def begin(runtime: Runtime, due: datetime, asked_by: str) -> str | None:
-    """Make the run that is due at this time; its id, or None where it was made before."""
+def begin(
+    runtime: Runtime, due: datetime, asked_by: str, *, only_noted: bool = False
+) -> str | None:
+    """Make the run that is due at this time, or only note that it was; its id, or None where it was made before."""
     now = runtime.now()
     run = {
         "id": new_id(now),
         "account_id": DEFAULT_ACCOUNT,
         "due_at": due,
         "asked_by": asked_by,
-        "state": RUNNING,
+        "state": DONE if only_noted else RUNNING,
         "started_at": now,
+        "ended_at": now if only_noted else None,
+        "fence": 0,
     }
     if runtime.database.row(_MADE, {"due": due}) is not None:
         return None
@@ -154,7 +193,12 @@ def ask(runtime: Runtime, actor: Actor) -> str:
     return run_id
 
 
-_RUNNING = sa.select(_RUNS.c.id).where(_RUNS.c.state == RUNNING).order_by(_RUNS.c.id).limit(1)
+_RUNNING = (
+    sa.select(_RUNS.c.id, _RUNS.c.started_at)
+    .where(_RUNS.c.state == RUNNING)
+    .order_by(_RUNS.c.id)
+    .limit(1)
+)
 
 
 # Working on it --------------------------------------------------------------------------------------
@@ -171,18 +215,28 @@ def work(
     """Work on a run for some seconds; whether there is nothing left to do for this process. Safe to call any number of
     times. `progress` hears the class and how many rows it has removed in this run. Raises DatabaseAway."""
     now = runtime.now()
-    claim = {"run_id": run_id, "now": now, "until": now + LEASE}
+    lease = _lease(runtime)
+    claim = {"run_id": run_id, "now": now, "until": now + lease, "far": now + 2 * lease}
     run = runtime.database.row(_CLAIM, claim)
     if run is None:
         return True
-    slice_ = _Slice(runtime, run_id, time.monotonic() + seconds, progress, rest)
-    for name, proof in _proofs(runtime, run):
-        if not slice_.purge(name, proof):
-            runtime.database.row(_LET_GO, {"run_id": run_id})
-            runtime.ring(TASK, run_id)
-            return False
-    _end(runtime, run_id)
+    ledger = _Ledger(runtime, run_id, run.fence)
+    slice_ = _Slice(runtime, ledger, time.monotonic() + seconds, progress, rest)
+    try:
+        for name, proof in _proofs(runtime, run):
+            if not slice_.purge(name, proof):
+                runtime.database.row(_LET_GO, {**ledger.its, "now": runtime.now()})
+                runtime.ring(TASK, run_id)
+                return False
+        _end(runtime, run_id)
+    except LeaseLost:
+        pass  # another process goes on
     return True
+
+
+def _lease(runtime: Runtime) -> timedelta:
+    """A storage may take long to say that it is away."""
+    return timedelta(seconds=3 * runtime.config.lease_seconds)
 
 
 _OF_RUN = _RUNS.c.id == sa.bindparam("run_id")
@@ -191,18 +245,75 @@ _CLAIM = (
     .where(
         _OF_RUN,
         _RUNS.c.state == RUNNING,
-        sa.or_(_RUNS.c.lease_until.is_(None), _RUNS.c.lease_until < _NOW),
+        _IS_FREE,
     )
-    .values(lease_until=_UNTIL)
+    .values(lease_until=_UNTIL, fence=_RUNS.c.fence + 1)
     .returning(*_RUNS.c)
 )
-_LET_GO = sa.update(_RUNS).where(_OF_RUN).values(lease_until=None).returning(_RUNS.c.id)
-_KEEP = sa.update(_RUNS).where(_OF_RUN).values(lease_until=_UNTIL)
+_ITS = sa.update(_RUNS).where(_OF_RUN, _RUNS.c.fence == sa.bindparam("its_fence"))
+_LET_GO = _ITS.values(lease_until=None, rung_at=_NOW).returning(_RUNS.c.id)
+_KEEP = _ITS.values(lease_until=_UNTIL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """A run as the process has it that claimed it last."""
+
+    runtime: Runtime
+    run_id: str
+    fence: int
+
+    @property
+    def its(self) -> dict[str, Any]:
+        return {"run_id": self.run_id, "its_fence": self.fence}
+
+    def hold(self, connection: Connection) -> None:
+        """As purging.Ledger."""
+        until = self.runtime.now() + _lease(self.runtime)
+        if connection.execute(_KEEP, {**self.its, "until": until}).rowcount != 1:
+            raise LeaseLost
+
+    def of(self, name: str, step: int, cutoff: datetime) -> _Page:
+        return _Page(self, name, step, cutoff)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The same for one step of one class."""
+
+    ledger: _Ledger
+    name: str
+    step: int
+    cutoff: datetime
+
+    def hold(self, connection: Connection) -> None:
+        self.ledger.hold(connection)
+
+    def prove(
+        self, connection: Connection, expected: int, deleted: int, last: Sequence[Any]
+    ) -> None:
+        values = {
+            "expected": _PROOFS.c.expected + expected,
+            "deleted": _PROOFS.c.deleted + deleted,
+            "step": self.step,
+            "cursor": _written(last),
+            "cutoff": self.cutoff,
+        }
+        connection.execute(
+            sa.update(_PROOFS).where(*_OF_PROOF).values(**values),
+            {"of_run": self.ledger.run_id, "of_class": self.name},
+        )
 
 
 def _proofs(runtime: Runtime, run: sa.Row[Any]) -> Iterator[tuple[str, sa.Row[Any]]]:
-    """The classes that this run has not ended, each with its proof, which is made when its turn has come."""
-    for name, cutoff in cutoffs(runtime.config, run.started_at).items():
+    """The classes that this run has not ended, each with its proof, which is made when its turn has come. What is kept
+    for ever since the run began is left alone."""
+    wanted = cutoffs(runtime.config, run.started_at)
+    begun = runtime.database.rows(_PROOFS_OF, {"ids": [run.id]})
+    for proof in begun:
+        if proof.outcome == OPEN and getattr(proof, "class") not in wanted:
+            _finish(runtime, run.id, getattr(proof, "class"), OFF)
+    for name, cutoff in wanted.items():
         first = {
             "run_id": run.id,
             "class": name,
@@ -215,6 +326,9 @@ def _proofs(runtime: Runtime, run: sa.Row[Any]) -> Iterator[tuple[str, sa.Row[An
             "started_at": runtime.now(),
         }
         runtime.database.row(_FIRST[runtime.database.engine.dialect.name], first)
+        # Who keeps it longer since the run began means this run, too.
+        lowered = {"of_run": run.id, "of_class": name, "longer": cutoff}
+        runtime.database.row(_LONGER, lowered)
         (proof,) = runtime.database.rows(_PROOF, {"of_run": run.id, "of_class": name})
         if proof.outcome == OPEN:
             yield name, proof
@@ -229,6 +343,13 @@ _OF_PROOF = (
     _PROOFS.c["class"] == sa.bindparam("of_class"),
 )
 _PROOF = sa.select(_PROOFS).where(*_OF_PROOF)
+_KEPT_LONGER = sa.bindparam("longer", type_=UtcDateTime)
+_LONGER = (
+    sa.update(_PROOFS)
+    .where(*_OF_PROOF, _PROOFS.c.outcome == OPEN, _PROOFS.c.cutoff > _KEPT_LONGER)
+    .values(cutoff=_KEPT_LONGER)
+    .returning(_PROOFS.c.run_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,20 +357,21 @@ class _Slice:
     """Some seconds of work on a run."""
 
     runtime: Runtime
-    run_id: str
+    ledger: _Ledger
     until: float
     progress: Callable[[str, int], object]
     rest: Callable[[float], object]
 
     def purge(self, name: str, proof: sa.Row[Any]) -> bool:
         """Work on one class; whether it has ended, however it did."""
-        removed = proof.deleted
+        removed, away = proof.deleted, set[str]()
+        cutoff = proof.cutoff
         for number, step in enumerate(CLASSES[name].steps):
             if number < proof.step:
                 continue
             cursor = _read(step.order, proof.cursor) if number == proof.step else ()
-            prove = _proving(self.runtime, self.run_id, name, number)
-            task = Work(self.runtime, proof.cutoff, prove, cursor=cursor, limit=FIRST_BATCH)
+            page = self.ledger.of(name, number, cutoff)
+            task = Work(self.runtime, cutoff, page, cursor, FIRST_BATCH, self.until, away)
             while True:
                 since = time.monotonic()
                 found = self._batch(name, step, task)
@@ -264,53 +386,41 @@ class _Slice:
                     return False
                 task.limit = _next_limit(self.runtime, task.limit, took)
                 self.rest(took * REST)
-        _finish(self.runtime, self.run_id, name, DONE)
+        _finish(self.runtime, self.ledger.run_id, name, DONE)
         return True
 
     def _batch(self, name: str, step: Step, task: Work) -> int | None:
         """How many rows were found; None where the class is broken off."""
         try:
             return step.batch(task)
-        except DatabaseAway:
+        except LeaseLost:
             raise
+        except DatabaseAway as away:
+            if not _took_too_long(away):
+                raise
+            outcome, expected = FAILED, 0
         except Mismatch as mismatch:
             outcome, expected = MISMATCH, mismatch.expected
-        except BytesLeft as bytes_left:
-            outcome, expected = STORAGE, bytes_left.left
         except Exception as error:  # noqa: BLE001 - one class that fails keeps no other from going
             kind = type(error).__name__
-            log.error("retention failed", extra={"class": name, "exception": kind})  # noqa: TRY400 - its text may hold anything
+            # The class only: the text of a foreign exception may hold anything.
+            log.error("retention failed", extra={"class": name, "exception": kind})  # noqa: TRY400
             outcome, expected = FAILED, 0
         log.error("retention broken off", extra={"class": name, "outcome": outcome})
         # What was found and not removed is in the proof, and stays where it is.
-        _finish(self.runtime, self.run_id, name, outcome, expected)
+        _finish(self.runtime, self.ledger.run_id, name, outcome, expected)
         return None
+
+
+def _took_too_long(away: DatabaseAway) -> bool:
+    """Whether the database is there, and gave up a statement: it would do so again."""
+    original = getattr(away.__cause__, "orig", None)
+    return isinstance(original, QueryCanceled)
 
 
 def _next_limit(runtime: Runtime, limit: int, took: float) -> int:
     size = limit * min(2.0, AIM[runtime.database.engine.dialect.name] / max(took, 1e-4))
     return max(LEAST_ROWS, min(MOST_ROWS, int(size)))
-
-
-def _proving(
-    runtime: Runtime, run_id: str, name: str, step: int
-) -> Callable[[Connection, int, int, Sequence[Any]], None]:
-    def prove(connection: Connection, expected: int, deleted: int, last: Sequence[Any]) -> None:
-        if expected != deleted:
-            raise Mismatch(expected, deleted)
-        counted = {
-            "expected": _PROOFS.c.expected + expected,
-            "deleted": _PROOFS.c.deleted + deleted,
-        }
-        connection.execute(
-            sa.update(_PROOFS)
-            .where(*_OF_PROOF)
-            .values(**counted, step=step, cursor=_written(last)),
-            {"of_run": run_id, "of_class": name},
-        )
-        connection.execute(_KEEP, {"run_id": run_id, "until": runtime.now() + LEASE})
-
-    return prove
 
 
 def _written(last: Sequence[Any]) -> list[str]:
@@ -327,11 +437,14 @@ def _read(order: Sequence[sa.Column[Any]], cursor: Sequence[str] | None) -> list
 
 
 def _finish(runtime: Runtime, run_id: str, name: str, outcome: str, expected: int = 0) -> None:
-    values = {"outcome": outcome, "ended_at": runtime.now()}
+    """End a class. Done is what is all gone: what a storage did not remove was found."""
+    its: Any = outcome
+    if outcome == DONE:
+        its = sa.case((_PROOFS.c.expected == _PROOFS.c.deleted, DONE), else_=STORAGE)
     runtime.database.row(
         sa.update(_PROOFS)
         .where(*_OF_PROOF, _PROOFS.c.outcome == OPEN)
-        .values(**values, expected=_PROOFS.c.expected + expected)
+        .values(outcome=its, ended_at=runtime.now(), expected=_PROOFS.c.expected + expected)
         .returning(_PROOFS.c.run_id),
         {"of_run": run_id, "of_class": name},
     )
@@ -343,7 +456,9 @@ def _end(runtime: Runtime, run_id: str) -> None:
     with runtime.database.writing() as connection:
         found = connection.execute(sa.select(_PROOFS).where(_PROOFS.c.run_id == run_id)).all()
         failed = {
-            getattr(proof, "class"): proof.outcome for proof in found if proof.outcome != DONE
+            getattr(proof, "class"): proof.outcome
+            for proof in found
+            if proof.outcome not in (DONE, OFF)
         }
         ended = connection.execute(
             sa.update(_RUNS)
@@ -368,8 +483,11 @@ def _end(runtime: Runtime, run_id: str) -> None:
             outcome=outcome,
             details=details,
         )
-        old = sa.select(_RUNS.c.id).order_by(_RUNS.c.id.desc()).offset(KEPT).scalar_subquery()
-        connection.execute(sa.delete(_RUNS).where(_RUNS.c.id.in_(old), _RUNS.c.state != RUNNING))
+        newest = sa.select(_RUNS.c.id).order_by(_RUNS.c.id.desc()).limit(KEPT).scalar_subquery()
+        removed = sa.exists().where(_PROOFS.c.run_id == _RUNS.c.id, _PROOFS.c.deleted > 0)
+        is_old = sa.or_(~removed, _RUNS.c.started_at < now - KEPT_FOR)
+        gone = (_RUNS.c.id.not_in(newest), _RUNS.c.state != RUNNING, is_old)
+        connection.execute(sa.delete(_RUNS).where(*gone))
 
 
 # Looking at it --------------------------------------------------------------------------------------
@@ -377,24 +495,31 @@ def _end(runtime: Runtime, run_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The newest run that has ended, where it was broken off: by class how."""
+    """The newest run, where it was broken off (by class how), or has worked for STUCK and longer (no classes)."""
 
     run_id: str
     outcomes: Mapping[str, str]
 
 
 def trouble(runtime: Runtime) -> Trouble | None:
-    """What is wrong with the newest run, if it has ended."""
+    """What is wrong with the run that works, or with the newest that has ended."""
+    running = runtime.database.row(_RUNNING, {})
+    if running is not None and runtime.now() - running.started_at > STUCK:
+        return Trouble(running.id, {})
     run = runtime.database.row(_NEWEST, {})
     if run is None or run.state != FAILED:
         return None
     proofs = runtime.database.rows(_PROOFS_OF, {"ids": [run.id]})
+    well = (DONE, OFF)
     return Trouble(
-        run.id, {getattr(each, "class"): each.outcome for each in proofs if each.outcome != DONE}
+        run.id,
+        {getattr(each, "class"): each.outcome for each in proofs if each.outcome not in well},
     )
 
 
-_NEWEST = sa.select(_RUNS).where(_RUNS.c.state != RUNNING).order_by(_RUNS.c.id.desc()).limit(1)
+_NEWEST = (
+    sa.select(_RUNS).where(_RUNS.c.state != RUNNING).order_by(_RUNS.c.ended_at.desc()).limit(1)
+)
 _PROOFS_OF = (
     sa.select(_PROOFS)
     .where(_PROOFS.c.run_id.in_(sa.bindparam("ids", expanding=True)))

@@ -146,8 +146,28 @@ def hold(fax_id: str, received: bool) -> None:
 @retention.command()
 @click.argument("fax_id", callback=checked_id)
 @_received
-def lift(fax_id: str, received: bool) -> None:
+@click.option("--hold", "hold_id", callback=checked_id, help="Which one, where there are several.")
+def lift(fax_id: str, received: bool, hold_id: str | None) -> None:
     """Lift the legal hold of a fax: what is old enough of it goes with the next run."""
     with at_the_ledger() as runtime:
-        legalholds.lift(runtime, CLI, INBOUND if received else FAX, fax_id)
+        legalholds.lift(runtime, CLI, INBOUND if received else FAX, fax_id, hold_id)
     click.echo("lifted")
+
+
+@retention.command()
+@click.argument("fax_id", callback=checked_id)
+@_received
+@_as_json
+def holds(fax_id: str, received: bool, as_json: bool) -> None:
+    """Show the legal holds of a fax, newest first; those that were lifted, too."""
+    with at_the_ledger() as runtime:
+        found = legalholds.of(runtime, CLI, INBOUND if received else FAX, fax_id)
+    if as_json:
+        click.echo(json.dumps({"items": found}))
+        return
+    if not found:
+        click.echo("none")
+    for each in found:
+        since = f"since {each['placed_at'][:16]}Z by {each['actor']}"
+        ended = f", lifted {each['lifted_at'][:16]}Z" if each["lifted_at"] else ""
+        click.echo(f"{each['id']}  {since}{ended}  {each['reason'] or ''}".rstrip())

@@ -7,12 +7,13 @@ from typing import Any
 from flask import Response
 
 from faxbot import legalholds, retention
-from faxbot.errors import NotFound
+from faxbot.errors import NotFound, NotPossibleNow
 from faxbot.legalholds import FAX, INBOUND
 from faxbot.results import stamp
 from faxbot.web import api, problems
 from faxbot.web.auth import actor, runtime
 from faxbot.web.retention_schemas import (
+    LegalHoldQuery,
     LegalHolds,
     LegalHoldWish,
     Retention,
@@ -86,7 +87,7 @@ def read_fax_holds(fax_id: str) -> Response:
     access="admin",
     body=LegalHoldWish(),
     answers=_HOLDS,
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_FAX_ID,
 )
 def hold_fax(wish: dict[str, Any], fax_id: str) -> Response:
@@ -102,16 +103,18 @@ def hold_fax(wish: dict[str, Any], fax_id: str) -> Response:
     "DELETE",
     "/fax/<fax_id>/legal-hold",
     access="admin",
+    query=LegalHoldQuery(),
     answers=_HOLDS,
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_FAX_ID,
 )
-def lift_fax_hold(fax_id: str) -> Response:
+def lift_fax_hold(query: dict[str, Any], fax_id: str) -> Response:
     """Lift the legal hold of a fax
 
-    It goes by its age again: what is old enough is removed by the next run.
+    Where there are several, `hold` says which. Without the last one it goes by its age again: what is old enough is
+    removed by the next run.
     """
-    legalholds.lift(runtime(), actor(), FAX, fax_id)
+    legalholds.lift(runtime(), actor(), FAX, fax_id, query.get("hold"))
     return _holds(FAX, fax_id)
 
 
@@ -134,7 +137,7 @@ def read_inbound_holds(inbound_id: str) -> Response:
     access="admin",
     body=LegalHoldWish(),
     answers=_HOLDS,
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_INBOUND_ID,
 )
 def hold_inbound(wish: dict[str, Any], inbound_id: str) -> Response:
@@ -150,16 +153,18 @@ def hold_inbound(wish: dict[str, Any], inbound_id: str) -> Response:
     "DELETE",
     "/inbound/<inbound_id>/legal-hold",
     access="admin",
+    query=LegalHoldQuery(),
     answers=_HOLDS,
-    errors=(NotFound,),
+    errors=(NotFound, NotPossibleNow),
     parameters=_INBOUND_ID,
 )
-def lift_inbound_hold(inbound_id: str) -> Response:
+def lift_inbound_hold(query: dict[str, Any], inbound_id: str) -> Response:
     """Lift the legal hold of a received fax
 
-    It goes by its age again: what is old enough is removed by the next run.
+    Where there are several, `hold` says which. Without the last one it goes by its age again: what is old enough is
+    removed by the next run.
     """
-    legalholds.lift(runtime(), actor(), INBOUND, inbound_id)
+    legalholds.lift(runtime(), actor(), INBOUND, inbound_id, query.get("hold"))
     return _holds(INBOUND, inbound_id)
 
 

@@ -88,9 +88,18 @@ class LegalHoldWish(ma.Schema):
     )
 
 
+class LegalHoldQuery(ma.Schema):
+    """Which hold is lifted."""
+
+    hold = fields.String(
+        validate=validate.Length(max=64), metadata=says("its id, where there are several")
+    )
+
+
 class LegalHold(ma.Schema):
     """That somebody said a fax must be kept."""
 
+    id = fields.String(required=True, metadata=says("to lift it by"))
     actor = fields.String(required=True, metadata=says("who said so"))
     reason = fields.String(required=True, allow_none=True, metadata=says("why"))
     placed_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))

@@ -258,7 +258,9 @@ class Fax(ma.Schema):
         metadata=says("the number; masked in lists; null where it does not open", "+15550100000"),
     )
     to_key = fields.String(
-        required=True, metadata=says("a keyed hash of the number, to list faxes by")
+        required=True,
+        allow_none=True,
+        metadata=says("a keyed hash of the number, to list faxes by; null where it was removed"),
     )
     status = fields.String(
         required=True, validate=_STATUS, metadata=says("where it stands", "queued")

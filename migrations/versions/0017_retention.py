@@ -23,6 +23,9 @@ def upgrade() -> None:
     for table, names in COLUMNS:
         for name in names:
             op.add_column(table, sa.Column(name, TIME))
+    # What was removed before this was taken back once.
+    op.execute("UPDATE jobs SET purged_at = updated_at WHERE length(to_sealed) = 0")
+    op.execute("UPDATE inbound_faxes SET purged_at = updated_at WHERE length(numbers_sealed) = 0")
     for name, column, condition in (
         ("ix_jobs_ended", "updated_at", ENDED),
         ("ix_jobs_purged", "purged_at", "purged_at IS NOT NULL"),
@@ -54,7 +57,9 @@ def upgrade() -> None:
         sa.Column("due_at", TIME, nullable=False),
         sa.Column("asked_by", NAME, nullable=False),
         sa.Column("state", WORD, nullable=False),
+        sa.Column("rung_at", TIME),
         sa.Column("lease_until", TIME),
+        sa.Column("fence", sa.Integer, nullable=False),
         sa.Column("started_at", TIME, nullable=False),
         sa.Column("ended_at", TIME),
         sa.UniqueConstraint("account_id", "due_at", name="uq_retention_runs_account_id_due_at"),

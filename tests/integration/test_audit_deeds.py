@@ -638,6 +638,7 @@ SILENT = {
     "webhooks list": "changes nothing, and shows of an address its host alone",
     "webhooks deliveries": _READS,
     "retention list": _READS,
+    "retention holds": _READS,
 }
 """Commands that leave no row, and why."""
 KEY = ("--name", "n", "--scope", "fax:read")

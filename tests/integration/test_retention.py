@@ -4,8 +4,10 @@ middle leaves what the next one finds."""
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +18,17 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot import alarms, copies, inbound, jobs, legalholds, purging, retention, sending
+from faxbot import alarms, copies, inbound, jobs, legalholds, retention, sending
 from faxbot.config import Config
 from faxbot.db import table
-from faxbot.errors import DatabaseAway, KeyReused, NotFound, StorageAway
+from faxbot.errors import (
+    DatabaseAway,
+    KeyReused,
+    NotFound,
+    NotPossibleNow,
+    Refused,
+    StorageAway,
+)
 from faxbot.models import (
     Artifact,
     Attempt,
@@ -42,9 +51,9 @@ from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.hooks import HERE, subscribe
-from tests.integration.odd import answers
+from tests.integration.odd import answers, raises
 from tests.integration.site import ACTOR, Site, number, open_site
-from tests.integration.test_arrivals import INBOUND, arrives, gives, said
+from tests.integration.test_arrivals import FROM, INBOUND, arrives, gives, said
 
 DAY = timedelta(days=1)
 RECEIVER = "http://127.0.0.1:1024/"
@@ -371,18 +380,66 @@ def test_a_legal_hold_keeps_all_of_a_fax_until_it_is_lifted(site: Site) -> None:
     assert deeds == ["legal_hold.placed"] * 2 + ["legal_hold.lifted"] * 2
 
 
-def test_a_hold_that_comes_while_a_batch_is_removed_waits_or_is_kept(site: Site) -> None:
-    """Who removes has the row to himself: the hold is there before, and nothing goes, or it finds what is left."""
+def test_a_hold_that_comes_while_its_document_goes_is_told_so_and_one_after_that_keeps_the_rest(
+    site: Site,
+) -> None:
     ids = [ended(site) for _ in range(3)]
     site.now += 31 * DAY
-    site.interrupt(
-        "UPDATE artifacts SET deleted_at",
-        lambda: legalholds.hold(site.runtime, ACTOR, "fax", ids[0], "just in time"),
-    )
-    site.purge()
-    # The bytes were on their way out: the document is gone, and all else of it is kept.
+    told: list[str] = []
+
+    def hold() -> None:
+        try:
+            legalholds.hold(site.runtime, ACTOR, "fax", ids[0], "just in time")
+        except NotPossibleNow as error:
+            told.append(error.detail)
+        assert site.job(ids[0]).legal_hold_at is None
+        assert rows(site, LegalHold) == []
+
+    site.interrupt("UPDATE artifacts SET deleted_at", hold)
+    run_id = retention.ask(site.runtime, ACTOR)
+
+    def again(name: str, _removed: int) -> None:
+        if name == "document":
+            legalholds.hold(site.runtime, ACTOR, "fax", ids[0], "the rest of it")
+
+    retention.work(site.runtime, run_id, progress=again, rest=lambda _s: None)
+    assert "at this moment" in told[0]
     assert site.job(ids[0]).to_sealed != b""
     assert [site.job(each).to_sealed for each in ids[1:]] == [b"", b""]
+
+
+def test_of_two_holds_one_may_be_lifted_and_the_other_keeps_the_fax(site: Site) -> None:
+    job_id = ended(site)
+    for reason in ("one lawsuit", "another"):
+        legalholds.hold(site.runtime, ACTOR, "fax", job_id, reason)
+    with pytest.raises(NotPossibleNow, match="2 holds"):
+        legalholds.lift(site.runtime, ACTOR, "fax", job_id)
+    first = legalholds.of(site.runtime, ACTOR, "fax", job_id)[1]
+    legalholds.lift(site.runtime, ACTOR, "fax", job_id, first["id"])
+    with pytest.raises(NotFound):
+        legalholds.lift(site.runtime, ACTOR, "fax", job_id, first["id"])
+    site.now += 31 * DAY
+    site.purge()
+    assert site.job(job_id).to_sealed
+    legalholds.lift(site.runtime, ACTOR, "fax", job_id)
+    site.purge()
+    assert site.job(job_id).to_sealed == b""
+    assert {row.reason_sealed for row in rows(site, LegalHold)} == {b""}
+
+
+@settings(**HERE)
+def test_a_hold_keeps_what_subscribers_were_told_of_the_fax(site: Site) -> None:
+    subscribe(site.runtime, RECEIVER)
+    held, other = ended(site), ended(site)
+    legalholds.hold(site.runtime, ACTOR, "fax", held, "a lawsuit")
+    over = sa.update(table(WebhookDelivery))
+    with site.runtime.database.writing() as connection:
+        connection.execute(over.values(status="dead", ended_at=site.now, next_at=None))
+    site.now += 31 * DAY
+    site.purge()
+    purged = {row.fax_id for row in rows(site, WebhookDelivery) if row.type != "FAX_PURGED"}
+    assert purged == {held}
+    assert held != other
 
 
 # The carrier's copy ---------------------------------------------------------------------------------
@@ -495,14 +552,51 @@ def refusing_deletes(site: Site, role: str) -> Iterator[None]:
 
 
 class Stubborn(LocalStorage):
-    """Removes nothing while it is told so."""
+    """Removes nothing while it is told so, and never what it is told by name."""
 
     away = False
+    keeps = ""
+    asked = 0
 
     def delete(self, key: str) -> None:
-        if self.away:
+        self.asked += 1
+        if self.away or key.startswith(self.keeps or "-"):
             raise StorageAway
         super().delete(key)
+
+
+def test_one_document_that_cannot_be_removed_keeps_no_other_from_going(
+    store: Installation, carrier_of_all: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "FIRST_BATCH", 2)
+    with open_site(store, carrier_of_all, storage=Stubborn) as site:
+        storage = site.runtime.plugins.get("local", Stubborn)
+        ids = [site.submit(number()).job_id for _ in range(5)]
+        for each in ids:
+            jobs.cancel(site.runtime, ACTOR, each)
+        bad = rows(site, Artifact)[1]
+        storage.keeps = bad.key
+        site.now += 31 * DAY
+        for _ in range(2):
+            found = proofs(site, site.purge())
+            assert [row.id for row in rows(site, Artifact)] == [bad.id]
+        assert found["document"] == (1, 0, "storage")
+        assert rows(site, Artifact)[0].deleted_at is None, "it may be held"
+        storage.keeps = ""
+        assert proofs(site, site.purge())["document"] == (1, 1, "done")
+
+
+def test_a_storage_that_is_away_is_asked_three_times_a_run(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Stubborn) as site:
+        storage = site.runtime.plugins.get("local", Stubborn)
+        for _ in range(8):
+            jobs.cancel(site.runtime, ACTOR, site.submit(number()).job_id)
+        site.now += 31 * DAY
+        storage.away, storage.asked = True, 0
+        found = proofs(site, site.purge())
+        assert (storage.asked, found["document"]) == (3, (8, 0, "storage"))
 
 
 def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(
@@ -576,49 +670,199 @@ def test_summer_time_makes_no_run_and_takes_none(
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        for start in (
-            datetime(2026, 3, 27, 12, tzinfo=UTC),
-            datetime(2026, 10, 23, 12, tzinfo=UTC),
-        ):
-            site.now, before = start, len(rows(site, RetentionRun))
-            for _ in range(5 * 48):
-                site.now += timedelta(minutes=30)
-                retention.announce_due(site.runtime)
-            assert (
-                len(rows(site, RetentionRun)) - before == 6
-            )  # that of the day itself, and five midnights
+        starts = (datetime(2026, 3, 27, 12, tzinfo=UTC), datetime(2026, 10, 23, 12, tzinfo=UTC))
+        for start in starts:
+            site.now = start
+            runs_due(site)
+            before = len(rows(site, RetentionRun))
+            for _ in range(5 * 24):
+                site.now += timedelta(hours=1)
+                runs_due(site)
+            assert len(rows(site, RetentionRun)) - before == 5  # as many midnights in UTC
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
-def test_however_many_clocks_ring_a_run_is_made_once(site: Site) -> None:
-    for _ in range(5):
-        retention.announce_due(site.runtime)
-    assert [row.asked_by for row in rows(site, RetentionRun)] == ["clock"]
-    assert {task for task, _ in site.rung} == {"faxbot.purge"}
-    site.work()
-    (run,) = rows(site, RetentionRun)
-    assert run.state == "done"
-    site.now -= timedelta(hours=5)  # somebody has set the clock right
+def runs_due(site: Site) -> None:
+    """What a sweep does for retention, and the work that comes of it."""
     retention.announce_due(site.runtime)
-    site.now += timedelta(hours=5)
-    retention.announce_due(site.runtime)
-    assert len(rows(site, RetentionRun)) <= 2
     site.work()
+
+
+def test_however_many_clocks_ring_at_once_a_run_is_made_once(site: Site) -> None:
+    runs_due(site)
+    site.now += DAY
+    start = threading.Barrier(6)
+
+    def ring(_: int) -> int:
+        start.wait()
+        return retention.announce_due(site.runtime)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(ring, range(6))) == 1, "one of them rings"
+    assert [row.asked_by for row in rows(site, RetentionRun)] == ["clock"] * 2
+    assert [task for task, _ in site.rung] == ["faxbot.purge"]
+    site.work()
+    assert {row.state for row in rows(site, RetentionRun)} == {"done"}
+
+
+def test_a_clock_that_is_set_back_makes_no_run_twice(site: Site) -> None:
+    site.now = datetime(2026, 6, 1, 23, 30, tzinfo=UTC)
+    runs_due(site)
+    for hours in (1, -1, 1, -1, 1):
+        site.now += timedelta(hours=hours)
+        runs_due(site)
     due = [row.due_at for row in rows(site, RetentionRun)]
-    assert len(set(due)) == len(due)
+    assert sorted(due) == [datetime(2026, 6, day, tzinfo=UTC) for day in (1, 2)]
+
+
+def test_a_lease_from_before_the_clock_was_set_right_keeps_nobody_from_a_run(site: Site) -> None:
+    run_id = retention.ask(site.runtime, ACTOR)
+    far = sa.update(table(RetentionRun)).values(lease_until=site.now + 30 * DAY)
+    with site.runtime.database.writing() as connection:
+        connection.execute(far)
+    assert retention.work(site.runtime, run_id)
+    assert rows(site, RetentionRun)[0].state == "done"
+
+
+def test_a_ledger_that_has_no_run_yet_has_its_first_at_the_next_due_time(site: Site) -> None:
+    """Who comes from a version without retention has time to say what must be kept."""
+    site.now -= 40 * DAY
+    ended(site)
+    everything = sa.delete(table(RetentionRun))
+    with site.runtime.database.writing() as connection:
+        connection.execute(everything)
+    site.now += 40 * DAY
+    runs_due(site)
+    assert roles(site) == ["document", "pages"]
+    site.now += DAY
+    runs_due(site)
+    assert "document" not in roles(site)
 
 
 def test_after_weeks_without_a_clock_one_run_does_for_all(site: Site) -> None:
     ended(site)
-    retention.announce_due(site.runtime)
-    site.work()
+    runs_due(site)
+    before = len(rows(site, RetentionRun))
     site.now += 45 * DAY
-    retention.announce_due(site.runtime)
-    site.work()
-    assert len(rows(site, RetentionRun)) == 2
+    runs_due(site)
+    assert len(rows(site, RetentionRun)) == before + 1
     assert rows(site, Artifact) == []
+
+
+def test_while_a_run_is_under_way_none_is_begun_and_one_that_takes_a_day_is_said(
+    site: Site,
+) -> None:
+    run_id = retention.ask(site.runtime, ACTOR)
+    assert retention.ask(site.runtime, ACTOR) == run_id
+    for _ in range(3):
+        site.now += DAY
+        retention.announce_due(site.runtime)
+    assert [row.id for row in rows(site, RetentionRun)] == [run_id]
+    (alarm,) = [each for each in alarms.raised(site.runtime) if each.code == "retention"]
+    assert "more than a day" in alarm.detail
+    site.work()
+    assert [each for each in alarms.raised(site.runtime) if each.code == "retention"] == []
+
+
+def test_of_the_runs_those_that_removed_something_are_kept_for_a_year(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "KEPT", 2)
+    ended(site)
+    site.now += 31 * DAY
+    first = site.purge()
+    for _ in range(5):
+        site.purge()
+    left = [row.id for row in rows(site, RetentionRun)]
+    assert len(left) == 3
+    assert first in left
+    site.now += 401 * DAY
+    for _ in range(3):
+        site.purge()
+    assert first not in [row.id for row in rows(site, RetentionRun)]
+
+
+# What changes in the middle of a run ----------------------------------------------------------------
+
+
+def begun(site: Site, monkeypatch: pytest.MonkeyPatch, faxes: int = 3) -> str:
+    """A run that has removed one document of several."""
+    for name in ("LEAST_ROWS", "FIRST_BATCH", "MOST_ROWS"):
+        monkeypatch.setattr(retention, name, 1)
+    for _ in range(faxes):
+        ended(site)
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+    assert not retention.work(site.runtime, run_id, seconds=0)
+    assert proofs(site, run_id) == {"document": (1, 1, "open")}
+    return run_id
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(0, "off"), (365, "done")])
+def test_who_keeps_a_class_longer_stops_the_run_that_is_under_way(
+    site: Site, monkeypatch: pytest.MonkeyPatch, days: int, outcome: str
+) -> None:
+    run_id = begun(site, monkeypatch)
+    site.runtime = replace(
+        site.runtime, config=replace(site.runtime.config, artifact_ttl_days=days)
+    )
+    while not retention.work(site.runtime, run_id, rest=lambda _s: None):
+        pass
+    found = proofs(site, run_id)
+    assert found["document"] == (1, 1, outcome)
+    assert roles(site).count("document") == 2
+    assert [row.state for row in rows(site, RetentionRun) if row.id == run_id] == ["done"]
+    assert alarms.raised(site.runtime) == []
+
+
+def test_two_that_meet_within_a_batch_count_nothing_twice_and_break_nothing_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first stands still between the bytes and their rows, until its lease is over."""
+    monkeypatch.setattr(retention, "FIRST_BATCH", 2)
+    ids = [ended(site) for _ in range(4)]
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+
+    def meanwhile() -> None:
+        site.now += timedelta(seconds=181)
+        while not retention.work(site.runtime, run_id, rest=lambda _s: None):
+            pass
+
+    site.interrupt("UPDATE artifacts SET deleted_at", meanwhile)
+    assert retention.work(site.runtime, run_id, rest=lambda _s: None)
+    found = proofs(site, run_id)
+    assert {each[2] for each in found.values()} == {"done"}
+    assert (found["document"], found["numbers"][:1]) == ((4, 4, "done"), (8,))
+    for each in ids:
+        purged = [event.reason for event in site.events(each) if event.type == "FAX_PURGED"]
+        assert purged == ["document", "numbers"]
+
+
+def test_a_received_fax_that_failed_and_comes_again_after_its_purge_is_had(site: Site) -> None:
+    """Its carrier was asked for it, for instance."""
+    site.odd.does["document"] = raises(Refused("it is gone"))
+    arrives(site, external_id="in-1", body=b"in-1")
+    for _ in range(40):
+        site.after(DAY.total_seconds())
+    (fax,) = rows(site, InboundFax)
+    assert (fax.status, fax.purged_at) == ("failed", None)
+    site.after(31 * DAY.total_seconds())
+    site.purge()
+    assert rows(site, InboundFax)[0].numbers_sealed == b""
+
+    site.odd.does["document"] = gives()
+    arrives(site, external_id="in-1", body=b"again")
+    site.purge()
+    site.work()
+    (fax,) = rows(site, InboundFax)
+    assert (fax.status, fax.purged_at) == ("received", None)
+    assert inbound.describe(site.runtime, fax)["from"] == FROM
+    site.now += 29 * DAY
+    site.purge()
+    assert len(rows(site, Artifact)) == 1
 
 
 class Killed(BaseException):
@@ -643,7 +887,7 @@ def test_whoever_dies_in_the_middle_leaves_what_the_next_one_finds(site: Site, w
     assert retention.work(site.runtime, run_id), "its lease is not over: it is left alone"
     assert [row.state for row in rows(site, RetentionRun) if row.id == run_id] == ["running"]
 
-    site.after(61)
+    site.after(181)
     site.work()
     found = proofs(site, run_id)
     assert {name: each[2] for name, each in found.items()} == dict.fromkeys(CLASSES, "done")
@@ -704,7 +948,7 @@ def test_two_at_once_count_nothing_twice(site: Site, monkeypatch: pytest.MonkeyP
     def meanwhile(name: str, _removed: int) -> None:
         if not done:
             done.append(name)
-            site.now += timedelta(seconds=61)
+            site.now += timedelta(seconds=181)
             while not retention.work(site.runtime, run_id, rest=lambda _s: None):
                 pass
 
@@ -726,8 +970,3 @@ def test_every_class_is_kept_for_thirty_days_unless_somebody_says_otherwise() ->
         off = replace(Config(), **nothing)
         assert retention.days(off, name) == 0
         assert name not in retention.cutoffs(off, datetime.now(UTC))
-
-
-def test_every_class_is_in_the_map_by_one_name_and_proves_itself() -> None:
-    assert purging.GONE == b""
-    assert all(each.steps for each in CLASSES.values())

@@ -102,6 +102,10 @@ def test_a_hold_is_placed_seen_and_lifted_and_each_is_written_down(site: Site, k
         "it holds since the first"
     )
 
+    assert_problem(admin.delete(path), 409, "not-possible-in-this-state")
+    assert_problem(admin.delete(f"{path}?hold={'0' * 32}"), 404, "not-found")
+    assert len(body(admin.delete(f"{path}?hold={hold['id']}"))["items"]) == 2
+    assert body(admin.get(f"/{kind}/{fax_id}"))["legal_hold_at"] == since
     items = body(admin.delete(path))["items"]
     assert all(each["lifted_at"] for each in items)
     assert admin.delete(path).status_code == 200
@@ -110,6 +114,7 @@ def test_a_hold_is_placed_seen_and_lifted_and_each_is_written_down(site: Site, k
     assert deeds(site, *actions) == [
         ("legal_hold.placed", kind, fax_id),
         ("legal_hold.placed", kind, fax_id),
+        ("legal_hold.lifted", kind, fax_id),
         ("legal_hold.lifted", kind, fax_id),
     ]
     assert REASON not in str(site.runtime.database.rows(sa.select(table(AuditEvent)), {}))
@@ -170,7 +175,10 @@ def test_the_command_holds_and_lifts(store: Installation, site: Site) -> None:
     assert (held.code, REASON in held.out) == (0, False)
     assert run(store, "retention", "run").code == 0
     assert site.job(job_id).to_sealed
-    assert run(store, "retention", "lift", job_id).out == "lifted\n"
+    assert REASON in run(store, "retention", "holds", job_id).out
+    (hold,) = run(store, "retention", "holds", job_id, "--json").json["items"]
+    lifted = run(store, "retention", "lift", job_id, "--hold", hold["id"])
+    assert lifted.out == "lifted\n"
     actions = (Action.LEGAL_HOLD_PLACED, Action.LEGAL_HOLD_LIFTED)
     assert deeds(site, *actions) == [(str(each), "fax", job_id) for each in actions]
     assert run(store, "retention", "run").code == 0
