@@ -36,8 +36,9 @@ MOST_ADDRESSES = 4
 MOST_BODY = 8 * 1024
 BODY_SECONDS = 1.0
 """A receiver that has more to say, or takes longer, loses its connection."""
-MOST_HOSTS, MOST_CONNECTIONS = 64, 16
-"""Kept open: hosts, and connections of one."""
+MOST_HOSTS, MOST_CONNECTIONS = 256, 16
+"""Kept open: hosts, and connections of one. Of hosts as many as are called at once: of one that is pushed out a call
+that has just begun would fail."""
 
 OK, STATUS, REDIRECT, GONE = "ok", "status", "redirect", "gone"
 NOT_ALLOWED, NAME, CONNECTION, TLS, TIMEOUT, BROKEN = (

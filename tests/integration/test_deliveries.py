@@ -358,9 +358,9 @@ def test_what_was_taken_and_not_written_is_sent_again_with_the_same_id(
     """A worker that dies between the answer and the commit (C12); its late writes are refused (C16)."""
     subscribe(site.runtime, receiver.url)
     fax(site)
-    (target,) = deliveries.claim(site.runtime, 10)
+    (target,) = deliveries.claim(site.runtime, 10, 10)
     (row,) = deliveries.due(site.runtime, target, [], 10)
-    assert deliveries.claim(site.runtime, 10) == [], "it is taken"
+    assert deliveries.claim(site.runtime, 10, 10) == [], "it is taken"
     deliver_nothing(site)
     assert receiver.heard == []
 
@@ -371,7 +371,7 @@ def test_what_was_taken_and_not_written_is_sent_again_with_the_same_id(
     assert deliveries.conclude(site.runtime, [late]) == {}
     assert [each.outcome for each in tries(site.runtime)] == ["ok"]
     assert rows(site.runtime)[0].status == "delivered"
-    assert deliveries.prolong(site.runtime, target) is None
+    assert deliveries.prolong(site.runtime, [target]) == {}
     deliveries.release(site.runtime, target)
 
 
