@@ -28,7 +28,7 @@ from faxbot.fanout import ACTIVE, TASK, TOO_OLD, WAITING
 from faxbot.models import Webhook, WebhookDelivery, WebhookTry
 from faxbot.providers.http import retry_after
 from faxbot.runtime import Runtime
-from faxbot.webhooks import DELETED, DISABLED
+from faxbot.webhooks import DELETED, DISABLED, Secret
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Target:
     failures: int
     updated_at: datetime
     url: str = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: tuple[Secret, ...] = field(repr=False)
 
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)

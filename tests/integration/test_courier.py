@@ -318,6 +318,36 @@ def test_one_that_is_deleted_while_it_is_called_gets_nothing_more(
     assert rows(site.runtime) == []
 
 
+def test_on_an_endpoint_that_is_never_idle_an_old_secret_signs_to_its_end_and_no_longer(
+    site: Site, receivers: ExitStack
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_heard: Heard) -> int:
+        begun.set()
+        go_on.wait(20)
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    left = timedelta(seconds=5)  # less than a lease
+    with site.runtime.database.transaction() as session:
+        webhooks.rotate(
+            session, site.runtime.keyring, ACTOR, webhook_id, overlap=left, now=site.now
+        )
+    faxes(site, 2)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        assert begun.wait(20)
+        works._prolonged_at = time.monotonic() + 60  # it does not read the row again
+        site.now += left
+        go_on.set()
+        eventually(lambda: len(receiver.heard) == 2)
+
+    signatures = [each.headers["webhook-signature"].split() for each in receiver.heard]
+    assert [len(each) for each in signatures] == [2, 1]
+
+
 def test_a_process_that_sleeps_past_its_lease_changes_nothing_any_more(
     site: Site, receivers: ExitStack
 ) -> None:
