@@ -356,6 +356,27 @@ def everybody(session: Session, account_id: str) -> Sequence[Webhook]:
     ).all()
 
 
+def unopened(runtime: Runtime) -> int:
+    """How many active subscriptions, of all accounts, have parts that do not open here: nothing can be sent there."""
+    now, count = runtime.now(), 0
+    for row in runtime.database.rows(_SEALED, {}):
+        try:
+            address(runtime.keyring, row)
+            live_secrets(runtime.keyring, row, now)
+        except Unsealable:
+            count += 1
+    return count
+
+
+_SEALED = sa.select(
+    Webhook.account_id,
+    Webhook.url_sealed,
+    Webhook.secret_sealed,
+    Webhook.old_secret_sealed,
+    Webhook.old_secret_until,
+).where(Webhook.state == ACTIVE)
+
+
 def describe(runtime: Runtime, webhook: Webhook) -> dict[str, Any]:
     """A subscription as it is shown, in plain JSON types; of its address only what is no secret."""
     now = runtime.now()

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot import alarms, deliveries, replays, sweeps, webhooks
+from faxbot import alarms, deliveries, doctor, replays, sweeps, webhooks
 from faxbot.audit import Action
 from faxbot.courier import REPLAY, Courier
+from faxbot.crypto import Keyring
 from faxbot.db import first_id, table, utcnow
 from faxbot.deliveries import FAILING_FOR, IN_A_ROW, KEPT, REST, SCHEDULE, next_wait
 from faxbot.dialling import OUTCOMES, Answer
@@ -347,6 +348,39 @@ def test_one_that_is_disabled_is_an_alarm_until_somebody_has_looked(
     webhook, answer, activated = webhooks.send_test(site.runtime, ACTOR, webhook_id)
     assert (webhook.state, answer.ok, activated) == ("active", True, True)
     assert alarms.raised(site.runtime) == []
+
+
+@pytest.mark.parametrize("part", ["url_sealed", "secret_sealed"])
+def test_one_that_another_master_key_has_sealed_is_an_alarm_that_names_the_setting_and_nothing_of_it_is_lost(
+    site: Site, receiver: Receiver, part: str
+) -> None:
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    subscribe(site.runtime, receiver.url)
+    fax(site)
+    other = Keyring({"other": secrets.token_bytes(32)}).seal(b"whsec_AAAA", f"webhooks.{part}")
+    sealed = getattr(hook(site.runtime, webhook_id), part)
+    change(site, webhook_id, part, other)
+    with closing(Courier(site.runtime)) as courier:
+        courier.wake()
+        eventually(lambda: len(receiver.heard) == 1)
+
+    (alarm,) = alarms.raised(site.runtime)
+    assert (alarm.code, alarm.count) == ("webhooks_sealed", 1)
+    assert "CONFIG_MASTER_KEY" in alarm.detail
+    found = {each.name: each for each in doctor.examine(site.runtime.config, site.runtime)}
+    assert (found["webhooks"].ok, found["webhooks"].setting) == (False, "CONFIG_MASTER_KEY")
+    assert [row.webhook_id for row in rows(site.runtime) if row.status == "waiting"] == [webhook_id]
+
+    change(site, webhook_id, part, sealed)
+    assert alarms.raised(site.runtime) == []
+    site.now += timedelta(seconds=site.runtime.config.lease_seconds + 1)
+    deliver(site.runtime)
+    assert len(receiver.heard) == 2
+
+
+def change(site: Site, webhook_id: str, part: str, value: bytes) -> None:
+    with site.runtime.database.transaction() as session:
+        setattr(session.get_one(Webhook, webhook_id), part, value)
 
 
 # Crashes, and several at once ------------------------------------------------------------------------
