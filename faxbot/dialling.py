@@ -30,7 +30,7 @@ from faxbot.destinations import NotAllowed, Place, Rules, is_literal
 from faxbot.errors import ConfigError
 
 CONNECT_SECONDS = 5.0
-"""For one address of several."""
+"""For one address, at most."""
 MOST_ADDRESSES = 4
 """Of one name so many are tried."""
 MOST_BODY = 8 * 1024
@@ -265,11 +265,17 @@ class _Dial:
         rules = replace(self.rules, own_names=names | own)
         for address in found:
             rules.judge(address, port)
-        for address in found[:MOST_ADDRESSES]:
+        some = found[:MOST_ADDRESSES]
+        for count, address in enumerate(some):
             try:
-                return _dialled(address, port, min(CONNECT_SECONDS, call.patience()))
+                # Each has its part of what is left, and so has the answer.
+                part = call.patience() / (len(some) - count + 1)
+                sock = _dialled(address, port, min(CONNECT_SECONDS, part))
             except OSError as error:
                 last = error
+            else:
+                sock.settimeout(call.patience())  # the whole handshake's, too
+                return sock
         raise last
 
 
@@ -326,8 +332,6 @@ def _dialled(address: str, port: int, seconds: float) -> socket.socket:
 
 class _Guarded(timed.Connection):
     def _new_conn(self) -> socket.socket:
-        # The limit of the handshake, too.
-        self.timeout = timed.current().patience()
         return _thread.dial.connect(self.host, self.port)
 
 
