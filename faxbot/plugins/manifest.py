@@ -121,6 +121,12 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "callbacks are proven by Basic credentials in their address",
             readers=("callbacks", "doctor", "oversight"),
         ),
+        "proof_in_headers": Trait(
+            "the headers of a callback prove it: `verify_callback()` is asked before the body is there, and a "
+            "stranger's is never read",
+            methods=("verify_callback",),
+            readers=("callbacks",),
+        ),
         "callback_secret": Trait(
             "the setting that callbacks are proven with: production does not start without it",
             "key of a setting",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,13 @@ import sqlalchemy as sa
 
 from faxbot import addresses, callbacks, wiring
 from faxbot.config import Config
-from faxbot.models import Attempt, Callback, FaxEvent, Job
+from faxbot.models import Attempt, Callback, CallbackRefusal, FaxEvent, Job
 from faxbot.plugins.base import CallbackRequest
 from faxbot.providers.phaxio import signature
 from faxbot.runtime import Runtime
 from tests.installation import Installation
 from tests.integration.site import Site
-from tests.integration.web import assert_problem, client_of, left_behind
+from tests.integration.web import Unread, assert_problem, client_of, left_behind
 from tests.providers import phaxio, sinch
 
 BASE, OLD, NEW = "https://fax.example.com", "https://old.example.com/api", "https://new.example.com"
@@ -33,6 +34,8 @@ SETTINGS = {
     "SINCH_BASE_URL": "http://127.0.0.1:9/v3",
     "SINCH_WEBHOOK_BASIC_USER": sinch.SETTINGS["webhookUser"],
     "SINCH_WEBHOOK_BASIC_PASS": sinch.SETTINGS["webhookPassword"],
+    "ASTERISK_AMI_PASSWORD": "nobody is called",
+    "ASTERISK_INBOUND_SECRET": "handed-over-by-us",
     "PUBLIC_API_URL": BASE,
 }
 BODIES = [(each["file"], each["type"]) for each in phaxio.vendor("callbacks.json")]
@@ -46,8 +49,8 @@ def store(embedded: Installation) -> Installation:
 
 
 @pytest.fixture
-def config(store: Installation) -> Config:
-    return store.config(**SETTINGS)
+def config(store: Installation, tmp_path: Path) -> Config:
+    return store.config(**SETTINGS, ASTERISK_FOLDER=str(tmp_path))
 
 
 def of_phaxio(name: str, kind: str, url: str) -> CallbackRequest:
@@ -69,7 +72,7 @@ def nothing_came_of_it(runtime: Runtime) -> bool:
     with runtime.database.reading() as session:
         for callback_id in session.scalars(sa.select(Callback.id)).all():
             callbacks.apply(runtime, callback_id)
-        return not any(session.scalars(sa.select(table.id)).all() for table in (Job, FaxEvent))
+        return not any(session.scalars(sa.select(each.id)).all() for each in (Job, FaxEvent))
 
 
 def post(runtime: Runtime, request: CallbackRequest) -> Any:
@@ -111,6 +114,38 @@ def test_who_keeps_the_credentials_in_an_address_until_he_is_asked_is_asked_for_
         refused = post(runtime, replace(bare, url=url))
         assert_problem(refused, 401, "unauthenticated")
         assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+BASIC = sinch.webhook(HOOKS[0], BASE).headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "header", "proofs"),
+    [
+        (("/callbacks/sinch", "/sinch-inbound"), "Authorization",
+         ("Basic eDp5", "Basic Og==", f"Bearer {BASIC.partition(' ')[2]}", "x")),
+        (("/callbacks/asterisk", "/_internal/asterisk/inbound"), "X-Internal-Secret", ("x", "")),
+    ],
+    ids=["sinch", "asterisk"],
+)  # fmt: skip
+def test_of_a_stranger_who_only_invents_what_stands_in_the_headers_no_body_is_read(
+    runtime: Runtime, paths: tuple[str, ...], header: str, proofs: tuple[str, ...]
+) -> None:
+    client = client_of(runtime)
+    for path in (*paths, "/inbound/callback"):
+        for proof in proofs:
+            answer = client.post(path, input_stream=Unread(), headers={header: proof})
+            assert_problem(answer, 401, "unauthenticated")
+    assert left_behind(runtime) == {}
+    refused = runtime.database.rows(sa.select(CallbackRefusal.count), {})
+    assert [count for (count,) in refused] == [3 * len(proofs)], "each is counted, once"
+
+
+def test_a_genuine_head_has_its_body_read_at_the_door_for_anybody_too(runtime: Runtime) -> None:
+    request = replace(sinch.webhook(HOOKS[0], BASE), url=f"{BASE}/inbound/callback")
+
+    assert post(runtime, request).status_code == 200
+    assert [base64.b64decode(each["body"]) for each in kept(runtime)] == [request.body]
 
 
 @pytest.mark.parametrize(
