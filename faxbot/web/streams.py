@@ -188,18 +188,22 @@ class Streams:
 
     def _turn(self) -> bool:
         """Give everybody the next of what there is for him; whether there may be more."""
-        if time.monotonic() - self._checked >= self.every:
+        is_time = time.monotonic() - self._checked >= self.every
+        if is_time:
             self._check()
             self._checked = time.monotonic()
         if self._at is None:
             self._at = self.feed.last()
         upto = self.feed.settled()
-        if upto < self._at.id:  # a restored database: ids begin anew behind its last one
+        # Numbers of transactions that were taken back come in as if there were events.
+        looks = upto > self._upto
+        news = self.feed.news(self._at, limit=BATCH, upto=upto) if looks else ()
+        # In a restored database ids begin anew behind its last one, and may be as many again before anybody looks.
+        # Asked when the news was read, so that nothing of it is told.
+        if upto < self._at.id or ((looks or is_time) and not self.feed.knows(self._at)):
             self._end(list(self._listeners), "the database was restored; come again")
             self._at, self._upto = None, 0
             return False
-        # Numbers of transactions that were taken back come in as if there were events.
-        news = self.feed.news(self._at, limit=BATCH, upto=upto) if upto > self._upto else ()
         if news:
             self._give(news, self._at)
             self._at = Cursor.of(news[-1])

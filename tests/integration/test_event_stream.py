@@ -334,6 +334,29 @@ def test_a_restored_database_under_a_running_server_ends_the_streams(
         assert told_of(again.take(7))[-2:] == [(fax_id, 6), (fax_id, 7)]
 
 
+@pytest.mark.parametrize("more", [5, 8], ids=["as many", "more"])
+def test_a_restored_database_that_has_gone_on_before_anybody_looked_ends_them_too(
+    alone: Installation, start_service: StartService, more: int
+) -> None:
+    with house(alone, start_service) as home:
+        fax_id = home.fax()
+        home.progress(fax_id, 9)
+        ear = home.listen(cursor="0-0")
+        ear.take(10)
+        with home.runtime.database.transaction() as session:
+            session.execute(sa.delete(FaxEvent).where(FaxEvent.sequence > 5))
+            session.execute(sa.text("UPDATE jobs SET last_sequence = 5"))
+            session.execute(sa.text("SELECT setval('events_id_seq', 5)"))
+            job = results.locked(session, fax_id)
+            for _ in range(more):
+                results.record_event(session, job, Event.PROGRESS, now=utcnow(), source="api")
+        assert ear.until_end() == [], "it would go on from there, and miss others"
+        assert "the database was restored; come again" in ear.comments
+
+        again = home.listen(headers={"Last-Event-ID": str(ear.last_id)})
+        assert told_of(again.take(5 + more))[5:] == [(fax_id, 6 + each) for each in range(more)]
+
+
 def test_while_the_database_is_away_hearts_beat_and_then_nothing_is_missing(
     stores: Stores,
     own_postgres: PostgresServer,
