@@ -110,7 +110,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
     now, keyring = runtime.now(), runtime.keyring.still()
-    packed = posted.pack(request)
+    packed = posted.pack(request, _which(runtime.plugins.manifest(provider_id), request))
     said = posted.said(packed)
     keys = keyring.hashes(said, "callback")
     row = {
@@ -131,6 +131,12 @@ def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     reopened = None if stored else runtime.database.row(_reopen(row, keys), {})
     if (callback_id := stored or (reopened and reopened.id)) is not None:
         runtime.ring(TASK, callback_id)
+
+
+def _which(manifest: Manifest, request: CallbackRequest) -> str | None:
+    """Which message this is, where a header of it says so (trait `repeat_header`)."""
+    named = (request.headers.get(each.lower()) for each in manifest.values("repeat_header"))
+    return next(filter(None, named), None)
 
 
 def _stored(runtime: Runtime, row: dict[str, Any], request: CallbackRequest) -> str | None:

@@ -156,6 +156,13 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             r"[A-Za-z0-9-]+",
             readers=("callbacks", "doctor", "oversight"),
         ),
+        "repeat_header": Trait(
+            "the header that says which message this is: a signature of what it says, without a time. Two callbacks "
+            "with the same value are one, however their bodies are framed; without this trait, two of one body",
+            "header name",
+            r"[A-Za-z0-9-]+",
+            readers=("callbacks",),
+        ),
         "env_fallback": Trait(
             "where the first variable is unset, the second is read",
             "VARIABLE=OTHER",

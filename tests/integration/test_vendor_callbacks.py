@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from urllib3.filepost import encode_multipart_formdata
 
 from faxbot import addresses, callbacks, wiring
 from faxbot.config import Config
-from faxbot.models import Attempt, Callback, CallbackRefusal, FaxEvent, Job
-from faxbot.plugins.base import CallbackRequest
+from faxbot.models import Artifact, Attempt, Callback, CallbackRefusal, FaxEvent, Job
+from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.providers.phaxio import signature
 from faxbot.runtime import Runtime
 from tests.installation import Installation
@@ -90,6 +91,32 @@ def test_whatever_phaxio_posts_is_kept_whole_and_acknowledged_as_often_as_it_com
 
     assert [base64.b64decode(each["body"]) for each in kept(runtime)] == [request.body]
     assert nothing_came_of_it(runtime)
+
+
+@pytest.mark.parametrize("filler", [0, LARGEST_IN_MEMORY], ids=["small", "in a file"])
+def test_a_callback_of_phaxios_in_another_wrapping_is_the_same(
+    runtime: Runtime, filler: int
+) -> None:
+    """Its signature is over the fields and files, and has no time: whoever caught one can wrap it anew."""
+    url = f"{BASE}/callbacks/phaxio"
+
+    def wrapped(border: str, fax: str) -> CallbackRequest:
+        document = (b"%PDF-1.4" + b"x" * filler) * bool(filler)
+        form: dict[str, str | tuple[str, bytes]] = {
+            "fax": fax, "event_type": "fax_received", "file": ("any.pdf", document)
+        }  # fmt: skip
+        body, kind = encode_multipart_formdata(form, boundary=border)
+        bare = CallbackRequest("POST", url, {"content-type": kind}, body)
+        proof = signature.sign(phaxio.TOKEN, url, signature.read(bare))
+        return replace(bare, headers={**bare.headers, "x-phaxio-signature": proof})
+
+    said = [("one", '{"id": 1}'), ("two", '{"id": 1}'), ("one", '{"id": 2}'), ("six", '{"id": 2}')]
+    answers = [post(runtime, wrapped(*each)).status_code for each in said]
+
+    assert answers == [200] * 4
+    with runtime.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count(Callback.id))) == 2
+        assert session.scalar(sa.select(sa.func.count(Artifact.id))) == 2 * bool(filler)
 
 
 @pytest.mark.parametrize("name", HOOKS)
