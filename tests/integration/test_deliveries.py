@@ -652,7 +652,11 @@ def test_a_filter_and_a_range_say_what_is_sent_again(site: Site, receiver: Recei
     assert len(again(until=noon)) == 3
     assert len(again(type="FAX_QUEUED")) == 3
     assert again(status="dead") == []
-    assert len(again()) == 9
+    everything = again()
+    assert len(everything) == 9
+    for each in (early, middle):
+        said = [one for fax_id, one in everything if fax_id == each]
+        assert said == sorted(said), "those of one fax come in their order"
 
 
 def test_many_are_sent_again_in_pieces_and_none_is_left_out(
