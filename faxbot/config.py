@@ -338,7 +338,8 @@ class Config:
     max_listeners: int = option(
         "FAXBOT_MAX_LISTENERS",
         500,
-        "how many may listen to events at each web process; they take none of its threads, and 5 KB each",
+        "how many may listen to events at each web process, a quarter of them with one key; they take none of its "
+        "threads, and 5 KB each",
         at_least=0,
         at_most=10_000,
         fixed=_START,

@@ -33,11 +33,11 @@ CALLS_EACH = 8
 SLOW = 2.0
 """Seconds after which an answer comes so late that its endpoint gets one call at a time, and after which one that has
 not come takes no place of those that answer."""
-MOST_ANSWERING, MOST_FAILING = 128, 64
+MOST_ANSWERING, MOST_FAILING = 128, 128
 """Endpoints that one process takes: of those that answer, and of those that fail or keep a call for long. Who begins to
 hang is at first one of those that answer."""
 MOST_ENDPOINTS = 256
-"""That one process has at a time, and so many threads at least: one that hangs costs one, and no work."""
+"""That one process has at a time; each that hangs costs a thread, and no work."""
 PORTION = 32
 """Endpoints that are taken at a time, so that other processes have their part."""
 BATCH = 100

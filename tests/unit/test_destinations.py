@@ -259,6 +259,22 @@ def test_a_name_of_this_server_that_nobody_knows_keeps_nobody_from_being_called(
         server.close()
 
 
+def test_who_shares_the_address_of_this_server_is_called_where_that_is_named() -> None:
+    """Behind the same proxy; the server itself is refused by its name all the same."""
+    server = Server(answering(ANSWER))
+    own = frozenset({"fax.example.org"})
+    here = Rules((ip_network("127.0.0.1/32"),), (range(1, 65536),), https_only=False, own_names=own)
+    dialler = Dialler(resolve=lambda *_: ["127.0.0.1"])
+    try:
+        outcomes = [
+            dialler.post(here, f"http://{host}:{server.port}/", {}, b"{}", seconds=5).outcome
+            for host in ("hook.example.org", "fax.example.org")
+        ]
+    finally:
+        server.close()
+    assert outcomes == [OK, NOT_ALLOWED]
+
+
 def test_every_address_of_this_machine_is_its_own_and_no_other() -> None:
     mine = {
         each.address
