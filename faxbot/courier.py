@@ -299,8 +299,8 @@ class Courier:
         return bool(endpoint.waiting)
 
     def _call(self, runtime: Runtime, endpoint: _Endpoint) -> None:
-        """Begin as many calls as the endpoint may get."""
-        while (row := endpoint.begin(self._share)) is not None:
+        """Begin as many calls as the endpoint may get, and none when the process ends."""
+        while not self._ending.is_set() and (row := endpoint.begin(self._share)) is not None:
             with self._lock:
                 self._calls += 1
             arguments = (runtime, endpoint, row)
