@@ -98,8 +98,8 @@ def install(workshop: Workshop, name: str, database: str, redis: str, **settings
 
 
 def start_web(workshop: Workshop, name: str, database: str, redis: str) -> Side:
-    """Web alone: what it accepts waits."""
-    product = install(workshop, name, database, redis)
+    """Web alone: what it accepts waits. All who listen do so with one key, which has a share of the places."""
+    product = install(workshop, name, database, redis, FAXBOT_MAX_LISTENERS="1000")
     web = product.web()
     return Side(name, product.service(), {"web": [web.pid]})
 

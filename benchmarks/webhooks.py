@@ -215,6 +215,8 @@ def _subscribe(runtime: Runtime, urls: list[str]) -> None:
     """These alone, and nothing that waits."""
     now = runtime.now()
     with runtime.database.transaction() as session:
+        # In the order in which a worker locks them.
+        session.execute(sa.select(Webhook.id).order_by(Webhook.id).with_for_update())
         session.execute(sa.delete(table(WebhookDelivery)))
         session.execute(sa.delete(table(Webhook)))
         for url in urls:

@@ -24,7 +24,7 @@ from faxbot.models import (
     Webhook,
 )
 from faxbot.runtime import Runtime
-from faxbot.webhooks import DISABLED
+from faxbot.webhooks import DISABLED, unopened
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ WEBHOOKS = "webhooks"
 GIVEN_UP = (
     "were given up, because they fail or want nothing more: `faxbot webhooks list` names them; mend the receiver and "
     "have it tested (`faxbot webhooks test`), or delete the webhook"
+)
+SEALED = "webhooks_sealed"
+SHUT = (
+    "do not open, and nothing is sent there: CONFIG_MASTER_KEY (or master.key under FAX_DATA_DIR) is not the key that "
+    "sealed them; give it back, or delete the webhook and make it anew"
 )
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 AUDIT_LOG = "audit_log"
@@ -79,8 +84,8 @@ ENDS: dict[Status, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS,
-    AUDIT_LOG and so many logs take nothing, or RETENTION and so many classes were broken off."""
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
+    ones, AUDIT_LOG and so many logs take nothing, or RETENTION and so many classes were broken off."""
 
     code: str
     count: int
@@ -116,10 +121,15 @@ def raised(runtime: Runtime) -> list[Alarm]:
         )
         said = NOT_REMOVED.format(which) if which else NOT_DONE
         found.append(Alarm(RETENTION, len(trouble.outcomes) or 1, said))
-    if given_up := runtime.database.rows(_GIVEN_UP, {}):
-        which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
-        found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))
+    if given_up := len(runtime.database.rows(_GIVEN_UP, {})):
+        found.append(Alarm(WEBHOOKS, given_up, f"{_webhooks(given_up)}: {GIVEN_UP}"))
+    if shut := unopened(runtime):
+        found.append(Alarm(SEALED, shut, f"{_webhooks(shut)}: {SHUT}"))
     return found
+
+
+def _webhooks(count: int) -> str:
+    return "1 webhook" if count == 1 else f"{count} webhooks"
 
 
 _FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(

@@ -50,21 +50,30 @@ LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
 
 
-def expect(
-    runtime: Runtime, url: str, headers: Mapping[str, str], provider_id: str | None = None
-) -> None:
+def expect(runtime: Runtime, head: CallbackRequest, provider_id: str | None = None) -> None:
     """Before the body is waited for: raise as receive(), or receive_from_anybody() without a `provider_id`, for what is
-    refused whatever the body is."""
+    refused whatever the body is. `head` is the request without it."""
     if provider_id is None:
-        if not any(_shows_proof(each, headers) for each in runtime.plugins.manifests()):
-            raise Unauthenticated(_NOBODYS)
+        shown = [each for each in runtime.plugins.manifests() if _shows_proof(each, head.headers)]
+        if not any(_may_be_genuine(runtime, each, head) for each in shown):
+            raise _nobodys(runtime, shown)
         return
-    _door(runtime, provider_id)
-    _admit(runtime, provider_id, url)
+    provider = _door(runtime, provider_id)
+    _admit(runtime, provider_id, head.url)
     manifest = runtime.plugins.manifest(provider_id)
     proofs = manifest.values("verify_header") or manifest.has("webhook_basic_auth")
-    if proofs and not _shows_proof(manifest, headers):
+    if proofs and not _shows_proof(manifest, head.headers):
         raise _refusal(runtime, provider_id, NOT_PROVEN)
+    if manifest.has("proof_in_headers"):
+        _proven(runtime, provider, provider_id, head)
+
+
+def _may_be_genuine(runtime: Runtime, manifest: Manifest, head: CallbackRequest) -> bool:
+    """Whether a body can make this request the carrier's, as far as its head tells."""
+    if not manifest.has("proof_in_headers"):
+        return True
+    provider = _provider(runtime, manifest.id)
+    return provider is not None and _is_genuine(provider, manifest.id, head)
 
 
 def _door(runtime: Runtime, provider_id: str) -> TransportPlugin:
@@ -82,7 +91,11 @@ def _shows_proof(manifest: Manifest, headers: Mapping[str, str]) -> bool:
     return manifest.has("status_callback") and (signed or named)
 
 
-_NOBODYS = "no provider's carrier has sent this, as far as it can be proven"
+def _nobodys(runtime: Runtime, shown: Sequence[Manifest]) -> Unauthenticated:
+    """It is refused by each of these, whose proof it seemed to carry."""
+    for manifest in shown:
+        _refusal(runtime, manifest.id, NOT_PROVEN)
+    return Unauthenticated("no provider's carrier has sent this, as far as it can be proven")
 
 
 def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
@@ -99,7 +112,7 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
     now, keyring = runtime.now(), runtime.keyring.still()
-    packed = posted.pack(request)
+    packed = posted.pack(request, _which(runtime.plugins.manifest(provider_id), request))
     said = posted.said(packed)
     keys = keyring.hashes(said, "callback")
     row = {
@@ -120,6 +133,12 @@ def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     reopened = None if stored else runtime.database.row(_reopen(row, keys), {})
     if (callback_id := stored or (reopened and reopened.id)) is not None:
         runtime.ring(TASK, callback_id)
+
+
+def _which(manifest: Manifest, request: CallbackRequest) -> str | None:
+    """Which message this is, where a header of it says so (trait `repeat_header`)."""
+    named = (request.headers.get(each.lower()) for each in manifest.values("repeat_header"))
+    return next(filter(None, named), None)
 
 
 def _stored(runtime: Runtime, row: dict[str, Any], request: CallbackRequest) -> str | None:
@@ -154,10 +173,8 @@ def receive_from_anybody(runtime: Runtime, request: CallbackRequest) -> None:
                 _admit(runtime, manifest.id, request.url)
                 keep(runtime, manifest.id, request)
                 return
-            unproven.append(manifest.id)
-    for provider_id in unproven:
-        _refusal(runtime, provider_id, NOT_PROVEN)
-    raise Unauthenticated(_NOBODYS)
+            unproven.append(manifest)
+    raise _nobodys(runtime, unproven)
 
 
 def _proven(

@@ -393,7 +393,8 @@ class Config:
     max_listeners: int = option(
         "FAXBOT_MAX_LISTENERS",
         500,
-        "how many may listen to events at each web process; they take none of its threads, and 5 KB each",
+        "how many may listen to events at each web process, a quarter of them with one key; they take none of its "
+        "threads, and 5 KB each",
         at_least=0,
         at_most=10_000,
         fixed=_START,
@@ -781,6 +782,14 @@ class Config:
         fixed=_INSIDE,
         warning="whoever may manage webhooks can have machines of your own network called: name single ones",
     )
+    webhook_deny: str = option(
+        "FAXBOT_WEBHOOK_DENY",
+        "",
+        "addresses and networks, separated by commas, that webhooks may never go to: what is yours and has public "
+        "addresses",
+        form=origins.NETWORKS,
+        fixed=_INSIDE,
+    )
     webhook_ports: str = option(
         "FAXBOT_WEBHOOK_PORTS",
         "80,443,8080,8443",
@@ -1037,6 +1046,7 @@ class Config:
         """Where webhooks may go."""
         return destinations.Rules(
             networks=origins.networks(self.webhook_networks),
+            denied=origins.networks(self.webhook_deny),
             ports=destinations.ports(self.webhook_ports),
             https_only=self.production,
             own_names=destinations.names([self.base_url]),

@@ -2,8 +2,9 @@
 
 A task only wakes it, so that a receiver that hangs keeps no process from its faxes; it goes on until nothing is due.
 An endpoint gets one call at a time at first, one more with each that is taken soon, and one again after a failure: one
-that hangs holds a single thread, and the others notice nothing. Who delivers for which endpoint is written in the
-database (deliveries.py); a process that dies leaves leases that run out.
+that hangs holds a single thread. Its first call waits for nobody else's, and those that fail, or keep a call for long,
+have places of their own: however many hang, the others notice nothing. Who delivers for which endpoint is written in
+the database (deliveries.py); a process that dies leaves leases that run out.
 """
 
 from __future__ import annotations
@@ -26,13 +27,19 @@ from faxbot.runtime import Runtime
 log = logging.getLogger(__name__)
 
 MOST_CALLS = 32
-"""At once, of one process."""
+"""At once, of one process, to those that answer, where they are fewer; each of them may always get one."""
 CALLS_EACH = 8
 """At once, of one endpoint."""
 SLOW = 2.0
-"""Seconds after which an answer comes so late that its endpoint gets one call at a time."""
-MOST_ENDPOINTS = 200
-"""That one process has at a time."""
+"""Seconds after which an answer comes so late that its endpoint gets one call at a time, and after which one that has
+not come takes no place of those that answer."""
+MOST_ANSWERING, MOST_FAILING = 128, 128
+"""Endpoints that one process takes: of those that answer, and of those that fail or keep a call for long. Who begins to
+hang is at first one of those that answer."""
+MOST_ENDPOINTS = 256
+"""That one process has at a time; each that hangs costs a thread, and no work."""
+PORTION = 32
+"""Endpoints that are taken at a time, so that other processes have their part."""
 BATCH = 100
 """Deliveries that are read at a time for one endpoint."""
 TICK, IDLE_TICK = 0.025, 0.1
@@ -60,12 +67,14 @@ class _Endpoint:
         self.target = target
         self.lock = threading.Lock()
         self.waiting: list[sa.Row[Any]] = []
-        self.faxes: set[str] = set()
-        """Of which something is being sent: their next one waits, to come in order."""
+        self.faxes: dict[str, float] = {}
+        """Of which something is being sent, and since when: their next one waits, to come in order."""
         self.in_hand: set[str] = set()
         """Deliveries that were read, until what came of them is written."""
         self.calls = 0
         self.allowed = 1
+        self.failing = target.failures > 0
+        """Whether the last call was not taken."""
         self.credit = max(1, IN_A_ROW - target.failures)
         """Failures until it is to rest."""
         self.open = True
@@ -78,17 +87,32 @@ class _Endpoint:
             self.waiting += rows
             self.in_hand.update(row.id for row in rows)
 
+    def hangs(self) -> bool:
+        """Whether a call is under way for long."""
+        with self.lock:
+            return self._hangs()
+
+    def _hangs(self) -> bool:
+        late = time.monotonic() - SLOW
+        return any(since < late for since in self.faxes.values())
+
+    def answers(self) -> bool:
+        """Whether it takes what it is sent, as far as is known."""
+        return not (self.failing or self.hangs())
+
     def begin(self, share: int) -> sa.Row[Any] | None:
         """The next delivery, where another call may be made and `share` calls of all are not exceeded."""
         with self.lock:
             if not self.open or self.credit <= 0 or self.calls >= min(self.allowed, share):
+                return None
+            if self.calls and self._hangs():
                 return None
             self.served_at = time.monotonic()
             for at, row in enumerate(self.waiting):
                 if row.fax_id not in self.faxes:
                     del self.waiting[at]
                     self.calls += 1
-                    self.faxes.add(row.fax_id)
+                    self.faxes[row.fax_id] = self.served_at
                     return row
             return None
 
@@ -96,7 +120,8 @@ class _Endpoint:
         """So a call has ended."""
         with self.lock:
             self.calls -= 1
-            self.faxes.discard(row.fax_id)
+            self.faxes.pop(row.fax_id, None)
+            self.failing = not answer.ok
             soon = answer.ok and answer.seconds < SLOW
             self.allowed = min(self.allowed + 1, CALLS_EACH) if soon else 1
             self.credit = IN_A_ROW if answer.ok else self.credit - 1
@@ -105,7 +130,7 @@ class _Endpoint:
         """It could not be begun with."""
         with self.lock:
             self.calls -= 1
-            self.faxes.discard(row.fax_id)
+            self.faxes.pop(row.fax_id, None)
             self.waiting.insert(0, row)
 
     def written(self, ids: Sequence[str], standing: Standing | None) -> None:
@@ -133,6 +158,8 @@ class Courier:
         self._endpoints: dict[str, _Endpoint] = {}
         self._tried: list[Tried] = []
         self._calls = 0
+        self._share = MOST_CALLS
+        """Calls at once that each endpoint may get."""
         self._prolonged_at = 0.0
         self._lock = threading.Lock()
         self._stir, self._ending = threading.Event(), threading.Event()
@@ -195,13 +222,26 @@ class Courier:
         tried = self._conclude(runtime)
         self._keep(runtime)
         self._let_go(runtime)
-        for target in deliveries.claim(runtime, MOST_ENDPOINTS - len(self._endpoints)):
-            self._endpoints[target.id] = _Endpoint(target)
-        # Who has waited for longest is first.
-        for endpoint in sorted(self._endpoints.values(), key=lambda one: one.served_at):
+        self._take(runtime)
+        answering = {each for each in self._endpoints.values() if each.answers()}
+        self._share = max(1, MOST_CALLS // max(1, len(answering)))
+
+        def turn(one: _Endpoint) -> tuple[bool, float]:
+            return one not in answering, one.served_at  # who has waited for longest is first
+
+        for endpoint in sorted(self._endpoints.values(), key=turn):
             self._fill(runtime, endpoint)
             self._call(runtime, endpoint)
         return bool(tried or self._endpoints)
+
+    def _take(self, runtime: Runtime) -> None:
+        held = len(self._endpoints)
+        answering = sum(each.answers() for each in self._endpoints.values())
+        room = MOST_ENDPOINTS - held
+        most = max(0, min(PORTION, room, MOST_ANSWERING - answering))
+        most_failing = max(0, min(PORTION, room - most, MOST_FAILING - (held - answering)))
+        for target in deliveries.claim(runtime, most, most_failing):
+            self._endpoints[target.id] = _Endpoint(target)
 
     def _conclude(self, runtime: Runtime) -> int:
         with self._lock:
@@ -226,8 +266,9 @@ class Courier:
         every = min(runtime.config.heartbeat_seconds, LOOK_EVERY)
         if time.monotonic() - self._prolonged_at < every:
             return
-        for endpoint in self._endpoints.values():
-            target = deliveries.prolong(runtime, endpoint.target)
+        mine = deliveries.prolong(runtime, [each.target for each in self._endpoints.values()])
+        for webhook_id, endpoint in self._endpoints.items():
+            target = mine.get(webhook_id)
             with endpoint.lock:
                 if target is None:
                     endpoint.close()
@@ -246,6 +287,8 @@ class Courier:
         """Read what is due; whether there is anything to send."""
         if not endpoint.open:
             return False
+        if endpoint.hangs():
+            return bool(endpoint.waiting)  # nothing more is begun
         now = time.monotonic()
         again = endpoint.more or not endpoint.in_hand or now - endpoint.looked_at >= LOOK_AGAIN
         if again and len(endpoint.waiting) < BATCH // 2:
@@ -256,8 +299,8 @@ class Courier:
         return bool(endpoint.waiting)
 
     def _call(self, runtime: Runtime, endpoint: _Endpoint) -> None:
-        """Begin as many calls as the endpoint may get."""
-        while self._calls < MOST_CALLS and (row := endpoint.begin(self._share())) is not None:
+        """Begin as many calls as the endpoint may get, and none when the process ends."""
+        while not self._ending.is_set() and (row := endpoint.begin(self._share)) is not None:
             with self._lock:
                 self._calls += 1
             arguments = (runtime, endpoint, row)
@@ -270,9 +313,6 @@ class Courier:
                     self._calls -= 1
                 raise
 
-    def _share(self) -> int:
-        return max(1, MOST_CALLS // max(1, len(self._endpoints)))
-
     # The threads that call ----------------------------------------------------------------------------
 
     def _send(self, runtime: Runtime, endpoint: _Endpoint, row: sa.Row[Any] | None) -> None:
@@ -282,7 +322,7 @@ class Courier:
             while row is not None:
                 self._send_one(runtime, endpoint, row)
                 over = self._ending.is_set() or time.monotonic() > until
-                row = None if over else endpoint.begin(self._share())
+                row = None if over else endpoint.begin(self._share)
         finally:
             with self._lock:
                 self._calls -= 1

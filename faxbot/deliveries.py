@@ -28,7 +28,7 @@ from faxbot.fanout import ACTIVE, TASK, TOO_OLD, WAITING
 from faxbot.models import Webhook, WebhookDelivery, WebhookTry
 from faxbot.providers.http import retry_after
 from faxbot.runtime import Runtime
-from faxbot.webhooks import DELETED, DISABLED
+from faxbot.webhooks import DELETED, DISABLED, Secret
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Target:
     failures: int
     updated_at: datetime
     url: str = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: tuple[Secret, ...] = field(repr=False)
 
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)
@@ -91,45 +91,69 @@ _TAKEABLE = (
     sa.or_(_HOOKS.c.lease_until.is_(None), _HOOKS.c.lease_until < _NOW),
     _HAS_DUE,
 )
-_CLAIM = (
-    sa.update(_HOOKS)
-    .where(
-        _HOOKS.c.id.in_(
-            sa.select(_HOOKS.c.id)
-            .where(*_TAKEABLE)
-            .limit(sa.bindparam("most"))
-            .with_for_update(skip_locked=True, key_share=True)
-        )
+_ANSWERS, _FAILS = _HOOKS.c.failures == 0, _HOOKS.c.failures > 0
+
+
+def _claim(which: sa.ColumnElement[bool]) -> sa.Executable:
+    some = (
+        sa.select(_HOOKS.c.id)
+        .where(*_TAKEABLE, which)
+        .limit(sa.bindparam("most"))
+        .with_for_update(skip_locked=True, key_share=True)
     )
-    .values(fence=_HOOKS.c.fence + 1, lease_until=_UNTIL)
-    .returning(*_HOOKS.c)
+    update = sa.update(_HOOKS).where(_HOOKS.c.id.in_(some))
+    return update.values(fence=_HOOKS.c.fence + 1, lease_until=_UNTIL).returning(*_HOOKS.c)
+
+
+_CLAIM = (_claim(_ANSWERS), _claim(_FAILS))
+_ANY = sa.select(
+    *(sa.exists(sa.select(_HOOKS.c.id).where(*_TAKEABLE, which)) for which in (_ANSWERS, _FAILS))
 )
-_ANY = sa.select(_HOOKS.c.id).where(*_TAKEABLE).limit(1)
 _MINE = (_HOOKS.c.id == sa.bindparam("webhook_id"), _HOOKS.c.fence == sa.bindparam("number"))
-_PROLONG = sa.update(_HOOKS).where(*_MINE).values(lease_until=_UNTIL).returning(*_HOOKS.c)
+_HELD = (
+    sa.select(_HOOKS.c.id)
+    .where(sa.tuple_(_HOOKS.c.id, _HOOKS.c.fence).in_(sa.bindparam("mine", expanding=True)))
+    .order_by(_HOOKS.c.id)  # as conclude() locks them
+    .with_for_update(key_share=True)
+)
+_PROLONG = (
+    sa.update(_HOOKS).where(_HOOKS.c.id.in_(_HELD)).values(lease_until=_UNTIL).returning(*_HOOKS.c)
+)
 _RELEASE = sa.update(_HOOKS).where(*_MINE).values(lease_until=None).returning(_HOOKS.c.id)
 
 
-def claim(runtime: Runtime, most: int) -> list[Target]:
-    """Take endpoints for which something is due, and that nobody has; raises DatabaseAway."""
+def claim(runtime: Runtime, most: int, most_failing: int) -> list[Target]:
+    """Take endpoints for which something is due, and that nobody has: at most so many that took the last call, and so
+    many that did not. Raises DatabaseAway."""
     now = runtime.now()
-    words = {"now": now, "until": _lease(runtime, now), "most": most}
     # Asked first: on SQLite an update that changes nothing waits for who writes, too.
-    if most < 1 or runtime.database.row(_ANY, {"now": now}) is None:
-        return []
-    found = (_target(runtime, row, now) for row in runtime.database.rows(_CLAIM, words))
-    return [target for target in found if target is not None]
+    there = runtime.database.row(_ANY, {"now": now}) if most or most_failing else None
+    found: list[sa.Row[Any]] = []
+    for any_there, statement, room in zip(there or (), _CLAIM, (most, most_failing), strict=False):
+        if any_there and room:
+            words = {"now": now, "until": _lease(runtime, now), "most": room}
+            found += runtime.database.rows(statement, words)
+    targets = (_target(runtime, row, now) for row in found)
+    return [target for target in targets if target is not None]
 
 
-def prolong(runtime: Runtime, target: Target) -> Target | None:
-    """Keep an endpoint that this process has; it as it stands now. None: it is somebody else's, or is to get nothing
-    more."""
-    now = runtime.now()
-    words = {"webhook_id": target.id, "number": target.fence, "until": _lease(runtime, now)}
-    row = runtime.database.row(_PROLONG, words)
-    if row is None or row.state != ACTIVE:
-        return None
-    return target if row.updated_at == target.updated_at else _target(runtime, row, now)
+def prolong(runtime: Runtime, targets: Sequence[Target]) -> dict[str, Target]:
+    """Keep endpoints that this process has; they as they stand now, by their ids. Left out is what is somebody else's,
+    or is to get nothing more."""
+    if not targets:
+        return {}
+    now, known = runtime.now(), {each.id: each for each in targets}
+    words = {
+        "mine": [(each.id, each.fence) for each in targets],
+        "until": _lease(runtime, now),
+    }
+    kept: dict[str, Target] = {}
+    for row in runtime.database.rows(_PROLONG, words):
+        same = row.updated_at == known[row.id].updated_at
+        target = known[row.id] if same else _target(runtime, row, now)
+        if row.state == ACTIVE and target is not None:
+            kept[row.id] = target
+    return kept
 
 
 def release(runtime: Runtime, target: Target) -> None:
@@ -413,7 +437,14 @@ _GIVEN_UP = (
 _OF_DELETED = sa.delete(_ROWS).where(_ROWS.c.id.in_(_some(_OF_ENDED))).returning(_ROWS.c.id)
 _SPENT_SECRETS = (
     sa.update(_HOOKS)
-    .where(_HOOKS.c.old_secret_until < _NOW)
+    .where(
+        _HOOKS.c.id.in_(
+            sa.select(_HOOKS.c.id)
+            .where(_HOOKS.c.old_secret_until < _NOW)
+            .order_by(_HOOKS.c.id)
+            .with_for_update(key_share=True)
+        )
+    )
     .values(old_secret_sealed=None, old_secret_until=None)
     .returning(_HOOKS.c.id)
 )

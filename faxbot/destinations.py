@@ -4,14 +4,17 @@ A name proves nothing: its owner says where it leads, and may say something else
 address that is dialled, and whoever connects asks judge() about the very address that he connects to (dialling.py).
 What is not plainly out on the internet is refused: this machine, private networks, what other protocols wrap, and
 everything that IANA's registries of special addresses hold (RFC 6890; read 2026-11). What people need of their own
-network they name (FAXBOT_WEBHOOK_NETWORKS).
+network they name (FAXBOT_WEBHOOK_NETWORKS), and what of it has public addresses and is not to be called, too
+(FAXBOT_WEBHOOK_DENY).
 """
 
 from __future__ import annotations
 
 import re
 import socket
+import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
@@ -105,9 +108,11 @@ class Rules:
     ports: tuple[range, ...] = (range(443, 444),)
     https_only: bool = True
     own_names: frozenset[str] = frozenset()
-    """What this server itself is called."""
+    """What this server itself is called, and the addresses of these names."""
     own_port: int = 0
     """Where it listens itself."""
+    denied: tuple[Network, ...] = ()
+    """Never allowed, whatever else is said."""
 
     def read(self, url: str) -> Place:
         """Whom this address names; raises NotAllowed with a sentence that does not repeat it."""
@@ -138,6 +143,8 @@ class Rules:
             known = ip_address(address)
         except ValueError:
             raise NotAllowed("This is no address.") from None
+        if any(known in network for network in self.denied):
+            raise NotAllowed("It leads into a network that FAXBOT_WEBHOOK_DENY names.")
         allowed = any(known in network for network in self.networks)
         if not allowed and is_special(known):
             raise NotAllowed(
@@ -146,7 +153,9 @@ class Rules:
             )
         ours = str(known) in self.own_names or is_own(known)
         if ours and (not allowed or port == self.own_port):
-            raise NotAllowed("This is the server itself.")
+            raise NotAllowed(
+                "This is the server itself; where others answer at its address, name that in FAXBOT_WEBHOOK_NETWORKS."
+            )
 
 
 def shown(url: str) -> str:
@@ -167,14 +176,32 @@ def is_special(address: Address) -> bool:
 
 
 def is_own(address: Address) -> bool:
-    """Whether this machine has it: only then can something be bound to it."""
+    """Whether this machine has it."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with suppress(AttributeError, OSError):  # another system than Linux, or a sandbox
+        return _is_routed_here(family, address.packed)
+    # Only what a machine has can be bound to; but net.ipv4.ip_nonlocal_bind has Linux bind to anything.
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
     except OSError:
         return False
     return True
+
+
+_GET_ROUTE, _IS_ROUTE, _LOCAL = 26, 24, 2
+
+
+def _is_routed_here(family: int, address: bytes) -> bool:
+    """Whether Linux would take what is sent there itself (`ip route get` says `local`; rtnetlink(7)); raises OSError
+    where it cannot be asked."""
+    wanted = struct.pack("=BB10xHH", family, 8 * len(address), 4 + len(address), 1) + address
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(1.0)
+        kernel.send(struct.pack("=IHHII", 16 + len(wanted), _GET_ROUTE, 1, 1, 0) + wanted)
+        answer = kernel.recv(4096)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    return kind == _IS_ROUTE and answer[23] == _LOCAL  # else there is no way there
 
 
 def is_literal(host: str) -> bool:

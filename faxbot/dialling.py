@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from typing import Any
@@ -30,14 +30,17 @@ from faxbot.destinations import NotAllowed, Place, Rules, is_literal
 from faxbot.errors import ConfigError
 
 CONNECT_SECONDS = 5.0
-"""For one address of several."""
+"""For one address, at most."""
 MOST_ADDRESSES = 4
 """Of one name so many are tried."""
 MOST_BODY = 8 * 1024
+OWN_SECONDS, OWN_AGAIN = 2.0, 60.0
+"""How long the look-up of this server's own name may take, and how long what it gave is good."""
 BODY_SECONDS = 1.0
 """A receiver that has more to say, or takes longer, loses its connection."""
-MOST_HOSTS, MOST_CONNECTIONS = 64, 16
-"""Kept open: hosts, and connections of one."""
+MOST_HOSTS, MOST_CONNECTIONS = 256, 16
+"""Kept open: hosts, and connections of one. Of hosts as many as are called at once: of one that is pushed out a call
+that has just begun would fail."""
 
 OK, STATUS, REDIRECT, GONE = "ok", "status", "redirect", "gone"
 NOT_ALLOWED, NAME, CONNECTION, TLS, TIMEOUT, BROKEN = (
@@ -48,7 +51,8 @@ OUTCOMES: dict[str, str] = {
     STATUS: "the receiver answered with another status than 2xx",
     REDIRECT: "the receiver answered with a redirect (3xx), which is not followed",
     GONE: "the receiver wants nothing more (410)",
-    NOT_ALLOWED: "the address is not one that webhooks may go to (FAXBOT_WEBHOOK_NETWORKS, FAXBOT_WEBHOOK_PORTS)",
+    NOT_ALLOWED: "the address is not one that webhooks may go to (FAXBOT_WEBHOOK_NETWORKS, FAXBOT_WEBHOOK_DENY, "
+    "FAXBOT_WEBHOOK_PORTS)",
     NAME: "the name of the host is not known",
     CONNECTION: "nobody could be connected with there",
     TLS: "the TLS handshake failed: see the certificate (FAXBOT_WEBHOOK_CA_FILE)",
@@ -82,6 +86,7 @@ class Dialler:
     def __init__(self, ca_file: str = "", *, resolve: Resolve | None = None) -> None:
         """`ca_file`: certificates that vouch for receivers beside the usual ones. Raises ConfigError."""
         self._resolve = resolve or _addresses
+        self._own = _OwnAddresses(self._resolve)
         self._pools = PoolManager(
             num_pools=MOST_HOSTS, maxsize=MOST_CONNECTIONS, ssl_context=_trust(ca_file)
         )
@@ -93,7 +98,7 @@ class Dialler:
         """One POST that ends within so many seconds, name and all; any end is an Answer."""
         since = time.monotonic()
         call = timed.begin(read=seconds, total=seconds)
-        _thread.dial = _Dial(rules, self._resolve)
+        _thread.dial = _Dial(rules, self._resolve, self._own)
         code: int | None = None
         found: Mapping[str, str] | None = None
         try:
@@ -205,12 +210,47 @@ class _NoSuchName(Exception):
     """No OSError, which urllib3 would wrap."""
 
 
+class _OwnAddresses:
+    """Where the names of this server itself lead: a proxy before it has addresses that this machine has not. Safe to
+    share between threads."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[float, frozenset[str]]] = {}
+
+    def of(self, names: Iterable[str], port: int, patience: float) -> frozenset[str]:
+        """All addresses of these names, as they are known within so many seconds; of one that is not found those of
+        before."""
+        wanted = [name for name in names if not is_literal(name)]
+        if wanted and self._lock.acquire(timeout=min(OWN_SECONDS, patience)):
+            try:
+                for name in wanted:
+                    self._look(name, port, min(OWN_SECONDS, patience))
+            finally:
+                self._lock.release()
+        known = (self._found.get(name, _UNKNOWN)[1] for name in wanted)
+        return frozenset[str]().union(*known)
+
+    def _look(self, name: str, port: int, seconds: float) -> None:
+        until, found = self._found.get(name, _UNKNOWN)
+        if time.monotonic() < until:
+            return
+        with suppress(TimeoutError, _NoSuchName):
+            found = frozenset(_within(seconds, partial(self._resolve, name, port)))
+        self._found[name] = time.monotonic() + OWN_AGAIN, found
+
+
+_UNKNOWN = (0.0, frozenset[str]())
+
+
 @dataclass(frozen=True, slots=True)
 class _Dial:
     """How this thread's call connects, if it must."""
 
     rules: Rules
     resolve: Resolve
+    own: _OwnAddresses
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A connection with one of the addresses that this name has now; raises NotAllowed where one of them is not to
@@ -220,20 +260,29 @@ class _Dial:
         found = [host] if is_literal(host) else list(dict.fromkeys(_within(call.patience(), look)))
         if not found:
             raise _NoSuchName
+        names = self.rules.own_names
+        own = self.own.of(names, port, call.patience())
+        rules = replace(self.rules, own_names=names | own)
         for address in found:
-            self.rules.judge(address, port)
-        for address in found[:MOST_ADDRESSES]:
+            rules.judge(address, port)
+        some = found[:MOST_ADDRESSES]
+        for count, address in enumerate(some):
             try:
-                return _dialled(address, port, min(CONNECT_SECONDS, call.patience()))
+                # Each has its part of what is left, and so has the answer.
+                part = call.patience() / (len(some) - count + 1)
+                sock = _dialled(address, port, min(CONNECT_SECONDS, part))
             except OSError as error:
                 last = error
+            else:
+                sock.settimeout(call.patience())  # the whole handshake's, too
+                return sock
         raise last
 
 
 class _Thread(threading.local):
     """As in timed.py: urllib3 hands nothing of a request down to its connections."""
 
-    dial = _Dial(Rules(), lambda _host, _port: ())
+    dial: _Dial
 
 
 _thread = _Thread()
@@ -283,8 +332,6 @@ def _dialled(address: str, port: int, seconds: float) -> socket.socket:
 
 class _Guarded(timed.Connection):
     def _new_conn(self) -> socket.socket:
-        # The limit of the handshake, too.
-        self.timeout = timed.current().patience()
         return _thread.dial.connect(self.host, self.port)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import auditlog, db, health, oversight, sweeps, wiring
+from faxbot import auditlog, db, health, oversight, sweeps, webhooks, wiring
 from faxbot.config import FILE, STDERR, SYSLOG, Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError, PluginError
 from faxbot.plugins.base import CallbackRequest, TransportPlugin
@@ -61,6 +61,7 @@ def examine(config: Config, runtime: Runtime | None) -> list[Finding]:
         _listeners(config, parts),
         _sweeps(runtime),
         *_audit_log(runtime),
+        *_webhooks(runtime),
         *_of_plugins(runtime),
     ]
 
@@ -429,4 +430,22 @@ def _audit_log(runtime: Runtime) -> Iterator[Finding]:
         else f"the audit trail is written on: {', '.join(wanted)}",
         setting=_SETTING_OF[silent[0]] if silent else "",
         mend="see `audit log not written` in the worker's log" if silent else "",
+    )
+
+
+def _webhooks(runtime: Runtime) -> Iterator[Finding]:
+    """Whether this process can send to those who subscribed."""
+    try:
+        shut = webhooks.unopened(runtime)
+    except (FaxbotError, sa.exc.SQLAlchemyError):
+        yield Finding(name="webhooks", ok=None, sentence="the database does not say")
+        return
+    yield Finding(
+        name="webhooks",
+        ok=not shut,
+        sentence=f"{shut} do not open: this is not the master key that sealed them"
+        if shut
+        else "what is sealed of them opens",
+        setting="CONFIG_MASTER_KEY" if shut else "",
+        mend="give the key back, or delete these webhooks and make them anew" if shut else "",
     )

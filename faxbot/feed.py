@@ -155,13 +155,17 @@ class Feed:
         row = self._database.row(_LAST, {"upto": upto})
         return Cursor.of(row) if row is not None else BEGINNING
 
+    def knows(self, cursor: Cursor) -> bool:
+        """Whether it names an event as it is known here; raises DatabaseAway."""
+        if cursor == BEGINNING:
+            return True
+        row = self._database.row(_ONE, {"id": cursor.id})
+        return row is not None and Cursor.of(row) == cursor
+
     def resumed(self, cursor: Cursor) -> Cursor:
         """Where to go on behind `cursor`: there, if it names an event as it is known here, else SKEW before its time.
         Raises DatabaseAway."""
-        if cursor == BEGINNING:
-            return cursor
-        row = self._database.row(_ONE, {"id": cursor.id})
-        return cursor if row and Cursor.of(row) == cursor else self.since(cursor.recorded_at)
+        return cursor if self.knows(cursor) else self.since(cursor.recorded_at)
 
     def since(self, at: datetime) -> Cursor:
         """A place before all that was recorded at or after this time, and not long before; raises DatabaseAway."""

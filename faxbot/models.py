@@ -834,7 +834,7 @@ class WebhookDelivery(Base):
     body: Mapped[str] = mapped_column(sa.Text)
     """As it is signed."""
     status: Mapped[str] = mapped_column(String(16))
-    """waiting, delivered, dead or cancelled."""
+    """waiting, delivered or dead."""
     cause: Mapped[str | None] = mapped_column(String(16))
     """How the last try ended, or why there is none any more."""
     tries: Mapped[int] = mapped_column(default=0)

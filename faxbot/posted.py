@@ -24,9 +24,13 @@ ROLE = "request"
 """Of an artifact that is the body of a callback."""
 
 
-def pack(request: CallbackRequest) -> bytes:
-    """Everything of it; of a body in a file its hash."""
-    packed = {"method": request.method, "url": request.url, "headers": dict(request.headers)}
+def pack(request: CallbackRequest, proof: str | None = None) -> bytes:
+    """Everything of it; of a body in a file its hash. `proof`: what says which message it is, where that is not its
+    body (trait `repeat_header`)."""
+    packed: dict[str, Any] = {
+        "method": request.method, "url": request.url, "headers": dict(request.headers),
+        **({"proof": proof} if proof else {}),
+    }  # fmt: skip
     if request.file is None:
         return json.dumps({**packed, "body": base64.b64encode(request.body).decode()}).encode()
     digest, _ = artifacts.hash_file(request.file)
@@ -36,6 +40,8 @@ def pack(request: CallbackRequest) -> bytes:
 def said(packed: bytes) -> bytes:
     """Equal for a message that the carrier posts again; kept as a keyed hash, because it holds PHI."""
     parts = json.loads(packed)
+    if "proof" in parts:
+        return f"proof\n{parts['proof']}".encode()
     if "sha256" in parts:
         return f"{parts['url']}\nsha256:{parts['sha256']}".encode()
     return str(parts["url"]).encode() + b"\n" + base64.b64decode(parts["body"])

@@ -103,9 +103,9 @@ def replay(runtime: Runtime, actor: Actor, delivery_id: str) -> dict[str, Any]:
 def replay_all(
     runtime: Runtime, actor: Actor, webhook_id: str, filters: Filters, *, cursor: str | None = None
 ) -> dict[str, Any]:
-    """Have all deliveries that fit sent again, oldest first, at most MOST: {"count", "next"}. With `next` as cursor it
-    goes on behind them (None: that was all). What waits to be sent anyhow is left alone. Raises NotFound, Malformed,
-    WebhookNotActive."""
+    """Have all deliveries that fit sent again, at most the MOST oldest: {"count", "next"}. With `next` as cursor it
+    goes on behind them (None: that was all). Those of one fax are sent in their order, those of several in none.
+    What waits to be sent anyhow is left alone. Raises NotFound, Malformed, WebhookNotActive."""
     last = "" if cursor is None else _checked(cursor)
     with runtime.database.reading() as session:
         _must_be_active(webhooks.find(session, actor, webhook_id))

@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -59,14 +60,27 @@ _SECRET = "whsec_"  # noqa: S105 - what a secret begins with
 # What a request carries -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What requests are signed with."""
+
+    text: str = field(repr=False)
+    until: datetime | None = None
+    """None: until it is rotated."""
+
+
 def new_secret() -> str:
     """Standard Webhooks asks for 24 to 64 bytes."""
     return _SECRET + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def headers(keys: Iterable[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """Of a request that sends this body at this time, signed with each of these secrets."""
+def headers(
+    signers: Iterable[Secret], message_id: str, at: datetime, body: bytes
+) -> dict[str, str]:
+    """Of a request that sends this body at this time, signed with each of these secrets that is good then: they may
+    have been read long before."""
     stamp = str(int(at.timestamp()))
+    keys = [each.text for each in signers if each.until is None or each.until > at]
     signed = b".".join((message_id.encode(), stamp.encode(), body))
     return {
         "Content-Type": "application/json",
@@ -84,13 +98,17 @@ def _signature(key: str, signed: bytes) -> str:
 
 def live_secrets(
     keyring: Keyring, webhook: Webhook | sa.Row[Any], now: datetime
-) -> tuple[str, ...]:
+) -> tuple[Secret, ...]:
     """The newest, and the one before while that is good; raises Unsealable."""
     place = secret_place(webhook.account_id)
-    sealed = [webhook.secret_sealed]
+    sealed: list[tuple[bytes | None, datetime | None]] = [(webhook.secret_sealed, None)]
     if webhook.old_secret_until is not None and webhook.old_secret_until > now:
-        sealed.append(webhook.old_secret_sealed)
-    return tuple(keyring.open(each, place).decode() for each in sealed if each is not None)
+        sealed.append((webhook.old_secret_sealed, webhook.old_secret_until))
+    return tuple(
+        Secret(keyring.open(each, place).decode(), until)
+        for each, until in sealed
+        if each is not None
+    )
 
 
 def address(keyring: Keyring, webhook: Webhook | sa.Row[Any]) -> str:
@@ -336,6 +354,27 @@ def everybody(session: Session, account_id: str) -> Sequence[Webhook]:
         .where(Webhook.account_id == account_id, Webhook.state != DELETED)
         .order_by(Webhook.id.desc())
     ).all()
+
+
+def unopened(runtime: Runtime) -> int:
+    """How many active subscriptions, of all accounts, have parts that do not open here: nothing can be sent there."""
+    now, count = runtime.now(), 0
+    for row in runtime.database.rows(_SEALED, {}):
+        try:
+            address(runtime.keyring, row)
+            live_secrets(runtime.keyring, row, now)
+        except Unsealable:
+            count += 1
+    return count
+
+
+_SEALED = sa.select(
+    Webhook.account_id,
+    Webhook.url_sealed,
+    Webhook.secret_sealed,
+    Webhook.old_secret_sealed,
+    Webhook.old_secret_until,
+).where(Webhook.state == ACTIVE)
 
 
 def describe(runtime: Runtime, webhook: Webhook) -> dict[str, Any]:

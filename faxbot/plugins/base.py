@@ -319,7 +319,8 @@ class TransportPlugin(FaxbotPlugin):
 
     def verify_callback(self, request: CallbackRequest) -> bool:
         """Whether the request truly comes from the carrier; constant time (trait
-        `status_callback`)."""
+        `status_callback`). With the trait `proof_in_headers` it is asked before the body is read, too, with an
+        empty one: where the answer is False then, nothing more is taken in."""
         return False
 
     def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:

@@ -121,6 +121,12 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "callbacks are proven by Basic credentials in their address",
             readers=("callbacks", "doctor", "oversight"),
         ),
+        "proof_in_headers": Trait(
+            "the headers of a callback prove it: `verify_callback()` is asked before the body is there, and a "
+            "stranger's is never read",
+            methods=("verify_callback",),
+            readers=("callbacks",),
+        ),
         "callback_secret": Trait(
             "the setting that callbacks are proven with: production does not start without it",
             "key of a setting",
@@ -149,6 +155,13 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             "header name",
             r"[A-Za-z0-9-]+",
             readers=("callbacks", "doctor", "oversight"),
+        ),
+        "repeat_header": Trait(
+            "the header that says which message this is: a signature of what it says, without a time. Two callbacks "
+            "with the same value are one, however their bodies are framed; without this trait, two of one body",
+            "header name",
+            r"[A-Za-z0-9-]+",
+            readers=("callbacks",),
         ),
         "env_fallback": Trait(
             "where the first variable is unset, the second is read",

@@ -294,11 +294,14 @@ class ProviderContract(Ground):
             assert recorded_in(folder / "sample_payloads"), "sample_payloads/ holds none"
 
     def test_a_genuine_callback_is_admitted_and_read(
-        self, connect: Connect, carrier: str, recorded: list[Recorded]
+        self, connect: Connect, manifest: Manifest, carrier: str, recorded: list[Recorded]
     ) -> None:
         for each in recorded:
             provider = connect(carrier, at=each.at, **each.settings)
             assert provider.verify_callback(each.request) is True, f"{each.name} is refused"
+            if manifest.has("proof_in_headers"):
+                head = replace(each.request, body=b"", file=None)
+                assert provider.verify_callback(head) is True, f"{each.name}: not by its headers"
             updates = [_sound_news(news) for news in provider.read_callback(each.request)]
             if each.updates is not None:
                 read = [

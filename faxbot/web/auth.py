@@ -134,6 +134,9 @@ class Shown(NamedTuple):
     token: Hidden[str] | None
 
 
+NOTHING = Shown(None, None)
+
+
 def shown() -> Shown:
     """What this request's client showed."""
     key = _presented()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from flask import Response, request
 
@@ -168,7 +169,8 @@ def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
     is read of one that is refused in any case."""
     url = _address()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    callbacks.expect(auth.runtime(), url, headers, provider_id)
+    head = CallbackRequest(request.method, url, headers, b"")
+    callbacks.expect(auth.runtime(), head, provider_id)
     request.max_content_length = CALLBACK_BYTES
     body, read = bytearray(), uploads.reader(request)
     with ExitStack() as stack:
@@ -183,13 +185,8 @@ def _request(provider_id: str | None = None) -> Iterator[CallbackRequest]:
                 body += piece
             else:
                 spooled.write(piece)
-        yield CallbackRequest(
-            method=request.method,
-            url=url,
-            headers=headers,
-            body=bytes(body),
-            file=None if spooled is None else spooled.path,
-        )
+        file = None if spooled is None else spooled.path
+        yield replace(head, body=bytes(body), file=file)
 
 
 def _address() -> str:

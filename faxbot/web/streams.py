@@ -22,7 +22,7 @@ from faxbot.errors import FaxbotError, ListenersFull
 from faxbot.feed import Cursor, Feed, Filters, describe
 from faxbot.runtime import Runtime
 from faxbot.web import auth
-from faxbot.web.auth import Shown
+from faxbot.web.auth import NOTHING, Shown
 from faxbot.web.endless import Piece, Tell
 
 SCOPE = "events:read"
@@ -34,6 +34,8 @@ PAGE = 200
 """Events that one who is behind gets at once."""
 PAGES = 20
 """For so many of them a page is read; then it is looked for news again."""
+SHARE, LEAST_SHARE = 4, 4
+"""One key, or one user, gets a quarter of the places at most, and these few in any case."""
 AGAIN_SECONDS = 10
 """When somebody may come again for whom there was no room."""
 RETRY_MILLISECONDS = 3000
@@ -48,10 +50,11 @@ class Listener:
     farewell = b": this server stops; come again\n\n"
 
     def __init__(
-        self, streams: Streams, account_id: str, filters: Filters, shown: Shown, at: Cursor
+        self, streams: Streams, actor: Actor, filters: Filters, shown: Shown, at: Cursor
     ) -> None:
         self._streams = streams
-        self.account_id, self.filters, self.shown, self.at = account_id, filters, shown, at
+        self.account_id, self.filters, self.shown, self.at = actor.account_id, filters, shown, at
+        self.who = (actor.kind, actor.id)
         self.every = streams.every
         self.has_room = False
         """Whether he has taken all that he was given. The reader alone sets it to false, the main loop to true."""
@@ -85,6 +88,7 @@ class Streams:
         self._runtime = runtime
         self.feed = Feed(runtime.database)
         self.most, self.every = runtime.config.max_listeners, runtime.config.stream_heartbeat
+        self.share = max(LEAST_SHARE, self.most // SHARE)
         self._listeners: dict[Listener, None] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
@@ -106,15 +110,26 @@ class Streams:
     def open(self, actor: Actor, shown: Shown, filters: Filters, cursor: Cursor | None) -> Listener:
         """A place for one more, behind `cursor` (None: behind all that there is). Raises ListenersFull and
         DatabaseAway."""
-        if len(self._listeners) >= self.most:
-            raise ListenersFull(retry_after=AGAIN_SECONDS)
-        at = self.feed.last() if cursor is None else self.feed.resumed(cursor)
-        listener = Listener(self, actor.account_id, filters, shown, at)
         with self._lock:
-            if len(self._listeners) >= self.most:
-                raise ListenersFull(retry_after=AGAIN_SECONDS)
+            self._make_sure_of_room(actor, shown)
+        at = self.feed.last() if cursor is None else self.feed.resumed(cursor)
+        listener = Listener(self, actor, filters, shown, at)
+        with self._lock:
+            self._make_sure_of_room(actor, shown)
             self._listeners[listener] = None
         return listener
+
+    def _make_sure_of_room(self, actor: Actor, shown: Shown) -> None:
+        if len(self._listeners) >= self.most:
+            raise ListenersFull(retry_after=AGAIN_SECONDS)
+        if shown == NOTHING:
+            return  # nobody needs a key here, and all would be one
+        who = (actor.kind, actor.id)
+        if sum(each.who == who for each in self._listeners) >= self.share:
+            raise ListenersFull(
+                "This key, or user, has its share of the listeners at this process already.",
+                retry_after=AGAIN_SECONDS,
+            )
 
     def begin(self, tell: Tell) -> None:
         """Somebody is connected: read, if nobody does yet."""
@@ -173,18 +188,22 @@ class Streams:
 
     def _turn(self) -> bool:
         """Give everybody the next of what there is for him; whether there may be more."""
-        if time.monotonic() - self._checked >= self.every:
+        is_time = time.monotonic() - self._checked >= self.every
+        if is_time:
             self._check()
             self._checked = time.monotonic()
         if self._at is None:
             self._at = self.feed.last()
         upto = self.feed.settled()
-        if upto < self._at.id:  # a restored database: ids begin anew behind its last one
+        # Numbers of transactions that were taken back come in as if there were events.
+        looks = upto > self._upto
+        news = self.feed.news(self._at, limit=BATCH, upto=upto) if looks else ()
+        # In a restored database ids begin anew behind its last one, and may be as many again before anybody looks.
+        # Asked when the news was read, so that nothing of it is told.
+        if upto < self._at.id or ((looks or is_time) and not self.feed.knows(self._at)):
             self._end(list(self._listeners), "the database was restored; come again")
             self._at, self._upto = None, 0
             return False
-        # Numbers of transactions that were taken back come in as if there were events.
-        news = self.feed.news(self._at, limit=BATCH, upto=upto) if upto > self._upto else ()
         if news:
             self._give(news, self._at)
             self._at = Cursor.of(news[-1])

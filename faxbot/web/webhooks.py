@@ -187,7 +187,8 @@ def list_deliveries(query: dict[str, Any], webhook_id: str) -> Response:
 def replay_deliveries(wish: dict[str, Any], webhook_id: str) -> Response:
     """Send deliveries again
 
-    All that fit, oldest first, at most 10,000 in one request; what waits to be sent anyhow is left alone.
+    All that fit, at most the oldest 10,000 in one request; what waits to be sent anyhow is left alone. Those of one fax
+    come in their order, those of different faxes in none.
     """
     cursor = wish.pop("cursor", None)
     done = replays.replay_all(runtime(), actor(), webhook_id, Filters(**wish), cursor=cursor)

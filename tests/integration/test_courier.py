@@ -68,19 +68,81 @@ def test_an_endpoint_that_hangs_holds_one_call_and_delays_no_other(
         hanging.over.set()
 
 
-def test_many_that_hang_leave_threads_to_the_one_that_does_not(
+def test_more_that_hang_than_calls_at_once_keep_nobody_waiting_who_answers(
     site: Site, receivers: ExitStack
 ) -> None:
     hanging = receivers.enter_context(Receiver())
     hanging.does = hanging.hang
-    for _ in range(MOST_CALLS - 2):
+    hung = MOST_CALLS + 8
+    for _ in range(hung):
         subscribe(site.runtime, hanging.url)
-    well = receivers.enter_context(Receiver())
-    webhook_id, _ = subscribe(site.runtime, well.url)
+    others = [receivers.enter_context(Receiver()) for _ in range(5)]
+    ids = [subscribe(site.runtime, each.url)[0] for each in others]
     faxes(site, 3)
     with closing(Courier(site.runtime)) as works:
         works.wake()
+        eventually(lambda: all(statuses(site, each) == {"delivered"} for each in ids), 25)
+        eventually(lambda: len(hanging.heard) == hung, 25)
+        # Every place that there was is held by one that hangs; new events go to the others as before.
+        faxes(site, 3)
+        works.wake()
+        eventually(lambda: all(len(each.heard) == 6 for each in others), 25)
+        assert len(hanging.heard) == hung, "each hangs in its first call, and has got no second"
+        hanging.over.set()
+
+
+def test_those_that_hang_leave_the_others_as_many_calls_as_they_had(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "SLOW", 0.5)
+    hanging = receivers.enter_context(Receiver())
+    hanging.does = hanging.hang
+    for _ in range(MOST_CALLS):
+        subscribe(site.runtime, hanging.url)
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counts(_heard: Heard) -> int:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        with lock:
+            now[0] -= 1
+        return 200
+
+    well = receivers.enter_context(Receiver(counts))
+    faxes(site, 1)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        eventually(lambda: len(hanging.heard) == MOST_CALLS, 25)
+        eventually(lambda: all(each.hangs() for each in list(works._endpoints.values())), 25)
+        webhook_id, _ = subscribe(site.runtime, well.url)
+        faxes(site, 40)
+        works.wake()
         eventually(lambda: statuses(site, webhook_id) == {"delivered"}, 25)
+        hanging.over.set()
+
+    assert 1 < most[0] <= CALLS_EACH
+
+
+def test_those_that_failed_before_have_places_of_their_own(
+    site: Site, receivers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "MOST_FAILING", 2)
+    monkeypatch.setattr(courier, "MOST_ANSWERING", 3)
+    hanging = receivers.enter_context(Receiver())
+    hanging.does = hanging.hang
+    for _ in range(6):
+        subscribe(site.runtime, hanging.url)
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.text("UPDATE webhooks SET failures = 1"))
+    well = receivers.enter_context(Receiver())
+    ids = [subscribe(site.runtime, well.url)[0] for _ in range(6)]
+    faxes(site, 3)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        eventually(lambda: all(statuses(site, each) == {"delivered"} for each in ids), 25)
+        assert len(hanging.heard) == 2
         hanging.over.set()
 
 
@@ -254,6 +316,36 @@ def test_one_that_is_deleted_while_it_is_called_gets_nothing_more(
     assert len(receiver.heard) == 1
     deliveries.tidy(site.runtime)
     assert rows(site.runtime) == []
+
+
+def test_on_an_endpoint_that_is_never_idle_an_old_secret_signs_to_its_end_and_no_longer(
+    site: Site, receivers: ExitStack
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_heard: Heard) -> int:
+        begun.set()
+        go_on.wait(20)
+        return 200
+
+    receiver = receivers.enter_context(Receiver(slow))
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    left = timedelta(seconds=5)  # less than a lease
+    with site.runtime.database.transaction() as session:
+        webhooks.rotate(
+            session, site.runtime.keyring, ACTOR, webhook_id, overlap=left, now=site.now
+        )
+    faxes(site, 2)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        assert begun.wait(20)
+        works._prolonged_at = time.monotonic() + 60  # it does not read the row again
+        site.now += left
+        go_on.set()
+        eventually(lambda: len(receiver.heard) == 2)
+
+    signatures = [each.headers["webhook-signature"].split() for each in receiver.heard]
+    assert [len(each) for each in signatures] == [2, 1]
 
 
 def test_a_process_that_sleeps_past_its_lease_changes_nothing_any_more(

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot import alarms, deliveries, replays, sweeps, webhooks
+from faxbot import alarms, deliveries, doctor, replays, sweeps, webhooks
 from faxbot.audit import Action
 from faxbot.courier import REPLAY, Courier
+from faxbot.crypto import Keyring
 from faxbot.db import first_id, table, utcnow
 from faxbot.deliveries import FAILING_FOR, IN_A_ROW, REST, SCHEDULE, next_wait
 from faxbot.dialling import OUTCOMES, Answer
@@ -349,6 +350,39 @@ def test_one_that_is_disabled_is_an_alarm_until_somebody_has_looked(
     assert alarms.raised(site.runtime) == []
 
 
+@pytest.mark.parametrize("part", ["url_sealed", "secret_sealed"])
+def test_one_that_another_master_key_has_sealed_is_an_alarm_that_names_the_setting_and_nothing_of_it_is_lost(
+    site: Site, receiver: Receiver, part: str
+) -> None:
+    webhook_id, _ = subscribe(site.runtime, receiver.url)
+    subscribe(site.runtime, receiver.url)
+    fax(site)
+    other = Keyring({"other": secrets.token_bytes(32)}).seal(b"whsec_AAAA", f"webhooks.{part}")
+    sealed = getattr(hook(site.runtime, webhook_id), part)
+    change(site, webhook_id, part, other)
+    with closing(Courier(site.runtime)) as courier:
+        courier.wake()
+        eventually(lambda: len(receiver.heard) == 1)
+
+    (alarm,) = alarms.raised(site.runtime)
+    assert (alarm.code, alarm.count) == ("webhooks_sealed", 1)
+    assert "CONFIG_MASTER_KEY" in alarm.detail
+    found = {each.name: each for each in doctor.examine(site.runtime.config, site.runtime)}
+    assert (found["webhooks"].ok, found["webhooks"].setting) == (False, "CONFIG_MASTER_KEY")
+    assert [row.webhook_id for row in rows(site.runtime) if row.status == "waiting"] == [webhook_id]
+
+    change(site, webhook_id, part, sealed)
+    assert alarms.raised(site.runtime) == []
+    site.now += timedelta(seconds=site.runtime.config.lease_seconds + 1)
+    deliver(site.runtime)
+    assert len(receiver.heard) == 2
+
+
+def change(site: Site, webhook_id: str, part: str, value: bytes) -> None:
+    with site.runtime.database.transaction() as session:
+        setattr(session.get_one(Webhook, webhook_id), part, value)
+
+
 # Crashes, and several at once ------------------------------------------------------------------------
 
 
@@ -358,9 +392,9 @@ def test_what_was_taken_and_not_written_is_sent_again_with_the_same_id(
     """A worker that dies between the answer and the commit (C12); its late writes are refused (C16)."""
     subscribe(site.runtime, receiver.url)
     fax(site)
-    (target,) = deliveries.claim(site.runtime, 10)
+    (target,) = deliveries.claim(site.runtime, 10, 10)
     (row,) = deliveries.due(site.runtime, target, [], 10)
-    assert deliveries.claim(site.runtime, 10) == [], "it is taken"
+    assert deliveries.claim(site.runtime, 10, 10) == [], "it is taken"
     deliver_nothing(site)
     assert receiver.heard == []
 
@@ -371,7 +405,7 @@ def test_what_was_taken_and_not_written_is_sent_again_with_the_same_id(
     assert deliveries.conclude(site.runtime, [late]) == {}
     assert [each.outcome for each in tries(site.runtime)] == ["ok"]
     assert rows(site.runtime)[0].status == "delivered"
-    assert deliveries.prolong(site.runtime, target) is None
+    assert deliveries.prolong(site.runtime, [target]) == {}
     deliveries.release(site.runtime, target)
 
 
@@ -617,7 +651,11 @@ def test_a_filter_and_a_range_say_what_is_sent_again(site: Site, receiver: Recei
     assert len(again(until=noon)) == 3
     assert len(again(type="FAX_QUEUED")) == 3
     assert again(status="dead") == []
-    assert len(again()) == 9
+    everything = again()
+    assert len(everything) == 9
+    for each in (early, middle):
+        said = [one for fax_id, one in everything if fax_id == each]
+        assert said == sorted(said), "those of one fax come in their order"
 
 
 def test_many_are_sent_again_in_pieces_and_none_is_left_out(

@@ -214,6 +214,7 @@ def test_of_what_runs_well_nothing_is_a_fault(site: Site, broker: str) -> None:
         "listeners",
         "sweeps",
         "disk",
+        "webhooks",
     ):
         assert found[name].ok, found[name]
     assert found["carrier of simulator"].ok

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from faxbot import actors, identity, results, sessions, users
 from faxbot.db import new_id, utcnow
+from faxbot.errors import ListenersFull
 from faxbot.events import Event, Status
 from faxbot.feed import Cursor, Filters
 from faxbot.hidden import Hidden
@@ -45,6 +46,7 @@ WEB = {
     "FAXBOT_WEB_WORKERS": "1",
     "FAXBOT_WEB_THREADS": "4",
     "FAXBOT_STREAM_HEARTBEAT_SECONDS": str(HEARTBEAT),
+    "FAXBOT_MAX_LISTENERS": "1000",
     "SIMULATOR_SECRET": SECRET,
     "FAX_DISABLED": "true",
 }
@@ -332,6 +334,29 @@ def test_a_restored_database_under_a_running_server_ends_the_streams(
         assert told_of(again.take(7))[-2:] == [(fax_id, 6), (fax_id, 7)]
 
 
+@pytest.mark.parametrize("more", [5, 8], ids=["as many", "more"])
+def test_a_restored_database_that_has_gone_on_before_anybody_looked_ends_them_too(
+    alone: Installation, start_service: StartService, more: int
+) -> None:
+    with house(alone, start_service) as home:
+        fax_id = home.fax()
+        home.progress(fax_id, 9)
+        ear = home.listen(cursor="0-0")
+        ear.take(10)
+        with home.runtime.database.transaction() as session:
+            session.execute(sa.delete(FaxEvent).where(FaxEvent.sequence > 5))
+            session.execute(sa.text("UPDATE jobs SET last_sequence = 5"))
+            session.execute(sa.text("SELECT setval('events_id_seq', 5)"))
+            job = results.locked(session, fax_id)
+            for _ in range(more):
+                results.record_event(session, job, Event.PROGRESS, now=utcnow(), source="api")
+        assert ear.until_end() == [], "it would go on from there, and miss others"
+        assert "the database was restored; come again" in ear.comments
+
+        again = home.listen(headers={"Last-Event-ID": str(ear.last_id)})
+        assert told_of(again.take(5 + more))[5:] == [(fax_id, 6 + each) for each in range(more)]
+
+
 def test_while_the_database_is_away_hearts_beat_and_then_nothing_is_missing(
     stores: Stores,
     own_postgres: PostgresServer,
@@ -462,6 +487,39 @@ def test_over_the_cap_there_is_a_503_and_who_is_gone_leaves_his_place(small: Hou
         assert told_of(taken.take(1)) == [(fax_id, 1)]
 
 
+def test_one_key_gets_a_quarter_of_the_places_and_the_others_theirs(
+    alone: Installation, start_service: StartService
+) -> None:
+    with house(alone, start_service, FAXBOT_MAX_LISTENERS="20") as home:
+        key, other = (new_key(home.runtime, "events:read") for _ in range(2))
+        first = [home.listen(key=key) for _ in range(5)]
+        assert {ear.status for ear in first} == {200}
+        for refused in (home.listen(key=key), home.listen(key=key, cursor="0-0")):
+            assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+            assert "share" in json.loads(refused.body)["detail"]
+        assert [home.listen(key=other).status for _ in range(6)] == [200] * 5 + [503]
+
+        first[0].close()
+        assert eventually(lambda: home.listen(key=key).status == 200)
+
+
+def test_few_places_are_nobodys_share(site: Site) -> None:
+    """Four in any case, where there are as many; and where nobody needs a key, all who come are not one."""
+    config = replace(site.runtime.config, max_listeners=6)
+    streams = Streams(replace(site.runtime, config=config, now=utcnow))
+    ours = actors.Actor("default", "a key", frozenset({"*"}))
+
+    def comes(shown: Shown) -> bool:
+        with suppress(ListenersFull):
+            streams.open(ours, shown, Filters(), None)
+            return True
+        return False
+
+    key = Shown(Hidden("fbk_live_x"), None)
+    assert [comes(key) for _ in range(5)] == [True] * 4 + [False]
+    assert [comes(auth.NOTHING) for _ in range(3)] == [True, True, False]
+
+
 def test_where_files_are_few_half_of_the_connections_are_left_for_requests(
     alone: Installation, start_service: StartService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,7 +528,8 @@ def test_where_files_are_few_half_of_the_connections_are_left_for_requests(
     few.chmod(0o700)
     monkeypatch.setattr(installation, "FAXBOT", few)
     with house(alone, start_service) as home:
-        ears = [home.listen() for _ in range(40)]
+        keys = [new_key(home.runtime, "events:read") for _ in range(5)]
+        ears = [home.listen(key=key) for key in keys for _ in range(8)]
         there = [ear for ear in ears if ear.status == 200]
         assert len(there) == 32  # 160 without 96 for the four threads and what else is open, halved
         assert home.submit().status_code == 202

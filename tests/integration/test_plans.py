@@ -223,7 +223,7 @@ def test_deliveries_go_on_without_a_walk_through_those_that_are_done(
             sa.event.listen(engine, "before_cursor_execute", explain)
         deliveries.announce_due(runtime)
         deliveries.tidy(runtime)
-        (target,) = deliveries.claim(runtime, 10)
+        (target,) = deliveries.claim(runtime, 10, 10)
         (row,) = deliveries.due(runtime, target, ["msg_1"], 10)
         tried = deliveries.Tried(target, row, site.now, Answer("status", 0.1, 500))
         deliveries.conclude(runtime, [tried])

@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from urllib3.filepost import encode_multipart_formdata
 
 from faxbot import addresses, callbacks, wiring
 from faxbot.config import Config
-from faxbot.models import Attempt, Callback, FaxEvent, Job
-from faxbot.plugins.base import CallbackRequest
+from faxbot.models import Artifact, Attempt, Callback, CallbackRefusal, FaxEvent, Job
+from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.providers.phaxio import signature
 from faxbot.runtime import Runtime
 from tests.installation import Installation
 from tests.integration.site import Site
-from tests.integration.web import assert_problem, client_of, left_behind
+from tests.integration.web import Unread, assert_problem, client_of, left_behind
 from tests.providers import phaxio, sinch
 
 BASE, OLD, NEW = "https://fax.example.com", "https://old.example.com/api", "https://new.example.com"
@@ -33,6 +35,8 @@ SETTINGS = {
     "SINCH_BASE_URL": "http://127.0.0.1:9/v3",
     "SINCH_WEBHOOK_BASIC_USER": sinch.SETTINGS["webhookUser"],
     "SINCH_WEBHOOK_BASIC_PASS": sinch.SETTINGS["webhookPassword"],
+    "ASTERISK_AMI_PASSWORD": "nobody is called",
+    "ASTERISK_INBOUND_SECRET": "handed-over-by-us",
     "PUBLIC_API_URL": BASE,
 }
 BODIES = [(each["file"], each["type"]) for each in phaxio.vendor("callbacks.json")]
@@ -46,8 +50,8 @@ def store(embedded: Installation) -> Installation:
 
 
 @pytest.fixture
-def config(store: Installation) -> Config:
-    return store.config(**SETTINGS)
+def config(store: Installation, tmp_path: Path) -> Config:
+    return store.config(**SETTINGS, ASTERISK_FOLDER=str(tmp_path))
 
 
 def of_phaxio(name: str, kind: str, url: str) -> CallbackRequest:
@@ -69,7 +73,7 @@ def nothing_came_of_it(runtime: Runtime) -> bool:
     with runtime.database.reading() as session:
         for callback_id in session.scalars(sa.select(Callback.id)).all():
             callbacks.apply(runtime, callback_id)
-        return not any(session.scalars(sa.select(table.id)).all() for table in (Job, FaxEvent))
+        return not any(session.scalars(sa.select(each.id)).all() for each in (Job, FaxEvent))
 
 
 def post(runtime: Runtime, request: CallbackRequest) -> Any:
@@ -87,6 +91,32 @@ def test_whatever_phaxio_posts_is_kept_whole_and_acknowledged_as_often_as_it_com
 
     assert [base64.b64decode(each["body"]) for each in kept(runtime)] == [request.body]
     assert nothing_came_of_it(runtime)
+
+
+@pytest.mark.parametrize("filler", [0, LARGEST_IN_MEMORY], ids=["small", "in a file"])
+def test_a_callback_of_phaxios_in_another_wrapping_is_the_same(
+    runtime: Runtime, filler: int
+) -> None:
+    """Its signature is over the fields and files, and has no time: whoever caught one can wrap it anew."""
+    url = f"{BASE}/callbacks/phaxio"
+
+    def wrapped(border: str, fax: str) -> CallbackRequest:
+        document = (b"%PDF-1.4" + b"x" * filler) * bool(filler)
+        form: dict[str, str | tuple[str, bytes]] = {
+            "fax": fax, "event_type": "fax_received", "file": ("any.pdf", document)
+        }  # fmt: skip
+        body, kind = encode_multipart_formdata(form, boundary=border)
+        bare = CallbackRequest("POST", url, {"content-type": kind}, body)
+        proof = signature.sign(phaxio.TOKEN, url, signature.read(bare))
+        return replace(bare, headers={**bare.headers, "x-phaxio-signature": proof})
+
+    said = [("one", '{"id": 1}'), ("two", '{"id": 1}'), ("one", '{"id": 2}'), ("six", '{"id": 2}')]
+    answers = [post(runtime, wrapped(*each)).status_code for each in said]
+
+    assert answers == [200] * 4
+    with runtime.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count(Callback.id))) == 2
+        assert session.scalar(sa.select(sa.func.count(Artifact.id))) == 2 * bool(filler)
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -111,6 +141,38 @@ def test_who_keeps_the_credentials_in_an_address_until_he_is_asked_is_asked_for_
         refused = post(runtime, replace(bare, url=url))
         assert_problem(refused, 401, "unauthenticated")
         assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+BASIC = sinch.webhook(HOOKS[0], BASE).headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "header", "proofs"),
+    [
+        (("/callbacks/sinch", "/sinch-inbound"), "Authorization",
+         ("Basic eDp5", "Basic Og==", f"Bearer {BASIC.partition(' ')[2]}", "x")),
+        (("/callbacks/asterisk", "/_internal/asterisk/inbound"), "X-Internal-Secret", ("x", "")),
+    ],
+    ids=["sinch", "asterisk"],
+)  # fmt: skip
+def test_of_a_stranger_who_only_invents_what_stands_in_the_headers_no_body_is_read(
+    runtime: Runtime, paths: tuple[str, ...], header: str, proofs: tuple[str, ...]
+) -> None:
+    client = client_of(runtime)
+    for path in (*paths, "/inbound/callback"):
+        for proof in proofs:
+            answer = client.post(path, input_stream=Unread(), headers={header: proof})
+            assert_problem(answer, 401, "unauthenticated")
+    assert left_behind(runtime) == {}
+    refused = runtime.database.rows(sa.select(CallbackRefusal.count), {})
+    assert [count for (count,) in refused] == [3 * len(proofs)], "each is counted, once"
+
+
+def test_a_genuine_head_has_its_body_read_at_the_door_for_anybody_too(runtime: Runtime) -> None:
+    request = replace(sinch.webhook(HOOKS[0], BASE), url=f"{BASE}/inbound/callback")
+
+    assert post(runtime, request).status_code == 200
+    assert [base64.b64decode(each["body"]) for each in kept(runtime)] == [request.body]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import secrets
@@ -35,6 +36,24 @@ from faxbot.web import schemas
 from faxbot.web.app import create_app
 from faxbot.web.auth import LINK, OPEN, SESSION, SIGNATURE, cookie_name
 from tests.installation import Installation
+
+
+class Unread(io.RawIOBase):
+    """The body of a request of which nothing is to be read: a hundred megabytes, as far as anybody can tell."""
+
+    def readable(self) -> bool:
+        return True
+
+    # werkzeug's client takes the length from here: where the end is said to be.
+    _at = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: 10**8}[whence] + offset
+        return self._at
+
+    def readinto(self, _buffer: object) -> int:
+        raise AssertionError("it is read")
+
 
 TEXT = b"One page of text.\n"
 NUMBER = "+15550100000"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import cycle
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faxbot import dialling
 from faxbot.config import Config
-from faxbot.destinations import NotAllowed, Rules, is_special, shown
+from faxbot.destinations import NotAllowed, Rules, is_own, is_special, shown
 from faxbot.dialling import NOT_ALLOWED, OK, Dialler, Resolve
 from faxbot.errors import ConfigError
 from tests.misbehaving import OK as ANSWER
@@ -209,6 +214,118 @@ def test_this_server_is_not_called_by_its_name_or_by_an_address_of_this_machine(
 
     assert connects == []
     here.judge("127.0.0.1", 8081)
+
+
+def test_what_the_name_of_this_server_leads_to_is_not_called_under_any_other(
+    connects: list[Any],
+) -> None:
+    """A proxy before it has addresses that this machine has not."""
+    names = {"fax.example.org": ["1.1.1.1", "2606:4700::1"], "alias.example.org": ["1.1.1.1"]}
+    asked: list[str] = []
+
+    def resolve(host: str, _port: int) -> Sequence[str]:
+        asked.append(host)
+        return names[host]
+
+    dialler = Dialler(resolve=resolve)
+    own = frozenset({"fax.example.org"})
+    here = Rules(ports=WEB, https_only=False, own_names=own)
+    for url in ("http://alias.example.org/", "http://1.1.1.1/", "https://[2606:4700::1]/"):
+        assert dialler.post(here, url, {}, b"{}", seconds=5).outcome == NOT_ALLOWED
+
+    assert connects == []
+    assert asked.count("fax.example.org") == 1, "it is known for a while"
+
+
+def test_a_name_of_this_server_that_nobody_knows_keeps_nobody_from_being_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dialling, "OWN_SECONDS", 0.1)
+    over = threading.Event()
+
+    def resolve(host: str, _port: int) -> Sequence[str]:
+        if host == "fax.example.org":
+            over.wait(20)
+        return ["127.0.0.1"]
+
+    server = Server(answering(ANSWER))
+    own = frozenset({"fax.example.org"})
+    here = Rules((ip_network("127.0.0.1/32"),), (range(1, 65536),), https_only=False, own_names=own)
+    url = f"http://hook.example.org:{server.port}/"
+    try:
+        assert Dialler(resolve=resolve).post(here, url, {}, b"{}", seconds=5).outcome == OK
+    finally:
+        over.set()
+        server.close()
+
+
+def test_who_shares_the_address_of_this_server_is_called_where_that_is_named() -> None:
+    """Behind the same proxy; the server itself is refused by its name all the same."""
+    server = Server(answering(ANSWER))
+    own = frozenset({"fax.example.org"})
+    here = Rules((ip_network("127.0.0.1/32"),), (range(1, 65536),), https_only=False, own_names=own)
+    dialler = Dialler(resolve=lambda *_: ["127.0.0.1"])
+    try:
+        outcomes = [
+            dialler.post(here, f"http://{host}:{server.port}/", {}, b"{}", seconds=5).outcome
+            for host in ("hook.example.org", "fax.example.org")
+        ]
+    finally:
+        server.close()
+    assert outcomes == [OK, NOT_ALLOWED]
+
+
+def test_every_address_of_this_machine_is_its_own_and_no_other() -> None:
+    mine = {
+        each.address
+        for found in psutil.net_if_addrs().values()
+        for each in found
+        if each.family in (socket.AF_INET, socket.AF_INET6) and "%" not in each.address
+    }
+
+    assert mine
+    assert all(is_own(ip_address(each)) for each in mine)
+    assert not any(is_own(ip_address(each)) for each in set(PUBLIC) - mine)
+
+
+def test_where_anything_can_be_bound_to_an_address_of_others_is_not_taken_for_an_own_one() -> None:
+    """net.ipv4.ip_nonlocal_bind, as a proxy that shares an address sets it; in a network of its own."""
+    asks = """
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+from faxbot.destinations import is_own
+
+Path("/proc/sys/net/ipv4/ip_nonlocal_bind").write_text("1")
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    probe.bind(("1.1.1.1", 0))
+print(is_own(ip_address("1.1.1.1")))
+"""
+    apart = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system gives nobody a network of his own (unshare)")
+    ended = subprocess.run(
+        [*apart, sys.executable, "-c", asks], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "False\n"
+
+
+def test_a_network_that_is_denied_is_not_called_whatever_else_is_said(connects: list[Any]) -> None:
+    denied = {"FAXBOT_WEBHOOK_DENY": "1.1.1.0/24, 2606:4700::/32,127.0.0.1"}
+    config = Config.load({"FAXBOT_WEBHOOK_NETWORKS": "127.0.0.0/8", **denied})
+    for address in ("1.1.1.1", "2606:4700::1", "127.0.0.1"):
+        found = [address]
+        assert (
+            called("http://x.example.org/", resolve=lambda *_: found, rules=config.destinations)  # noqa: B023 - at once
+            == NOT_ALLOWED
+        )
+    assert connects == []
+    config.destinations.judge("1.1.2.1", 443)
+    with pytest.raises(NotAllowed, match="FAXBOT_WEBHOOK_DENY"):
+        config.destinations.read("http://1.1.1.1/")
+    with pytest.raises(ConfigError, match="FAXBOT_WEBHOOK_DENY must be"):
+        Config.load({"FAXBOT_WEBHOOK_DENY": "everything"})
 
 
 def test_a_network_that_is_named_may_be_called_and_its_neighbour_not(connects: list[Any]) -> None:

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -189,6 +190,77 @@ def test_a_name_is_tried_at_its_other_addresses_where_the_first_is_away(serve: S
     assert dialler.post(both, url, {}, b"", seconds=5).ok
     dialler.close()
     assert f"Host: hook.example.org:{server.port}".encode() in server.requests[0]
+
+
+@pytest.fixture
+def black_hole() -> Iterator[Callable[[str, int], socket.socket]]:
+    """Addresses of this machine at which nothing answers: the listener's queue is full."""
+    made: list[socket.socket] = []
+
+    def make(address: str, port: int) -> socket.socket:
+        listener = socket.create_server((address, port), backlog=0)
+        made.append(listener)
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            made.append(filler)
+        return listener
+
+    yield make
+    for each in made:
+        each.close()
+
+
+NEAR = Rules((ip_network("127.0.0.0/8"),), RULES.ports, https_only=False)
+BlackHole = Callable[[str, int], socket.socket]
+
+
+def test_of_a_name_with_many_addresses_at_which_nothing_answers_the_last_is_tried_in_time(
+    serve: Serve, black_hole: BlackHole
+) -> None:
+    server = serve(answering(OK))
+    holes = [f"127.0.0.{number}" for number in (2, 3, 4)]
+    for each in holes:
+        black_hole(each, server.port)
+    url = f"http://hook.example.org:{server.port}/"
+
+    answers = {}
+    for name, found in (("one answers", [*holes, "127.0.0.1"]), ("none", [*holes, "127.0.0.5"])):
+        if name == "none":
+            black_hole("127.0.0.5", server.port)
+        begun = time.monotonic()
+        dialler = Dialler(resolve=lambda *_, found=found: found)
+        answers[name] = dialler.post(NEAR, url, {}, b"", seconds=2).outcome
+        assert time.monotonic() - begun < 2.5
+    assert answers == {"one answers": "ok", "none": "timeout"}
+
+
+def test_a_handshake_that_hangs_after_a_slow_connection_ends_with_the_call(
+    black_hole: BlackHole,
+) -> None:
+    listener = black_hole("127.0.0.2", 0)
+    port, taken = listener.getsockname()[1], list[socket.socket]()
+
+    def take() -> None:
+        with suppress(OSError):  # until it is closed
+            while True:
+                taken.append(listener.accept()[0])
+
+    # Linux knocks again after a second; by then there is room.
+    late = threading.Timer(0.5, take)
+    late.daemon = True
+    late.start()
+    begun = time.monotonic()
+    answer = Dialler().post(NEAR, f"https://127.0.0.2:{port}/", {}, b"", seconds=3)
+    took = time.monotonic() - begun
+    listener.shutdown(socket.SHUT_RDWR)
+    late.join()
+    for each in taken:
+        each.close()
+
+    assert answer.outcome == "timeout"
+    assert 2.5 < took < 3.5, "it was connected with, and had the rest of the time"
 
 
 def test_proxies_and_passwords_of_the_environment_are_not_used(
