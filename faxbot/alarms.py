@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from faxbot import auditlog
+from faxbot import auditlog, notifiers
 from faxbot.db import inserts, table
-from faxbot.events import DEFAULT_ACCOUNT, Reception, Status
+from faxbot.events import DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
 from faxbot.models import (
     IS_OPEN,
     ConfigVersion,
@@ -49,24 +49,23 @@ GIVEN_UP = (
     "were given up, because they fail or want nothing more: `faxbot webhooks list` names them; mend the receiver and "
     "have it tested (`faxbot webhooks test`), or delete the webhook"
 )
+NOTICES = "notices"
+UNTOLD = (
+    "people are not told of faxes by {}: {}; `faxbot notifications test` says what is wrong, and "
+    "`faxbot notifications list` what waits"
+)
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 AUDIT_LOG = "audit_log"
 NOT_WRITTEN = (
     "the audit trail is not written on ({}), and nothing of it is lost: the worker's log says why ("
     "`audit log not written`), AUDIT_LOG_FILE and AUDIT_LOG_SYSLOG_ADDRESS where to"
 )
-ENDS: dict[Status, list[str]] = {
-    Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
-    # One that is let go, tried and held again has waited all the time, unless a carrier took it.
-    Status.HELD: [Status.SENT.value, Status.UNCERTAIN.value],
-}
-"""The statuses that end the wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS, or
-    AUDIT_LOG and so many logs take nothing."""
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS, so many
+    plugins that do not tell people (NOTICES), or AUDIT_LOG and so many logs take nothing."""
 
     code: str
     count: int
@@ -99,6 +98,9 @@ def raised(runtime: Runtime) -> list[Alarm]:
     if given_up := runtime.database.rows(_GIVEN_UP, {}):
         which = "1 webhook" if len(given_up) == 1 else f"{len(given_up)} webhooks"
         found.append(Alarm(WEBHOOKS, len(given_up), f"{which}: {GIVEN_UP}"))
+    if untold := notifiers.faults(runtime):
+        detail = UNTOLD.format(", ".join(untold), "; ".join(dict.fromkeys(untold.values())))
+        found.append(Alarm(NOTICES, len(untold), detail))
     return found
 
 
@@ -130,7 +132,7 @@ def _count(status: Status) -> sa.Select[Any]:
     ends = sa.exists().where(
         left.job_id == entered.job_id,
         left.sequence > entered.sequence,
-        left.status.in_(ENDS[status]),
+        left.status.in_(WAIT_ENDS[status]),
     )
     waits = sa.exists().where(
         entered.job_id == Job.id, entered.status == status.value, entered.recorded_at < since, ~ends

@@ -86,6 +86,8 @@ class Action(StrEnum):
     WEBHOOK_DELETED = "webhook.deleted"
     WEBHOOK_REPLAYED = "webhook.replayed"
     """Deliveries are sent again, so many (`count`)."""
+    NOTIFICATION_TESTED = "notification.tested"
+    """A test notice was sent to the people whom a plugin tells, or could not be."""
     MASTER_KEY_CHANGED = "master_key.changed"
     MASTER_KEY_RETIRED = "master_key.retired"
     MASTER_KEY_LOST = "master_key.lost"

@@ -53,6 +53,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "faxbot.cli.webhooks:webhooks_",
         "Have events sent to subscribers; see what was sent.",
     ),
+    "notifications": (
+        "faxbot.cli.notifications:notifications",
+        "See how people are told of faxes; send a test notice.",
+    ),
     "prepare": ("faxbot.cli.prepare:prepare", ""),
     "config": ("faxbot.cli.config:config", "See, change and take back settings."),
     "audit": ("faxbot.cli.audit:audit", "Verify or export the audit trail."),
