@@ -34,7 +34,7 @@ class Mail:
 
     @property
     def text(self) -> str:
-        return self.message.get_content()
+        return str(self.message.get_content())
 
     @property
     def id(self) -> str:
@@ -68,19 +68,19 @@ class MailServer:
         self.data: Callable[[Mail], str] = lambda _mail: "250 OK"
         """What it says to a message; DROP: nothing, and hangs up; HANG: nothing; KEEP_AND_DROP: it has it, and hangs
         up; KEEP_AND_HANG."""
-        self.silent = False
-        """It takes connections and says nothing."""
+        self.silent = self.drips = False
+        """It takes connections and says nothing; or a byte now and then, of a greeting without an end."""
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._transports: list[asyncio.Transport] = []
         self._server: asyncio.Server | None = None
         self._certificate, self._implicit, self._login = certificate, implicit, login
+        self._port = 0
         begun = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(begun,), name="mail server")
         self._thread.start()
         assert begun.wait(10)
-        assert self._server is not None
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.port: int = self._port
 
     def _run(self, begun: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -91,6 +91,7 @@ class MailServer:
             ssl=self._certificate if self._implicit else None,
         )
         self._server = self._loop.run_until_complete(server)
+        self._port = self._server.sockets[0].getsockname()[1]
         begun.set()
         self._loop.run_forever()
         for transport in self._transports:
@@ -101,12 +102,10 @@ class MailServer:
         self._loop.close()
 
     def _protocol(self) -> asyncio.Protocol:
-        if self.silent:
+        if self.silent or self.drips:
             return _Silent(self)
         proves = {"authenticator": self._knows, "auth_required": True} if self._login else {}
-        if proves and not (self._certificate and not self._implicit):
-            proves["auth_require_tls"] = False
-        return _Smtp(
+        smtp = _Smtp(
             self,
             _Days(self),
             hostname="mail.example.org",
@@ -115,6 +114,9 @@ class MailServer:
             tls_context=None if self._implicit else self._certificate,
             **proves,
         )
+        # It knows TLS from STARTTLS only, and else lets nobody log in.
+        smtp._auth_require_tls = not self._implicit
+        return smtp
 
     def _knows(self, *said: Any) -> AuthResult:
         login = cast(LoginPassword, said[-1])
@@ -178,6 +180,13 @@ class _Silent(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server.visited(transport)
+        if self._server.drips:
+            self._drip(cast(asyncio.Transport, transport))
+
+    def _drip(self, transport: asyncio.Transport) -> None:
+        if not transport.is_closing():
+            transport.write(b"220-x\r\n")
+            asyncio.get_running_loop().call_later(0.1, self._drip, transport)
 
 
 class _Smtp(SMTP):
@@ -216,7 +225,7 @@ class _Days:
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         raw = cast(bytes, envelope.content)
-        message = cast(EmailMessage, email.message_from_bytes(raw, policy=email.policy.default))
+        message = email.message_from_bytes(raw, policy=email.policy.default)
         secure = session.ssl is not None or self._server._implicit
         mail = Mail(str(envelope.mail_from), list(envelope.rcpt_tos), raw, secure, message)
         self._server.handed.append(mail)
@@ -224,8 +233,7 @@ class _Days:
         if answer in (KEEP_AND_DROP, KEEP_AND_HANG) or answer.startswith("250"):
             self._server.taken.append(mail)
         if answer in (DROP, KEEP_AND_DROP):
-            assert server.transport is not None
-            server.transport.abort()
+            cast(asyncio.Transport, server.transport).abort()
             return "250 nobody hears this"
         if answer in (HANG, KEEP_AND_HANG):
             await self._server.wait_until_over()
