@@ -244,7 +244,8 @@ def _made(
         next_at=now, created_at=now,
     )  # fmt: skip
     session.add(sent)
-    session.connection().execute(_PUT, {**names, "into": sent.id, "last": taken[-1]})
+    its = {"its_account": notifier.account_id, "its_plugin": notifier.plugin_id}
+    session.connection().execute(_PUT, {**its, "into": sent.id, "last": taken[-1]})
     notifier.ready_at = _later(config, notifier.ready_at, now)
     session.flush()
     return sent
@@ -259,8 +260,8 @@ _OLDEST = sa.select(Notice.id).where(*_ITS_UNTOLD).order_by(Notice.id).limit(MOS
 _PUT = (
     sa.update(NOTICES)
     .where(
-        NOTICES.c.account_id == sa.bindparam("account_id"),
-        NOTICES.c.plugin_id == sa.bindparam("plugin_id"),
+        NOTICES.c.account_id == sa.bindparam("its_account"),
+        NOTICES.c.plugin_id == sa.bindparam("its_plugin"),
         NOTICES.c.notification_id.is_(None),
         NOTICES.c.id <= sa.bindparam("last"),
     )
