@@ -64,6 +64,8 @@ ACCESS = {
     "POST /admin/providers/<provider_id>/activate": "admin",
     "POST /admin/providers/<provider_id>/deactivate": "admin",
     "GET /admin/webhooks": "admin",
+    "GET /admin/notifications": "operate",
+    "POST /admin/notifications/<plugin_id>/test": "operate",
     "GET /plugins": "admin",
     "GET /plugins/health": "admin",
     "GET /plugins/<plugin_id>/config": "admin",
