@@ -292,10 +292,12 @@ def test_a_storm_that_goes_on_stays_within_the_limit_and_all_of_it_is_told(
     at: list[Any] = []
     for n in range(540):
         noted(site, 1)
-        site.after(20)
+        people.tell(site.runtime)
         at += [n * 20] * (len(mail.taken) - len(at))
+        site.now += timedelta(seconds=20)
     for _ in range(6):
-        site.after(120)
+        people.tell(site.runtime)
+        site.now += timedelta(minutes=2)
 
     most = max(sum(begin <= each < begin + HOUR for each in at) for begin in at)
     limit = site.runtime.config.notices_per_hour
@@ -327,7 +329,8 @@ def test_what_is_not_taken_is_sent_again_less_and_less_often_with_the_same_id(
     noted(site, 4)
     begun, at = site.now, [0.0]
     for _ in range(400):
-        site.after(20)
+        site.now += timedelta(seconds=20)
+        people.tell(site.runtime)
         at += [(site.now - begun).total_seconds()] * (len(mail.handed) - len(at))
     gaps = [after - before for before, after in pairwise(at)]
     for gap, wanted in zip(gaps, SCHEDULE, strict=False):
