@@ -155,38 +155,38 @@ def tidy(runtime: Runtime) -> int:
     """Forget what is over for long, and what was for plugins by which nobody is told any more; some hundreds of each.
     How many rows."""
     now, active = runtime.now(), list(runtime.config.notification_plugin_ids)
-    words = {"before": now - KEPT, "late": now - TOLD_WITHIN, "active": active}
-    return sum(len(runtime.database.rows(statement, words)) for statement in (_OLD, _OLD_SENT))
+    old, late = {"before": now - KEPT}, {"before": now - TOLD_WITHIN, "active": active}
+    return sum(
+        len(runtime.database.rows(statement, words))
+        for statements, words in ((_OLD, old), (_UNWANTED, late))
+        for statement in statements
+    )
 
 
-_AGE = sa.or_(
-    sa.and_(
-        NOTICES.c.created_at < sa.bindparam("before", type_=UtcDateTime),
-        NOTICES.c.notification_id.is_not(None),
-    ),
-    sa.and_(
-        NOTICES.c.created_at < sa.bindparam("late", type_=UtcDateTime),
+_BEFORE = sa.bindparam("before", type_=UtcDateTime)
+
+
+def _some(rows: sa.Table, *which: sa.ColumnElement[bool]) -> sa.Executable:
+    some = sa.select(rows.c.id).where(*which).limit(SOME).scalar_subquery()
+    return sa.delete(rows).where(rows.c.id.in_(some)).returning(rows.c.id)
+
+
+# Each by an index of its own: these are asked every few seconds.
+_OLD = (
+    _some(NOTICES, NOTICES.c.created_at < _BEFORE, NOTICES.c.notification_id.is_not(None)),
+    _some(MESSAGES, MESSAGES.c.ended_at < _BEFORE),
+)
+_UNWANTED = (
+    _some(
+        NOTICES,
         NOTICES.c.notification_id.is_(None),
         NOTICES.c.plugin_id.not_in(OF_ACTIVE),
+        NOTICES.c.created_at < _BEFORE,
     ),
-)
-_OLD = (
-    sa.delete(NOTICES)
-    .where(NOTICES.c.id.in_(sa.select(NOTICES.c.id).where(_AGE).limit(SOME).scalar_subquery()))
-    .returning(NOTICES.c.id)
-)
-_SENT_AGE = sa.or_(
-    MESSAGES.c.ended_at < sa.bindparam("before", type_=UtcDateTime),
-    sa.and_(
+    _some(
+        MESSAGES,
         IS_WAITING,
-        MESSAGES.c.created_at < sa.bindparam("late", type_=UtcDateTime),
         MESSAGES.c.plugin_id.not_in(OF_ACTIVE),
+        MESSAGES.c.created_at < _BEFORE,
     ),
-)
-_OLD_SENT = (
-    sa.delete(MESSAGES)
-    .where(
-        MESSAGES.c.id.in_(sa.select(MESSAGES.c.id).where(_SENT_AGE).limit(SOME).scalar_subquery())
-    )
-    .returning(MESSAGES.c.id)
 )

@@ -234,6 +234,7 @@ def test_of_a_wait_people_are_told_once_when_it_has_lasted(
 
     assert told(site) == [(job_id, "held")]
     assert [each.subject for each in mail.taken] == ["[faxbot] Fax waits for a person"]
+    assert notices.note_waits(site.runtime) == 0, "those behind it have their turn"
 
 
 def test_a_fax_that_is_let_go_and_held_again_all_the_time_is_told_of_once(site: Site) -> None:
