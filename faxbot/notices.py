@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
+from faxbot import heartbeats
 from faxbot.db import UtcDateTime, inserts, table
 from faxbot.errors import ConfigError, PluginError
 from faxbot.events import WAIT_ENDS, Notable, Status
@@ -27,6 +28,8 @@ STATUSES = (WAITING, SENT, GIVEN_UP)
 TOLD_WITHIN = timedelta(days=1)
 """A message that is not sent by then is given up."""
 KEPT = timedelta(days=31)
+LOOKED, LOOK_EVERY = "looked for waits", timedelta(minutes=1)
+"""As what it is noted that no wait was found, and for how long that is believed."""
 SOME = 500
 """Rows of one transaction of a sweep."""
 NOTICES, MESSAGES = table(Notice), table(SentNotification)
@@ -78,16 +81,23 @@ def kinds(plugins: Plugins, plugin_id: str, saved: Mapping[str, Any]) -> frozens
 
 def note_waits(runtime: Runtime) -> int:
     """Write down of faxes that are held or uncertain for FAXBOT_ALARM_SECONDS that they wait for a person: once for
-    each wait; some hundreds. How many notices."""
+    each wait; some hundreds. How many notices. Where there are none it rests, for it looks at all faxes that wait."""
     since = runtime.now() - timedelta(seconds=runtime.config.alarm_seconds)
+    saved = runtime.settings.snapshot().saved
+    wanted = [
+        plugin_id
+        for plugin_id in runtime.config.notification_plugin_ids
+        if Notable.HELD in kinds(runtime.plugins, plugin_id, saved.get(plugin_id, {}))
+    ]
+    if not wanted or heartbeats.lately(runtime, LOOKED, LOOK_EVERY):
+        return 0
     noted = 0
-    for plugin_id in runtime.config.notification_plugin_ids:
-        saved = runtime.settings.snapshot().of_plugin(plugin_id)
-        if Notable.HELD not in kinds(runtime.plugins, plugin_id, saved):
-            continue
+    for plugin_id in wanted:
         for statement in _LASTING.values():
             rows = runtime.database.rows(statement, {"plugin_id": plugin_id, "since": since})
             noted += _note(runtime, plugin_id, rows)
+    if not noted:
+        heartbeats.beat(runtime, [LOOKED])
     return noted
 
 

@@ -234,6 +234,7 @@ def test_of_a_wait_people_are_told_once_when_it_has_lasted(
 
     assert told(site) == [(job_id, "held")]
     assert [each.subject for each in mail.taken] == ["[faxbot] Fax waits for a person"]
+    site.now += 2 * notices.LOOK_EVERY
     assert notices.note_waits(site.runtime) == 0, "those behind it have their turn"
 
 
