@@ -20,16 +20,17 @@ from faxbot.audit import Action
 from faxbot.config import BY_NAME, Config
 from faxbot.errors import ChangeRefused, ConfigError, FaxbotError, InvalidFields, PluginError
 from faxbot.events import ProviderEvent
-from faxbot.oversight import INBOUND, OUTBOUND, STORAGE
+from faxbot.oversight import INBOUND, NOTIFICATION, OUTBOUND, STORAGE
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins.manifest import Manifest
 from faxbot.revisions import Deed
 from faxbot.runtime import Runtime
 from faxbot.settings import OPTIONS, Saved, Wish
 
-SLOTS = (OUTBOUND, INBOUND, STORAGE)
+SLOTS = (OUTBOUND, INBOUND, STORAGE, NOTIFICATION)
 _ORDER, _COVERED = "FAX_BACKENDS", "FAX_BACKENDS_COVERED"
 _RECEIVING, _STORING = "FAX_INBOUND_BACKENDS", "STORAGE_BACKEND"
+_TELLING = "FAXBOT_NOTIFICATIONS"
 _OURS = frozenset(BY_NAME)
 _PLACES = ("uri", "destination")
 """Formats of settings, in manifests."""
@@ -65,7 +66,7 @@ def activate(
 
     `outbound`: it takes faxes before the others that are active, or, without `first`, behind them, where it may see one
     only if it is `covered` by an agreement (None: as it was). `inbound`: its received faxes are wanted too. `storage`:
-    new documents are kept in it, those that are there stay where they are.
+    new documents are kept in it, those that are there stay where they are. `notification`: it tells people, too.
 
     Raises NotFound; InvalidFields for a plugin that cannot have this slot; ChangeRefused when its test fails, unless
     `untested`; ChangedMeanwhile when the settings were changed meanwhile.
@@ -84,6 +85,8 @@ def activate(
             options[_COVERED] = _listed([*agreed, plugin_id] if covered else agreed)
     elif slot == INBOUND:
         options = {_RECEIVING: _listed([*oversight.receivers(runtime.plugins, config), plugin_id])}
+    elif slot == NOTIFICATION:
+        options = {_TELLING: _listed([*config.notification_plugin_ids, plugin_id])}
     else:
         options = {_STORING: plugin_id}
     _demand_proof(
@@ -104,7 +107,7 @@ def deactivate(
     (catalogue.standing). Faxes that it has are followed to their end.
 
     Raises NotFound; InvalidFields where it does not have that slot; ChangeRefused for the last one that
-    has; ChangedMeanwhile as activate().
+    has, but of those that tell people; ChangedMeanwhile as activate().
     """
     oversight.check_note(note)
     plugins, snapshot = runtime.plugins, runtime.settings.read()
@@ -112,11 +115,17 @@ def deactivate(
     if slot not in oversight.slots(plugins, config, plugin_id):
         catalogue.the_manifest(runtime, plugin_id)
         raise InvalidFields(errors={"slot": [f"{plugin_id} is not active for {slot}"]})
-    have = config.provider_ids if slot == OUTBOUND else oversight.receivers(plugins, config)
+    have = {
+        OUTBOUND: config.provider_ids,
+        INBOUND: oversight.receivers(plugins, config),
+        NOTIFICATION: config.notification_plugin_ids,
+        STORAGE: (plugin_id,),
+    }[slot]
     left = [each for each in have if each != plugin_id]
-    if slot == STORAGE or not any(plugins.has(each, _NEEDED[slot]) for each in left):
+    needed = _NEEDED.get(slot, "")
+    if slot != NOTIFICATION and not any(plugins.has(each, needed) for each in left):
         raise ChangeRefused(f"it is the only one for {slot}: activate another one first")
-    option = _ORDER if slot == OUTBOUND else _RECEIVING
+    option = _OPTION[slot]
     change = Change(actor, plugin_id, note, ProviderEvent.DEACTIVATED, slot)
     _save(runtime, change, {OPTIONS: {option: _listed(left)}}, snapshot.version)
     return catalogue.standing(runtime.fresh(), plugin_id)
@@ -228,16 +237,17 @@ def _slots(runtime: Runtime, config: Config) -> set[tuple[str, str]]:
         *((each, OUTBOUND) for each in config.provider_ids),
         *((each, INBOUND) for each in receivers),
         (config.storage_backend, STORAGE),
+        *((each, NOTIFICATION) for each in config.notification_plugin_ids),
     }
 
 
-_OPTION = {OUTBOUND: _ORDER, INBOUND: _RECEIVING, STORAGE: _STORING}
+_OPTION = {OUTBOUND: _ORDER, INBOUND: _RECEIVING, STORAGE: _STORING, NOTIFICATION: _TELLING}
 _NEEDED = {OUTBOUND: "send_fax", INBOUND: "inbound_supported"}
 
 
 def _can_have(manifest: Manifest, slot: str) -> bool:
-    if slot == STORAGE:
-        return manifest.type == "storage"
+    if slot in (STORAGE, NOTIFICATION):
+        return manifest.type == slot
     return manifest.type == "transport" and manifest.has(_NEEDED[slot])
 
 

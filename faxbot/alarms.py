@@ -4,16 +4,17 @@ it lasts."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from faxbot import auditlog, retention
+from faxbot import auditlog, notifiers, retention
 from faxbot.db import inserts, table
-from faxbot.events import DEFAULT_ACCOUNT, Reception, Status
+from faxbot.events import DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
 from faxbot.models import (
     IS_OPEN,
     ConfigVersion,
@@ -54,6 +55,11 @@ SHUT = (
     "do not open, and nothing is sent there: CONFIG_MASTER_KEY (or master.key under FAX_DATA_DIR) is not the key that "
     "sealed them; give it back, or delete the webhook and make it anew"
 )
+NOTICES = "notices"
+UNTOLD = (
+    "people are not told of faxes by {}: {}; `faxbot notifications test` says what is wrong, and "
+    "`faxbot notifications list` what waits"
+)
 UNFINISHED = "a new master key was begun with: `faxbot config rotate-key` ends it; keep the old key till then"
 AUDIT_LOG = "audit_log"
 NOT_WRITTEN = (
@@ -74,18 +80,13 @@ BROKEN_OFF = {
     retention.STORAGE: "a storage did not remove what it was asked to",
     retention.FAILED: "it failed",
 }
-ENDS: dict[Status, list[str]] = {
-    Status.UNCERTAIN: [each.value for each in Status if each is not Status.UNCERTAIN],
-    # One that is let go, tried and held again has waited all the time, unless a carrier took it.
-    Status.HELD: [Status.SENT.value, Status.UNCERTAIN.value],
-}
-"""The statuses that end the wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
-    ones, AUDIT_LOG and so many logs take nothing, or RETENTION and so many classes were broken off."""
+    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, or RETENTION and
+    so many classes were broken off."""
 
     code: str
     count: int
@@ -96,36 +97,51 @@ def raised(runtime: Runtime) -> list[Alarm]:
     """The alarms of this moment; raises DatabaseAway."""
     # A fax that stays uncertain or held for so long will not mend itself soon.
     since = runtime.now() - timedelta(seconds=runtime.config.alarm_seconds)
-    found = []
+    return [alarm for look in _LOOKS for alarm in look(runtime, since)]
+
+
+def _waiting(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
+    long = f"{runtime.config.alarm_seconds / 60:g} min"
     for status, sentence in WAITS.items():
         row = runtime.database.row(_COUNTS[status], {"since": since})
         if row is not None and row.faxes:
             more = "more than " if row.faxes >= MOST else ""
             faxes = "1 fax waits" if row.faxes == 1 else f"{more}{row.faxes} faxes wait"
-            long = f"{runtime.config.alarm_seconds / 60:g} min"
             detail = f"{faxes} for more than {long}: {sentence}"
-            found.append(Alarm(status.value, row.faxes, detail))
+            yield Alarm(status.value, row.faxes, detail)
     row = runtime.database.row(_FETCHED_NOT, {"since": since})
     if row is not None and row.faxes:
         faxes = "1 received fax" if row.faxes == 1 else f"{row.faxes} received faxes"
-        long = f"{runtime.config.alarm_seconds / 60:g} min"
-        found.append(Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, long)))
+        yield Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, long))
+
+
+def _unfinished(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
     if runtime.database.row(_UNFINISHED, {"since": since}) is not None:
-        found.append(Alarm(MASTER_KEY, 1, UNFINISHED))
+        yield Alarm(MASTER_KEY, 1, UNFINISHED)
     silent = {each.log for each in auditlog.behind(runtime) if each.since < since}
     if silent:
-        found.append(Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent)))))
+        yield Alarm(AUDIT_LOG, len(silent), NOT_WRITTEN.format(", ".join(sorted(silent))))
+
+
+def _not_removed(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
     if (trouble := retention.trouble(runtime)) is not None:
-        which = ", ".join(
-            f"{name}: {BROKEN_OFF.get(how, how)}" for name, how in trouble.outcomes.items()
-        )
+        outcomes = trouble.outcomes.items()
+        which = ", ".join(f"{name}: {BROKEN_OFF.get(how, how)}" for name, how in outcomes)
         said = NOT_REMOVED.format(which) if which else NOT_DONE
-        found.append(Alarm(RETENTION, len(trouble.outcomes) or 1, said))
+        yield Alarm(RETENTION, len(outcomes) or 1, said)
+
+
+def _untold(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
     if given_up := len(runtime.database.rows(_GIVEN_UP, {})):
-        found.append(Alarm(WEBHOOKS, given_up, f"{_webhooks(given_up)}: {GIVEN_UP}"))
+        yield Alarm(WEBHOOKS, given_up, f"{_webhooks(given_up)}: {GIVEN_UP}")
     if shut := unopened(runtime):
-        found.append(Alarm(SEALED, shut, f"{_webhooks(shut)}: {SHUT}"))
-    return found
+        yield Alarm(SEALED, shut, f"{_webhooks(shut)}: {SHUT}")
+    if untold := notifiers.faults(runtime):
+        detail = UNTOLD.format(", ".join(untold), "; ".join(dict.fromkeys(untold.values())))
+        yield Alarm(NOTICES, len(untold), detail)
+
+
+_LOOKS = (_waiting, _unfinished, _not_removed, _untold)
 
 
 def _webhooks(count: int) -> str:
@@ -160,7 +176,7 @@ def _count(status: Status) -> sa.Select[Any]:
     ends = sa.exists().where(
         left.job_id == entered.job_id,
         left.sequence > entered.sequence,
-        left.status.in_(ENDS[status]),
+        left.status.in_(WAIT_ENDS[status]),
     )
     waits = sa.exists().where(
         entered.job_id == Job.id, entered.status == status.value, entered.recorded_at < since, ~ends

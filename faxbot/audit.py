@@ -92,6 +92,8 @@ class Action(StrEnum):
     """Somebody wanted a run now."""
     RETENTION_ENDED = "retention.ended"
     """By the worker: by class how many rows it removed, and what was broken off."""
+    NOTIFICATION_TESTED = "notification.tested"
+    """A test notice was sent to the people whom a plugin tells, or could not be."""
     MASTER_KEY_CHANGED = "master_key.changed"
     MASTER_KEY_RETIRED = "master_key.retired"
     MASTER_KEY_LOST = "master_key.lost"

@@ -112,7 +112,8 @@ def health(runtime: Runtime) -> list[dict[str, Any]]:
     """Of every active plugin whether it works now, as it says itself; asks their carriers."""
     config = runtime.config
     receivers = oversight.receivers(runtime.plugins, config)
-    active = dict.fromkeys((*config.provider_ids, *receivers, config.storage_backend))
+    others = (config.storage_backend, *config.notification_plugin_ids)
+    active = dict.fromkeys((*config.provider_ids, *receivers, *others))
     return [{"id": plugin_id, **oversight.health_of(runtime, plugin_id)} for plugin_id in active]
 
 

@@ -811,6 +811,23 @@ class Config:
         at_most=30.0,
         editable=True,
     )
+    notifications: str = option(
+        "FAXBOT_NOTIFICATIONS",
+        "",
+        "ids of the notification plugins by which people are told of faxes, separated by commas, like email; unset: "
+        "nobody is",
+        form=forms.NAMES,
+        editable=True,
+    )
+    notices_per_hour: int = option(
+        "FAXBOT_NOTICES_PER_HOUR",
+        20,
+        "so many messages an hour does a notification plugin send at most: half of them as things happen, and then one "
+        "at a time that tells all that has happened meanwhile",
+        at_least=2,
+        at_most=10_000,
+        editable=True,
+    )
     session_idle_minutes: int = option(
         "FAXBOT_SESSION_IDLE_MINUTES",
         15,
@@ -1007,6 +1024,11 @@ class Config:
     def identity_plugin_ids(self) -> tuple[str, ...]:
         """Through which people may sign in, beside their passwords."""
         return _provider_ids(self.identity_plugins)
+
+    @property
+    def notification_plugin_ids(self) -> tuple[str, ...]:
+        """By which people are told of faxes."""
+        return _provider_ids(self.notifications)
 
     @property
     def audit_sinks(self) -> tuple[str, ...]:

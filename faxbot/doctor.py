@@ -205,6 +205,15 @@ def _of_plugins(runtime: Runtime) -> Iterator[Finding]:
             sentence=said["detail"] or "lets us in",
             mend="" if said["ok"] else f"see `faxbot plugins show {provider_id}`",
         )
+    for plugin_id in runtime.config.notification_plugin_ids:
+        said = oversight.health_of(runtime, plugin_id)
+        yield Finding(
+            name=f"notices by {plugin_id}",
+            ok=said["ok"],
+            sentence=said["detail"] or "can be sent",
+            setting="FAXBOT_NOTIFICATIONS",
+            mend="" if said["ok"] else f"see `faxbot plugins show {plugin_id}`",
+        )
     if "simulator" in runtime.config.provider_ids:
         yield Finding(
             name="simulator",

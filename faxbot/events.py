@@ -367,3 +367,50 @@ HOLD_REASONS: dict[str, str] = {
         "the carrier works on it after all, or has it twice: a second try might be a second fax"
     ),
 }
+
+
+# What people are told -------------------------------------------------------------------------------
+
+
+class Notable(StrEnum):
+    """What people may be told of a fax (notices.py); a notification plugin's setting `events` names some of these."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    RECEIVED = "received"
+    RECEIVE_FAILED = "receive_failed"
+    HELD = "held"
+
+
+NOTABLE_MEANING: dict[Notable, str] = {
+    Notable.DELIVERED: "A fax was delivered.",
+    Notable.FAILED: "A fax was not delivered, and will not be tried again.",
+    Notable.RECEIVED: "A fax was received.",
+    Notable.RECEIVE_FAILED: "Somebody tried to send a fax to us, and there is no document of it.",
+    Notable.HELD: "A fax waits for a person.",
+}
+WAIT_ENDS: dict[Status, tuple[str, ...]] = {
+    Status.UNCERTAIN: tuple(each.value for each in Status if each is not Status.UNCERTAIN),
+    # One that is let go, tried and held again has waited all the time, unless a carrier took it.
+    Status.HELD: (Status.SENT.value, Status.UNCERTAIN.value),
+}
+"""The statuses in which a fax waits, if not for long, and those that end the wait: one that lasts is for a person."""
+FOR_A_PERSON = frozenset({"said_delivered", "said_accepted"})
+"""Of HOLD_REASONS those that are for a person at once."""
+_NOTABLE: dict[tuple[str, str], Notable] = {
+    (Event.DELIVERED, Status.DELIVERED): Notable.DELIVERED,
+    (Event.DECIDED, Status.DELIVERED): Notable.DELIVERED,
+    (Event.FAILED, Status.FAILED): Notable.FAILED,
+    (Event.DECIDED, Status.FAILED): Notable.FAILED,
+    (Event.EXPIRED, Status.EXPIRED): Notable.FAILED,
+    (Event.RECEIVED, Reception.RECEIVED): Notable.RECEIVED,
+    (Event.RECEIVE_FAILED, Reception.FAILED): Notable.RECEIVE_FAILED,
+}
+
+
+def notable(event: str, status: str, reason: str | None) -> Notable | None:
+    """What people may be told as soon as such an event is recorded. Who cancels a fax knows it, and most waits end by
+    themselves (WAIT_ENDS)."""
+    if event == Event.HELD and reason in FOR_A_PERSON:
+        return Notable.HELD
+    return _NOTABLE.get((event, status))

@@ -1,7 +1,9 @@
-"""Who is told of an event: one delivery for each subscriber, written in the transaction in which the event is appended.
+"""Who is told of an event: one delivery for each subscriber, and one notice for each notification plugin that is to
+tell people, written in the transaction in which the event is appended.
 
-What is sent is fixed here, once: a body of ids, counts and words of ours, and no PHI (BODY). Who subscribes is known to
-each process and looked up every few seconds, so that an event of which nobody wants to be told costs nothing.
+What is sent to subscribers is fixed here, once: a body of ids, counts and words of ours, and no PHI (BODY). Who wants
+what is known to each process and looked up every few seconds, so that an event of which nobody wants to be told costs
+nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
+from faxbot import events
 from faxbot.db import Database, new_id, table, then
-from faxbot.models import Webhook, WebhookDelivery
+from faxbot.models import Notice, Webhook, WebhookDelivery
 
 TASK = "faxbot.deliver_webhooks"
 ACTIVE, WAITING = "active", "waiting"
@@ -28,7 +31,7 @@ TOO_OLD = 4.0
 """As in settings.py: by what is older than this nobody goes."""
 RING_EVERY = 0.5
 """Seconds. Who delivers looks for more for a while, when he has been woken (courier.py)."""
-_OPTION = "faxbot_subscriptions"
+_OPTION, _TELLERS = "faxbot_subscriptions", "faxbot_tellers"
 _JSON = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -96,9 +99,20 @@ _ACTIVE = (
 )
 
 
-def attach(database: Database, ring: Ring) -> None:
-    """Have everybody who appends events in this database tell the subscribers, and ring after the commit."""
-    database.engine.update_execution_options(**{_OPTION: Subscriptions(database, ring)})
+Tellers = Callable[[], Mapping[str, frozenset[str]]]
+"""By which notification plugins people are to be told, and of what (events.Notable)."""
+
+
+def nobody() -> Mapping[str, frozenset[str]]:
+    """Tellers where people are told of nothing."""
+    return {}
+
+
+def attach(database: Database, ring: Ring, tellers: Tellers = nobody) -> None:
+    """Have everybody who appends events in this database tell the subscribers, and ring after the commit; and write
+    down what people are to be told."""
+    options = {_OPTION: Subscriptions(database, ring), _TELLERS: tellers}
+    database.engine.update_execution_options(**options)
 
 
 def of(database: Database) -> Subscriptions:
@@ -108,10 +122,19 @@ def of(database: Database) -> Subscriptions:
 
 
 def fan_out(held: Session | Connection, event: Mapping[str, Any]) -> None:
-    """Write a delivery for each subscriber of this event (its row's values), in the caller's transaction; who delivers
-    is woken when that is committed."""
+    """Write a delivery for each subscriber of this event (its row's values), and a notice for each notification plugin
+    that is to tell people of it, in the caller's transaction; who delivers is woken when that is committed."""
     bound: Any = held.get_bind() if isinstance(held, Session) else held
-    subscriptions: Subscriptions = bound.get_execution_options()[_OPTION]
+    options = bound.get_execution_options()
+    _write_deliveries(held, event, options[_OPTION])
+    kind = events.notable(event["type"], event["status"], event.get("reason"))
+    if kind is not None:
+        _write_notices(held, event, kind, options[_TELLERS]())
+
+
+def _write_deliveries(
+    held: Session | Connection, event: Mapping[str, Any], subscriptions: Subscriptions
+) -> None:
     found = subscriptions.of(event["account_id"], event["type"])
     if not found:
         return
@@ -134,7 +157,29 @@ def fan_out(held: Session | Connection, event: Mapping[str, Any]) -> None:
     then(held, TASK, subscriptions.ring)
 
 
+def _write_notices(
+    held: Session | Connection,
+    event: Mapping[str, Any],
+    kind: events.Notable,
+    wanted: Mapping[str, frozenset[str]],
+) -> None:
+    expired = "expired" if event["type"] == events.Event.EXPIRED else None
+    row = {
+        "account_id": event["account_id"],
+        "fax_id": fax_id(event),
+        "sequence": event["sequence"],
+        "kind": kind.value,
+        "why": event["cause"] or event.get("reason") or expired,
+        "occurred_at": event["occurred_at"],
+        "created_at": event["recorded_at"],
+    }
+    rows = [{**row, "plugin_id": each} for each, kinds in wanted.items() if kind in kinds]
+    if rows:
+        held.execute(_NOTICE, rows)
+
+
 _INSERT = sa.insert(table(WebhookDelivery)).inline()
+_NOTICE = sa.insert(table(Notice)).inline()
 
 
 def body(event: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import alarms, db, deliveries, hearing, sweeps
+from faxbot import alarms, db, deliveries, hearing, notifying, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -175,6 +175,16 @@ def _webhooks(runtime: Runtime) -> str:
     return "nothing overdue"
 
 
+def _notices(runtime: Runtime) -> str:
+    """That none can be sent is an alarm: faxes go all the same."""
+    if notifying.overdue(runtime, WAITING_TOO_LONG):
+        raise ConfigError(
+            "due notices wait and nobody sends them: start a worker that serves the queue `webhooks` "
+            "(`faxbot worker`)"
+        )
+    return "nothing overdue"
+
+
 def _sweeps(runtime: Runtime) -> str:
     if names := sweeps.overdue(runtime):
         raise ConfigError(
@@ -203,5 +213,6 @@ CHECKS: dict[str, Callable[[Runtime], str]] = {
     "provider": _provider,
     "queue": _queue,
     "webhooks": _webhooks,
+    "notices": _notices,
     "sweeps": _sweeps,
 }

@@ -40,4 +40,15 @@ def missing(runtime: Runtime, names: Sequence[str], limit: timedelta) -> list[st
     return [name for name in names if name not in beats or now - beats[name] > limit]
 
 
+def lately(runtime: Runtime, name: str, within: timedelta) -> bool:
+    """Whether this was done within that time."""
+    since = {"name": name, "since": runtime.now() - within}
+    return runtime.database.row(_LATELY, since) is not None
+
+
+_LATELY = sa.select(Heartbeat.name).where(
+    Heartbeat.account_id == DEFAULT_ACCOUNT,
+    Heartbeat.name == sa.bindparam("name"),
+    Heartbeat.beat_at > sa.bindparam("since", type_=Heartbeat.beat_at.type),
+)
 _BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(Heartbeat.account_id == DEFAULT_ACCOUNT)

@@ -930,3 +930,87 @@ class RetentionProof(Base):
     """open, done; mismatch, storage or failed, where it was broken off."""
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_UNTOLD = "notification_id IS NULL"
+
+
+class Notice(Base):
+    """One thing that people are to be told of one fax, by one notification plugin. No PHI."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        UniqueConstraint("plugin_id", "fax_id", "sequence"),
+        Index(
+            "ix_notices_untold",
+            "account_id",
+            "plugin_id",
+            "id",
+            postgresql_where=sa.text(_UNTOLD),
+            sqlite_where=sa.text(_UNTOLD),
+        ),
+        Index("ix_notices_notification", "notification_id", "id"),
+        Index("ix_notices_created", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    plugin_id: Mapped[str] = mapped_column(Name)
+    fax_id: Mapped[str] = mapped_column(Id)
+    sequence: Mapped[int]
+    """Of the event that it is about: each is told once."""
+    kind: Mapped[str] = mapped_column(String(16))
+    """Of events.Notable."""
+    why: Mapped[str | None] = mapped_column(String(32))
+    """Of events.CAUSES or HOLD_REASONS, if it is known."""
+    notification_id: Mapped[str | None] = mapped_column(Id)
+    """In which message it is told."""
+    occurred_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SentNotification(Base):
+    """One message of a notification plugin, with one notice or many, and what came of it. Its id is known to who gets
+    it (the Message-ID of an e-mail), and the same on every try."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        Index("ix_notifications_place", "account_id", "plugin_id", "id"),
+        Index(
+            "ix_notifications_waiting",
+            "account_id",
+            "plugin_id",
+            postgresql_where=sa.text(_UNDELIVERED),
+            sqlite_where=sa.text(_UNDELIVERED),
+        ),
+        Index("ix_notifications_ended", "ended_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+    plugin_id: Mapped[str] = mapped_column(Name)
+    notices: Mapped[int]
+    """How many it tells."""
+    status: Mapped[str] = mapped_column(String(16))
+    """waiting, sent or given_up."""
+    cause: Mapped[str | None] = mapped_column(String(32))
+    """How the last try failed; `partly`: some of those to be told were refused."""
+    tries: Mapped[int] = mapped_column(default=0)
+    doubts: Mapped[int] = mapped_column(default=0)
+    """Tries of which nobody knows whether they arrived."""
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Notifier(Base):
+    """Which process tells people of an account by a notification plugin, and from when on it may tell more."""
+
+    __tablename__ = "notifiers"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    plugin_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    fence: Mapped[int] = mapped_column(default=0)
+    ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """So many messages a minute are sent, and no more: before this there is none."""

@@ -24,7 +24,8 @@ from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
 OUTBOUND, INBOUND, STORAGE = "outbound", "inbound", "storage"
-"""The slots that a plugin may have; several may send and receive."""
+NOTIFICATION = "notification"
+"""The slots that a plugin may have; several may send, receive and tell people."""
 DEEDS = {
     "pause": (breaker.pause, Action.PROVIDER_PAUSED),
     "resume": (breaker.resume, Action.PROVIDER_RESUMED),
@@ -41,11 +42,12 @@ HISTORY = 100
 
 
 def slots(plugins: Plugins, config: Config, plugin_id: str) -> list[str]:
-    """What a plugin is active for: `outbound` and `inbound` faxes, `storage`."""
+    """What a plugin is active for: `outbound` and `inbound` faxes, `storage`, `notification`."""
     have = {
         OUTBOUND: config.provider_ids,
         INBOUND: receivers(plugins, config),
         STORAGE: (config.storage_backend,),
+        NOTIFICATION: config.notification_plugin_ids,
     }
     return [slot for slot, plugin_ids in have.items() if plugin_id in plugin_ids]
 

@@ -1,6 +1,5 @@
-"""The sweeps, which find what nobody was told of: one for each open status, and for stored
-callbacks, received faxes, webhooks, resting providers, what people must look at, counts that are over, and the audit
-trail.
+"""The sweeps, which find what nobody was told of: one for each open status, and for stored callbacks, received faxes,
+webhooks, notices, resting providers, what people must look at, counts that are over, and the audit trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -28,6 +27,8 @@ from faxbot import (
     heartbeats,
     lanes,
     limits,
+    notices,
+    notifying,
     retention,
 )
 from faxbot.events import Status
@@ -80,6 +81,9 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "webhooks": deliveries.announce_due,
     "deliveries": deliveries.tidy,
     "retention": retention.announce_due,
+    "waits": notices.note_waits,
+    "notices": notifying.announce_due,
+    "told": notices.tidy,
     "alarms": alarms.say,
     "limits": limits.forget,
     "audit": chain.link,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from faxbot import crypto, fanout, phone, trail
+from faxbot import crypto, fanout, notices, phone, trail
 from faxbot.breaker import Breakers
 from faxbot.cache import SharedCache
 from faxbot.config import MOST_PAGES, MOST_PIXELS, Config
@@ -51,7 +51,6 @@ def build(
     master_key, previous = config.master_keys()
     keyring = crypto.keyring(master_key, config.data_dir, previous)
     trail.attach(database, keyring)
-    fanout.attach(database, ring)
     breakers = Breakers(config, database)
 
     def follow(changed: Config) -> None:
@@ -62,11 +61,13 @@ def build(
 
     settings = Settings(config, database, keyring, follow=follow)
     keyring.follow(settings.keys)
+    found = plugins(config, lambda plugin_id: SharedCache(database, keyring, plugin_id))
+    fanout.attach(database, ring, notices.Wanted(settings, found))
     return Runtime(
         config=config,
         database=database,
         keyring=keyring,
-        plugins=plugins(config, lambda plugin_id: SharedCache(database, keyring, plugin_id)),
+        plugins=found,
         checker=checker,
         renderer=renderer,
         renderer_behind=renderer_behind,

@@ -57,6 +57,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "faxbot.cli.retention:retention",
         "See what is removed when; remove what is old now; keep what must be kept.",
     ),
+    "notifications": (
+        "faxbot.cli.notifications:notifications",
+        "See how people are told of faxes; send a test notice.",
+    ),
     "prepare": ("faxbot.cli.prepare:prepare", ""),
     "config": ("faxbot.cli.config:config", "See, change and take back settings."),
     "audit": ("faxbot.cli.audit:audit", "Verify or export the audit trail."),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from faxbot.errors import PluginError
+from faxbot.events import NOTABLE_MEANING, Notable
 from faxbot.hidden import Hidden
 
 LARGEST_IN_MEMORY = 1024 * 1024
@@ -373,12 +374,98 @@ class StoragePlugin(FaxbotPlugin):
         """Forget them, and what a put() that did not end has left; a key that is not there is no error."""
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that people are told of one fax. No PHI: ids, and words of ours."""
+
+    kind: Notable
+    fax_id: str
+    occurred_at: datetime
+    sentence: str = ""
+    """Why, where there is something to say."""
+
+    @property
+    def path(self) -> str:
+        """Where this server shows the fax to who may see it."""
+        received = self.kind in (Notable.RECEIVED, Notable.RECEIVE_FAILED)
+        return f"/{'inbound' if received else 'fax'}/{self.fax_id}"
+
+
+_TITLES = {
+    Notable.DELIVERED: ("Fax delivered", "delivered"),
+    Notable.FAILED: ("Fax not delivered", "not delivered"),
+    Notable.RECEIVED: ("Fax received", "received"),
+    Notable.RECEIVE_FAILED: ("Fax could not be received", "could not be received"),
+    Notable.HELD: ("Fax waits for a person", "waiting for a person"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What people are to be told in one message: what happened to one fax, or, after a storm, to many; nothing of that
+    in a test. Plain ASCII, and no PHI."""
+
+    id: str
+    """The same whenever the same is told again, so that a repeat can be known as one; ASCII letters, digits and -."""
+    happenings: tuple[Happening, ...] = ()
+    """The oldest of them first; after a storm not all."""
+    counts: Mapping[Notable, int] = field(default_factory=dict)
+    """How many there are of each kind, also of those that are not among `happenings`."""
+
+    @property
+    def count(self) -> int:
+        """Of how many happenings it tells; 0 is a test."""
+        return sum(self.counts.values())
+
+    @property
+    def title(self) -> str:
+        """A line that says what it is about, without an id."""
+        if not self.count:
+            return "Test notice"
+        if self.count == 1:
+            return _TITLES[next(iter(self.counts))][0]
+        parts = (f"{n} {_TITLES[kind][1]}" for kind, n in sorted(self.counts.items()) if n)
+        return f"{self.count} faxes: {', '.join(parts)}"
+
+    def text(self, base_url: str = "") -> str:
+        """All of it as lines of text; with the address under which people reach this server, if that is known, each
+        fax comes with a link."""
+        if not self.count:
+            return "This is a test, as somebody wished: notices arrive here.\n"
+        if self.count == 1:
+            return f"{NOTABLE_MEANING[self.happenings[0].kind]}\n\n{self._whole(self.happenings[0], base_url)}"
+        lines = [f"{n:>6}  {_TITLES[kind][1]}" for kind, n in sorted(self.counts.items()) if n]
+        told = [self._line(each, base_url) for each in self.happenings]
+        more = self.count - len(told)
+        rest = [f"... and {more} more: GET /fax and GET /inbound list all."] if more else []
+        return "\n".join([*lines, "", *told, *rest, ""])
+
+    def _whole(self, this: Happening, base_url: str) -> str:
+        facts = {"Fax": this.fax_id, "When": f"{this.occurred_at:%Y-%m-%d %H:%M:%S} UTC"}
+        if this.sentence:
+            facts["Why"] = this.sentence
+        if base_url:
+            facts["See"] = base_url.rstrip("/") + this.path
+        return "".join(f"{name + ':':<6}{value}\n" for name, value in facts.items())
+
+    def _line(self, this: Happening, base_url: str) -> str:
+        where = base_url.rstrip("/") + this.path if base_url else this.fax_id
+        return f"{this.occurred_at:%Y-%m-%d %H:%M}  {_TITLES[this.kind][1]:<22}{where}"
+
+
 class NotificationPlugin(FaxbotPlugin):
-    """Tells people what happened, without PHI. Nothing asks it yet."""
+    """Tells people what happened to faxes, without PHI. Core says what and when (notices.py); a setting `events` of
+    the plugin, words of events.Notable between commas, says of what, and without one it is told of everything."""
 
     @abstractmethod
-    def notify(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Send one notice; `facts` holds ids, states, counts and sentences only."""
+    def notify(self, notification: Notification) -> bool:
+        """Send one message, within a minute. True: it is taken for all who are to be told; False: for some of them,
+        and the others were refused for good.
+
+        Raises OutcomeUnknown when it may have been taken: it is sent again a few times, with the same id. Raises
+        Refused when this very message is not taken, and never will be. After anything else it was surely not taken,
+        and is sent again for a day, less and less often.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ QUEUES: dict[str, str] = {
     # Neither fetching nor drawing them keeps the news of sent faxes waiting.
     "faxbot.fetch_inbound": "follow",
     "faxbot.deliver_webhooks": "webhooks",
+    # Both only wake who sends, beside the tasks.
+    "faxbot.tell_people": "webhooks",
     "faxbot.sweep": "sweep",
     "faxbot.sweep_spool": "sweep",
     "faxbot.sweep_documents": "sweep",

@@ -1,4 +1,4 @@
-"""A worker process's runtime, and its courier: made after the fork, closed at its end, found by the tasks."""
+"""A worker process's runtime, courier and messenger: made after the fork, closed at its end, found by the tasks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from celery.apps.worker import Worker
 from faxbot import rotation, spool, stopping, wiring
 from faxbot.config import Config
 from faxbot.courier import Courier
+from faxbot.messenger import Messenger
 from faxbot.runtime import Runtime
 from faxbot.tasks.app import Bell
 
 TASK_MODULES = [
-    f"faxbot.tasks.{name}" for name in ("send", "callbacks", "inbound", "sweep", "webhooks")
+    f"faxbot.tasks.{name}"
+    for name in ("send", "callbacks", "inbound", "sweep", "webhooks", "notices")
 ]
 _runtimes: dict[str, Runtime] = {}
 _couriers: dict[str, Courier] = {}
+_messengers: dict[str, Messenger] = {}
 
 
 def serve(config: Config, app: Celery) -> None:
@@ -32,8 +35,11 @@ def serve(config: Config, app: Celery) -> None:
         bell = Bell(config, patience=1.0)
         _runtimes["worker"] = wiring.build(config, ring=bell, unanswered=bell.unanswered)
         _couriers["worker"] = Courier(_runtimes["worker"])
+        _messengers["worker"] = Messenger(_runtimes["worker"])
 
     def stop(**_: object) -> None:
+        if messenger := _messengers.pop("worker", None):
+            messenger.close()
         if courier := _couriers.pop("worker", None):
             courier.close()
         if runtime := _runtimes.pop("worker", None):
@@ -63,3 +69,8 @@ def runtime() -> Runtime:
 def courier() -> Courier:
     """Who delivers this process's webhooks."""
     return _couriers["worker"]
+
+
+def messenger() -> Messenger:
+    """Who tells people, of this process."""
+    return _messengers["worker"]

@@ -1,5 +1,5 @@
-"""For authors of plugins: the contracts as tests (`contract.ProviderContract`, `storage.StorageContract`), and what
-such tests need.
+"""For authors of plugins: the contracts as tests (`contract.ProviderContract`, `storage.StorageContract`,
+`notification.NotificationContract`), and what such tests need.
 
 It needs pytest: `pip install "faxbot[testing]"`.
 """
@@ -7,6 +7,7 @@ It needs pytest: `pip install "faxbot[testing]"`.
 from __future__ import annotations
 
 from faxbot.testing.contract import ProviderContract
+from faxbot.testing.notification import NotificationContract
 from faxbot.testing.recorded import Recorded, recorded_in
 from faxbot.testing.standin import Answer, Asked, StandIn
 from faxbot.testing.storage import StorageContract
@@ -14,6 +15,7 @@ from faxbot.testing.storage import StorageContract
 __all__ = [
     "Answer",
     "Asked",
+    "NotificationContract",
     "ProviderContract",
     "Recorded",
     "StandIn",

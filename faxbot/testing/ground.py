@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,18 @@ import pytest
 from PIL import Image
 
 from faxbot.documents import pdf
+from faxbot.errors import FaxbotError
 from faxbot.hidden import Hidden
 from faxbot.plugins import manifest
-from faxbot.plugins.base import Arrival, Context, Http, OutboundFax, TransportPlugin
+from faxbot.plugins.base import (
+    Arrival,
+    Context,
+    FaxbotPlugin,
+    Health,
+    Http,
+    OutboundFax,
+    TransportPlugin,
+)
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
 from faxbot.testing.recorded import Recorded, recorded_in
@@ -221,3 +230,35 @@ class Ground:
 def media_type(manifest: Manifest) -> str:
     """The form it likes best; TIFF where it names none."""
     return (*manifest.values("accepts"), "image/tiff")[0]
+
+
+# Of any plugin -------------------------------------------------------------------------------------
+
+
+def prepared(manifest_: Manifest, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Context]:
+    """Configuration and context as core would make them."""
+    config = manifest.validated(manifest_, settings)
+    http = HttpClient(manifest_.addresses(config), connect=2.0, read=2.0, total=5.0)
+    logger = logging.getLogger(f"faxbot.plugins.{manifest_.id}")
+    return config, Context(logger, lambda: datetime.now(UTC), http)
+
+
+def health_of(plugin: FaxbotPlugin) -> Health:
+    """What it says of itself, in the right words."""
+    health = plugin.health()
+    assert isinstance(health, Health), "health() gives no Health"
+    assert isinstance(health.ok, bool), "Health.ok is no bool"
+    assert health.detail.isprintable(), "Health.detail is more than a sentence"
+    return health
+
+
+def says_enough(error: FaxbotError) -> None:
+    """Whether its text is of use to people."""
+    assert " " in error.detail, "the error has no sentence that tells what is wrong"
+    assert error.detail.isprintable(), "the error's text is more than a sentence"
+
+
+def no_secret(manifest: Manifest, settings: Mapping[str, Any], text: str, where: str) -> None:
+    """Whether what was said holds none of these secrets."""
+    for key in manifest.secrets & settings.keys():
+        assert str(settings[key]) not in text, f"the secret {key!r} stands in the {where}"

@@ -16,26 +16,23 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
 import secrets
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pytest
 
-from faxbot.errors import ArtifactNotFound, FaxbotError, PluginError, StorageAway
+from faxbot.errors import ArtifactNotFound, PluginError, StorageAway
 from faxbot.plugins import manifest
-from faxbot.plugins.base import Context, Health, Http, StoragePlugin
+from faxbot.plugins.base import Http, StoragePlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.plugins.offline import offline
 from faxbot.plugins.starting import check_class
-from faxbot.providers.http import HttpClient
-from faxbot.testing.ground import overhearing
+from faxbot.testing.ground import health_of, no_secret, overhearing, prepared, says_enough
 
 SIZES = (0, 1, 65_536, 5 * 1024 * 1024 + 1)
 LARGE, MEMORY = 64 * 1024 * 1024, 32 * 1024 * 1024
@@ -103,7 +100,7 @@ class StorageContract:
         running: list[tuple[StoragePlugin, Http]] = []
 
         def make(settings: Mapping[str, Any]) -> StoragePlugin:
-            config, context = _prepared(manifest, settings)
+            config, context = prepared(manifest, settings)
             storage = self.plugin()
             storage.initialize(config, context)
             running.append((storage, context.http))
@@ -141,7 +138,7 @@ class StorageContract:
         """Fails the test in which a secret was logged or printed."""
 
         def check(text: str) -> None:
-            _no_secret(manifest, settings, text, "log or output")
+            no_secret(manifest, settings, text, "log or output")
 
         with overhearing(capsys, check):
             yield
@@ -155,7 +152,7 @@ class StorageContract:
     def test_it_starts_without_the_network(
         self, manifest: Manifest, folder: Path, settings: dict[str, Any]
     ) -> None:
-        config, context = _prepared(manifest, settings)
+        config, context = prepared(manifest, settings)
         with offline(folder) as used:
             storage = self.plugin()
             storage.initialize(config, context)
@@ -167,7 +164,7 @@ class StorageContract:
         self, storage: StoragePlugin, key: str, file: Callable[[bytes], Path]
     ) -> None:
         storage.put(key, file(b"pages"))
-        health = _health(storage)
+        health = health_of(storage)
         assert health.ok, f"health() is not ok: {health.detail}"
         assert _read(storage, key) == b"pages"
 
@@ -315,8 +312,8 @@ class StorageContract:
         for deed in deeds:
             with pytest.raises(StorageAway) as raised:
                 deed()
-            _says_enough(raised.value)
-            _no_secret(manifest, away, str(raised.value), "error's text")
+            says_enough(raised.value)
+            no_secret(manifest, away, str(raised.value), "error's text")
         assert source.exists(), "put() takes the document away although it was not kept"
 
     def test_health_says_in_a_sentence_that_it_is_away(
@@ -324,38 +321,12 @@ class StorageContract:
     ) -> None:
         if away is None:
             return
-        health = _health(begin(away))
+        health = health_of(begin(away))
         assert not health.ok, "health() is ok all the same"
         assert " " in health.detail, "health() gives no sentence that tells what is wrong"
-        _no_secret(manifest, away, health.detail, "detail of health()")
-
-
-def _prepared(manifest_: Manifest, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Context]:
-    """Configuration and context as core would make them."""
-    config = manifest.validated(manifest_, settings)
-    http = HttpClient(manifest_.addresses(config), connect=2.0, read=2.0, total=5.0)
-    logger = logging.getLogger(f"faxbot.plugins.{manifest_.id}")
-    return config, Context(logger, lambda: datetime.now(UTC), http)
+        no_secret(manifest, away, health.detail, "detail of health()")
 
 
 def _read(storage: StoragePlugin, key: str) -> bytes:
     with closing(storage.open(key)) as stream:
         return stream.read()
-
-
-def _health(storage: StoragePlugin) -> Health:
-    health = storage.health()
-    assert isinstance(health, Health), "health() gives no Health"
-    assert isinstance(health.ok, bool), "Health.ok is no bool"
-    assert health.detail.isprintable(), "Health.detail is more than a sentence"
-    return health
-
-
-def _says_enough(error: FaxbotError) -> None:
-    assert " " in error.detail, "the error has no sentence that tells what is wrong"
-    assert error.detail.isprintable(), "the error's text is more than a sentence"
-
-
-def _no_secret(manifest: Manifest, settings: Mapping[str, Any], text: str, where: str) -> None:
-    for key in manifest.secrets & settings.keys():
-        assert str(settings[key]) not in text, f"the secret {key!r} stands in the {where}"

@@ -18,7 +18,8 @@ from marshmallow import fields, validate
 from faxbot.activation import SLOTS
 from faxbot.decisions import OUTCOMES, REASON_LENGTH
 from faxbot.errors import InvalidFields
-from faxbot.events import Event, ProviderEvent, Status
+from faxbot.events import Event, Notable, ProviderEvent, Status
+from faxbot.notices import STATUSES as NOTICE_STATUSES
 from faxbot.oversight import NOTE_LENGTH
 
 REACH = timedelta(days=366)
@@ -638,6 +639,45 @@ class CallbackDoors(ma.Schema):
     """Every provider whose carrier calls back."""
 
     items = fields.List(fields.Nested(CallbackDoor), required=True)
+
+
+class Notifier(ma.Schema):
+    """A plugin by which people are told of faxes, or could be."""
+
+    id = fields.String(required=True, metadata=says("its id", "email"))
+    active = fields.Boolean(required=True)
+    events = fields.List(
+        fields.String(validate=validate.OneOf([str(each) for each in Notable])),
+        required=True,
+        metadata=says("of what", ["failed", "held"]),
+    )
+    waiting = fields.Integer(required=True, metadata=says("notices that are not sent yet"))
+    fault = fields.String(required=True, allow_none=True, metadata=says("what is wrong, if it is"))
+
+
+class SentNotification(ma.Schema):
+    """A message with one notice or many; with none it is a test."""
+
+    id = fields.String(required=True)
+    plugin_id = fields.String(required=True)
+    notices = fields.Integer(required=True, metadata=says("how many it tells"))
+    status = fields.String(required=True, validate=validate.OneOf(NOTICE_STATUSES))
+    cause = fields.String(
+        required=True, allow_none=True, metadata=says("why the last try failed", "unreachable")
+    )
+    tries = fields.Integer(required=True)
+    next_at = fields.AwareDateTime(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    ended_at = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class Notifications(ma.Schema):
+    """How people are told of faxes."""
+
+    items = fields.List(fields.Nested(Notifier), required=True)
+    messages = fields.List(
+        fields.Nested(SentNotification), required=True, metadata=says("the newest 100")
+    )
 
 
 class PluginSlots(ma.Schema):

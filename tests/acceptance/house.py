@@ -33,6 +33,7 @@ from tests.canary import Monitor, Watch, Wiretap, contents, dump
 from tests.ground import eventually
 from tests.installation import FAXBOT, Installation, Service
 from tests.integration.command import Ended, run
+from tests.mailserver import MailServer
 from tests.receiver import Receiver
 from tests.servers import free_port
 from tests.stream import listen
@@ -96,6 +97,8 @@ class House:
     flower: Window | None = None
     receiver: Receiver | None = None
     """Whom every event is sent to."""
+    mail: MailServer | None = None
+    """Which takes what people are told."""
     server_log: Path | None = None
     """The database server's own."""
     refusals: list[bytes] = field(default_factory=list)
@@ -181,6 +184,14 @@ class House:
             repr(sorted(each.headers.items())).encode() + each.body for each in self.receiver.heard
         )
 
+    def mailbox(self) -> bytes:
+        """What people are told, who may not read faxes; with whom it is from and to."""
+        assert self.mail is not None
+        assert len(self.mail.taken) > 10
+        return b"\n".join(
+            repr((each.sender, each.recipients)).encode() + each.raw for each in self.mail.taken
+        )
+
     def open_answers(self) -> bytes:
         """What everybody may ask."""
         app = create_app(self.runtime)
@@ -240,6 +251,7 @@ class House:
             "/plugins/health",
             "/plugin-registry",
             "/webhooks",
+            "/admin/notifications",
             "/fax?limit=100",
         )
         return b"\n".join(_shown(self.service.request("GET", page)) for page in pages)
@@ -264,6 +276,7 @@ class House:
             ("doctor",),
             ("db", "check"),
             ("webhooks", "list"),
+            ("notifications", "list"),
         )
         ended = [self.faxbot(*words) for words in commands]
         failed = [
@@ -342,6 +355,15 @@ def _send_an_event(house: House, leak: str) -> None:
     eventually(lambda: leak.encode() in house.webhooks(), 20, every=0.1)
 
 
+def _name_a_fax_so(house: House, leak: str) -> None:
+    house.statement(
+        "INSERT INTO notices (account_id, plugin_id, fax_id, sequence, kind, occurred_at, created_at) "
+        "SELECT account_id, plugin_id, :leak, 1, kind, occurred_at, created_at FROM notices ORDER BY id LIMIT 1",
+        leak=leak,
+    )
+    eventually(lambda: leak.encode() in house.mailbox(), 20, every=0.1)
+
+
 def _ask_by_number(house: House, leak: str) -> None:
     wiretap = list(house.wiretaps.values())[-1]
     with requests.Session() as session:
@@ -401,6 +423,7 @@ CHANNELS: dict[str, Channel] = {
         ),
     ),
     "webhooks": Channel(House.webhooks, _send_an_event),
+    "mailbox": Channel(House.mailbox, _name_a_fax_so),
     "operators' pages": Channel(House.operators_pages, _pause),
     "operators' commands": Channel(House.operators_commands, _pause),
     "addresses": Channel(House.addresses, _ask_by_number),

@@ -26,6 +26,7 @@ from tests.conftest import StartService
 from tests.ground import eventually
 from tests.installation import Installation, Stores
 from tests.integration.hooks import HERE, subscribe
+from tests.mailserver import MailServer
 from tests.phaxio_carrier import PhaxioProcess
 from tests.plugins_careless.careless import SAID
 from tests.providers.ami import PASSWORD, Manager
@@ -100,6 +101,7 @@ def great_house(
             "sinch": stack.enter_context(Wiretap(sinch.url, roads.quoting("sinch"))),
             "simulator": stack.enter_context(Wiretap(simulator.url)),
         }
+        mail = stack.enter_context(MailServer())
         watch = Watch(store.folder, temporary, store.data_dir, spool)
         stack.callback(watch.close)
         settings = {
@@ -132,6 +134,9 @@ def great_house(
             "ASTERISK_DIAL": "PJSIP/{number}@trunk",
             "ASTERISK_FOLDER": str(spool),
             **HERE,
+            **mail.environ,
+            "EMAIL_LINK_URL": "https://fax.practice.example",
+            "FAXBOT_NOTICES_PER_HOUR": "10000",
         }
         config = store.config(**settings)
         runtime = wiring.build(config, ring=Bell(config))
@@ -164,6 +169,7 @@ def great_house(
             told,
             flower,
             receiver,
+            mail,
             log,
         )
         yield GreatHouse(house, manager, spool)
@@ -262,7 +268,7 @@ def test_nor_is_it_found_where_all_lies_in_one_folder_and_a_worker_dies(small_ho
     ends = eventually(lambda: roads.settled(house, faxes), 60, every=0.3)
     assert {"delivered", "failed", "cancelled"} <= set(ends["simulator"].values())
 
-    elsewhere = ("flower", "webhooks")
+    elsewhere = ("flower", "webhooks", "mailbox")
     there = {name: channel for name, channel in CHANNELS.items() if name not in elsewhere}
     seen = nothing_is_found(house, there)
     others = ("broker", "logs", "event stream", "database", "folders")

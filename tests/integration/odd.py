@@ -146,6 +146,7 @@ def plugins(
         _found(replace(simulator, traits=traits), f"{__name__}:Odd"),
         _found(runtime.plugins.manifest("local"), f"{storage.__module__}:{storage.__name__}"),
         _found(runtime.plugins.manifest("s3"), "faxbot.storage.s3:S3Storage"),
+        _found(runtime.plugins.manifest("email"), "faxbot.notifications.email:EmailNotifier"),
     ]
     for name, own in others.items():
         other = replace(simulator, id=name, traits=tuple(own) or traits)

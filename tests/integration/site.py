@@ -31,6 +31,7 @@ from faxbot import (
     fetching,
     followup,
     jobs,
+    notices,
     retention,
     sending,
     sweeps,
@@ -50,7 +51,7 @@ from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
-from tests.integration import hooks, odd
+from tests.integration import hooks, odd, people
 from tests.integration.odd import Odd
 
 ACTOR = Actor("default", "env", frozenset({"*"}))
@@ -65,6 +66,7 @@ TASKS: dict[str, Callable[[Runtime, str], object]] = {
     "faxbot.delete_copy": copies.delete,
     "faxbot.deliver_webhooks": hooks.deliver,
     "faxbot.purge": retention.work,
+    "faxbot.tell_people": people.tell,
 }
 
 
@@ -111,7 +113,8 @@ class Site:
             now=lambda: self.now,
             ring=self._ring,
         )
-        fanout.attach(runtime.database, self._ring)
+        wanted = notices.Wanted(runtime.settings, self.runtime.plugins)
+        fanout.attach(runtime.database, self._ring, wanted)
 
     def _ring(self, task: str, row_id: str, _urgency: int = 0, /) -> bool:
         self.rung.append((task, row_id))

@@ -48,6 +48,7 @@ from tests.integration.test_arrivals import arrives, gives, only
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
 from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
+from tests.mailserver import MailServer
 from tests.receiver import Receiver
 
 EVENTS = table(AuditEvent)
@@ -61,8 +62,13 @@ PHAXIO = {
 
 @pytest.fixture
 def site(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
-    """Its provider may be told what to do, and there is another one with settings of its own."""
-    with open_site(store, carrier_of_all, **PHAXIO) as site:
+    """Its provider may be told what to do, there is another one with settings of its own, and who takes mail."""
+    with (
+        MailServer() as mail,
+        open_site(
+            store, carrier_of_all, **{**PHAXIO, **mail.environ, "FAXBOT_NOTIFICATIONS": ""}
+        ) as site,
+    ):
         yield site
 
 
@@ -162,6 +168,9 @@ ROUTES: dict[str, tuple[Prepare, dict[str, Any] | None, Action, tuple[str, str] 
     f"POST {PROVIDERS}/resume": (lambda _: None, NOTE, Action.PROVIDER_RESUMED, PROVIDER),
     f"POST {PROVIDERS}/reset": (lambda _: None, NOTE, Action.PROVIDER_RESET, PROVIDER),
     f"POST {PROVIDERS}/test": (lambda _: None, None, Action.PROVIDER_TESTED, PROVIDER),
+    "POST /admin/notifications/<plugin_id>/test": (
+        lambda _: None, None, Action.NOTIFICATION_TESTED, ("plugin", "email"),
+    ),
     f"POST {PROVIDERS}/activate": (plain, SLOT, Action.PLUGIN_ACTIVATED, PROVIDER),
     f"POST {PROVIDERS}/deactivate": (with_two, SLOT, Action.PLUGIN_DEACTIVATED, PROVIDER),
     "POST /plugins/<plugin_id>/enable": (lambda _: None, NOTE, Action.PLUGIN_ENABLED, PROVIDER),
@@ -639,6 +648,7 @@ SILENT = {
     "webhooks deliveries": _READS,
     "retention list": _READS,
     "retention holds": _READS,
+    "notifications list": "changes nothing, and shows nobody's address",
 }
 """Commands that leave no row, and why."""
 KEY = ("--name", "n", "--scope", "fax:read")
@@ -684,6 +694,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Action, str | None]] = {
     "webhooks rotate": ((), Action.WEBHOOK_ROTATED, ""),
     "webhooks delete": ((), Action.WEBHOOK_DELETED, ""),
     "webhooks replay": ((), Action.WEBHOOK_REPLAYED, ""),
+    "notifications test": ((), Action.NOTIFICATION_TESTED, "email"),
     "users bind": (("jo", "https://id.example.org", "4711"), Action.USER_BOUND, ""),
 }
 """Of each: its words, and what stands in the trail then, with the id of the object ("": what it made)."""
@@ -763,7 +774,11 @@ def test_what_a_command_does_is_written_down(
         made = group if group in ("users", "webhooks") else "api_keys"
         ids = [each.id for each in runtime.database.rows(sa.text(f"SELECT id FROM {made}"), {})]
 
-    failed = name in ("providers test", "webhooks test")  # nobody listens there
+    failed = name in (
+        "providers test",
+        "webhooks test",
+        "notifications test",
+    )  # nobody listens there
     assert (ended.code, row.outcome) == ((1, "failed") if failed else (0, "done")), ended.err
     assert (row.actor_kind, row.actor) == ("command", "cli")
     assert row.object_id == (object_id or (ids[-1] if object_id == "" else None))

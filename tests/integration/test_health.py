@@ -21,6 +21,7 @@ from tests.servers import RedisServer, free_port
 
 PARTS = {
     "database", "settings", "broker", "storage", "provider", "queue", "sweeps", "listeners", "webhooks",
+    "notices",
 }  # fmt: skip
 
 

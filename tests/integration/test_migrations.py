@@ -181,6 +181,8 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "uq_events_inbound",
             "ix_webhook_deliveries_dead",
             "ix_webhook_deliveries_due",
+            "ix_notices_untold",
+            "ix_notifications_waiting",
         }
     database.close()
 

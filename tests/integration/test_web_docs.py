@@ -134,7 +134,11 @@ def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None
             lambda name: "$" + name[1].upper(),
             re.sub(
                 "<(provider|plugin)_id>",
-                "oidc" if "/session/" in route else "simulator",
+                "oidc"
+                if "/session/" in route
+                else "email"
+                if "/notifications/" in route
+                else "simulator",
                 route.split()[1],
             ),
         )

@@ -155,7 +155,7 @@ def test_an_installations_own_registry_keeps_the_others_out(
 
     assert [each["id"] for each in found["items"]] == ["simulator"]
     reasons = {each["id"]: each["reason"] for each in found["broken"]}
-    assert set(reasons) == {"asterisk", "local", "oidc", "phaxio", "s3", "sinch"}
+    assert set(reasons) == {"asterisk", "email", "local", "oidc", "phaxio", "s3", "sinch"}
     assert "sha256" in reasons["local"]
 
 

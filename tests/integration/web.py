@@ -91,6 +91,8 @@ ACCESS = {
     "GET /inbound/<inbound_id>/legal-hold": "operate",
     "PUT /inbound/<inbound_id>/legal-hold": "admin",
     "DELETE /inbound/<inbound_id>/legal-hold": "admin",
+    "GET /admin/notifications": "operate",
+    "POST /admin/notifications/<plugin_id>/test": "operate",
     "GET /plugins": "admin",
     "GET /plugins/health": "admin",
     "GET /plugins/<plugin_id>/config": "admin",
