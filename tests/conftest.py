@@ -113,6 +113,7 @@ def postgres_server(ground: Ground) -> Iterator[Postgres]:
     """The session's PostgreSQL. A test that crashes or freezes one starts its own."""
     if (given := given_postgres()) is not None:
         yield given
+        given.hang_up()
         return
     server = PostgresServer(ground)
     server.start()
@@ -136,6 +137,7 @@ def stores(ground: Ground) -> Iterator[Stores]:
     yield stores
     if (given := given_postgres()) is not None:
         stores.drop_template(given)
+        given.hang_up()
 
 
 @pytest.fixture
