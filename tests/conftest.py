@@ -141,15 +141,19 @@ def stores(ground: Ground) -> Iterator[Stores]:
 
 
 @pytest.fixture
-def embedded(stores: Stores) -> Installation:
+def embedded(stores: Stores) -> Iterator[Installation]:
     """An installation on SQLite, for tests that need one and run once."""
-    return stores.embedded()
+    installation = stores.embedded()
+    yield installation
+    stores.give_back(installation)
 
 
 def installed(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:
     """A fresh, migrated installation on the store that the test is given."""
     if request.param == "embedded":
-        yield stores.embedded()
+        installation = stores.embedded()
+        yield installation
+        stores.give_back(installation)
         return
     postgres = request.getfixturevalue("postgres_server")
     redis = request.getfixturevalue("redis_server")
