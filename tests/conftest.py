@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +37,7 @@ settings.register_profile("long", settings.get_profile("usual"), max_examples=20
 settings.load_profile("usual")
 
 StartService = Callable[..., Service]
+ACCEPTANCE = Path(__file__).parent / "acceptance"
 
 
 def pytest_report_header() -> list[str]:
@@ -56,13 +58,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is for the other store goes. What mostly waits comes first, and so to one process: the others have the
-    machine meanwhile, and nobody waits for it in the end."""
+    """What is for the other store goes. What mostly waits for calls comes first, and so to the first process, and
+    whole installations, which wait for each other's processes, to the second: the others have the machine meanwhile,
+    and nobody waits for either in the end. (--dist worksteal gives each process as many, in this order, and who has
+    done his takes from the last ones of who has not.)"""
     if wanted := config.getoption("--store"):
         mine = [item for item in items if (wanted == "embedded") == _is_embedded(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(mine)))
         items[:] = mine
-    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+    waiting, whole, others = [], [], []
+    for item in items:
+        if item.get_closest_marker("waits"):
+            waiting.append(item)
+        elif ACCEPTANCE in item.path.parents:
+            whole.append(item)
+        else:
+            others.append(item)
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    begun = max(len(items) // processes - len(waiting), 0)
+    items[:] = [*waiting, *others[:begun], *whole, *others[begun:]]
 
 
 def _is_embedded(item: pytest.Item) -> bool:
