@@ -27,7 +27,7 @@ T = TypeVar("T")
 ENVIRONMENT: Mapping[str, str] = os.environ
 MARK = "FAXBOT_TEST_FOLDER"
 MEMORY = 4 << 30
-"""Bytes that must be free in /dev/shm for databases and installations to be kept there; those of one run take half a
+"""Bytes that must be free in /dev/shm for databases and installations to be kept there; those of one run take a
 GB at most."""
 
 
