@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo run test test-embedded check bench soak lock
 py := .venv/bin/python
+# Where it is set, as in many containers, each of hundreds of processes would compile all modules anew: for the tests alone that
+# is a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 16

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +37,7 @@ settings.register_profile("long", settings.get_profile("usual"), max_examples=20
 settings.load_profile("usual")
 
 StartService = Callable[..., Service]
+ACCEPTANCE = Path(__file__).parent / "acceptance"
 
 
 def pytest_report_header() -> list[str]:
@@ -56,13 +58,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is for the other store goes. What mostly waits comes first, and so to one process: the others have the
-    machine meanwhile, and nobody waits for it in the end."""
+    """What is for the other store goes. What mostly waits for calls comes first, and so to the first process, and
+    whole installations, which wait for each other's processes, to the second: the others have the machine meanwhile,
+    and nobody waits for either in the end. (--dist worksteal gives each process as many, in this order, and who has
+    done his takes from the last ones of who has not.)"""
     if wanted := config.getoption("--store"):
         mine = [item for item in items if (wanted == "embedded") == _is_embedded(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(mine)))
         items[:] = mine
-    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+    waiting, whole, others = [], [], []
+    for item in items:
+        if item.get_closest_marker("waits"):
+            waiting.append(item)
+        elif ACCEPTANCE in item.path.parents:
+            whole.append(item)
+        else:
+            others.append(item)
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    begun = max(len(items) // processes - len(waiting), 0)
+    items[:] = [*waiting, *others[:begun], *whole, *others[begun:]]
 
 
 def _is_embedded(item: pytest.Item) -> bool:
@@ -113,6 +127,7 @@ def postgres_server(ground: Ground) -> Iterator[Postgres]:
     """The session's PostgreSQL. A test that crashes or freezes one starts its own."""
     if (given := given_postgres()) is not None:
         yield given
+        given.hang_up()
         return
     server = PostgresServer(ground)
     server.start()
@@ -136,18 +151,23 @@ def stores(ground: Ground) -> Iterator[Stores]:
     yield stores
     if (given := given_postgres()) is not None:
         stores.drop_template(given)
+        given.hang_up()
 
 
 @pytest.fixture
-def embedded(stores: Stores) -> Installation:
+def embedded(stores: Stores) -> Iterator[Installation]:
     """An installation on SQLite, for tests that need one and run once."""
-    return stores.embedded()
+    installation = stores.embedded()
+    yield installation
+    stores.give_back(installation)
 
 
 def installed(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Installation]:
     """A fresh, migrated installation on the store that the test is given."""
     if request.param == "embedded":
-        yield stores.embedded()
+        installation = stores.embedded()
+        yield installation
+        stores.give_back(installation)
         return
     postgres = request.getfixturevalue("postgres_server")
     redis = request.getfixturevalue("redis_server")

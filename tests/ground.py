@@ -27,7 +27,8 @@ T = TypeVar("T")
 ENVIRONMENT: Mapping[str, str] = os.environ
 MARK = "FAXBOT_TEST_FOLDER"
 MEMORY = 4 << 30
-"""Bytes that must be free in /dev/shm for databases to be kept there; those of one run take half a GB at most."""
+"""Bytes that must be free in /dev/shm for databases and installations to be kept there; those of one run take a
+GB at most."""
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0, every: float = 0.02) -> T:
@@ -150,9 +151,11 @@ class Ground:
 
 
 def _in_memory(name: str) -> Path | None:
-    """A new folder in memory; None where there is less than MEMORY of it."""
+    """A new folder in memory; None where there is less than MEMORY of it, or no program may lie there (as in many
+    containers)."""
     with suppress(OSError):
-        if shutil.disk_usage("/dev/shm").free >= MEMORY:
+        may_run = not os.statvfs("/dev/shm").f_flag & os.ST_NOEXEC
+        if may_run and shutil.disk_usage("/dev/shm").free >= MEMORY:
             return Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/dev/shm"))
     return None
 

@@ -181,6 +181,10 @@ class RedisServer(Server):
 class Postgres(ABC):
     """A PostgreSQL in which tests make and drop databases."""
 
+    _connection: psycopg.Connection | None = None
+    """Kept: a connection costs the server as much as the copy of a database (measured), and each test has a
+    database of its own."""
+
     @property
     @abstractmethod
     def admin_url(self) -> str:
@@ -205,9 +209,17 @@ class Postgres(ABC):
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
         self._execute(statement.format(sql.Identifier(database)))
 
+    def hang_up(self) -> None:
+        """Leave the server alone until the next database is made or dropped."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.admin_url, autocommit=True, connect_timeout=5) as connection:
-            connection.execute(statement)
+        if self._connection is None:
+            address = self.admin_url
+            self._connection = psycopg.connect(address, autocommit=True, connect_timeout=5)
+        self._connection.execute(statement)
 
 
 class GivenPostgres(Postgres):
@@ -302,6 +314,10 @@ class PostgresServer(Server, Postgres):
         return self.ground.start(
             command, self.folder, {"LC_ALL": "C"}, self.log, cwd=self.folder, **self._identity
         )
+
+    def _end(self, how: signal.Signals) -> None:
+        self.hang_up()
+        super()._end(how)
 
     def _initialise(self) -> None:
         if self._identity:

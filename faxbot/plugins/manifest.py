@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
@@ -256,11 +257,18 @@ class Manifest:
 def read(path: Path) -> Manifest:
     """The manifest in a file; raises PluginError with one sentence on what is wrong."""
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         raise PluginError("there is no manifest.json beside its module") from None
     except OSError as error:
         raise PluginError(f"its manifest.json cannot be read: {error.strerror}") from None
+    return _checked(text)
+
+
+@lru_cache(maxsize=64)  # a check takes 1 ms (measured); what a process forks has those that it made
+def _checked(text: bytes) -> Manifest:
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise PluginError("its manifest.json is not JSON") from None
     return parse(content)
