@@ -919,7 +919,7 @@ class RetentionProof(Base):
     )
     class_: Mapped[str] = mapped_column("class", String(16), primary_key=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
-    cutoff: Mapped[datetime] = mapped_column(UtcDateTime)
+    cutoff_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """What ended before goes; the same for the whole run."""
     step: Mapped[int] = mapped_column(sa.SmallInteger, default=0)
     cursor: Mapped[list[str] | None] = mapped_column(sa.JSON)

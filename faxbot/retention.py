@@ -297,7 +297,7 @@ class _Page:
             "deleted": _PROOFS.c.deleted + deleted,
             "step": self.step,
             "cursor": _written(last),
-            "cutoff": self.cutoff,
+            "cutoff_at": self.cutoff,
         }
         connection.execute(
             sa.update(_PROOFS).where(*_OF_PROOF).values(**values),
@@ -318,7 +318,7 @@ def _proofs(runtime: Runtime, run: sa.Row[Any]) -> Iterator[tuple[str, sa.Row[An
             "run_id": run.id,
             "class": name,
             "account_id": run.account_id,
-            "cutoff": cutoff,
+            "cutoff_at": cutoff,
             "step": 0,
             "expected": 0,
             "deleted": 0,
@@ -346,8 +346,8 @@ _PROOF = sa.select(_PROOFS).where(*_OF_PROOF)
 _KEPT_LONGER = sa.bindparam("longer", type_=UtcDateTime)
 _LONGER = (
     sa.update(_PROOFS)
-    .where(*_OF_PROOF, _PROOFS.c.outcome == OPEN, _PROOFS.c.cutoff > _KEPT_LONGER)
-    .values(cutoff=_KEPT_LONGER)
+    .where(*_OF_PROOF, _PROOFS.c.outcome == OPEN, _PROOFS.c.cutoff_at > _KEPT_LONGER)
+    .values(cutoff_at=_KEPT_LONGER)
     .returning(_PROOFS.c.run_id)
 )
 
@@ -365,7 +365,7 @@ class _Slice:
     def purge(self, name: str, proof: sa.Row[Any]) -> bool:
         """Work on one class; whether it has ended, however it did."""
         removed, away = proof.deleted, set[str]()
-        cutoff = proof.cutoff
+        cutoff = proof.cutoff_at
         for number, step in enumerate(CLASSES[name].steps):
             if number < proof.step:
                 continue
@@ -562,7 +562,7 @@ def _described(runtime: Runtime, found: Sequence[sa.Row[Any]]) -> list[dict[str,
 def _proof_json(proof: sa.Row[Any]) -> dict[str, Any]:
     return {
         "class": getattr(proof, "class"),
-        "cutoff": stamp(proof.cutoff),
+        "cutoff": stamp(proof.cutoff_at),
         "expected": proof.expected,
         "deleted": proof.deleted,
         "outcome": proof.outcome,

@@ -69,7 +69,7 @@ def upgrade() -> None:
         sa.Column("run_id", ID, primary_key=True),
         sa.Column("class", WORD, primary_key=True),
         sa.Column("account_id", NAME, nullable=False),
-        sa.Column("cutoff", TIME, nullable=False),
+        sa.Column("cutoff_at", TIME, nullable=False),
         sa.Column("step", sa.SmallInteger, nullable=False),
         sa.Column("cursor", sa.JSON),
         sa.Column("expected", sa.BigInteger, nullable=False),

@@ -39,7 +39,7 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
         "limits",
         "audit",
     }
-    others |= {"webhooks", "deliveries", "received", "waits", "notices", "told"}
+    others |= {"webhooks", "deliveries", "received", "waits", "notices", "told", "retention"}
     assert set(sweeps.SWEEPS) == left | others
 
 

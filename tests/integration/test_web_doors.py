@@ -41,6 +41,7 @@ OPEN_TO_ALL = {
     "GET /docs", "GET /docs/", "GET /", "GET /static/docs.css",
 }  # fmt: skip
 OPERATES = {
+    "GET /admin/notifications", "POST /admin/notifications/<plugin_id>/test",
     "GET /admin/retention", "GET /fax/<fax_id>/legal-hold", "GET /inbound/<inbound_id>/legal-hold",
     "POST /fax/send", "POST /fax", "GET /fax", "POST /fax/search", "GET /fax/<fax_id>", "GET /fax/<fax_id>/events",
     "POST /fax/<fax_id>/cancel", "POST /fax/<fax_id>/release", "POST /fax/<fax_id>/decide", "GET /admin/providers",
