@@ -10,6 +10,7 @@ after a fork, never before.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import struct
@@ -102,6 +103,17 @@ def inserts(model: type[Base]) -> dict[str, postgresql.Insert | sqlite.Insert]:
         "postgresql": postgresql.insert(table(model)),
         "sqlite": sqlite.insert(table(model)),
     }
+
+
+def among(
+    connection: Connection, column: sa.ColumnElement[Any], values: Sequence[str]
+) -> sa.ColumnElement[bool]:
+    """Whether a column is one of these, however many: they go to the database as one value, where each of an IN would
+    be written, sent and read by itself."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.literal(values, sa.ARRAY(column.type)))
+    each = sa.func.json_each(json.dumps(values)).table_valued("value")
+    return column.in_(sa.select(each.c.value))
 
 
 def utcnow() -> datetime:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from faxbot import artifacts, results
 from faxbot.crypto import Unsealable
-from faxbot.db import UtcDateTime, first_id, made_at, table
+from faxbot.db import UtcDateTime, among, first_id, made_at, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
 from faxbot.jobs import KEY_LIFE
@@ -98,10 +99,21 @@ class Work:
     """By the monotonic clock: when others are to have their turn."""
     away: set[str] = field(default_factory=set)
     """Storages that do not remove what they are asked to."""
+    held: float = 0.0
+    """For how many seconds the last batch held its locks: of one with bytes the longer time of two."""
     now: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         self.now = self.runtime.now()
+
+    @contextmanager
+    def locking(self) -> Iterator[Connection]:
+        """A transaction of a batch, which has the run to itself."""
+        with self.runtime.database.writing() as connection:
+            since = time.monotonic()
+            self.ledger.hold(connection)
+            yield connection
+            self.held = max(self.held, time.monotonic() - since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +147,12 @@ class Step:
 
     def batch(self, work: Work) -> int:
         """Remove up to `work.limit` rows; how many were found. Raises Mismatch, LeaseLost, DatabaseAway."""
+        work.held = 0.0
         found = work.runtime.database.rows(self.query(work, work.limit), {})
         if not found:
             return 0
         last = self.last(found)
-        with work.runtime.database.writing() as connection:
-            work.ledger.hold(connection)
+        with work.locking() as connection:
             rows = self.locked(connection, work, found)
             deleted = self.remove(connection, work, rows) if rows else 0
             if deleted != len(rows):
@@ -151,10 +163,7 @@ class Step:
 
     def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
         """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
-        key = list(self.order[0].table.primary_key.columns)
-        names = [column.name for column in key]
-        these = [tuple(getattr(row, name) for name in names) for row in found]
-        named = sa.tuple_(*key).in_(these) if len(key) > 1 else key[0].in_([k for (k,) in these])
+        named = _named(connection, self.order[0].table, found)
         query = sa.select(*self.order, *self.columns).where(*self.which(work), named)
         if self.joined is not None:
             query = query.select_from(self.joined)
@@ -168,30 +177,40 @@ class Step:
             work.cursor = self.last(rows)
 
 
+def _named(connection: Connection, of: sa.FromClause, rows: Rows) -> sa.ColumnElement[bool]:
+    """Whether a row is one of these, by its primary key."""
+    key = [of.c[each.name] for each in of.primary_key]
+    these = [tuple(getattr(row, column.name) for column in key) for row in rows]
+    if len(key) > 1:
+        return sa.tuple_(*key).in_(these)
+    return among(connection, key[0], [each for (each,) in these])
+
+
 @dataclass(frozen=True, slots=True)
 class BytesStep(Step):
     """Stored bytes and the rows that name them."""
 
     def batch(self, work: Work) -> int:
         """As Step.batch(). What a storage does not remove stays, and is counted as found and not gone."""
-        database = work.runtime.database
-        found = database.rows(self.query(work, work.limit), {})
+        work.held = 0.0
+        found = work.runtime.database.rows(self.query(work, work.limit), {})
         if not found:
             return 0
-        with database.writing() as connection:
-            work.ledger.hold(connection)
+        with work.locking() as connection:
             rows = self.locked(connection, work, found)
-            connection.execute(_MARK, {"ids": [row.id for row in rows], "at": work.now})
+            going = among(connection, _FILES.c.id, [row.id for row in rows])
+            connection.execute(_MARK.where(going), {"at": work.now})
         # Nothing is open meanwhile.
         gone, left, later = self._discard(work, rows)
         last = self.last(later) if later else self.last(found)
-        with database.writing() as connection:
-            work.ledger.hold(connection)
+        with work.locking() as connection:
             deleted = self.remove(connection, work, gone) if gone else 0
             if deleted != len(gone):
                 raise Mismatch(len(gone), deleted)
             spared = {row.id for row in rows}.difference(row.id for row in gone)
-            connection.execute(_MARK, {"ids": list(spared), "at": None})
+            if spared:
+                its = among(connection, _FILES.c.id, list(spared))
+                connection.execute(_MARK.where(its), {"at": None})
             work.ledger.prove(connection, len(gone) + len(left), deleted, last)
         work.cursor = last
         return len(found)
@@ -219,15 +238,12 @@ class BytesStep(Step):
         return gone, left, ()
 
 
-_MARK = (
-    sa.update(_FILES)
-    .where(_FILES.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
-)
+_MARK = sa.update(_FILES).values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
 
 
-def _delete(connection: Connection, column: sa.Column[Any], ids: Sequence[Any]) -> int:
-    return connection.execute(sa.delete(column.table).where(column.in_(ids))).rowcount
+def _delete(connection: Connection, column: sa.Column[Any], ids: Sequence[str]) -> int:
+    these = among(connection, column, ids)
+    return connection.execute(sa.delete(column.table).where(these)).rowcount
 
 
 def _before(work: Work, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
@@ -265,7 +281,7 @@ def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
     faxes = sorted({row.job_id for row in rows})
     purged = connection.execute(
         sa.update(_JOBS)
-        .where(_JOBS.c.id.in_(faxes), ~others)
+        .where(among(connection, _JOBS.c.id, faxes), ~others)
         .values(last_sequence=_JOBS.c.last_sequence + 1)
         .returning(*_TO_TELL)
     ).all()
@@ -275,7 +291,7 @@ def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
         wanted = (
             sa.update(_ATTEMPTS)
             .where(
-                _ATTEMPTS.c.job_id.in_([fax.id for fax in purged]),
+                among(connection, _ATTEMPTS.c.job_id, [fax.id for fax in purged]),
                 _ATTEMPTS.c.provider_id.in_(able),
                 _ATTEMPTS.c.external_id.is_not(None),
                 _ATTEMPTS.c.copy_deleted_at.is_(None),
@@ -306,7 +322,7 @@ def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
     ids = [row.id for row in rows]
     purged = connection.execute(
         sa.update(_JOBS)
-        .where(_JOBS.c.id.in_(ids))
+        .where(among(connection, _JOBS.c.id, ids))
         .values(
             to_sealed=GONE,
             to_key="",
@@ -317,7 +333,9 @@ def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
         .returning(*_TO_TELL)
     ).all()
     said = table(Decision)
-    connection.execute(sa.update(said).where(said.c.job_id.in_(ids)).values(reason_sealed=GONE))
+    connection.execute(
+        sa.update(said).where(among(connection, said.c.job_id, ids)).values(reason_sealed=GONE)
+    )
     _forget_reasons(connection, ids)
     _mask_answers(connection, work, ids)
     _tell(connection, work, purged, NUMBERS)
@@ -326,11 +344,11 @@ def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
 
 def _forget_reasons(connection: Connection, ids: Sequence[str]) -> None:
     """Of legal holds, which were all lifted."""
-    of_these = sa.update(_HOLDS).where(_HOLDS.c.fax_id.in_(ids))
+    of_these = sa.update(_HOLDS).where(among(connection, _HOLDS.c.fax_id, ids))
     connection.execute(of_these.values(reason_sealed=GONE))
 
 
-def _keys_of(ids: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+def _keys_of(connection: Connection, ids: Sequence[str]) -> list[sa.ColumnElement[bool]]:
     """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit). One
     look for all that were made within some minutes."""
     pieces: list[list[str]] = []
@@ -344,7 +362,7 @@ def _keys_of(ids: Sequence[str]) -> list[sa.ColumnElement[bool]]:
             _KEYS.c.expires_at.between(
                 made_at(piece[0]) + KEY_LIFE, made_at(piece[-1]) + KEY_LIFE + _MILLISECOND
             ),
-            _KEYS.c.job_id.in_(piece),
+            among(connection, _KEYS.c.job_id, piece),
         )
         for piece in pieces
     ]
@@ -356,7 +374,7 @@ _TOGETHER, _MILLISECOND = timedelta(minutes=10), timedelta(milliseconds=1)
 def _mask_answers(connection: Connection, work: Work, ids: Sequence[str]) -> None:
     keyring = work.runtime.keyring.still()
     found: list[sa.Row[Any]] = []
-    for these in _keys_of(ids):
+    for these in _keys_of(connection, ids):
         query = sa.select(_KEYS).where(these).order_by(*_KEYS.primary_key.columns)
         found.extend(connection.execute(query.with_for_update()).all())
     changed = []
@@ -397,7 +415,7 @@ def _forget_trails(connection: Connection, work: Work, rows: Rows) -> int:
     _delete(connection, _HOLDS.c.fax_id, ids)
     deleted = _delete(connection, _JOBS.c.id, ids)
     over = min(work.now, _keys_until(work))
-    for these in _keys_of(ids):
+    for these in _keys_of(connection, ids):
         connection.execute(sa.delete(_KEYS).where(these, _KEYS.c.expires_at < over))
     return deleted
 
@@ -463,7 +481,7 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
     columns = (_INBOUND.c.id, _INBOUND.c.account_id, _INBOUND.c.status, _INBOUND.c.pages)
     purged = connection.execute(
         sa.update(_INBOUND)
-        .where(_INBOUND.c.id.in_([row.id for row in rows]))
+        .where(among(connection, _INBOUND.c.id, [row.id for row in rows]))
         .values(
             numbers_sealed=GONE,
             from_key=None,

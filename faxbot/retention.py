@@ -45,6 +45,8 @@ STUCK = timedelta(hours=24)
 LEAST_ROWS, FIRST_BATCH, MOST_ROWS = 50, 200, 1000
 AIM = {"sqlite": 0.05, "postgresql": 0.15}
 """Seconds for which a batch is to hold its locks: on SQLite everybody who writes waits meanwhile."""
+LONGEST = 1.0
+"""Seconds that a batch is to take in all; no lock is held while its bytes are removed."""
 REST = 0.5
 """For so many times as long as a batch took, the others are left alone."""
 COUNTED = 5000
@@ -384,7 +386,7 @@ class _Slice:
                 took = time.monotonic() - since
                 if time.monotonic() >= self.until:
                     return False
-                task.limit = _next_limit(self.runtime, task.limit, took)
+                task.limit = _next_limit(self.runtime, task, took)
                 self.rest(took * REST)
         _finish(self.runtime, self.ledger.run_id, name, DONE)
         return True
@@ -418,8 +420,9 @@ def _took_too_long(away: DatabaseAway) -> bool:
     return isinstance(original, QueryCanceled)
 
 
-def _next_limit(runtime: Runtime, limit: int, took: float) -> int:
-    size = limit * min(2.0, AIM[runtime.database.engine.dialect.name] / max(took, 1e-4))
+def _next_limit(runtime: Runtime, task: Work, took: float) -> int:
+    aim = AIM[runtime.database.engine.dialect.name]
+    size = task.limit * min(2.0, aim / max(task.held, 1e-4), LONGEST / max(took, 1e-4))
     return max(LEAST_ROWS, min(MOST_ROWS, int(size)))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from faxbot import errors, events, retry
+from faxbot import errors, events, purging, retry
 from faxbot.claims import TASKS
 from faxbot.cli import packages
 from faxbot.cli.connection import ServerSaid
@@ -207,6 +207,7 @@ INSIDE: dict[type[FaxbotError], str] = {
     errors.OutcomeUnknown: "The attempt's row; the fax is `uncertain` and is looked up.",
     errors.PluginError: "`faxbot plugins list`, the log, `/health/ready`.",
     RenderingFailed: "The log; the fax is tried again later and later, and held when that does not help.",
+    purging.Mismatch: "The log, the run's proof, the alarm `retention`; nothing of that batch is removed.",
     errors.ArtifactNotFound: "The fax is held with the reason `document_gone`.",
     errors.NotADocument: "`error` of a received fax; it is tried again.",
     errors.ArtifactDamaged: "The log; the fax is held with the reason `document_gone`.",

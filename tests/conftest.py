@@ -21,12 +21,13 @@ from faxbot import wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
 from tests.ground import Ground
-from tests.guard import allow_this_machine_only
+from tests.guard import allow_this_machine_only, name_connections
 from tests.installation import Installation, Service, Stores
 from tests.providers.asterisk.packages import NOT_TESTED, Store, cache_folder, locks
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
 
 allow_this_machine_only()
+name_connections()
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process
 # they start; what Ctrl-C does to those is among the things that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

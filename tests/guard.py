@@ -1,12 +1,15 @@
 """Tests talk to this machine only: an attempt to reach another, or to ask for its address, fails
-the test."""
+the test. And connections say whose they are."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import sys
 from typing import Any
+
+import psycopg
 
 
 class NetworkUsed(AssertionError):
@@ -43,3 +46,15 @@ def _is_here(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
+
+
+def name_connections() -> None:
+    """Have the warning about a connection that nobody closed say in which test it was made: it comes in another one."""
+    make = psycopg.Connection.__init__
+
+    def init(self: Any, *words: Any, **more: Any) -> None:
+        make(self, *words, **more)
+        self.made_in = os.environ.get("PYTEST_CURRENT_TEST")
+
+    psycopg.Connection.__init__ = init  # type: ignore[method-assign]
+    psycopg.Connection.__repr__ = lambda self: f"<a connection made in {self.made_in}>"  # type: ignore[attr-defined, method-assign]

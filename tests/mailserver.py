@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 import email
 import email.policy
 import logging
@@ -95,7 +96,8 @@ class MailServer:
         begun.set()
         self._loop.run_forever()
         for transport in self._transports:
-            transport.abort()
+            with suppress(AttributeError):  # Python 3.11.2: of TLS that is over already
+                transport.abort()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.run_until_complete(asyncio.sleep(0.01))

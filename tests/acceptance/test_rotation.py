@@ -29,7 +29,7 @@ from tests.ground import eventually
 from tests.installation import FAXBOT, Installation, Service
 
 OLD, NEW = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
-ROWS = 4_000
+ROWS = 6_000
 FAXES, NUMBERS = 12, 6
 
 
@@ -138,9 +138,9 @@ def rotate_with_kills(store: Installation, site: Site) -> None:
         return run(store, env, "config", "rotate-key")
 
     with killed_at_the_end(begun()):
-        eventually(lambda: masterkeys.stand(database).upcoming, 30)
+        eventually(lambda: masterkeys.stand(database).upcoming, 60)
     with killed_at_the_end(begun()):
-        eventually(lambda: masterkeys.stand(database).retiring, 30)
+        eventually(lambda: masterkeys.stand(database).retiring, 60)
     site.kill("worker")
     with killed_at_the_end(begun()) as third:
         assert third.stderr is not None

@@ -117,7 +117,7 @@ def test_the_web_process_opens_the_secrets_of_those_alone_whose_callbacks_it_pro
         for plugin_id, keys in secrets_of(runtime).items()
         if not runtime.plugins.has(plugin_id, "status_callback")
     }
-    assert set(others) == {"oidc", "s3"}
+    assert set(others) == {"email", "oidc", "s3"}
     wish: dict[str, dict[str, Any]] = {
         each: dict.fromkeys(keys, "x") for each, keys in others.items()
     }

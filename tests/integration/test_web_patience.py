@@ -24,6 +24,8 @@ EACH = 12
 """Connections of each kind: three times the server's threads."""
 CROWD = 600
 """More than a server lets wait for its threads."""
+SIGNED = b"X-Simulator-Signature: t=1,v1=0\r\n"
+"""So that its body is wanted."""
 CALLBACK = b"POST /callbacks/simulator HTTP/1.1\r\nHost: x\r\n"
 FORM = b"POST /fax/send HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 FIELDS = (
@@ -186,7 +188,7 @@ def crowd(service: Service) -> Iterator[list[socket.socket]]:
         connections = []
         for _ in range(CROWD):
             connections.append(stack.enter_context(connect(service)))
-            connections[-1].sendall(CALLBACK + b"Content-Length: 100\r\n\r\n")
+            connections[-1].sendall(CALLBACK + SIGNED + b"Content-Length: 100\r\n\r\n")
         yield connections
 
 

@@ -183,7 +183,7 @@ def test_a_receiver_that_hangs_costs_its_time_and_another_test_meanwhile_is_put_
         ({"name": "a\nb"}, "name"),
         ({"types": []}, "types"),
         ({"types": ["FAX_UNHEARD_OF"]}, "types"),
-        ({"types": ["FAX_PURGED"]}, "types"),
+        ({"types": ["FAX_FORGOTTEN"]}, "types"),
         ({"types": "*"}, "types"),
         ({"secret": "whsec_mine"}, "unknown"),
     ],

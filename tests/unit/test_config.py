@@ -354,6 +354,8 @@ def texts_of(option: Option) -> tuple[str, ...]:
     rules = RULES[option.name]
     if option.kind == "bool":
         return ("false", "true", "0", "off", "")
+    if rules["form"] is forms.DAYS_OF_DEAD_LETTERS:
+        return ("0", "30", "")
     if option.kind in ("int", "float"):
         low, high = rules["at_least"], rules["at_most"]
         return (f"{low:g}" if low < 10_000 else str(low), str(min(low + 1, high)), "")
