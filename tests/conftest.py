@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from faxbot import wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
+from tests import guard
 from tests.ground import Ground
 from tests.guard import allow_this_machine_only, name_connections
 from tests.installation import Installation, Service, Stores
@@ -28,6 +29,12 @@ from tests.servers import Postgres, PostgresServer, RedisServer, describe, given
 
 allow_this_machine_only()
 name_connections()
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    guard.running[:] = [nodeid]
+
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process
 # they start; what Ctrl-C does to those is among the things that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,7 +4,6 @@ the test. And connections say whose they are."""
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import sys
 from typing import Any
@@ -48,13 +47,17 @@ def _is_here(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+running = ["no test"]
+"""The test that runs, last."""
+
+
 def name_connections() -> None:
     """Have the warning about a connection that nobody closed say in which test it was made: it comes in another one."""
     make = psycopg.Connection.__init__
 
     def init(self: Any, *words: Any, **more: Any) -> None:
         make(self, *words, **more)
-        self.made_in = os.environ.get("PYTEST_CURRENT_TEST")
+        self.made_in = running[-1]
 
     psycopg.Connection.__init__ = init  # type: ignore[method-assign]
     psycopg.Connection.__repr__ = lambda self: f"<a connection made in {self.made_in}>"  # type: ignore[attr-defined, method-assign]
