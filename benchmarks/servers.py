@@ -14,8 +14,9 @@ from tests.servers import PostgresServer, RedisServer
 
 
 class DurablePostgres(PostgresServer):
-    """With fsync and synchronous_commit, which the tests do without."""
+    """With fsync and synchronous_commit, which the tests do without, and on a disk, where they mean something."""
 
+    in_memory = False
     options = ("-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "shared_buffers=256MB")
 
     def new_database(self) -> str:

@@ -243,12 +243,14 @@ class PostgresServer(Server, Postgres):
         *("-F", "-c", "full_page_writes=off", "-c", "jit=off"),
         *("-c", "max_wal_size=128MB"),  # it may lie in memory
     )
+    in_memory = True
+    """Whether its data may lie where no fsync costs anything."""
     _stop_signal = signal.SIGINT  # the "fast" shutdown: does not wait for its clients
     _user = "nobody"
 
     def __init__(self, ground: Ground, binaries: Path | None = None) -> None:
         super().__init__(ground)
-        self._place = ground.new_folder("data", in_memory=True)
+        self._place = ground.new_folder("data", in_memory=self.in_memory)
         self._data = self._place / "data"
         self._password = secrets.token_urlsafe(16)
         self._wanted = binaries or self.sources()[0]
