@@ -26,6 +26,7 @@ from benchmarks import (
     product,
     receiving,
     report,
+    retention,
     rotation,
     rows,
     stages,
@@ -138,6 +139,11 @@ class Bench:
                 folder = workshop.folder / f"rotation-{store}"
                 rotation.measure(self.figures, store, database, folder, say)
 
+    def retention(self) -> None:
+        """P17: what is old goes."""
+        with Workshop() as workshop:
+            retention.measure(self.figures, workshop, self.servers, self.length, say)
+
     def surge(self) -> None:
         """A surge of one account, and what the others notice of it."""
         with Workshop() as workshop:
@@ -230,6 +236,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "calls": Bench.calls,
     "rows": Bench.rows,
     "rotation": Bench.rotation,
+    "retention": Bench.retention,
     "surge": Bench.surge,
     "callbacks": Bench.callbacks,
     "stream": Bench.stream,
@@ -261,6 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, help="how many (default: 5, quick: 2)")
     add("--only", type=_stage_names, default=list(STAGES), metavar="STAGES",
         help=f"some of: {', '.join(STAGES)}")  # fmt: skip
+    add("--million", action="store_true",
+        help="retention also of a million faxes: an hour or two, and 40 GB of disk")  # fmt: skip
     add("--floor-only", action="store_true", help="leave faxbot out")
     add("--save", type=Path, metavar="FILE", help="keep all figures of all rounds as JSON")
     add("--no-page", action="store_true", help="do not write docs/performance.md")
@@ -273,6 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     length = QUICK if options.quick else FULL
     if options.rounds:
         length = dataclasses.replace(length, rounds=options.rounds)
+    if options.million:
+        sizes = (*length.purged_faxes, retention.MILLION)
+        length = dataclasses.replace(length, purged_faxes=sizes)
     figures = Figures()
     with servers() as running:
         bench = Bench(figures, running, length, options.floor_only)

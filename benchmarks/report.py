@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figures
 from benchmarks.processes import MIB
+from benchmarks.retention import STORES
 from benchmarks.targets import TARGETS, Target
 
 BEGIN = "<!-- figures: written by python -m benchmarks, not by hand -->"
@@ -69,8 +70,13 @@ def _found(target: Target, figures: Figures) -> str:
     return f"{found:.2f}x ({number(ours)} to {number(theirs)})"
 
 
+_BYTES = (
+    "memory/", "growth/", "rendering/memory", *(f"retention/{store}/memory" for store in STORES),
+)  # fmt: skip
+
+
 def _unit(what: str) -> float:
-    return MIB if what.startswith(("memory/", "growth/", "rendering/memory")) else 1.0
+    return MIB if what.startswith(_BYTES) else 1.0
 
 
 def submits(figures: Figures) -> str:
@@ -138,6 +144,33 @@ def memory(figures: Figures) -> str:
     return table(("quantity", "side", "PSS, MiB"), rows)
 
 
+def purges(figures: Figures) -> str:
+    """Retention of all sides, by quantity."""
+    quantities = (
+        ("faxes a second, both goes, without rests", "rate"),
+        ("CPU a fax, its process and the database's, us", "cpu"),
+        ("a batch holds its locks, p95, ms (floor: with its unlinks)", "held/p95"),
+        ("submit p95 at 20 a second, ms", "beside/submit/p95"),
+        *(
+            (text.format(store), f"{store}/{what}")
+            for store in STORES
+            for text, what in (
+                ("{}: us a fax", "fax"),
+                ("{}: us a fax, rests between batches included", "fax and rest"),
+                ("{}: a batch holds its locks, p95, ms", "held/p95"),
+                ("{}: most memory of the process (RSS), MiB", "memory"),
+                ("{}: the same at the end to that at a tenth", "growth"),
+            )
+        ),
+    )
+    rows = [
+        (text, side, spread([value / _unit(f"retention/{what}") for value in values]))
+        for text, what in quantities
+        for side, values in figures.values.get(f"retention/{what}", {}).items()
+    ]
+    return table(("quantity", "side", "found"), rows)
+
+
 def faults(figures: Figures) -> str:
     """One sentence over all runs of the whole path."""
     kinds = ("lost", "duplicated", "damaged", "not_final", "failed")
@@ -175,6 +208,8 @@ def whole(figures: Figures) -> str:
             f"Faults over all runs: {faults(figures)}",
             "### Memory",
             memory(figures),
+            "### Retention",
+            purges(figures),
             "### Conversion",
             rendering(figures),
         )

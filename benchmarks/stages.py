@@ -35,10 +35,12 @@ class Length:
     worker_faxes: int
     growth_faxes: tuple[int, int] | None
     """Memory is compared between these two counts of faxes; None: not at all."""
+    purged_faxes: tuple[int, ...]
+    """So many old ones are removed, the fewest first."""
 
 
-FULL = Length(5, 2.0, 1.0, 10.0, 400, 1500, (2_000, 20_000))
-QUICK = Length(2, 1.0, 0.5, 3.0, 100, 300, None)
+FULL = Length(5, 2.0, 1.0, 10.0, 400, 1500, (2_000, 20_000), (10_000, 100_000))
+QUICK = Length(2, 1.0, 0.5, 3.0, 100, 300, None, (2_000, 5_000))
 Progress = Callable[[str], None]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import rotation
+from benchmarks import retention, rotation
 from benchmarks.calls import BARE
 from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
@@ -130,6 +130,21 @@ TARGETS: tuple[Target, ...] = (
            base="ghostscript"),
     Target("P16", "memory of a converting process", "rendering/memory", 110, base=None,
            scale=MIB, unit=" MiB", worst=True),
+    Target("P17", "retention, faxes removed a second, without its rests", "retention/rate", 0.4, True),
+    Target("P17", "retention, p95 of the time for which a batch holds its locks",
+           "retention/held/p95", 300, base=None, unit=" ms"),
+    Target("P17", "submit p95 while retention works", "retention/beside/submit/p95", 2, False,
+           retention.WORKING, retention.QUIET),
+    *(
+        target
+        for store in retention.STORES
+        for target in (
+            Target("retention", f"time a fax on {store}, 100,000 to 10,000", f"retention/{store}/fax", 1.5,
+                   False, retention.MANY, retention.FEW),
+            Target("retention", f"memory on {store}, from the first tenth of 100,000 faxes to the last",
+                   f"retention/{store}/growth", 1.05, False, retention.MANY, None, worst=True),
+        )
+    ),
     Target("P18", "memory of web (PSS) after 32 connections", "memory/web", 1.6),
     Target("P18", "memory of all roles (PSS)", "memory/all", 1.6),
     Target("P18", "memory at the last fax / at the 2,000th", "growth/ratio", 1.05, base=None),
