@@ -130,17 +130,22 @@ class Step:
     """What else `remove` looks at."""
     joined: sa.FromClause | None = None
 
-    def query(self, work: Work, limit: int) -> sa.Select[Any]:
+    def _query(self, work: Work) -> sa.Select[Any]:
         query = sa.select(*self.order, *self.columns).where(*self.which(work))
         if self.joined is not None:
             query = query.select_from(self.joined)
+        return query.order_by(*self.order)
+
+    def query(self, work: Work, limit: int) -> sa.Select[Any]:
+        """The next that go, behind the cursor."""
+        query = self._query(work)
         if work.cursor:
             behind = [
                 sa.bindparam(f"after_{n}", value, type_=column.type)
                 for n, (column, value) in enumerate(zip(self.order, work.cursor, strict=True))
             ]
             query = query.where(sa.tuple_(*self.order) > sa.tuple_(*behind))
-        return query.order_by(*self.order).limit(limit)
+        return query.limit(limit)
 
     def last(self, rows: Rows) -> list[Any]:
         return list(rows[-1][: len(self.order)])
@@ -163,12 +168,9 @@ class Step:
 
     def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
         """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
-        named = _named(connection, self.order[0].table, found)
-        query = sa.select(*self.order, *self.columns).where(*self.which(work), named)
-        if self.joined is not None:
-            query = query.select_from(self.joined)
-        query = query.order_by(*self.order).with_for_update(of=self.holds, skip_locked=True)
-        return connection.execute(query).all()
+        query = self._query(work).where(_named(connection, self.order[0].table, found))
+        locking = query.with_for_update(of=self.holds, skip_locked=True)
+        return connection.execute(locking).all()
 
     def count(self, work: Work, most: int) -> Iterator[int]:
         """How many rows it would be, by and by."""
@@ -302,7 +304,7 @@ def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
     return deleted
 
 
-def _forget_pages(connection: Connection, _work: Work, rows: Rows) -> int:
+def _forget_files(connection: Connection, _work: Work, rows: Rows) -> int:
     return _delete(connection, _FILES.c.id, [row.id for row in rows])
 
 
@@ -572,7 +574,7 @@ def _of_fax(step: tuple[sa.Column[Any], ...], *, role: str) -> BytesStep:
     return BytesStep(
         step,
         _of_ended(role),
-        _forget_documents if role == "document" else _forget_pages,
+        _forget_documents if role == "document" else _forget_files,
         _JOBS,
         (*_BYTES, _FILES.c.job_id),
         _FILES_OF_JOBS,
@@ -606,7 +608,7 @@ CLASSES: Mapping[str, Class] = {
             BytesStep(
                 (_FILES.c.id,),
                 _of_received,
-                _forget_pages,
+                _forget_files,
                 _INBOUND,
                 _BYTES,
                 _FILES.join(_INBOUND, _FILES.c.inbound_id == _INBOUND.c.id),
@@ -620,7 +622,7 @@ CLASSES: Mapping[str, Class] = {
             BytesStep(
                 (_FILES.c.id,),
                 _bodies,
-                _forget_pages,
+                _forget_files,
                 _CALLBACKS,
                 _BYTES,
                 _FILES.join(_CALLBACKS, _FILES.c.callback_id == _CALLBACKS.c.id),

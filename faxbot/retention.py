@@ -275,8 +275,8 @@ class _Ledger:
         if connection.execute(_KEEP, {**self.its, "until": until}).rowcount != 1:
             raise LeaseLost
 
-    def of(self, name: str, step: int, cutoff: datetime) -> _Page:
-        return _Page(self, name, step, cutoff)
+    def of(self, name: str, step: int) -> _Page:
+        return _Page(self, name, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +286,6 @@ class _Page:
     ledger: _Ledger
     name: str
     step: int
-    cutoff: datetime
 
     def hold(self, connection: Connection) -> None:
         self.ledger.hold(connection)
@@ -299,7 +298,6 @@ class _Page:
             "deleted": _PROOFS.c.deleted + deleted,
             "step": self.step,
             "cursor": _written(last),
-            "cutoff_at": self.cutoff,
         }
         connection.execute(
             sa.update(_PROOFS).where(*_OF_PROOF).values(**values),
@@ -367,13 +365,12 @@ class _Slice:
     def purge(self, name: str, proof: sa.Row[Any]) -> bool:
         """Work on one class; whether it has ended, however it did."""
         removed, away = proof.deleted, set[str]()
-        cutoff = proof.cutoff_at
         for number, step in enumerate(CLASSES[name].steps):
             if number < proof.step:
                 continue
             cursor = _read(step.order, proof.cursor) if number == proof.step else ()
-            page = self.ledger.of(name, number, cutoff)
-            task = Work(self.runtime, cutoff, page, cursor, FIRST_BATCH, self.until, away)
+            page = self.ledger.of(name, number)
+            task = Work(self.runtime, proof.cutoff_at, page, cursor, FIRST_BATCH, self.until, away)
             while True:
                 since = time.monotonic()
                 found = self._batch(name, step, task)
