@@ -72,7 +72,66 @@ def overhearing(capsys: pytest.CaptureFixture[str], check: Callable[[str], None]
     check(" ".join([*ear.heard, out, err]))
 
 
-class Ground:
+class PluginGround:
+    """What is under test, whatever its type."""
+
+    plugin: ClassVar[type[FaxbotPlugin]]
+
+    @pytest.fixture
+    def folder(self) -> Path:
+        """Where the plugin's module lies."""
+        return Path(inspect.getfile(self.plugin)).parent
+
+    @pytest.fixture
+    def manifest(self, folder: Path) -> Manifest:
+        return manifest.read(folder / "manifest.json")
+
+
+class SetGround(PluginGround):
+    """Of a plugin that is known by its settings alone: it begins with them, and what is secret among them is never
+    logged or printed."""
+
+    @pytest.fixture
+    def settings(self) -> dict[str, Any]:
+        """Settings of the plugin, by the names of its configSchema, with which it works. Secrets have at least eight
+        characters, because they are looked for in logs."""
+        raise NotImplementedError("write the fixture `settings`")
+
+    @pytest.fixture
+    def away(self) -> dict[str, Any] | None:
+        """Settings with which nobody answers; None for one that asks nobody."""
+        return None
+
+    @pytest.fixture
+    def begin(self, manifest: Manifest) -> Iterator[Callable[[Mapping[str, Any]], FaxbotPlugin]]:
+        running: list[tuple[FaxbotPlugin, Http]] = []
+
+        def make(settings: Mapping[str, Any]) -> FaxbotPlugin:
+            config, context = prepared(manifest, settings)
+            plugin = self.plugin()
+            plugin.initialize(config, context)
+            running.append((plugin, context.http))
+            return plugin
+
+        yield make
+        for plugin, http in running:
+            plugin.shutdown()
+            http.close()
+
+    @pytest.fixture(autouse=True)
+    def silence(
+        self, capsys: pytest.CaptureFixture[str], manifest: Manifest, settings: dict[str, Any]
+    ) -> Iterator[None]:
+        """Fails the test in which a secret was logged or printed."""
+
+        def check(text: str) -> None:
+            no_secret(manifest, settings, text, "log or output")
+
+        with overhearing(capsys, check):
+            yield
+
+
+class Ground(PluginGround):
     """What an author gives, and what the tests are given. `plugin` and `settings` must be written, and the fixture
     `carrier`; the rest may be."""
 
@@ -133,15 +192,6 @@ class Ground:
         ]
 
     # What follows is the contract's own.
-
-    @pytest.fixture
-    def folder(self) -> Path:
-        """Where the plugin's module lies."""
-        return Path(inspect.getfile(self.plugin)).parent
-
-    @pytest.fixture
-    def manifest(self, folder: Path) -> Manifest:
-        return manifest.read(folder / "manifest.json")
 
     @pytest.fixture
     def connect(self, manifest: Manifest) -> Iterator[Connect]:

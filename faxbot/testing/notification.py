@@ -18,10 +18,9 @@ class TestPager(NotificationContract):
 
 from __future__ import annotations
 
-import inspect
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,12 +31,17 @@ import pytest
 from faxbot.db import new_id
 from faxbot.errors import FaxbotError, OutcomeUnknown
 from faxbot.events import Notable
-from faxbot.plugins import manifest
-from faxbot.plugins.base import Happening, Http, Notification, NotificationPlugin
+from faxbot.plugins.base import Happening, Notification, NotificationPlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.plugins.offline import offline
 from faxbot.plugins.starting import check_class
-from faxbot.testing.ground import health_of, no_secret, overhearing, prepared, says_enough
+from faxbot.testing.ground import (
+    SetGround,
+    health_of,
+    no_secret,
+    prepared,
+    says_enough,
+)
 
 LONGEST = 60.0
 """Seconds within which notify() ends, whatever the other end does."""
@@ -51,27 +55,16 @@ class Begin(Protocol):
     def __call__(self, settings: Mapping[str, Any]) -> NotificationPlugin: ...
 
 
-class NotificationContract:
+class NotificationContract(SetGround):
     """Inherit it, and write `plugin` and the fixtures `settings` and `arrived`; `away` and `hanging` too, where there
     is a service that can be."""
 
     plugin: ClassVar[type[NotificationPlugin]]
 
     @pytest.fixture
-    def settings(self) -> dict[str, Any]:
-        """Settings of the plugin, by the names of its configSchema, with which it works. Secrets have at least eight
-        characters, because they are looked for in logs."""
-        raise NotImplementedError("write the fixture `settings`")
-
-    @pytest.fixture
     def arrived(self) -> Callable[[], list[str]]:
         """arrived(): each message as it came, whole, with what is beside its text."""
         raise NotImplementedError("write the fixture `arrived`")
-
-    @pytest.fixture
-    def away(self) -> dict[str, Any] | None:
-        """Settings with which nobody answers; None for one that asks nobody."""
-        return None
 
     @pytest.fixture
     def hanging(self) -> dict[str, Any] | None:
@@ -81,45 +74,8 @@ class NotificationContract:
     # What follows is the contract's own.
 
     @pytest.fixture
-    def folder(self) -> Path:
-        """Where the plugin's module lies."""
-        return Path(inspect.getfile(self.plugin)).parent
-
-    @pytest.fixture
-    def manifest(self, folder: Path) -> Manifest:
-        return manifest.read(folder / "manifest.json")
-
-    @pytest.fixture
-    def begin(self, manifest: Manifest) -> Iterator[Begin]:
-        running: list[tuple[NotificationPlugin, Http]] = []
-
-        def make(settings: Mapping[str, Any]) -> NotificationPlugin:
-            config, context = prepared(manifest, settings)
-            notifier = self.plugin()
-            notifier.initialize(config, context)
-            running.append((notifier, context.http))
-            return notifier
-
-        yield make
-        for notifier, http in running:
-            notifier.shutdown()
-            http.close()
-
-    @pytest.fixture
     def notifier(self, begin: Begin, settings: dict[str, Any]) -> NotificationPlugin:
         return begin(settings)
-
-    @pytest.fixture(autouse=True)
-    def silence(
-        self, capsys: pytest.CaptureFixture[str], manifest: Manifest, settings: dict[str, Any]
-    ) -> Iterator[None]:
-        """Fails the test in which a secret was logged or printed."""
-
-        def check(text: str) -> None:
-            no_secret(manifest, settings, text, "log or output")
-
-        with overhearing(capsys, check):
-            yield
 
     # What it is -------------------------------------------------------------------------------
 

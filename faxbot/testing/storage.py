@@ -15,10 +15,9 @@ class TestVault(StorageContract):
 from __future__ import annotations
 
 import hashlib
-import inspect
 import secrets
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -27,12 +26,17 @@ from typing import Any, ClassVar, Protocol
 import pytest
 
 from faxbot.errors import ArtifactNotFound, PluginError, StorageAway
-from faxbot.plugins import manifest
-from faxbot.plugins.base import Http, StoragePlugin
+from faxbot.plugins.base import StoragePlugin
 from faxbot.plugins.manifest import Manifest
 from faxbot.plugins.offline import offline
 from faxbot.plugins.starting import check_class
-from faxbot.testing.ground import health_of, no_secret, overhearing, prepared, says_enough
+from faxbot.testing.ground import (
+    SetGround,
+    health_of,
+    no_secret,
+    prepared,
+    says_enough,
+)
 
 SIZES = (0, 1, 65_536, 5 * 1024 * 1024 + 1)
 LARGE, MEMORY = 64 * 1024 * 1024, 32 * 1024 * 1024
@@ -68,48 +72,12 @@ class Begin(Protocol):
     def __call__(self, settings: Mapping[str, Any]) -> StoragePlugin: ...
 
 
-class StorageContract:
+class StorageContract(SetGround):
     """Inherit it, and write `plugin` and the fixture `settings`; `away` too, where there is a service that can be."""
 
     plugin: ClassVar[type[StoragePlugin]]
 
-    @pytest.fixture
-    def settings(self) -> dict[str, Any]:
-        """Settings of the plugin, by the names of its configSchema, with which it works. Secrets have at least eight
-        characters, because they are looked for in logs."""
-        raise NotImplementedError("write the fixture `settings`")
-
-    @pytest.fixture
-    def away(self) -> dict[str, Any] | None:
-        """Settings with which nobody answers; None for a storage that asks nobody."""
-        return None
-
     # What follows is the contract's own.
-
-    @pytest.fixture
-    def folder(self) -> Path:
-        """Where the plugin's module lies."""
-        return Path(inspect.getfile(self.plugin)).parent
-
-    @pytest.fixture
-    def manifest(self, folder: Path) -> Manifest:
-        return manifest.read(folder / "manifest.json")
-
-    @pytest.fixture
-    def begin(self, manifest: Manifest) -> Iterator[Begin]:
-        running: list[tuple[StoragePlugin, Http]] = []
-
-        def make(settings: Mapping[str, Any]) -> StoragePlugin:
-            config, context = prepared(manifest, settings)
-            storage = self.plugin()
-            storage.initialize(config, context)
-            running.append((storage, context.http))
-            return storage
-
-        yield make
-        for storage, http in running:
-            storage.shutdown()
-            http.close()
 
     @pytest.fixture
     def storage(self, begin: Begin, settings: dict[str, Any]) -> StoragePlugin:
@@ -130,18 +98,6 @@ class StorageContract:
             return path
 
         return write
-
-    @pytest.fixture(autouse=True)
-    def silence(
-        self, capsys: pytest.CaptureFixture[str], manifest: Manifest, settings: dict[str, Any]
-    ) -> Iterator[None]:
-        """Fails the test in which a secret was logged or printed."""
-
-        def check(text: str) -> None:
-            no_secret(manifest, settings, text, "log or output")
-
-        with overhearing(capsys, check):
-            yield
 
     # What it is -------------------------------------------------------------------------------
 
