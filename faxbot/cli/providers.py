@@ -55,7 +55,7 @@ def show(provider_id: str, as_json: bool) -> None:
 )
 @_as_json
 def pause(provider_id: str, note: str, until: datetime | None, as_json: bool) -> None:
-    """Let nothing be sent through a provider; faxes are taken and held."""
+    """Let nothing be sent through a provider, in every process within a second; faxes are taken and held."""
     ends = until.replace(tzinfo=UTC) if until else None
     with at_the_ledger() as runtime:
         found = oversight.change(runtime, CLI, provider_id, "pause", note=note, until=ends)

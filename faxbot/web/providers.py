@@ -56,7 +56,8 @@ def read_provider(provider_id: str) -> Response:
 def pause_provider(wish: dict[str, Any], provider_id: str) -> Response:
     """Pause a provider
 
-    Nothing is sent through it until it is resumed, or until `until`; faxes are taken and held.
+    Nothing is sent through it until it is resumed, or until `until`; faxes are taken and held. Every process has heard
+    of it within a second.
     """
     return _changed(provider_id, "pause", wish)
 

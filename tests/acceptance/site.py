@@ -3,6 +3,7 @@ came."""
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from faxbot import breaker
 from faxbot.events import TERMINAL
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
@@ -87,6 +89,19 @@ class Site:
         """How many faxes the carrier took for this one."""
         tags = [attempt["tag"] for attempt in self.timeline(fax_id)["attempts"]]
         return sum(len(self.carrier.faxes(tag)) for tag in tags)
+
+    def pause(self, provider_id: str) -> None:
+        """Have no fax go by this provider from now on: a process goes by what it read up to a second before."""
+        self._change(provider_id, "pause")
+        time.sleep(breaker.KNOWN_FOR.total_seconds())
+
+    def resume(self, provider_id: str) -> None:
+        self._change(provider_id, "resume")
+
+    def _change(self, provider_id: str, deed: str) -> None:
+        path, note = f"/admin/providers/{provider_id}/{deed}", {"note": "a test"}
+        answer = self.service.request("POST", path, json=note)
+        assert answer.ok, answer.text
 
     def child(self, role: str) -> psutil.Process | None:
         """The role's first process, e.g. `worker`; None while it is being started again."""

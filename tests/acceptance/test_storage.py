@@ -46,11 +46,11 @@ def test_faxes_go_by_way_of_s3_and_wait_while_it_is_away(
     assert {each[: len(envelopes.HEAD)] for each in lying.values()} == {envelopes.HEAD}
     assert nothing_lies_here(store)
 
-    held(site, "pause")
+    site.pause("simulator")
     waiting = site.send()
     eventually(lambda: site.fax(waiting)["status"] == "held", 20, every=0.1)
     s3.freeze()
-    held(site, "resume")
+    site.resume("simulator")
     eventually(lambda: "S3_READ_SECONDS" in service.output(), 30, every=0.1)  # a worker has asked
 
     form, files = {"to": "+15550100000"}, {"file": ("a name", PDF.read_bytes())}
@@ -62,11 +62,6 @@ def test_faxes_go_by_way_of_s3_and_wait_while_it_is_away(
     s3.thaw()
     assert site.final(waiting)["status"] == "delivered"
     assert site.at_carrier(waiting) == 1
-
-
-def held(site: Site, deed: str) -> None:
-    note = {"note": "a test"}
-    assert site.service.request("POST", f"/admin/providers/simulator/{deed}", json=note).ok
 
 
 def nothing_lies_here(store: Installation) -> bool:
