@@ -7,7 +7,7 @@
     ├── RequestError                what a client asked for cannot be done
     │   ├── Malformed  Unauthenticated  Forbidden  NotFound  MediaTypeRefused  InvalidFields  KeyReused
     │   ├── Conflict
-    │   │   └── KeyInFlight  NotPossibleNow  HasEnded  WebhookNotActive
+    │   │   └── KeyInFlight  FaxRemoved  NotPossibleNow  HasEnded  WebhookNotActive
     │   ├── IdentityAway            an identity provider cannot be asked
     │   ├── TooMany                 a limit is reached; says when it is over
     │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded  ListenersFull  WebhookTestsCrowded
@@ -141,6 +141,12 @@ class KeyInFlight(Conflict):
     """A request with this Idempotency-Key is being worked on; ask again in a second."""
 
     code = "idempotency-key-in-flight"
+
+
+class FaxRemoved(Conflict):
+    """The fax of this Idempotency-Key was taken long ago, and retention has removed it; nothing is sent anew."""
+
+    code = "fax-removed"
 
 
 class NotPossibleNow(Conflict):

@@ -408,6 +408,11 @@ _NOTABLE: dict[tuple[str, str], Notable] = {
 }
 
 
+def may_be_notable(event: str) -> bool:
+    """Whether people may ever be told of such an event."""
+    return event == Event.HELD or any(event == each for each, _ in _NOTABLE)
+
+
 def notable(event: str, status: str, reason: str | None) -> Notable | None:
     """What people may be told as soon as such an event is recorded. Who cancels a fax knows it, and most waits end by
     themselves (WAIT_ENDS)."""

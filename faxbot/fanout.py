@@ -60,6 +60,10 @@ class Subscriptions:
             return []
         return [webhook_id for webhook_id, types in wanted if not types or event_type in types]
 
+    def anybody(self, event_type: str) -> bool:
+        """Whether somebody of any account wants to be told of such an event. Raises DatabaseAway."""
+        return any(self.of(account_id, event_type) for account_id in self._current())
+
     def forget(self) -> None:
         """This process has changed something: it reads anew."""
         self._looked_at = float("-inf")
@@ -130,6 +134,12 @@ def fan_out(held: Session | Connection, event: Mapping[str, Any]) -> None:
     kind = events.notable(event["type"], event["status"], event.get("reason"))
     if kind is not None:
         _write_notices(held, event, kind, options[_TELLERS]())
+
+
+def concerns_anybody(held: Connection, event_type: str) -> bool:
+    """Whether fan_out() may have something to write of such an event."""
+    subscriptions: Subscriptions = held.get_execution_options()[_OPTION]
+    return subscriptions.anybody(event_type) or events.may_be_notable(event_type)
 
 
 def _write_deliveries(

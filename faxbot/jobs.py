@@ -24,6 +24,7 @@ from faxbot.audit import Action
 from faxbot.crypto import Keyring, Unsealable
 from faxbot.db import first_id, inserts, new_id, table
 from faxbot.errors import (
+    FaxRemoved,
     InvalidFields,
     KeyInFlight,
     KeyReused,
@@ -83,7 +84,8 @@ def submit(
     """Record a fax: idempotency row, job and first event in one transaction; then ring the bell.
 
     `present` gives the body of the first reply. The same key with the same request gives that
-    reply again, byte for byte; with another request KeyReused; while the first is in flight
+    reply again, byte for byte, or, once retention has removed the number, what it gives then;
+    FaxRemoved where nothing is left of the fax. With another request KeyReused; while the first is in flight
     KeyInFlight at once. Raises DatabaseAway, StorageAway, InvalidFields, PagesPerDay, DocumentTooLarge.
     """
     now = runtime.now()
@@ -110,9 +112,9 @@ def submit(
         body = present(job)
         with runtime.database.writing() as connection:
             if key is not None:
-                earlier = _remember(runtime, connection, actor, submission, key, job, body, now)
-                if earlier is not None:
-                    return earlier
+                first = _remember(runtime, connection, actor, submission, key, job, body, now)
+                if first is not None:
+                    return _again(runtime, connection, first, present)
             _check(runtime, submission, now)
             _insert(connection, job, values, rows)
             limits.pages(runtime, connection, job.account_id, job.pages or 0, now)
@@ -260,8 +262,8 @@ def _remember(
     job: JobRow,
     body: bytes,
     now: datetime,
-) -> Answer | None:
-    """Insert the key's row, or give the first reply when there is one."""
+) -> sa.Row[Any] | None:
+    """Insert the key's row, or give the one that is there. Raises KeyInFlight, KeyReused."""
     keyring = runtime.keyring.still()
     name = f"{actor.account_id}\n{ROUTE}\n{key}".encode()
     request = _request(submission)
@@ -273,14 +275,13 @@ def _remember(
             strict=True,
         )
     )
-    place = f"idempotency_keys.response:{actor.account_id}"
     # A second insert of a key would wait for the first one's commit: ask without waiting, and say "in flight".
     if not runtime.database.try_lock(connection, next(iter(known))):
         raise KeyInFlight
     if len(known) > 1:
         first = connection.execute(_first(actor, known)).first()
         if first is not None:
-            return _as_first(keyring, first, known, place)
+            return _same(first, known)
     row = {
         "account_id": actor.account_id,
         "route": ROUTE,
@@ -288,14 +289,14 @@ def _remember(
         "fingerprint": keyring.keyed_hash(request, "fingerprint"),
         "job_id": job.id,
         "response_status": 202,
-        "response_sealed": keyring.seal(body, place),
+        "response_sealed": keyring.seal(body, _place(actor.account_id)),
         "created_at": now,
         "expires_at": now + KEY_LIFE,
     }
     while connection.scalar(_REMEMBER[connection.dialect.name], row) is None:
         first = connection.execute(_first(actor, known)).first()
         if first is not None:  # else retention has removed it between the two statements
-            return _as_first(keyring, first, known, place)
+            return _same(first, known)
     return None
 
 
@@ -307,12 +308,36 @@ def _first(actor: Actor, known: Iterable[str]) -> sa.Select[Any]:
     )
 
 
-def _as_first(keyring: Keyring, first: sa.Row[Any], known: Mapping[str, str], place: str) -> Answer:
+def _same(first: sa.Row[Any], known: Mapping[str, str]) -> sa.Row[Any]:
     if not hmac.compare_digest(first.fingerprint, known[first.key_hash]):
         raise KeyReused
-    return Answer(
-        first.response_status, keyring.open(first.response_sealed, place), True, first.job_id
-    )
+    return first
+
+
+def _again(
+    runtime: Runtime,
+    connection: Connection,
+    first: sa.Row[Any],
+    present: Callable[[JobRow], bytes],
+) -> Answer:
+    """The first reply; where retention has removed it, the fax as it stands. Raises FaxRemoved."""
+    if first.response_sealed:
+        body = runtime.keyring.still().open(first.response_sealed, _place(first.account_id))
+    else:
+        job = connection.execute(_JOB, {"job_id": first.job_id}).first()
+        if job is None:
+            raise FaxRemoved(
+                f"the fax of this Idempotency-Key was {first.job_id}; nothing of it is kept, and nothing is sent anew"
+            )
+        body = present(job)
+    return Answer(first.response_status, body, True, first.job_id)
+
+
+_JOB = sa.select(table(Job)).where(Job.id == sa.bindparam("job_id"))
+
+
+def _place(account_id: str) -> str:
+    return f"idempotency_keys.response:{account_id}"
 
 
 _REMEMBER = {

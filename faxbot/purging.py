@@ -7,7 +7,6 @@ so that whoever dies in between leaves what the next one finds. A legal hold is 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from faxbot import artifacts, results
-from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, among, first_id, made_at, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
@@ -255,7 +253,6 @@ def _before(work: Work, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
 
 # Sent faxes -----------------------------------------------------------------------------------------
 
-_TO_TELL = (_JOBS.c.id, _JOBS.c.account_id, _JOBS.c.status, _JOBS.c.pages, _JOBS.c.last_sequence)
 _FREE = _JOBS.c.legal_hold_at.is_(None)
 _BYTES = (_FILES.c.storage_id, _FILES.c.key, _FILES.c.data_key_sealed)
 
@@ -279,21 +276,18 @@ _FILES_OF_JOBS = _FILES.join(_JOBS, _FILES.c.job_id == _JOBS.c.id)
 def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
     """With the last document of a fax: FAX_PURGED, and the carrier's copies go as well."""
     deleted = _delete(connection, _FILES.c.id, [row.id for row in rows])
-    others = sa.exists().where(_FILES.c.job_id == _JOBS.c.id, _FILES.c.role == "document")
-    faxes = sorted({row.job_id for row in rows})
-    purged = connection.execute(
-        sa.update(_JOBS)
-        .where(among(connection, _JOBS.c.id, faxes), ~others)
-        .values(last_sequence=_JOBS.c.last_sequence + 1)
-        .returning(*_TO_TELL)
-    ).all()
-    _tell(connection, work, purged, DOCUMENT)
+    faxes = {row.job_id for row in rows}
+    more = sa.select(_FILES.c.job_id).where(
+        among(connection, _FILES.c.job_id, sorted(faxes)), _FILES.c.role == "document"
+    )
+    purged = sorted(faxes.difference(connection.scalars(more)))
+    results.purge(connection, _JOBS, purged, DOCUMENT, now=work.now)
     able = [each.id for each in work.runtime.plugins.manifests() if each.has("deletes_copy")]
     if purged and able:
         wanted = (
             sa.update(_ATTEMPTS)
             .where(
-                among(connection, _ATTEMPTS.c.job_id, [fax.id for fax in purged]),
+                among(connection, _ATTEMPTS.c.job_id, purged),
                 _ATTEMPTS.c.provider_id.in_(able),
                 _ATTEMPTS.c.external_id.is_not(None),
                 _ATTEMPTS.c.copy_deleted_at.is_(None),
@@ -308,40 +302,23 @@ def _forget_files(connection: Connection, _work: Work, rows: Rows) -> int:
     return _delete(connection, _FILES.c.id, [row.id for row in rows])
 
 
-def _tell(connection: Connection, work: Work, faxes: Rows, reason: str) -> None:
-    """FAX_PURGED of sent faxes, whose sequence numbers were taken."""
-    results.append_all(
-        connection, [results.purged(fax, reason, job=True, now=work.now) for fax in faxes]
-    )
-
-
 def _ended_numbers(work: Work) -> Sequence[sa.ColumnElement[bool]]:
     return (sa.text(HAS_ENDED), _JOBS.c.updated_at < work.cutoff, _FREE)  # type: ignore[return-value]
 
 
 def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
-    """Numbers, the header, what people wrote, and the number in the first answer to an Idempotency-Key."""
+    """Numbers, the header, what people wrote, and the first answer to an Idempotency-Key, which shows the number."""
     ids = [row.id for row in rows]
-    purged = connection.execute(
-        sa.update(_JOBS)
-        .where(among(connection, _JOBS.c.id, ids))
-        .values(
-            to_sealed=GONE,
-            to_key="",
-            header_sealed=None,
-            purged_at=work.now,
-            last_sequence=_JOBS.c.last_sequence + 1,
-        )
-        .returning(*_TO_TELL)
-    ).all()
+    emptied = {"to_sealed": GONE, "to_key": "", "header_sealed": None, "purged_at": work.now}
+    purged = results.purge(connection, _JOBS, ids, NUMBERS, now=work.now, removed=emptied)
     said = table(Decision)
     connection.execute(
         sa.update(said).where(among(connection, said.c.job_id, ids)).values(reason_sealed=GONE)
     )
     _forget_reasons(connection, ids)
-    _mask_answers(connection, work, ids)
-    _tell(connection, work, purged, NUMBERS)
-    return len(purged)
+    for these in _keys_of(connection, ids):
+        connection.execute(sa.update(_KEYS).where(these).values(response_sealed=GONE))
+    return purged
 
 
 def _forget_reasons(connection: Connection, ids: Sequence[str]) -> None:
@@ -371,31 +348,6 @@ def _keys_of(connection: Connection, ids: Sequence[str]) -> list[sa.ColumnElemen
 
 
 _TOGETHER, _MILLISECOND = timedelta(minutes=10), timedelta(milliseconds=1)
-
-
-def _mask_answers(connection: Connection, work: Work, ids: Sequence[str]) -> None:
-    keyring = work.runtime.keyring.still()
-    found: list[sa.Row[Any]] = []
-    for these in _keys_of(connection, ids):
-        query = sa.select(_KEYS).where(these).order_by(*_KEYS.primary_key.columns)
-        found.extend(connection.execute(query.with_for_update()).all())
-    changed = []
-    for row in found:
-        place = f"idempotency_keys.response:{row.account_id}"
-        try:
-            answer = json.loads(keyring.open(row.response_sealed, place))
-        except Unsealable:
-            answer = {"id": row.job_id}
-        masked = json.dumps({**answer, "to": None, "to_key": None}).encode()
-        key = {f"its_{name}": getattr(row, name) for name in ("account_id", "route", "key_hash")}
-        changed.append({**key, "response_sealed": keyring.seal(masked, place)})
-    if changed and (masked_rows := connection.execute(_MASK, changed).rowcount) != len(changed):
-        raise Mismatch(len(changed), masked_rows)
-
-
-_MASK = sa.update(_KEYS).where(
-    *(_KEYS.c[name] == sa.bindparam(f"its_{name}") for name in ("account_id", "route", "key_hash"))
-)
 
 
 def _ended_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
@@ -480,24 +432,17 @@ def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
 
 
 def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> int:
-    columns = (_INBOUND.c.id, _INBOUND.c.account_id, _INBOUND.c.status, _INBOUND.c.pages)
-    purged = connection.execute(
-        sa.update(_INBOUND)
-        .where(among(connection, _INBOUND.c.id, [row.id for row in rows]))
-        .values(
-            numbers_sealed=GONE,
-            from_key=None,
-            to_key=None,
-            sha256=None,
-            purged_at=work.now,
-            last_sequence=_INBOUND.c.last_sequence + 1,
-        )
-        .returning(*columns, _INBOUND.c.last_sequence)
-    ).all()
-    _forget_reasons(connection, [row.id for row in rows])
-    told = [results.purged(fax, DOCUMENT, job=False, now=work.now) for fax in purged]
-    results.append_all(connection, told)
-    return len(purged)
+    ids = [row.id for row in rows]
+    emptied: dict[str, Any] = {
+        "numbers_sealed": GONE,
+        "from_key": None,
+        "to_key": None,
+        "sha256": None,
+    }
+    emptied |= {"purged_at": work.now}
+    purged = results.purge(connection, _INBOUND, ids, DOCUMENT, now=work.now, removed=emptied)
+    _forget_reasons(connection, ids)
+    return purged
 
 
 def _ended_reception_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:

@@ -9,7 +9,7 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from faxbot import events
-from faxbot.db import Database, table
+from faxbot import events, fanout
+from faxbot.db import Database, among, table
 from faxbot.errors import LeaseLost, NotFound, TransitionRefused
 from faxbot.events import Event, Reception, Status
 from faxbot.fanout import fan_out
@@ -68,7 +68,8 @@ _LOCKED_WITH = (
     .with_for_update()
     .execution_options(populate_existing=True)
 )
-_APPEND = sa.insert(table(FaxEvent)).inline()
+_FAX_EVENTS = table(FaxEvent)
+_APPEND = sa.insert(_FAX_EVENTS).inline()
 
 
 class Facts(TypedDict, total=False):
@@ -152,36 +153,50 @@ def append(held: Session | Connection, row: dict[str, Any]) -> None:
     fan_out(held, row)
 
 
-def append_all(held: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Append events of many faxes, and tell their subscribers."""
-    if rows:
-        held.execute(_APPEND, rows)
-    for row in rows:
-        fan_out(held, row)
-
-
-def purged(fax: sa.Row[Any], reason: str, *, job: bool, now: datetime) -> dict[str, Any]:
-    """The values of a FAX_PURGED for a fax whose last_sequence was raised for it; `job`: it was sent, not received.
-    Status and updated_at stay: nothing has happened to the fax."""
-    return {
-        "account_id": fax.account_id,
-        "job_id": fax.id if job else None,
-        "inbound_id": None if job else fax.id,
-        "sequence": fax.last_sequence,
+def purge(
+    held: Connection,
+    faxes: sa.Table,
+    ids: Sequence[str],
+    reason: str,
+    *,
+    now: datetime,
+    removed: Mapping[str, Any] | None = None,
+) -> int:
+    """Set these columns of locked faxes (of `faxes`: jobs, or received ones), append a FAX_PURGED to each, and tell
+    their subscribers; how many faxes it were. Status and updated_at stay: nothing has happened to the fax. Of many
+    thousands none comes into this process, unless somebody wants to be told."""
+    its = among(held, faxes.c.id, ids)
+    values = {**(removed or {}), "last_sequence": faxes.c.last_sequence + 1}
+    changed = held.execute(sa.update(faxes).where(its).values(**values)).rowcount
+    event: dict[str, Any] = {
+        "account_id": faxes.c.account_id,
+        "sequence": faxes.c.last_sequence,
         "type": Event.PURGED.value,
         "schema_version": events.SCHEMA_VERSION,
-        "status": fax.status,
-        "attempt": None,
-        "provider_id": None,
-        "cause": None,
+        "status": faxes.c.status,
         "reason": reason,
-        "pages": fax.pages,
-        "pages_sent": None,
+        "pages": faxes.c.pages,
         "source": "sweep",
-        "key": f"purged:{reason}" if job else None,
         "occurred_at": now,
         "recorded_at": now,
     }
+    if faxes is table(Job):
+        event |= {"job_id": faxes.c.id, "key": f"purged:{reason}"}
+    else:
+        event |= {"inbound_id": faxes.c.id}
+    query = sa.select(
+        *(
+            each if isinstance(each, sa.Column) else sa.literal(each, _FAX_EVENTS.c[name].type)
+            for name, each in event.items()
+        )
+    )
+    insert = sa.insert(_FAX_EVENTS).from_select(list(event), query.where(its).order_by(faxes.c.id))
+    if not fanout.concerns_anybody(held, Event.PURGED):
+        held.execute(insert)
+        return changed
+    for row in held.execute(insert.returning(*_FAX_EVENTS.c)).all():
+        fan_out(held, row._asdict())
+    return changed
 
 
 def event_row(

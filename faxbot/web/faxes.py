@@ -13,6 +13,7 @@ from faxbot.errors import (
     DocumentTooLarge,
     DocumentUnreadable,
     DocumentUnsupported,
+    FaxRemoved,
     InvalidFields,
     KeyInFlight,
     KeyReused,
@@ -47,7 +48,8 @@ _FAX_ID = [api.path("fax_id", "the fax's id")]
             "The fax is recorded and will be sent.",
             headers={
                 "Location": "the fax's address",
-                _REPLAYED: "`true` when this is the first answer again, byte for byte",
+                _REPLAYED: "`true` when this is the first answer again, byte for byte, "
+                "or, where retention has removed the number, the fax as it stands",
             },
         )
     },
@@ -55,6 +57,7 @@ _FAX_ID = [api.path("fax_id", "the fax's id")]
         Malformed,
         KeyInFlight,
         KeyReused,
+        FaxRemoved,
         InvalidFields,
         DocumentTooLarge,
         DocumentUnsupported,

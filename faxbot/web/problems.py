@@ -61,6 +61,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Ask again after Retry-After with the same key: the answer will be the first request's.",
         ),
         (
+            errors.FaxRemoved,
+            409,
+            "The fax was made when the key came first. To send the document once more, use a new Idempotency-Key.",
+        ),
+        (
             errors.NotPossibleNow,
             409,
             "Ask for the fax: its status says why. A fax that is final stays as it is.",
