@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from faxbot import auditlog, notifiers, retention
+from faxbot import auditlog, copies, notifiers, retention
 from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
 from faxbot.models import (
@@ -75,6 +75,11 @@ NOT_DONE = (
     "a run of retention has worked for more than a day: `faxbot retention list` shows how far it is, and the worker's "
     "log what hinders it"
 )
+COPIES = "copies"
+NOT_DELETED = (
+    "carriers have not deleted their copies of documents ({}), asked for more than a day: the worker's log says why ("
+    "`copy not deleted yet`); after seven days they are asked no more, and you must have them deleted there"
+)
 BROKEN_OFF = {
     retention.MISMATCH: "the database removed less than it was asked to",
     retention.STORAGE: "a storage did not remove what it was asked to",
@@ -85,8 +90,8 @@ BROKEN_OFF = {
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
-    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, or RETENTION and
-    so many classes were broken off."""
+    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, RETENTION and so many
+    classes were broken off, or so many COPIES are at carriers still."""
 
     code: str
     count: int
@@ -129,6 +134,9 @@ def _not_removed(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
         which = ", ".join(f"{name}: {BROKEN_OFF.get(how, how)}" for name, how in outcomes)
         said = NOT_REMOVED.format(which) if which else NOT_DONE
         yield Alarm(RETENTION, len(outcomes) or 1, said)
+    if late := copies.late(runtime, most=MOST):
+        which = ", ".join(f"{name}: {count}" for name, count in sorted(late.items()))
+        yield Alarm(COPIES, sum(late.values()), NOT_DELETED.format(which))
 
 
 def _untold(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:

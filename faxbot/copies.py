@@ -8,6 +8,7 @@ turns; the carrier is asked with no transaction open.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,8 @@ SOONEST, LATEST = timedelta(minutes=1), timedelta(hours=6)
 """Between two tries: for as long as it has been wanted, within these."""
 GIVEN_UP = timedelta(days=7)
 """A carrier that has not deleted it by then does not: a person must."""
+LATE = timedelta(days=1)
+"""By then people are to know."""
 
 
 def announce_due(runtime: Runtime, *, limit: int = 500) -> int:
@@ -104,3 +107,18 @@ def _deleted(runtime: Runtime, this: sa.Row[Any]) -> bool:
 
 def _again_at(now: datetime, since: datetime) -> datetime:
     return now + min(max(now - since, SOONEST), LATEST)
+
+
+def late(runtime: Runtime, *, most: int) -> dict[str, int]:
+    """By provider how many documents it still has that it was first asked to delete more than LATE ago, up to `most` in
+    all. Raises DatabaseAway."""
+    rows = runtime.database.rows(_LATE.limit(most), {"since": runtime.now() - LATE})
+    return Counter(row.provider_id for row in rows)
+
+
+_LATE = sa.select(table(Attempt).c.provider_id).where(
+    sa.text(HAS_COPY),
+    sa.func.coalesce(Attempt.copy_wanted_at, Attempt.ended_at)
+    < sa.bindparam("since", type_=UtcDateTime),
+    ~_IS_HELD,
+)

@@ -9,14 +9,14 @@ from datetime import timedelta
 
 import pytest
 
-from faxbot import copies, sending, sweeps
+from faxbot import alarms, copies, legalholds, sending, sweeps
 from faxbot.errors import Unreachable
 from faxbot.plugins.base import Receipt, State, TransportPlugin, Update
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
 from tests.integration.odd import Odd, raises
-from tests.integration.site import Site, open_site
+from tests.integration.site import ACTOR, Site, open_site
 
 CAN = ("send_fax", "status_lookup", "deletes_copy")
 
@@ -100,6 +100,31 @@ def test_a_carrier_that_is_away_is_asked_again_later_and_later_for_a_week(site: 
     assert (waits[0], waits[-1]) == (60, 6 * 3600)
     assert 7 <= sum(waits) / 86_400 < 8
     assert at is None
+
+
+def test_a_copy_that_is_not_deleted_for_a_day_is_an_alarm_until_it_is_gone_or_its_fax_is_held(
+    site: Site,
+) -> None:
+    provider(site).does["delete_copy"] = raises(Unreachable())
+    job_id = ended(site)
+
+    def said() -> list[tuple[str, int]]:
+        site.sweep()
+        return [(each.code, each.count) for each in alarms.raised(site.runtime)]
+
+    site.now += timedelta(hours=23)
+    assert said() == []
+    site.now += timedelta(hours=1, seconds=1)
+    assert said() == [("copies", 1)]
+    (alarm,) = alarms.raised(site.runtime)
+    assert "second: 1" in alarm.detail
+    legalholds.hold(site.runtime, ACTOR, "fax", job_id, "a test")
+    assert said() == []
+    legalholds.lift(site.runtime, ACTOR, "fax", job_id)
+    assert said() == [("copies", 1)]
+    deletions(site)
+    site.after(7 * 3600)
+    assert said() == []
 
 
 def test_it_goes_when_the_carrier_is_back(site: Site) -> None:

@@ -499,6 +499,17 @@ def test_a_copy_of_a_held_fax_stays_at_the_carrier(able: Site) -> None:
     assert len(asked) == 1
 
 
+def test_to_lift_where_there_is_no_hold_changes_nothing(site: Site) -> None:
+    job_id = ended(site)
+    legalholds.lift(site.runtime, ACTOR, "fax", job_id)
+    assert (rows(site, LegalHold), site.job(job_id).legal_hold_at) == ([], None)
+    with pytest.raises(NotFound):
+        legalholds.lift(site.runtime, ACTOR, "fax", job_id, "0" * 32)
+    with pytest.raises(NotFound):
+        legalholds.lift(site.runtime, ACTOR, "fax", "0" * 32)
+    assert site.job(job_id).legal_hold_at is None
+
+
 # Proof ----------------------------------------------------------------------------------------------
 
 
