@@ -90,8 +90,8 @@ BROKEN_OFF = {
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
-    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, RETENTION and so many
-    classes were broken off, or so many COPIES are at carriers still."""
+    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, RETENTION and so
+    many classes were broken off, or so many COPIES are at carriers still."""
 
     code: str
     count: int

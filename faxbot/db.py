@@ -120,6 +120,21 @@ def among(
     return column.in_(sa.select(each.c.value))
 
 
+@contextmanager
+def planned_anew(connection: Connection) -> Iterator[None]:
+    """Have PostgreSQL plan each statement in here for the values that it comes with. What is prepared is planned after
+    five times without them, however many ids a value holds: to find 1,000 of 40,000 rows took 50 ms then, and 1 ms."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    usual, driver.prepare_threshold = driver.prepare_threshold, None
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = usual
+
+
 def utcnow() -> datetime:
     """The time now, aware, in UTC."""
     return datetime.now(UTC)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from faxbot import artifacts, results
-from faxbot.db import UtcDateTime, among, first_id, made_at, table
+from faxbot.db import UtcDateTime, among, first_id, made_at, planned_anew, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
 from faxbot.jobs import KEY_LIFE
@@ -111,7 +111,7 @@ class Work:
     @contextmanager
     def locking(self) -> Iterator[Connection]:
         """A transaction of a batch, which has the run to itself."""
-        with self.runtime.database.writing() as connection:
+        with self.runtime.database.writing() as connection, planned_anew(connection):
             since = time.monotonic()
             self.ledger.hold(connection)
             yield connection
@@ -142,12 +142,13 @@ class Step:
         """The next that go, behind the cursor."""
         query = self._query(work)
         if work.cursor:
-            behind = [
-                sa.bindparam(f"after_{n}", value, type_=column.type)
-                for n, (column, value) in enumerate(zip(self.order, work.cursor, strict=True))
-            ]
-            query = query.where(sa.tuple_(*self.order) > sa.tuple_(*behind))
+            query = query.where(sa.tuple_(*self.order) > self._place("after", work.cursor))
         return query.limit(limit)
+
+    def _place(self, name: str, values: Sequence[Any]) -> sa.Tuple:
+        """A row's place in the order."""
+        named = enumerate(zip(self.order, values, strict=True))
+        return sa.tuple_(*(sa.bindparam(f"{name}_{n}", v, type_=c.type) for n, (c, v) in named))
 
     def last(self, rows: Rows) -> list[Any]:
         return list(rows[-1][: len(self.order)])
@@ -170,8 +171,15 @@ class Step:
 
     def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
         """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
-        these = _named(connection, self.order[0].table, found)
-        query = self._query(work, *self.columns).where(these)
+        # Both ends say where to look: by the ids alone a planner that knows the table as it was some thousands of rows
+        # ago reads all that is old for each batch (measured: half of the time at 60,000 faxes).
+        first, last = found[0][: len(self.order)], found[-1][: len(self.order)]
+        place = sa.tuple_(*self.order)
+        query = self._query(work, *self.columns).where(
+            _named(connection, self.order[0].table, found),
+            place >= self._place("first", first),
+            place <= self._place("last", last),
+        )
         locking = query.with_for_update(of=self.holds, skip_locked=True)
         return connection.execute(locking).all()
 
