@@ -82,9 +82,10 @@ class Ledger(Protocol):
 
 IN_A_ROW = 3
 """So many refusals of a storage in a row, and it is away: it is not asked any more in this run."""
-AT_ONCE, MOST_AT_ONCE = 4, 64
-"""By so many threads storages are asked, and between two looks at the time for so many removals at most. Four halve the
-time even for files of this machine (measured: 160 and 78 us each)."""
+AT_ONCE, MOST_AT_ONCE = 8, 128
+"""By so many threads storages are asked, and between two looks at the time for so many removals at most. Even for files
+of this machine they take half of the time (measured: 110 to 130 us each by one thread, 52 to 63 by four, 44 to 51 by
+eight)."""
 
 
 @dataclass(slots=True)
@@ -193,10 +194,10 @@ class Step:
 def _named(connection: Connection, of: sa.FromClause, rows: Rows) -> sa.ColumnElement[bool]:
     """Whether a row is one of these, by its primary key."""
     key = [of.c[each.name] for each in of.primary_key]
+    if len(key) == 1:
+        return among(connection, key[0], [getattr(row, key[0].name) for row in rows])
     these = [tuple(getattr(row, column.name) for column in key) for row in rows]
-    if len(key) > 1:
-        return sa.tuple_(*key).in_(these)
-    return among(connection, key[0], [each for (each,) in these])
+    return sa.tuple_(*key).in_(these)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,11 +357,13 @@ def _keys_of(connection: Connection, ids: Sequence[str]) -> list[sa.ColumnElemen
     """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit). One
     look for all that were made within some minutes."""
     pieces: list[list[str]] = []
+    before = made_at("0" * 12)
     for each in sorted(ids):
-        if pieces and made_at(each) - made_at(pieces[-1][-1]) < _TOGETHER:
-            pieces[-1].append(each)
-        else:
-            pieces.append([each])
+        at = made_at(each)
+        if at - before >= _TOGETHER:
+            pieces.append([])
+        pieces[-1].append(each)
+        before = at
     return [
         sa.and_(
             _KEYS.c.expires_at.between(
