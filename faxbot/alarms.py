@@ -78,7 +78,8 @@ NOT_DONE = (
 COPIES = "copies"
 NOT_DELETED = (
     "carriers have not deleted their copies of documents ({}), asked for more than a day: the worker's log says why ("
-    "`copy not deleted yet`); after seven days they are asked no more, and you must have them deleted there"
+    "`copy not deleted yet`); after seven days they are asked no more and this alarm ends: the log names the faxes "
+    "then (`copy not deleted at the carrier`), and you must have the copies deleted there"
 )
 BROKEN_OFF = {
     retention.MISMATCH: "the database removed less than it was asked to",
@@ -135,8 +136,10 @@ def _not_removed(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
         said = NOT_REMOVED.format(which) if which else NOT_DONE
         yield Alarm(RETENTION, len(outcomes) or 1, said)
     if late := copies.late(runtime, most=MOST):
-        which = ", ".join(f"{name}: {count}" for name, count in sorted(late.items()))
-        yield Alarm(COPIES, sum(late.values()), NOT_DELETED.format(which))
+        count = sum(late.values())
+        which = ", ".join(f"{name}: {number}" for name, number in sorted(late.items()))
+        more = "more than " if count >= MOST else ""
+        yield Alarm(COPIES, count, NOT_DELETED.format(more + which))
 
 
 def _untold(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:

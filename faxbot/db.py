@@ -109,11 +109,11 @@ def among(
     connection: Connection, column: sa.ColumnElement[Any], values: Sequence[str]
 ) -> sa.ColumnElement[bool]:
     """Whether a column is one of these (ids and hashes, however many): they go to the database as one value, where each
-    of an IN would be written, sent and read by itself. Raises ValueError for one with a comma."""
+    of an IN would be written, sent and read by itself. Raises ValueError for an empty one and one with a comma."""
+    joined = ",".join(values)
+    if "" in values or joined.count(",") >= max(len(values), 1):
+        raise ValueError("neither an empty value nor one with a comma can be looked for so")
     if connection.dialect.name == "postgresql":
-        joined = ",".join(values)
-        if joined.count(",") >= max(len(values), 1):
-            raise ValueError("a comma parts these values")
         # Of 1,000 values an array of psycopg's costs 2 us each, this 0.2.
         return column == sa.any_(sa.func.string_to_array(joined, ","))
     each = sa.func.json_each(json.dumps(values)).table_valued("value")

@@ -289,7 +289,7 @@ def _remember(
         "fingerprint": keyring.keyed_hash(request, "fingerprint"),
         "job_id": job.id,
         "response_status": 202,
-        "response_sealed": keyring.seal(body, _place(actor.account_id)),
+        "response_sealed": keyring.seal(body, answer_place(actor.account_id)),
         "created_at": now,
         "expires_at": now + KEY_LIFE,
     }
@@ -321,9 +321,9 @@ def _again(
     present: Callable[[JobRow], bytes],
 ) -> Answer:
     """The first reply; where retention has removed it, the fax as it stands. Raises FaxRemoved."""
-    if first.response_sealed:
-        body = runtime.keyring.still().open(first.response_sealed, _place(first.account_id))
-    else:
+    place = answer_place(first.account_id)
+    body = runtime.keyring.still().open(first.response_sealed, place)
+    if not body:
         job = connection.execute(_JOB, {"job_id": first.job_id}).first()
         if job is None:
             raise FaxRemoved(
@@ -336,7 +336,8 @@ def _again(
 _JOB = sa.select(table(Job)).where(Job.id == sa.bindparam("job_id"))
 
 
-def _place(account_id: str) -> str:
+def answer_place(account_id: str) -> str:
+    """Where first answers are sealed to (Keyring.seal)."""
     return f"idempotency_keys.response:{account_id}"
 
 

@@ -14,7 +14,7 @@ from faxbot.audit import Action
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, new_id, table
 from faxbot.errors import NotFound, NotPossibleNow
-from faxbot.models import Artifact, InboundFax, Job, LegalHold
+from faxbot.models import HAS_COPY, Artifact, Attempt, InboundFax, Job, LegalHold
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
@@ -22,7 +22,7 @@ FAX, INBOUND = "fax", "inbound"
 REASON_LENGTH = 500
 _FAXES: dict[str, sa.Table] = {FAX: table(Job), INBOUND: table(InboundFax)}
 _OWNER = {FAX: "job_id", INBOUND: "inbound_id"}
-_HOLDS, _FILES = table(LegalHold), table(Artifact)
+_HOLDS, _FILES, _ATTEMPTS = table(LegalHold), table(Artifact), table(Attempt)
 
 
 def place(account_id: str) -> str:
@@ -79,6 +79,9 @@ def lift(
         connection.execute(lifted.values(lifted_at=now, lifted_by=actor.id))
         if len(these) == len(open_):
             _set(connection, actor, kind, fax_id, now, held=False)
+            # The carrier was not asked meanwhile: it has as long as it ever had.
+            copies = sa.update(_ATTEMPTS).where(_ATTEMPTS.c.job_id == fax_id, sa.text(HAS_COPY))
+            connection.execute(copies.values(copy_wanted_at=now, delete_copy_at=now))
         if these:
             audit.record(connection, actor, Action.LEGAL_HOLD_LIFTED, (kind, fax_id), now=now)
 

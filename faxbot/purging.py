@@ -8,11 +8,12 @@ so that whoever dies in between leaves what the next one finds. A legal hold is 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from faxbot import artifacts, results
 from faxbot.db import UtcDateTime, among, first_id, made_at, planned_anew, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
-from faxbot.jobs import KEY_LIFE
+from faxbot.jobs import KEY_LIFE, answer_place
 from faxbot.models import (
     HAS_COPY,
     HAS_ENDED,
@@ -86,6 +87,8 @@ AT_ONCE, MOST_AT_ONCE = 8, 128
 """By so many threads storages are asked, and between two looks at the time for so many removals at most. Even for files
 of this machine they take half of the time (measured: 110 to 130 us each by one thread, 52 to 63 by four, 44 to 51 by
 eight)."""
+LOOK_EVERY = 0.3
+"""Seconds between two looks at the time, of a storage that takes its time."""
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ class Work:
     until: float = math.inf
     """By the monotonic clock: when others are to have their turn."""
     away: set[str] = field(default_factory=set)
-    """Storages that do not remove what they are asked to."""
+    """Storages that refused IN_A_ROW: they are not asked any more."""
     held: float = 0.0
     """For how many seconds the last batch held its locks: of one with bytes the longer time of two."""
     now: datetime = field(init=False)
@@ -215,7 +218,11 @@ class BytesStep(Step):
             going = among(connection, _FILES.c.id, [row.id for row in rows])
             connection.execute(_MARK.where(going), {"at": work.now})
         # Nothing is open meanwhile.
-        gone, left, later = self._discard(work, rows)
+        try:
+            gone, left, later = self._discard(work, rows)
+        except BaseException:
+            self._spare(work, rows)
+            raise
         last = self.last(later) if later else self.last(found)
         with work.locking() as connection:
             deleted = self.remove(connection, work, gone) if gone else 0
@@ -229,39 +236,62 @@ class BytesStep(Step):
         work.cursor = last
         return len(found)
 
+    def _spare(self, work: Work, rows: Rows) -> None:
+        """Who was stopped in the middle says so of all: what is gone already is removed by the next run."""
+        if rows:
+            with suppress(FaxbotError), work.locking() as connection:
+                its = among(connection, _FILES.c.id, [row.id for row in rows])
+                connection.execute(_MARK.where(its), {"at": None})
+
     def _discard(self, work: Work, rows: Rows) -> tuple[Rows, Rows, Rows]:
         """Have bytes removed as long as there is time: those that are gone, those that are not, and, where the time was
         over, all that were looked at."""
         gone, left = list[sa.Row[Any]](), list[sa.Row[Any]]()
-        refusals = Counter[str]()
-        looked_at, at_once = 0, AT_ONCE
+        asking, looked_at, size = _Asking(work), 0, AT_ONCE
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="purge") as pool:
             while looked_at < len(rows):
-                if looked_at and time.monotonic() >= work.until:
+                since = time.monotonic()
+                if looked_at and since >= work.until:
                     return gone, left, rows[:looked_at]
-                some = rows[looked_at : looked_at + at_once]
-                looked_at += len(some)
-                for row, is_gone in zip(some, _discarded(pool, work, some), strict=True):
+                some = rows[looked_at : looked_at + size]
+                for row, is_gone in zip(some, asking.discard(pool, some), strict=True):
                     (gone if is_gone else left).append(row)
-                    refusals[row.storage_id] = 0 if is_gone else refusals[row.storage_id] + 1
-                work.away |= {each for each, number in refusals.items() if number >= IN_A_ROW}
-                # Where nothing is refused, the more at a time; what is away is asked a few times.
-                at_once = AT_ONCE if any(refusals.values()) else min(2 * at_once, MOST_AT_ONCE)
+                looked_at += len(some)
+                factor = min(2.0, LOOK_EVERY / max(time.monotonic() - since, 1e-4))
+                size = max(AT_ONCE, min(MOST_AT_ONCE, int(size * factor)))
         return gone, left, ()
 
 
-def _discarded(pool: Executor, work: Work, rows: Rows) -> list[bool]:
-    """Of each row whether its bytes are gone; it is logged which are not. Storages are asked for some at a time."""
-    gone = [False] * len(rows)
+class _Asking:
+    """Several threads ask storages to remove bytes. One that refuses IN_A_ROW, whichever thread asked, is away, and is
+    asked by nobody any more: one that hangs is asked once by each."""
 
-    def discard(first: int) -> None:
-        for number in range(first, len(rows), AT_ONCE):
-            row = rows[number]
-            if row.storage_id not in work.away:
-                gone[number] = artifacts.discard(work.runtime, [row._asdict()], were_settled=True)
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._refusals = Counter[str]()
+        self._lock = threading.Lock()
 
-    list(pool.map(discard, range(min(AT_ONCE, len(rows)))))
-    return gone
+    def discard(self, pool: Executor, rows: Rows) -> list[bool]:
+        """Of each row whether its bytes are gone; it is logged which are not."""
+        gone = [False] * len(rows)
+
+        def some(first: int) -> None:
+            for number in range(first, len(rows), AT_ONCE):
+                gone[number] = self._discarded(rows[number])
+
+        list(pool.map(some, range(min(AT_ONCE, len(rows)))))
+        return gone
+
+    def _discarded(self, row: sa.Row[Any]) -> bool:
+        work, storage_id = self._work, row.storage_id
+        if storage_id in work.away:
+            return False
+        is_gone = artifacts.discard(work.runtime, [row._asdict()], were_settled=True)
+        with self._lock:
+            self._refusals[storage_id] = 0 if is_gone else self._refusals[storage_id] + 1
+            if self._refusals[storage_id] >= IN_A_ROW:
+                work.away.add(storage_id)
+        return is_gone
 
 
 _MARK = sa.update(_FILES).values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
@@ -342,8 +372,7 @@ def _forget_numbers(connection: Connection, work: Work, rows: Rows) -> int:
         sa.update(said).where(among(connection, said.c.job_id, ids)).values(reason_sealed=GONE)
     )
     _forget_reasons(connection, ids)
-    for these in _keys_of(connection, ids):
-        connection.execute(sa.update(_KEYS).where(these).values(response_sealed=GONE))
+    _forget_answers(connection, work, rows)
     return purged
 
 
@@ -357,10 +386,10 @@ def _keys_of(connection: Connection, ids: Sequence[str]) -> list[sa.ColumnElemen
     """The keys of these faxes, by the index over their ends: both were made at the same moment (jobs.submit). One
     look for all that were made within some minutes."""
     pieces: list[list[str]] = []
-    before = made_at("0" * 12)
+    before = None
     for each in sorted(ids):
         at = made_at(each)
-        if at - before >= _TOGETHER:
+        if before is None or at - before >= _TOGETHER:
             pieces.append([])
         pieces[-1].append(each)
         before = at
@@ -376,6 +405,26 @@ def _keys_of(connection: Connection, ids: Sequence[str]) -> list[sa.ColumnElemen
 
 
 _TOGETHER, _MILLISECOND = timedelta(minutes=10), timedelta(milliseconds=1)
+
+
+def _forget_answers(connection: Connection, work: Work, rows: Rows) -> None:
+    """Nothing is sealed in the place of the first answer: a row without any would not be found by who brings a new
+    master key into use, and its key would be forgotten with the old one."""
+    keyring = work.runtime.keyring.still()
+    for account_id in sorted({row.account_id for row in rows}):
+        nothing = keyring.seal(GONE, answer_place(account_id))
+        ids = [row.id for row in rows if row.account_id == account_id]
+        for these in _locked_keys_of(connection, ids):
+            its = sa.update(_KEYS).where(these, _KEYS.c.account_id == account_id)
+            connection.execute(its.values(response_sealed=nothing))
+
+
+def _locked_keys_of(connection: Connection, ids: Sequence[str]) -> Iterator[sa.ColumnElement[bool]]:
+    """_keys_of(), locked in the order in which others lock some of them as well (resealing)."""
+    for these in _keys_of(connection, ids):
+        order = sa.select(_KEYS.c.key_hash).where(these).order_by(*_KEYS.primary_key.columns)
+        connection.execute(order.with_for_update())
+        yield these
 
 
 def _ended_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
@@ -396,7 +445,7 @@ def _forget_trails(connection: Connection, work: Work, rows: Rows) -> int:
     _delete(connection, _HOLDS.c.fax_id, ids)
     deleted = _delete(connection, _JOBS.c.id, ids)
     over = min(work.now, _keys_until(work))
-    for these in _keys_of(connection, ids):
+    for these in _locked_keys_of(connection, ids):
         connection.execute(sa.delete(_KEYS).where(these, _KEYS.c.expires_at < over))
     return deleted
 
@@ -460,13 +509,13 @@ def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
 
 def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> int:
     ids = [row.id for row in rows]
-    emptied: dict[str, Any] = {
+    emptied = {
         "numbers_sealed": GONE,
         "from_key": None,
         "to_key": None,
         "sha256": None,
+        "purged_at": work.now,
     }
-    emptied |= {"purged_at": work.now}
     purged = results.purge(connection, _INBOUND, ids, DOCUMENT, now=work.now, removed=emptied)
     _forget_reasons(connection, ids)
     return purged
@@ -559,7 +608,13 @@ CLASSES: Mapping[str, Class] = {
     "numbers": Class(
         "numbers_days",
         (
-            Step((_JOBS.c.updated_at, _JOBS.c.id), _ended_numbers, _forget_numbers, _JOBS),
+            Step(
+                (_JOBS.c.updated_at, _JOBS.c.id),
+                _ended_numbers,
+                _forget_numbers,
+                _JOBS,
+                (_JOBS.c.account_id,),
+            ),
             Step(
                 tuple(_STEPS.primary_key.columns),
                 lambda work: (_STEPS.c.updated_at < work.cutoff,),

@@ -148,7 +148,7 @@ def record_reception(
 
 
 def append(held: Session | Connection, row: dict[str, Any]) -> None:
-    """Append one event (event_row), and tell its subscribers; the one way in."""
+    """Append one event (event_row), and tell its subscribers; the one way in beside purge()."""
     held.execute(_APPEND, row)
     fan_out(held, row)
 

@@ -196,6 +196,18 @@ class StorageContract(SetGround):
             found = list(threads.map(keep, range(THREADS)))
         assert found == [b"%d pages" % number for number in range(THREADS)]
 
+    def test_several_threads_delete_at_once(
+        self, storage: StoragePlugin, key: str, file: Callable[[bytes], Path]
+    ) -> None:
+        keys = [f"{key}-{number}" for number in range(THREADS)]
+        for each in keys:
+            storage.put(each, file(b"a page"))
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(storage.delete, [*keys, *keys]))
+        for each in keys:
+            with pytest.raises(ArtifactNotFound):
+                storage.open(each)
+
     def test_putting_again_replaces_the_whole(
         self, storage: StoragePlugin, key: str, file: Callable[[bytes], Path]
     ) -> None:

@@ -120,7 +120,10 @@ def test_a_copy_that_is_not_deleted_for_a_day_is_an_alarm_until_it_is_gone_or_it
     assert "second: 1" in alarm.detail
     legalholds.hold(site.runtime, ACTOR, "fax", job_id, "a test")
     assert said() == []
+    site.now += timedelta(days=30)
     legalholds.lift(site.runtime, ACTOR, "fax", job_id)
+    assert said() == [], "it was not asked meanwhile, and has as long as ever"
+    site.now += timedelta(days=1, seconds=1)
     assert said() == [("copies", 1)]
     deletions(site)
     site.after(7 * 3600)

@@ -4,12 +4,14 @@ request."""
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from faxbot import wiring
-from faxbot.db import among
+from faxbot.db import among, planned_anew
 from faxbot.models import Job
 from faxbot.runtime import Runtime
 from tests.ground import Ground, eventually
@@ -42,10 +44,30 @@ def test_a_value_is_looked_for_among_many_and_none_and_never_among_parts_of_one(
         assert is_found("b", "a", "b", *map(str, range(3000)))
         assert not is_found("c", "a", "b")
         assert not is_found("a")
-        if not runtime.database.is_sqlite:
-            for values in (("a,b",), ("b", "c,a"), ("a,",)):
-                with pytest.raises(ValueError, match="comma"):
-                    is_found("a", *values)
+        for values in (("a,b",), ("b", "c,a"), ("a,",), ("",), ("a", "")):
+            with pytest.raises(ValueError, match="comma"):
+                is_found("a", *values)
+
+
+def test_what_is_planned_anew_is_not_prepared_and_what_comes_behind_it_is_again(
+    runtime: Runtime,
+) -> None:
+    if runtime.database.is_sqlite:
+        return
+    prepared = sa.text("SELECT count(*) FROM pg_prepared_statements")
+    with runtime.database.writing() as connection:
+        driver: Any = connection.connection.driver_connection
+        usual = driver.prepare_threshold
+        before = connection.scalar(prepared)
+        with suppress(LookupError), planned_anew(connection):
+            for number in range(20):
+                connection.execute(sa.select(sa.literal(number) + 1))
+            assert connection.scalar(prepared) == before
+            raise LookupError
+        assert driver.prepare_threshold == usual
+        for number in range(20):
+            connection.execute(sa.select(sa.literal(number) + 1))
+        assert (connection.scalar(prepared) or 0) > (before or 0)
 
 
 def test_connections_are_held_no_longer_than_they_are_used(runtime: Runtime) -> None:

@@ -47,7 +47,7 @@ from faxbot.models import (
     RetentionRun,
     WebhookDelivery,
 )
-from faxbot.purging import AT_ONCE, CLASSES
+from faxbot.purging import AT_ONCE, CLASSES, IN_A_ROW
 from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -331,6 +331,11 @@ def test_subscribers_are_told_that_something_was_purged(site: Site) -> None:
     site.purge()
     told = [(row.type, row.fax_id) for row in rows(site, WebhookDelivery)]
     assert told == [("FAX_PURGED", job_id)] * 2
+    said = [json.loads(row.body)["data"] for row in rows(site, WebhookDelivery)]
+    assert [each["sequence"] for each in said] == [row.sequence for row in site.events(job_id)[-2:]]
+    assert {(each["fax_id"], each["status"], each["pages"]) for each in said} == {
+        (job_id, "delivered", 1)
+    }
 
 
 def test_what_people_wrote_goes_with_the_numbers(site: Site) -> None:
@@ -570,10 +575,17 @@ class Stubborn(LocalStorage):
     away = False
     keeps = ""
     asked = 0
+    hangs_behind: int | None = None
+    """After so many it answers nobody for a while, as one does whose time-out is over in the end."""
+    _lock = threading.Lock()
 
     def delete(self, key: str) -> None:
-        self.asked += 1
-        if self.away or key.startswith(self.keeps or "-"):
+        with self._lock:
+            self.asked += 1
+            hangs = self.hangs_behind is not None and self.asked > self.hangs_behind
+        if hangs:
+            time.sleep(0.2)
+        if hangs or self.away or key.startswith(self.keeps or "-"):
             raise StorageAway
         super().delete(key)
 
@@ -599,17 +611,56 @@ def test_one_document_that_cannot_be_removed_keeps_no_other_from_going(
         assert proofs(site, site.purge())["document"] == (1, 1, "done")
 
 
-def test_a_storage_that_is_away_is_asked_once_by_each_thread_and_no_more_in_this_run(
+def test_a_storage_that_is_away_is_asked_a_few_times_and_no_more_in_this_run(
     store: Installation, carrier_of_all: SimulatorProcess
 ) -> None:
     with open_site(store, carrier_of_all, storage=Stubborn) as site:
         storage = site.runtime.plugins.get("local", Stubborn)
-        for _ in range(8):
+        faxes = 3 * AT_ONCE
+        for _ in range(faxes):
             jobs.cancel(site.runtime, ACTOR, site.submit(number()).job_id)
         site.now += 31 * DAY
         storage.away, storage.asked = True, 0
         found = proofs(site, site.purge())
-        assert (storage.asked, found["document"]) == (AT_ONCE, (8, 0, "storage"))
+        assert found["document"] == (faxes, 0, "storage")
+        assert IN_A_ROW <= storage.asked <= AT_ONCE
+        assert {row.deleted_at for row in rows(site, Artifact)} == {None}, "they may be held"
+
+
+def test_a_storage_that_hangs_in_the_middle_is_asked_once_by_each_thread_and_holds_nobody_long(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Stubborn) as site:
+        storage = site.runtime.plugins.get("local", Stubborn)
+        faxes = 80
+        for _ in range(faxes):
+            jobs.cancel(site.runtime, ACTOR, site.submit(number()).job_id)
+        site.now += 31 * DAY
+        storage.asked, storage.hangs_behind = 0, 40
+        found = proofs(site, site.purge())
+        left = len(rows(site, Artifact))
+        assert found["document"] == (faxes, faxes - left, "storage")
+        assert 40 <= faxes - left < 40 + AT_ONCE
+        assert storage.asked <= 40 + 2 * AT_ONCE
+
+
+def test_who_is_stopped_while_bytes_are_removed_says_of_none_that_it_goes(
+    store: Installation, carrier_of_all: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_site(store, carrier_of_all) as site:
+        job_id = site.submit(number()).job_id
+        jobs.cancel(site.runtime, ACTOR, job_id)
+        site.now += 31 * DAY
+
+        def no_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ThreadPoolExecutor, "map", no_thread)
+            found = proofs(site, site.purge())
+        assert found["document"][2] == "failed"
+        assert [row.deleted_at for row in rows(site, Artifact)] == [None]
+        legalholds.hold(site.runtime, ACTOR, "fax", job_id, "a lawsuit")
 
 
 def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(

@@ -68,7 +68,7 @@ from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.hooks import hook, subscribe
-from tests.integration.site import Site, number, open_site
+from tests.integration.site import ACTOR, Site, number, open_site
 from tests.integration.web import client_of, new_key
 
 OLD, NEW, NEWER = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3))
@@ -289,6 +289,28 @@ def test_a_key_that_was_sent_before_gives_the_first_answer_whenever_it_comes_aga
         with pytest.raises(KeyReused):
             site.submit("+15550107701", key=key)
     assert (site.count(Job), site.count(IdempotencyKey)) == (2, 2)
+
+
+def test_a_key_whose_first_answer_retention_has_removed_is_known_when_the_old_master_key_is_forgotten(
+    opened: Opened,
+) -> None:
+    kept = {"STORAGE_RETENTION_EVENTS_DAYS": "0"}
+    old = opened(OLD, **kept)
+    first = old.submit("+15550107700", key="order-1")
+    jobs.cancel(old.runtime, ACTOR, first.job_id)
+    old.now += timedelta(days=31)
+    old.purge()
+    assert old.job(first.job_id).to_key == ""
+    both = opened(NEW, OLD, **kept)
+    both.now = old.now
+    rotate(both)
+    site = opened(NEW, **kept)
+    site.now = old.now + timedelta(days=40)
+
+    again = site.submit("+15550107700", key="order-1")
+
+    assert (again.replayed, again.job_id) == (True, first.job_id)
+    assert (json.loads(again.body)["to"], site.count(Job)) == (None, 1)
 
 
 def test_processes_that_notice_it_at_different_times_take_no_fax_twice(opened: Opened) -> None:

@@ -152,6 +152,21 @@ FAULTS: dict[str, tuple[str, str]] = {
         super().put(self.key, source)""",
         "test_several_threads_keep_at_once",
     ),
+    "TooBusy": (
+        """
+    def initialize(self, config, context):
+        super().initialize(config, context)
+        self.busy = False
+
+    def delete(self, key):
+        if self.busy:
+            return
+        self.busy = True
+        time.sleep(0.05)
+        super().delete(key)
+        self.busy = False""",
+        "test_several_threads_delete_at_once",
+    ),
     "CutsOff": (
         """
     def put(self, key, source):
