@@ -1,6 +1,6 @@
 # Every word sets up what it needs first: .venv from the hashed locks, in seconds the first time and at once after that.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-embedded check bench soak lock
+.PHONY: help demo run test test-embedded test-whole test-browser check bench soak drill lock
 py := .venv/bin/python
 # Where it is set, as in many containers, each of hundreds of processes would compile all modules anew: for the tests alone that
 # is a minute.
@@ -18,14 +18,25 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 	@exec .venv/bin/faxbot up
 
 spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
+# Whole installations with all their processes, programs as users start them, models, kills and real telephone calls: some ten
+# minutes by themselves.
+whole = tests/acceptance tests/integration/programs tests/integration/models tests/providers/asterisk
 
 test: ## the tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev
-	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(spread))
+	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(addprefix --ignore=,$(whole)) $(spread))
+
+test-whole: ## whole installations, programs and models: faxbot up, kills, a real Asterisk and its calls
+	@scripts/bootstrap dev
+	@exec $(py) -m pytest --store postgresql $(whole) $(spread)
 
 test-embedded: ## what these tried on PostgreSQL, on SQLite with the embedded broker
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest --store embedded $(spread)
+
+test-browser: ## what of these is tried in a real browser; fails where none can be had; ARGS="--screenshots" draws anew
+	@scripts/bootstrap dev
+	@exec $(py) -m pytest --need-chromium tests/browser $(or $(ARGS),-n $(shell nproc) --dist loadfile)
 
 # $(call quietly,name,command): one line when all is well, everything the tool said when it is not.
 quietly = @said=$$($(2) 2>&1) && echo "ok  $(1)" || { status=$$?; echo "$$said"; echo "FAILED  $(1)"; exit $$status; }
@@ -48,6 +59,10 @@ bench: ## the benchmarks; ARGS="--help" shows their options
 soak: ## kill processes under traffic and count every fax; KILLS=100 SEED=1 STORE=embedded
 	@scripts/bootstrap dev
 	@exec $(py) -m tests.soak $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
+
+drill: ## lose everything under load, bring the backup back, count every fax; FAXES=200 SEED=1 STORE=embedded
+	@scripts/bootstrap dev
+	@exec $(py) -m tests.drill $(if $(FAXES),--faxes $(FAXES)) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 compile := UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 .venv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)

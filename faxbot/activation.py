@@ -69,8 +69,9 @@ def activate(
     new documents are kept in it, those that are there stay where they are. `notification`: it tells people, too.
 
     Raises NotFound; InvalidFields for a plugin that cannot have this slot; ChangeRefused when its test fails, unless
-    `untested`; ChangedMeanwhile when the settings were changed meanwhile.
+    `untested`; ChangedMeanwhile when the settings were changed meanwhile; Forbidden to who has an account of his own.
     """
+    actor.require_house()
     manifest = catalogue.the_manifest(runtime, plugin_id)
     if not _can_have(manifest, slot):
         raise InvalidFields(errors={"slot": [f"{plugin_id} cannot be active for {slot}"]})
@@ -107,28 +108,49 @@ def deactivate(
     (catalogue.standing). Faxes that it has are followed to their end.
 
     Raises NotFound; InvalidFields where it does not have that slot; ChangeRefused for the last one that
-    has, but of those that tell people; ChangedMeanwhile as activate().
+    has, but of those that tell people; ChangedMeanwhile and Forbidden as activate().
     """
+    actor.require_house()
     oversight.check_note(note)
-    plugins, snapshot = runtime.plugins, runtime.settings.read()
+    snapshot = runtime.settings.read()
     config = snapshot.config
-    if slot not in oversight.slots(plugins, config, plugin_id):
+    if slot not in oversight.slots(runtime.plugins, config, plugin_id):
         catalogue.the_manifest(runtime, plugin_id)
         raise InvalidFields(errors={"slot": [f"{plugin_id} is not active for {slot}"]})
-    have = {
-        OUTBOUND: config.provider_ids,
-        INBOUND: oversight.receivers(plugins, config),
-        NOTIFICATION: config.notification_plugin_ids,
-        STORAGE: (plugin_id,),
-    }[slot]
-    left = [each for each in have if each != plugin_id]
-    needed = _NEEDED.get(slot, "")
-    if slot != NOTIFICATION and not any(plugins.has(each, needed) for each in left):
+    left = _others(runtime, config, plugin_id, slot)
+    if _must_stay(runtime, slot, left):
         raise ChangeRefused(f"it is the only one for {slot}: activate another one first")
     option = _OPTION[slot]
     change = Change(actor, plugin_id, note, ProviderEvent.DEACTIVATED, slot)
     _save(runtime, change, {OPTIONS: {option: _listed(left)}}, snapshot.version)
     return catalogue.standing(runtime.fresh(), plugin_id)
+
+
+def can_leave(runtime: Runtime, plugin_id: str) -> list[str]:
+    """The slots that a plugin has and can be taken out of."""
+    config = runtime.config
+    return [
+        slot
+        for slot in oversight.slots(runtime.plugins, config, plugin_id)
+        if not _must_stay(runtime, slot, _others(runtime, config, plugin_id, slot))
+    ]
+
+
+def _others(runtime: Runtime, config: Config, plugin_id: str, slot: str) -> list[str]:
+    """Who has this slot beside the plugin."""
+    have = {
+        OUTBOUND: config.provider_ids,
+        INBOUND: oversight.receivers(runtime.plugins, config),
+        NOTIFICATION: config.notification_plugin_ids,
+        STORAGE: (plugin_id,),
+    }[slot]
+    return [each for each in have if each != plugin_id]
+
+
+def _must_stay(runtime: Runtime, slot: str, left: list[str]) -> bool:
+    """Whether nobody of those that are left could do what the slot is for, and somebody must."""
+    needed = _NEEDED.get(slot, "")
+    return slot != NOTIFICATION and not any(runtime.plugins.has(each, needed) for each in left)
 
 
 @audit.refusals(Action.PLUGIN_CONFIGURED, of_plugin=True)
@@ -145,8 +167,9 @@ def configure(
     is, None takes back what was saved, and MASK leaves a secret alone.
 
     Raises NotFound; InvalidFields naming what is wrong, never values; ChangeRefused when a plugin that is set so does
-    not work, unless `untested`; ChangedMeanwhile as activate(); Forbidden as demand_right().
+    not work, unless `untested`; ChangedMeanwhile as activate(); Forbidden as that and demand_right().
     """
+    actor.require_house()
     demand_right(actor, catalogue.the_manifest(runtime, plugin_id))
     oversight.check_note(note)
     snapshot = runtime.settings.read()
@@ -243,6 +266,12 @@ def _slots(runtime: Runtime, config: Config) -> set[tuple[str, str]]:
 
 _OPTION = {OUTBOUND: _ORDER, INBOUND: _RECEIVING, STORAGE: _STORING, NOTIFICATION: _TELLING}
 _NEEDED = {OUTBOUND: "send_fax", INBOUND: "inbound_supported"}
+
+
+def possible(runtime: Runtime, plugin_id: str) -> list[str]:
+    """The slots that a plugin can have; raises NotFound."""
+    manifest = catalogue.the_manifest(runtime, plugin_id)
+    return [slot for slot in SLOTS if _can_have(manifest, slot)]
 
 
 def _can_have(manifest: Manifest, slot: str) -> bool:

@@ -25,12 +25,6 @@ SCOPES: dict[str, str] = {
     "admin": "everything an administrator does",
     "*": "everything",
 }
-PLANNED_SCOPES = frozenset(
-    {
-        "metrics",
-    }
-)
-"""A key may have them, so that it need not be replaced later; no address asks for them yet."""
 _IMPLIED_BY: dict[str, frozenset[str]] = {
     "operate": frozenset({"admin", "keys:manage"}),
     "admin": frozenset({"keys:manage"}),
@@ -74,6 +68,16 @@ class Actor:
         if not self.may(scope):
             whose = "Your role" if self.kind == USER else "This key"
             raise Forbidden(f"{whose} lacks the scope {scope}.")
+
+    def require_whole(self, scope: str) -> None:
+        """Raise Forbidden for somebody from whom numbers are hidden: what this shows holds them."""
+        if self.masked:
+            raise Forbidden(f"Your role has {scope} with numbers masked, and this shows them.")
+
+    def require_house(self) -> None:
+        """Raise Forbidden for who has an account of his own here: this is everybody's."""
+        if self.account_id != DEFAULT_ACCOUNT:
+            raise Forbidden("This is of the whole installation, not of your account.")
 
     def require_all(self, scopes: Iterable[str]) -> None:
         """Raise Forbidden unless the actor has each of them: nobody gives to others, or gets by way of them, what he

@@ -39,9 +39,14 @@ def is_ours(runtime: Runtime, url: str) -> bool:
     return _is_one_of(_tokens(runtime, tag), token)
 
 
+def attempt_of(url: str) -> str:
+    """The tag of the attempt that an address for callbacks names; empty where it names none."""
+    return _asked(url).get("attempt", [""])[-1]
+
+
 def given(runtime: Runtime, url: str) -> str:
     """This address as it was given to the carrier: PUBLIC_API_URL may have changed since."""
-    tag = _asked(url).get("attempt", [""])[-1]
+    tag = attempt_of(url)
     row = runtime.database.row(_BASE, {"tag": tag}) if tag else None
     if row is None or row.callback_base is None:
         return url

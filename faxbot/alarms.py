@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from faxbot import auditlog, copies, notifiers, retention
+from faxbot import auditlog, copies, notifiers, recall, retention
 from faxbot.db import inserts, table
-from faxbot.events import DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
+from faxbot.events import ASKED, DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
 from faxbot.models import (
     IS_OPEN,
     ConfigVersion,
@@ -34,15 +34,17 @@ MOST = 1000
 """More are not counted."""
 WAITS: dict[Status, str] = {
     Status.UNCERTAIN: (
-        "whether the carrier has them is not known, and it does not say: find out, and settle them "
-        "(POST /fax/ID/decide)"
+        "whether the carrier has them is not known, and it has not said by now: find out, and settle them "
+        "(`faxbot decide`)"
     ),
-    Status.HELD: "they are held: GET /fax?status=held says of each why, and what mends it",
+    Status.HELD: (
+        "they are held: `faxbot list --status held` names them, and `faxbot status` says of each why, and what mends it"
+    ),
 }
 RECEIVED = "received"
 NOT_HAD = (
-    "nobody has the documents of {} for more than {}: GET /inbound?status=fetching and ?status=failed say of each "
-    "why; what is lost, mark as read"
+    "nobody has the documents of {} for more than {}: the list of received faxes says of each why; what is lost, mark "
+    "as read"
 )
 MASTER_KEY = "master_key"
 WEBHOOKS = "webhooks"
@@ -76,6 +78,24 @@ NOT_DONE = (
     "log what hinders it"
 )
 COPIES = "copies"
+RESTORED = "restored"
+MAYBE_SENT = (
+    "held since the database was restored, until it is known whether carriers have had them: `faxbot restored status`; "
+    "where a carrier cannot say that for sure, find out, and release what was not sent"
+)
+CODES = (
+    *map(str, WAITS),
+    RECEIVED,
+    MASTER_KEY,
+    AUDIT_LOG,
+    RETENTION,
+    COPIES,
+    WEBHOOKS,
+    SEALED,
+    NOTICES,
+    RESTORED,
+)
+"""All that an alarm may be called."""
 NOT_DELETED = (
     "carriers have not deleted their copies of documents ({}), asked for more than a day: the worker's log says why ("
     "`copy not deleted yet`); after seven days they are asked no more and this alarm ends: the log names the faxes "
@@ -92,7 +112,8 @@ BROKEN_OFF = {
 class Alarm:
     """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
     ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, RETENTION and so
-    many classes were broken off, or so many COPIES are at carriers still."""
+    many classes were broken off, so many COPIES are at carriers still, or so many faxes are held because the ledger was
+    RESTORED."""
 
     code: str
     count: int
@@ -101,24 +122,40 @@ class Alarm:
 
 def raised(runtime: Runtime) -> list[Alarm]:
     """The alarms of this moment; raises DatabaseAway."""
-    # A fax that stays uncertain or held for so long will not mend itself soon.
-    since = runtime.now() - timedelta(seconds=runtime.config.alarm_seconds)
+    since = _since(runtime)
     return [alarm for look in _LOOKS for alarm in look(runtime, since)]
 
 
+def of_received(runtime: Runtime) -> list[Alarm]:
+    """Those of received faxes alone."""
+    return list(_not_had(runtime, _since(runtime)))
+
+
+def _since(runtime: Runtime) -> datetime:
+    """A fax that waits for a person since then will not mend itself soon."""
+    return runtime.now() - timedelta(seconds=runtime.config.alarm_seconds)
+
+
 def _waiting(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
-    long = f"{runtime.config.alarm_seconds / 60:g} min"
     for status, sentence in WAITS.items():
         row = runtime.database.row(_COUNTS[status], {"since": since})
         if row is not None and row.faxes:
             more = "more than " if row.faxes >= MOST else ""
             faxes = "1 fax waits" if row.faxes == 1 else f"{more}{row.faxes} faxes wait"
-            detail = f"{faxes} for more than {long}: {sentence}"
+            detail = f"{faxes} for more than {_long(runtime)}: {sentence}"
             yield Alarm(status.value, row.faxes, detail)
+
+
+def _not_had(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
     row = runtime.database.row(_FETCHED_NOT, {"since": since})
     if row is not None and row.faxes:
         faxes = "1 received fax" if row.faxes == 1 else f"{row.faxes} received faxes"
-        yield Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, long))
+        yield Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, _long(runtime)))
+
+
+def _long(runtime: Runtime) -> str:
+    seconds = runtime.config.alarm_seconds
+    return f"{seconds // 60:.0f} min" if seconds >= 60 else f"{seconds:g} s"
 
 
 def _unfinished(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
@@ -152,7 +189,17 @@ def _untold(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
         yield Alarm(NOTICES, len(untold), detail)
 
 
-_LOOKS = (_waiting, _unfinished, _not_removed, _untold)
+def _in_doubt(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
+    # Asked only where there was a backup: it looks through all that are open.
+    if runtime.restores.notice(runtime.now()) is None:
+        return
+    if held := recall.waiting(runtime):
+        more = "more than " if held >= recall.MOST else ""
+        faxes = "1 fax is" if held == 1 else f"{more}{held} faxes are"
+        yield Alarm(RESTORED, held, f"{faxes} {MAYBE_SENT}")
+
+
+_LOOKS = (_waiting, _not_had, _unfinished, _not_removed, _untold, _in_doubt)
 
 
 def _webhooks(count: int) -> str:
@@ -181,7 +228,8 @@ _UNFINISHED = sa.select(ConfigVersion.version).where(
 
 def _count(status: Status) -> sa.Select[Any]:
     """How many faxes of this status have had it since before `since`, by their events: with a
-    cancel asked for, or a try in between that led nowhere, a fax waits no less long."""
+    cancel asked for, or a try in between that led nowhere, a fax waits no less long. Who holds a fax
+    himself knows of it."""
     since = sa.bindparam("since", type_=FaxEvent.recorded_at.type)
     entered, left = aliased(FaxEvent), aliased(FaxEvent)
     ends = sa.exists().where(
@@ -190,11 +238,21 @@ def _count(status: Status) -> sa.Select[Any]:
         left.status.in_(WAIT_ENDS[status]),
     )
     waits = sa.exists().where(
-        entered.job_id == Job.id, entered.status == status.value, entered.recorded_at < since, ~ends
+        entered.job_id == Job.id,
+        entered.status == status.value,
+        entered.reason.is_distinct_from(ASKED),
+        entered.recorded_at < since,
+        ~ends,
     )
     waiting = (
         sa.select(Job.id)
-        .where(sa.text(IS_OPEN), Job.status == status.value, Job.created_at < since, waits)
+        .where(
+            sa.text(IS_OPEN),
+            Job.status == status.value,
+            Job.reason.is_distinct_from(ASKED),
+            Job.created_at < since,
+            waits,
+        )
         .limit(MOST)
         .subquery()
     )

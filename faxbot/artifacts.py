@@ -24,7 +24,15 @@ import sqlalchemy as sa
 from faxbot import addresses, claims, envelopes
 from faxbot.crypto import Unsealable
 from faxbot.db import Database, first_id, made_at, new_id, table
-from faxbot.errors import ArtifactDamaged, ArtifactNotFound, DocumentTooLarge, NotFound
+from faxbot.documents import RenderingFailed
+from faxbot.errors import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    DocumentTooLarge,
+    NotFound,
+    NotPossibleNow,
+)
+from faxbot.events import TERMINAL, Status
 from faxbot.models import Artifact, Job, JobRow
 from faxbot.plugins.base import StoragePlugin
 from faxbot.runtime import Runtime
@@ -36,6 +44,9 @@ FAX_PAGES = "image/tiff"
 PDF = "application/pdf"
 FORMS = (FAX_PAGES, PDF)
 """Media types in which a provider can have fax pages."""
+PREVIEW_WIDTH = 24
+"""Pixels across a page of which nothing can be read: each is a square of 9 mm on paper, and a letter is told from
+another by five of them from top to bottom, so that it would have to be 4 cm tall."""
 UNSETTLED_AGE = timedelta(hours=1)
 """Nobody is still between storing and committing after this time."""
 SEALED = ".sealed"
@@ -311,8 +322,7 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     are gone.
     """
     documents, rendered = of_job(runtime.database, job.id)
-    if len(documents) == 1 and documents[0].ready == job.resolution:
-        rendered = documents  # it came as fax pages
+    rendered = _made(documents, rendered, job.resolution)
     if rendered:
         # Pages that are gone can be made again, as long as the documents are there.
         with suppress(ArtifactNotFound):
@@ -325,13 +335,76 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     return target, pages
 
 
+def _made(
+    documents: list[ArtifactRow], rendered: list[ArtifactRow], resolution: str
+) -> list[ArtifactRow]:
+    """What has the fax pages, in one element, if they are there: rendered, or the document that came as fax pages."""
+    came_so = len(documents) == 1 and documents[0].ready == resolution
+    return documents if came_so else rendered
+
+
+def are_made(runtime: Runtime, job: JobRow) -> bool:
+    """Whether the job's fax pages are there as they are sent: made by a worker, and not removed by retention."""
+    made = _made(*of_job(runtime.database, job.id), job.resolution)
+    return bool(made) and made[0].deleted_at is None
+
+
+def as_sent(runtime: Runtime, job: JobRow, workspace: Workspace) -> Path:
+    """The job's fax pages as they are sent, a TIFF to be read. Raises NotFound where retention has removed them,
+    NotPossibleNow while they are not made, StorageAway."""
+    documents, rendered = of_job(runtime.database, job.id)
+    made = _made(documents, rendered, job.resolution)
+    if not made and documents and Status(job.status) not in TERMINAL:
+        raise NotPossibleNow("its pages are not made yet: a worker makes them before it is sent")
+    try:
+        if made:
+            return fetch(runtime, made[0], workspace)
+    except ArtifactNotFound:
+        pass
+    raise NotFound("the pages of this fax are not there any more, or never were")
+
+
+def pdf_as_sent(runtime: Runtime, job: JobRow, workspace: Workspace) -> Path:
+    """The same as a PDF; raises as as_sent()."""
+    return _as_pdf(runtime, as_sent(runtime, job, workspace), job.resolution, workspace)
+
+
+def page_as_sent(
+    runtime: Runtime, job: JobRow, number: int, width: int, workspace: Workspace
+) -> Path:
+    """One of them (from 1) as a PNG, so many pixels wide; raises as as_sent(), and NotFound where it has fewer."""
+    pages = as_sent(runtime, job, workspace)
+    return shown(runtime, pages, number, width, workspace, resolution=job.resolution)
+
+
+def shown(
+    runtime: Runtime,
+    source: Path,
+    number: int,
+    width: int,
+    workspace: Workspace,
+    *,
+    resolution: str = "fine",
+) -> Path:
+    """Page `number` (from 1) of fax pages or of a PDF as a PNG, so many pixels wide. Raises NotFound where there is no
+    such page, and NotPossibleNow where it cannot be drawn."""
+    target = workspace.folder / "page.png"
+    try:
+        pages = runtime.renderer.show(source, target, number, width=width, resolution=resolution)
+    except RenderingFailed:
+        raise NotPossibleNow("this page cannot be drawn now: open the document itself") from None
+    if number > pages:
+        raise NotFound(f"it has no page {number}: the last one is {pages}")
+    return target
+
+
 def fetched(runtime: Runtime, job_id: str, token: str, workspace: Workspace) -> tuple[Path, str]:
     """The fax pages of a job as PDF, for a carrier that fetches them by a link of ours, and whose account's it is;
     raises Unauthenticated, NotFound where they are gone."""
     addresses.admit_to_document(runtime, job_id, token)
     job = runtime.database.row(_RESOLUTION, {"job_id": job_id})
     documents, rendered = of_job(runtime.database, job_id)
-    pages = rendered or [document for document in documents if document.ready]
+    pages = _made(documents, rendered, job.resolution) if job is not None else []
     if job is None or not pages:
         raise NotFound("the pages of this fax are not there")
     try:

@@ -104,6 +104,16 @@ class Standing:
         return "closed" if self.opened_at is None else "half_open"
 
 
+STATES = ("closed", "open", "half_open", THROTTLED, PAUSED, DISABLED)
+"""All that Standing.state() says."""
+
+
+def standings(database: Database, account_id: str) -> dict[str, Standing]:
+    """By id what is known of the account's providers, as far as something happened to them; raises DatabaseAway."""
+    rows = database.rows(_STATES, {"account_id": account_id})
+    return {row.provider_id: Standing(*row[1:]) for row in rows}
+
+
 def _standing(state: ProviderState) -> Standing:
     return Standing(*(getattr(state, name) for name in Standing.__dataclass_fields__))
 
@@ -112,6 +122,9 @@ _COLUMNS = [getattr(ProviderState, name) for name in Standing.__dataclass_fields
 _STATE = sa.select(*_COLUMNS).where(
     ProviderState.account_id == sa.bindparam("account_id"),
     ProviderState.provider_id == sa.bindparam("provider_id"),
+)
+_STATES = sa.select(ProviderState.provider_id, *_COLUMNS).where(
+    ProviderState.account_id == sa.bindparam("account_id")
 )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import addresses, arrivals, artifacts, claims, guard, outcomes, posted
+from faxbot import addresses, arrivals, artifacts, claims, guard, logcontext, outcomes, posted
 from faxbot.artifacts import Workspace
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, inserts, new_id, table
@@ -30,7 +30,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Artifact, Attempt, Callback, CallbackRefusal, Job
+from faxbot.models import Artifact, Attempt, Callback, CallbackFax, CallbackRefusal, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import Arrival, CallbackRequest, TransportPlugin, Update
 from faxbot.plugins.manifest import Manifest
@@ -270,14 +270,14 @@ def apply(runtime: Runtime, callback_id: str) -> None:
     if stored is None or stored.applied_at is not None:
         return
     try:
-        news = _read(runtime, callback_id, stored)
+        news, tag = _read(runtime, callback_id, stored)
     except (PluginError, Unsealable, Unreachable, ArtifactNotFound) as error:
         # A setting of this server is wrong, or the carrier away that was to confirm it; not the
         # callback.
         _log_unread(stored, error.code)
         _put_off(runtime, callback_id)
         return
-    is_over, came = _applied(runtime, callback_id, news)
+    is_over, came = _applied(runtime, callback_id, news, tag)
     for inbound_id in came:
         runtime.ring(arrivals.TASK, inbound_id)
     if is_over and not came:
@@ -285,7 +285,7 @@ def apply(runtime: Runtime, callback_id: str) -> None:
 
 
 def _applied(
-    runtime: Runtime, callback_id: str, news: list[Update | Arrival] | None
+    runtime: Runtime, callback_id: str, news: list[Update | Arrival] | None, tag: str
 ) -> tuple[bool, list[str]]:
     """Whether nobody needs it any more but for received faxes, and those whose documents are to be had now."""
     now = runtime.now()
@@ -294,6 +294,7 @@ def _applied(
         if callback.applied_at is not None:
             return False, []
         if news is None:
+            _note_named(session, callback, tag)
             _finish(callback, UNREADABLE, now)
             return False, []
         arrived = [each for each in news if isinstance(each, Arrival)]
@@ -309,6 +310,8 @@ def _applied(
             for update in updates
             if update not in known or not _apply_one(runtime, session, callback, update, now)
         ]
+        if not arrived and (waiting or not updates):
+            _note_named(session, callback, tag)
         patience = timedelta(seconds=runtime.config.callback_wait_seconds)
         callback.tries += 1
         if not waiting:
@@ -404,11 +407,15 @@ def _is_genuine(provider: TransportPlugin, provider_id: str, request: CallbackRe
         return False
 
 
-def _read(runtime: Runtime, callback_id: str, stored: sa.Row[Any]) -> list[Update | Arrival] | None:
-    """The news in a stored callback; None when its plugin cannot make anything of it. Raises
-    PluginError, Unsealable, ArtifactNotFound; Unreachable where the carrier must be asked first, and is away."""
+def _read(
+    runtime: Runtime, callback_id: str, stored: sa.Row[Any]
+) -> tuple[list[Update | Arrival] | None, str]:
+    """The news in a stored callback, None when its plugin cannot make anything of it, and the tag of the attempt that
+    the address names to which it came. Raises PluginError, Unsealable, ArtifactNotFound; Unreachable where the carrier
+    must be asked first, and is away."""
     with Workspace(runtime) as workspace:
         request = posted.opened(runtime, callback_id, stored.raw_sealed, workspace)
+        tag = addresses.attempt_of(request.url)
         provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
         if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
             raise PluginError("The plugin is disabled.")
@@ -419,18 +426,18 @@ def _read(runtime: Runtime, callback_id: str, stored: sa.Row[Any]) -> list[Updat
             if isinstance(error, Unreachable) and not late:
                 raise
             _log_unread(stored, error.code)
-            return None
+            return None, tag
         except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
             _log_unread(stored, type(error).__name__)
             guard.failed(runtime, stored.account_id, stored.provider_id, error)
-            return None
+            return None, tag
     try:
         checked = [_checked(each) for each in news]
         arrivals.ask_for_one([each for each in checked if isinstance(each, Arrival)])
-        return checked
+        return checked, tag
     except ValueError as error:
         _log_unread(stored, type(error).__name__)
-        return None
+        return None, tag
 
 
 def _checked(news: object) -> Update | Arrival:
@@ -450,12 +457,31 @@ def _apply_one(
     found = _locked(session, callback.provider_id, update)
     if found is None:
         return False
-    entry = Entry(session, runtime, *found, now, "callback")
-    outcomes.news(entry, update)
+    job, attempt = found
+    entry = Entry(session, runtime, job, attempt, now, "callback")
+    with logcontext.about(job_id=job.id, attempt=attempt.number, provider_id=attempt.provider_id):
+        outcomes.news(entry, update)
+    _note_fax(session, callback, job.id)
     session.flush()  # the next piece of news in this callback reads the rows again
     return True
 
 
+def _note_named(session: Session, callback: Callback, tag: str) -> None:
+    """Note the fax whose attempt the callback's address names, whatever it says: people want to see it there."""
+    named = {"provider_id": callback.provider_id, "tag": tag, "external_id": None}
+    for job_id in session.scalars(_JOBS_OF, named) if tag else ():
+        _note_fax(session, callback, job_id)
+
+
+def _note_fax(session: Session, callback: Callback, job_id: str) -> None:
+    """Note that it is about this fax (evidence)."""
+    row = {"job_id": job_id, "callback_id": callback.id, "account_id": callback.account_id}
+    session.execute(_NOTE[session.get_bind().dialect.name], row)
+
+
+_NOTE = {
+    dialect: insert.on_conflict_do_nothing() for dialect, insert in inserts(CallbackFax).items()
+}
 _JOBS_OF = sa.select(Attempt.job_id).where(
     Attempt.provider_id == sa.bindparam("provider_id"),
     sa.or_(Attempt.tag == sa.bindparam("tag"), Attempt.external_id == sa.bindparam("external_id")),

@@ -3,11 +3,14 @@ whether they work; and the registry of those that somebody has looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from faxbot import guard, oversight
 from faxbot.actors import Actor
+from faxbot.config import BY_NAME
 from faxbot.errors import ConfigError, NotFound, PluginError
 from faxbot.plugins import manifest as manifests
 from faxbot.plugins import registry
@@ -74,19 +77,34 @@ def enable(runtime: Runtime, actor: Actor, plugin_id: str, note: str) -> dict[st
 def learn_more(runtime: Runtime, page: str) -> str | None:
     """The address of a page of the documentation, where DOCS_BASE_URL says where that stands."""
     base = runtime.config.docs_base_url.rstrip("/")
-    if page.startswith("https://"):
+    if page.startswith(("https://", "http://")):
         return page
     return f"{base}{page}" if base and page.startswith("/") else None
 
 
+def in_words(traits: Iterable[str]) -> list[str]:
+    """What traits mean, a sentence for each."""
+    said = []
+    for each in traits:
+        name, _, value = each.partition(":")
+        said.append(
+            f"{manifests.TRAITS[name].meaning}: {value}"
+            if value
+            else manifests.TRAITS[name].meaning
+        )
+    return said
+
+
 def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
     """How the settings of one plugin stand: value (secrets masked), where it comes from, and what
-    is wrong with them; raises NotFound."""
+    is wrong with them, whose values are shown all the same; raises NotFound."""
     manifest = the_manifest(runtime, plugin_id)
     try:
         values, fault = runtime.plugins.settings(plugin_id), None
     except ConfigError as error:
         values, fault = {}, error.detail
+        with suppress(ConfigError):  # what does not open cannot be shown either
+            values = runtime.plugins.standing(plugin_id)
     shown = manifests.masked(manifest, values)
     return {
         "id": manifest.id,
@@ -100,6 +118,11 @@ def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
                 "secret": bool(rule.get("secret")),
                 "required": key in manifest.config_schema.get("required", ()),
                 "variables": list(manifest.variables.get(key, ())),
+                "choices": list(rule.get("enum", ())),
+                "default": rule.get("default"),
+                "minimum": rule.get("minimum"),
+                "maximum": rule.get("maximum"),
+                "option": next(iter(BY_NAME.keys() & set(manifest.variables.get(key, ()))), None),
                 "value": shown.get(key),
                 "source": runtime.plugins.source(plugin_id, key),
             }

@@ -80,13 +80,13 @@ def claim(runtime: Runtime, job_id: str) -> JobRow | None:
     as it is then. None: nothing to do (any more).
 
     A fax past its deadline ends here as expired, and one that was the death of three workers as
-    poison.
+    poison; not while it is in doubt since a restore: it may have been sent.
     """
     now = runtime.now()
     until = now + timedelta(seconds=runtime.config.lease_seconds)
     job = runtime.database.row(_CLAIM, {"job_id": job_id, "now": now, "until": until})
     late = job is not None and job.expires_at is not None and job.expires_at <= now
-    if job is None or not (late or job.deaths >= DEATHS):
+    if job is None or not (late or job.deaths >= DEATHS) or runtime.restores.doubts(job, now):
         return job
     with suppress(LeaseLost), runtime.database.transaction() as session:
         current = still_mine(session, job)
@@ -132,6 +132,18 @@ def release(runtime: Runtime, job: JobRow, *, until: datetime | None = None) -> 
 def by_deadline(job: Job | JobRow, at: datetime) -> datetime:
     """`at`, or the fax's deadline when that comes first: it is looked at no later, and ends."""
     return at if job.expires_at is None else min(at, job.expires_at)
+
+
+def let_go(session: Session, job: Job, now: datetime, source: str) -> bool:
+    """End the wait of a locked fax that is held: it goes at its planned time; whether that is over, and
+    the fax to be announced.
+    """
+    reason, next_at = job.reason, by_deadline(job, max(now, job.send_at or now))
+    job.reason, job.next_at, job.rung_at = None, next_at, now
+    record_event(
+        session, job, Event.RELEASED, status=Status.QUEUED, reason=reason, now=now, source=source
+    )
+    return next_at <= now
 
 
 def announce_due(runtime: Runtime, status: Status, *, limit: int = 500) -> int:

@@ -290,6 +290,14 @@ class Config:
         editable=True,
         feature="continue_faxes",
     )
+    fax_header: str = option(
+        "FAX_HEADER",
+        "",
+        "the `header` of a fax that brings none: a line that the carrier or the fax machine prints "
+        "at the top of each page; at most 50 printable ASCII characters",
+        form=forms.ONE_LINE,
+        editable=True,
+    )
     pdf_token_ttl_minutes: int = option(
         "PDF_TOKEN_TTL_MINUTES",
         60,
@@ -363,14 +371,6 @@ class Config:
         "minutes between two runs of retention, counted from midnight UTC on 1970-01-01",
         at_least=1,
         at_most=7 * 24 * 60,
-        editable=True,
-    )
-    fax_header: str = option(
-        "FAX_HEADER",
-        "",
-        "the `header` of a fax that brings none: a line that the carrier or the fax machine prints "
-        "at the top of each page; at most 50 printable ASCII characters",
-        form=forms.ONE_LINE,
         editable=True,
     )
 
@@ -663,7 +663,8 @@ class Config:
     docs_base_url: str = option(
         "DOCS_BASE_URL",
         "",
-        "where a copy of these pages stands; /docs then leads from the active provider to its page",
+        "where a copy of these pages stands; pages of the console then lead there to learn more, and /docs from the "
+        "active provider to its page; unset, the console leads to /docs",
         form=forms.WEB_ADDRESS,
         editable=True,
     )
@@ -860,6 +861,38 @@ class Config:
         form=forms.ROLES,
         editable=True,
         scope="*",  # as of FAXBOT_IDENTITY_PLUGINS
+    )
+    flower_auth: str = option(
+        "FLOWER_BASIC_AUTH",
+        "",
+        "name:password that lets people look through Flower; unset: `faxbot up --flower` makes a password and keeps it "
+        "as flower-password under FAX_DATA_DIR, `faxbot flower` does not start",
+        secret=True,
+        form=forms.CREDENTIALS,
+        fixed=_START,
+    )
+    flower_port: int = option(
+        "FAXBOT_FLOWER_PORT",
+        5555,
+        "port that Flower listens on, at this machine's own address; 0 takes a free one under `faxbot up`",
+        at_least=0,
+        at_most=65535,
+        fixed=_START,
+    )
+    flower_url: str = option(
+        "FAXBOT_FLOWER_URL",
+        "",
+        "where administrators find Flower; the console leads there; unset: under `faxbot up --flower` where that "
+        "listens, else nowhere",
+        form=forms.WEB_ADDRESS,
+        fixed=_START,
+    )
+    local_admin: bool = option(
+        "ENABLE_LOCAL_ADMIN",
+        False,
+        "a terminal for administrators, in the API and the console, for who sits at this machine: `faxbot` commands "
+        "from a list, which only look, and no shell; production refuses it",
+        fixed="who may run commands on this machine is for whoever runs it to say, not for who has a key",
     )
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables as read, for what plugins declare in their manifests (`env`)."""
@@ -1156,6 +1189,38 @@ def _todays_name(provider_id: str) -> str:
 
 OPTIONS: tuple[Option, ...] = declared(Config)
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
+GROUPS = {
+    "FAXBOT_ENV": "Server",
+    "API_KEY": "Keys",
+    "MAX_FILE_SIZE_MB": "Documents",
+    "FAX_BACKEND": "Sending",
+    "INBOUND_ENABLED": "Receiving",
+    "STORAGE_BACKEND": "Storage",
+    "ARTIFACT_TTL_DAYS": "Retention",
+    "FAXBOT_WEB_WORKERS": "Processes",
+    "FAXBOT_RING_AGAIN_SECONDS": "Waiting and asking again",
+    "FAXBOT_CALLS_PER_NUMBER": "Calls and resting carriers",
+    "FAXBOT_PLUGIN_REGISTRY": "Plugins",
+    "DOCS_BASE_URL": "Documentation and commands",
+    "MAX_REQUESTS_PER_MINUTE": "Limits",
+    "AUDIT_LOG_ENABLED": "Audit log",
+    "FAXBOT_WEBHOOK_NETWORKS": "Webhooks",
+    "FAXBOT_NOTIFICATIONS": "Notifications",
+    "FAXBOT_SESSION_IDLE_MINUTES": "Signing in",
+}
+"""What options are shown under, by the first of each group; it goes on to the next one's first."""
+
+
+def _grouped() -> dict[str, str]:
+    found, group = {}, ""
+    for each in OPTIONS:
+        group = GROUPS.get(each.name, group)
+        found[each.name] = group
+    return found
+
+
+GROUP_OF = _grouped()
+"""By variable."""
 SPOKEN = {
     "storage.retention.document": "ARTIFACT_TTL_DAYS",
     "storage.retention.inbound": "INBOUND_RETENTION_DAYS",

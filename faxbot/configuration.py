@@ -19,9 +19,8 @@ from sqlalchemy.orm import Session
 from faxbot import activation, audit, oversight, revisions, wishes
 from faxbot.actors import Actor
 from faxbot.audit import Action
-from faxbot.config import BY_NAME, Config, variable
-from faxbot.errors import ConfigError, Forbidden, InvalidFields, NotFound
-from faxbot.events import DEFAULT_ACCOUNT
+from faxbot.config import BY_NAME, GROUP_OF, Config, variable
+from faxbot.errors import ConfigError, InvalidFields, NotFound
 from faxbot.options import Option
 from faxbot.plugins.manifest import MASK
 from faxbot.results import stamp
@@ -67,9 +66,9 @@ def overview(runtime: Runtime) -> dict[str, Any]:
 
 
 def effective(runtime: Runtime) -> list[Item]:
-    """Every option as it stands in the database now: name, value (secrets masked), source (`db`, `env`, `default`),
-    default, editable, fixed (why it is not), secret, kind, help, feature, warning (where there is one about this
-    value), fault (what is wrong with what is saved)."""
+    """Every option as it stands in the database now: name, group, value (secrets masked), source (`db`, `env`,
+    `default`), default, editable, fixed (why it is not), secret, kind, help, feature, warning (where there is one about
+    this value), fault (what is wrong with what is saved)."""
     return _items(runtime, runtime.settings.stored(), BY_NAME.values())
 
 
@@ -176,6 +175,7 @@ def _item(option: Option, sound: Config, stored: Stored) -> Item:
         warns = False  # it changes nothing then
     return {
         "name": option.name,
+        "group": GROUP_OF[option.name],
         "value": _masked(value, option.secret),
         "source": DB if fault else _source(option, stored.options, sound),
         "default": _plain(option.default),
@@ -302,6 +302,7 @@ def restore(
     document: Any,
     *,
     note: str,
+    seen: int | None = None,
     dry_run: bool = False,
     untested: bool = False,
     whole: bool = False,
@@ -311,7 +312,7 @@ def restore(
     masked secret is left alone. Raises as change().
     """
     wanted = _of_document(document)
-    plan = wishes.plan(runtime, wanted, note, untested=untested, whole=whole)
+    plan = wishes.plan(runtime, wanted, note, untested=untested, seen=seen, whole=whole)
     return _carry_out(runtime, actor, plan, Action.CONFIG_RESTORED, dry_run=dry_run)
 
 
@@ -322,6 +323,7 @@ def rollback(
     version: int,
     *,
     note: str,
+    seen: int | None = None,
     dry_run: bool = False,
     untested: bool = False,
 ) -> dict[str, Any]:
@@ -337,7 +339,7 @@ def rollback(
         scope: {key: value for key, value in values.items() if (scope, key) not in left_out}
         for scope, values in kept.items()
     }
-    plan = wishes.plan(runtime, wanted, note, untested=untested, whole=True, known=True)
+    plan = wishes.plan(runtime, wanted, note, untested=untested, seen=seen, whole=True, known=True)
     plan.left_out.extend(name_of(*place) for place in sorted(left_out))
     details = {"from": version}
     return _carry_out(
@@ -345,15 +347,9 @@ def rollback(
     )
 
 
-def _of_the_house(actor: Actor) -> None:
-    """Raise Forbidden for who has an account of his own here: the settings are everybody's."""
-    if actor.account_id != DEFAULT_ACCOUNT:
-        raise Forbidden("The settings are those of the whole installation, not of this account.")
-
-
 def _demand_rights(runtime: Runtime, actor: Actor, plan: Plan) -> None:
     """Raise Forbidden where he may not save one of these."""
-    _of_the_house(actor)
+    actor.require_house()
     for name in plan.wish.get(OPTIONS, ()):
         if name in BY_NAME:
             actor.require(BY_NAME[name].scope)
@@ -425,7 +421,7 @@ def export(runtime: Runtime, actor: Actor, *, reveal: bool = False) -> dict[str,
 
     Secrets read MASK, unless `reveal` and the actor has every scope; raises Forbidden. Both is written down.
     """
-    _of_the_house(actor)
+    actor.require_house()
     if reveal:
         actor.require("*")
     stored, now = runtime.settings.stored(), runtime.now()
@@ -490,7 +486,7 @@ def _of_document(document: Any) -> dict[str, dict[str, Any]]:
 def backups(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
     """The revisions that can be gone back to, newest first: version, saved_at, actor, note, names (of what changed),
     backup (its name, or None), current."""
-    _of_the_house(actor)
+    actor.require_house()
     rows = revisions.listed(runtime)
     current = runtime.settings.stored().version
     return [
@@ -510,7 +506,7 @@ def backups(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
 def backup(runtime: Runtime, actor: Actor, note: str) -> dict[str, Any]:
     """Keep what is saved now under this name, however many revisions follow; the revision as in backups(). Raises
     InvalidFields for a name that is none."""
-    _of_the_house(actor)
+    actor.require_house()
     oversight.check_note(note)
     stored = runtime.settings.stored()
     with runtime.database.transaction() as session:

@@ -315,13 +315,13 @@ def _read(path: Path) -> bytes:
     return key
 
 
-NEXT = "master.key.next"
-"""The new key's file while master keys rotate; those that were are called after their id."""
+MAIN, NEXT = "master.key", "master.key.next"
+"""The key's file, and the new key's while master keys rotate; those that were are called after their id."""
 
 
 def key_files(data_dir: Path) -> dict[str, bytes]:
-    """The master keys that lie under `data_dir` by id, oldest first; the first one is made where there is none. Raises
-    ConfigError."""
+    """The master keys that lie under `data_dir` by id, oldest first. Raises ConfigError, also where there is none: who
+    runs goes on with those that he has, and another one would open nothing."""
     while True:
         # One that was there, and is gone when it is read, was promoted or deleted meanwhile.
         with suppress(FileNotFoundError):
@@ -331,7 +331,9 @@ def key_files(data_dir: Path) -> dict[str, bytes]:
 def _key_files(data_dir: Path) -> dict[str, bytes]:
     """The newest first: each goes the other way, and none is missed."""
     following = [_read(data_dir / NEXT)] if (data_dir / NEXT).exists() else []
-    current = key_file(data_dir / "master.key")
+    if not (data_dir / MAIN).exists():
+        raise ConfigError(f"the key file {MAIN} in FAX_DATA_DIR is gone: restore it from a backup")
+    current = _read(data_dir / MAIN)
     earlier = sorted(data_dir.glob("master.key.*"), key=lambda path: path.stat().st_mtime_ns)
     keys = [_read(path) for path in earlier if _EARLIER.fullmatch(path.name)]
     return {id_of(key): key for key in (*keys, current, *following)}
@@ -343,7 +345,7 @@ _EARLIER = re.compile(r"master\.key\.[0-9a-f]{12}")
 def promote(data_dir: Path) -> None:
     """Have the new key's file take the place of the one before, which stays under its id; nothing where that is done.
     Whoever reads the files meanwhile finds both keys."""
-    following, current = data_dir / NEXT, data_dir / "master.key"
+    following, current = data_dir / NEXT, data_dir / MAIN
     if following.exists():
         with suppress(FileExistsError):
             os.link(current, data_dir / f"master.key.{id_of(key_file(current))}")
@@ -359,12 +361,9 @@ def id_of(key: bytes) -> str:
 
 def keyring(master_key: bytes | None, data_dir: Path, previous: bytes | None = None) -> Keyring:
     """The ring of this installation: `master_key` (32 bytes) and the one before it when given, else the key files under
-    `data_dir`. Raises ConfigError."""
+    `data_dir`; the first one is made where there is none. Raises ConfigError."""
     if master_key is None:
-        return Keyring(key_files(data_dir), _main(data_dir), lambda: key_files(data_dir))
+        main = id_of(key_file(data_dir / MAIN))
+        return Keyring(key_files(data_dir), main, lambda: key_files(data_dir))
     given = [each for each in (previous, master_key) if each is not None]
     return Keyring({id_of(key): key for key in given})
-
-
-def _main(data_dir: Path) -> str:
-    return id_of(key_file(data_dir / "master.key"))

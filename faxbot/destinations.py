@@ -127,7 +127,9 @@ class Rules:
             raise NotAllowed("It must begin with https:// in production.")
         port = int(match["port"] or _PORTS[scheme])
         if not any(port in each for each in self.ports):
-            raise NotAllowed("This port is not among those of FAXBOT_WEBHOOK_PORTS.")
+            raise NotAllowed(
+                f"The port {port} is not among those of FAXBOT_WEBHOOK_PORTS: {_listed(self.ports)}."
+            )
         literal = _literal(host)
         if literal is not None:
             host = str(literal)
@@ -227,6 +229,10 @@ def _literal(host: str) -> Address | None:
 
 
 # What the settings say --------------------------------------------------------------------------------
+
+
+def _listed(ports: tuple[range, ...]) -> str:
+    return ", ".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else f"{each[0]}" for each in ports)
 
 
 def ports(text: str) -> tuple[range, ...]:

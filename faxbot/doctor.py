@@ -19,14 +19,17 @@ import sqlalchemy as sa
 
 from faxbot import auditlog, db, health, oversight, sweeps, webhooks, wiring
 from faxbot.config import FILE, STDERR, SYSLOG, Config
+from faxbot.configuration import DB, Configuration
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError, PluginError
 from faxbot.plugins.base import CallbackRequest, TransportPlugin
-from faxbot.plugins.loader import Plugins
+from faxbot.plugins.loader import OURS, Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.production import Finding, demand, of_config, sqlite_file, without_database
 from faxbot.runtime import Runtime
 from faxbot.settings import Stored
 
+ANSWERED_WITHIN = 5.0
+"""Seconds in which a carrier, or a server of mails, says how it is."""
 LEAST_FREE = 500 * 1024 * 1024
 """Bytes that the disk of FAX_DATA_DIR must have left: some hundred faxes, and what the database writes."""
 LONGEST_BEHIND = timedelta(minutes=2)
@@ -46,24 +49,28 @@ def examine(config: Config, runtime: Runtime | None) -> list[Finding]:
     what it would be asked is said to be unasked."""
     if runtime is None:
         return [*_without_runtime(config), *_of_machine(config), _broker(config)]
+    return list(look(runtime))
+
+
+def look(runtime: Runtime) -> Iterator[Finding]:
+    """The same over a database, as it is found; what asks somebody else's computer comes last."""
     with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts say it
         runtime = runtime.fresh()
     # It waits for no heartbeat: what was not heard of does not run.
     runtime = replace(runtime, started_at=datetime.min.replace(tzinfo=UTC))
-    config, parts = runtime.config, health.ready(runtime)["parts"]
-    return [
-        *of_config(config),
-        *_proofs(config, runtime.plugins, running=True),
-        *_of_machine(config),
-        *_of_database(runtime, parts),
-        _broker(config),
-        *(_part(parts, name) for name in ("settings", "storage", "provider", "queue")),
-        _listeners(config, parts),
-        _sweeps(runtime),
-        *_audit_log(runtime),
-        *_webhooks(runtime),
-        *_of_plugins(runtime),
-    ]
+    config, parts = runtime.config, health.parts(runtime)
+    yield from of_config(config)
+    yield from _proofs(config, runtime.plugins, running=True)
+    yield _sending(runtime)
+    yield from _of_machine(config)
+    yield from _of_database(runtime, parts)
+    yield _broker(config)
+    yield from (_part(parts, name) for name in ("settings", "storage", "provider", "queue"))
+    yield _listeners(config, parts)
+    yield _sweeps(runtime)
+    yield from _audit_log(runtime)
+    yield from _webhooks(runtime)
+    yield from _of_plugins(runtime)
 
 
 def of_installation(config: Config) -> list[Finding]:
@@ -189,24 +196,45 @@ def _takes_anything(config: Config, plugins: Plugins, manifest: Manifest) -> boo
         return False
 
 
+def _sending(runtime: Runtime) -> Finding:
+    """Who switched it off for a day may have forgotten it, and another one never knew."""
+    if not runtime.config.fax_disabled:
+        return Finding(name="sending", ok=True, sentence="it is switched on")
+    origin = "said by the environment"
+    with suppress(FaxbotError, sa.exc.SQLAlchemyError):
+        if Configuration(runtime).source("FAX_DISABLED") == DB:
+            origin = "saved"
+    return Finding(
+        name="sending",
+        ok=False,
+        sentence=f"it is switched off: faxes are accepted and held, and FAX_DISABLED is {origin}",
+        setting="FAX_DISABLED",
+        mend="switch it on: `faxbot config set FAX_DISABLED false`, or in the console's settings",
+    )
+
+
 def _of_plugins(runtime: Runtime) -> Iterator[Finding]:
     for broken in runtime.plugins.broken:
         yield Finding(
             name=f"plugin {broken.name}",
             ok=False,
             sentence=f"cannot be used: {broken.reason}",
-            mend=f"mend or uninstall the package {broken.package}",
+            mend=f"see `faxbot plugins show {broken.name}`"
+            if broken.package == OURS
+            else f"mend or uninstall the package {broken.package}",
         )
-    for provider_id in runtime.config.provider_ids:
-        said = oversight.health_of(runtime, provider_id)
+    providers, notifiers = runtime.config.provider_ids, runtime.config.notification_plugin_ids
+    all_say = oversight.health_in_time(runtime, (*providers, *notifiers), ANSWERED_WITHIN)
+    for provider_id in providers:
+        said = all_say[provider_id]
         yield Finding(
             name=f"carrier of {provider_id}",
             ok=said["ok"],
             sentence=said["detail"] or "lets us in",
             mend="" if said["ok"] else f"see `faxbot plugins show {provider_id}`",
         )
-    for plugin_id in runtime.config.notification_plugin_ids:
-        said = oversight.health_of(runtime, plugin_id)
+    for plugin_id in notifiers:
+        said = all_say[plugin_id]
         yield Finding(
             name=f"notices by {plugin_id}",
             ok=said["ok"],
@@ -376,7 +404,7 @@ _MENDS = {
 
 
 def _part(parts: Mapping[str, health.Part], name: str, setting: str = "") -> Finding:
-    """A part of fitness (health.ready)."""
+    """A part of fitness (health.parts)."""
     part = parts[name]
     mend = "" if part["ok"] else _MENDS[name]
     return Finding(

@@ -6,6 +6,7 @@
     ├── DatabaseAway                the ledger cannot be reached
     ├── RequestError                what a client asked for cannot be done
     │   ├── Malformed  Unauthenticated  Forbidden  NotFound  MediaTypeRefused  InvalidFields  KeyReused
+    │   ├── CsrfTokenWrong          a kind of Forbidden: a session without the proof that a page of ours asks with it
     │   ├── Conflict
     │   │   └── KeyInFlight  FaxRemoved  NotPossibleNow  HasEnded  WebhookNotActive
     │   ├── IdentityAway            an identity provider cannot be asked
@@ -105,6 +106,12 @@ class Forbidden(RequestError):
     """This key may not do that."""
 
     code = "forbidden"
+
+
+class CsrfTokenWrong(Forbidden):
+    """This was sent without the proof of the session that is signed in."""
+
+    code = "csrf-token"
 
 
 class NotFound(RequestError):

@@ -88,7 +88,7 @@ EVENT_MEANING: dict[Event, str] = {
     Event.RECONCILED: "the look-up settled an uncertain outcome",
     Event.DECIDED: "a person settled an uncertain outcome, with a reason",
     Event.HELD: "the fax waits for something outside: see the reason",
-    Event.RELEASED: "holding is over: it is tried again",
+    Event.RELEASED: "holding is over",
     Event.CANCEL_REQUESTED: "a cancel was asked for after the carrier was called",
     Event.CANCELLED: "cancelled as asked",
     Event.EXPIRED: "its deadline passed before it could be sent",
@@ -171,7 +171,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         CLAIMABLE,
         Status.HELD,
         Event.HELD,
-        "nothing usable to send with, this server cannot prepare it, or it may have been delivered",
+        "nothing usable to send with, this server cannot prepare it, it may have been delivered, or a person holds it",
     ),
     *_from(
         CLAIMABLE,
@@ -350,13 +350,18 @@ HOLD_REASONS: dict[str, str] = {
         "no provider may take it: set FAX_BACKENDS to what is installed and configured, "
         "and keep there what had the fax before"
     ),
-    "disabled": "sending is switched off (FAX_DISABLED)",
+    "disabled": "sending is switched off (by FAX_DISABLED, among the settings)",
     "account_refused": "the carrier refused the account: check credentials and funds",
     "provider_failing": "calls to the carrier fail: it rests, then single faxes try it, and the others follow",
     "paused": "the provider is paused: resume it (faxbot providers resume)",
     "plugin_disabled": (
         "the provider's plugin failed too often and was disabled: have it mended, then enable it "
         "(faxbot providers enable)"
+    ),
+    "restored": (
+        "the ledger was restored from a backup, and the carrier is asked whether this was sent since; where it cannot "
+        "say that for sure, look at the carrier's own page, or ask the receiver: release what was not sent, and cancel "
+        "what was; its deadline does not end it before"
     ),
     "document_gone": "the stored document cannot be read: check the storage",
     "fault": "this server fails to prepare it: the worker's log says why; it is tried again every hour",
@@ -366,7 +371,10 @@ HOLD_REASONS: dict[str, str] = {
     "said_accepted": (
         "the carrier works on it after all, or has it twice: a second try might be a second fax"
     ),
+    "asked": "a person holds it: release it (faxbot release)",
 }
+ASKED = "asked"
+"""Of HOLD_REASONS the one that nothing ends but a person, or the fax's deadline."""
 
 
 # What people are told -------------------------------------------------------------------------------
@@ -397,6 +405,8 @@ WAIT_ENDS: dict[Status, tuple[str, ...]] = {
 """The statuses in which a fax waits, if not for long, and those that end the wait: one that lasts is for a person."""
 FOR_A_PERSON = frozenset({"said_delivered", "said_accepted"})
 """Of HOLD_REASONS those that are for a person at once."""
+IN_DOUBT = FOR_A_PERSON | {"restored"}
+"""Of HOLD_REASONS those of faxes that may have arrived: what is let go may arrive a second time."""
 _NOTABLE: dict[tuple[str, str], Notable] = {
     (Event.DELIVERED, Status.DELIVERED): Notable.DELIVERED,
     (Event.DECIDED, Status.DELIVERED): Notable.DELIVERED,

@@ -105,20 +105,21 @@ class Page(NamedTuple):
 class Feed:
     """The feed as one process reads it; safe to share between threads."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settled: int = 0) -> None:
+        """`settled`: up to which id that was said before, by whichever process."""
         self._database = database
         self._lock = threading.Lock()
-        self._settled = 0
+        self._settled = settled
         self._waits_for: tuple[int, frozenset[str]] | None = None
         """A number, and who wrote when it was the newest and might have a smaller one."""
 
-    def settled(self) -> int:
-        """Up to which id all is there that ever will be; waits a moment for transactions that are about to end.
-        Raises DatabaseAway, also where nothing is known yet and a transaction does not end."""
+    def settled(self, patience: float = _PATIENCE) -> int:
+        """Up to which id all is there that ever will be; waits so many seconds for transactions that are about to end,
+        and longer where nothing is known yet. Raises DatabaseAway, also where nothing is known and one does not end."""
         if self._database.is_sqlite:
             return self._last().id
         wanted = self._settle()
-        deadline = time.monotonic() + (_PATIENCE if self._settled else FIRST_PATIENCE)
+        deadline = time.monotonic() + (patience if self._settled else FIRST_PATIENCE)
         while self._settled < wanted and time.monotonic() < deadline:
             time.sleep(_LOOK)
             self._settle()

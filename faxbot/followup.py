@@ -8,27 +8,35 @@ carrier is asked with no transaction open, and about one fax by one worker at a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, breaker, claims, guard, jobs, outcomes, routing
+from faxbot import (
+    artifacts,
+    asking,
+    breaker,
+    claims,
+    guard,
+    jobs,
+    logcontext,
+    outcomes,
+    recall,
+    restored,
+    routing,
+)
 from faxbot.db import UtcDateTime
-from faxbot.errors import FaxbotError, Refused
-from faxbot.events import Event, Status
+from faxbot.errors import Refused
+from faxbot.events import Status
 from faxbot.models import IS_OPEN, Attempt, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import State, TransportPlugin, Update
-from faxbot.results import locked, locked_with, record_event
+from faxbot.results import locked, locked_with
 from faxbot.runtime import Runtime
 
 log = logging.getLogger(__name__)
-
-MARGIN = 10.0
-"""Seconds beyond the calls to the carrier after which somebody else may ask it."""
 
 
 def settle(runtime: Runtime, job_id: str) -> None:
@@ -52,7 +60,9 @@ def look_up(runtime: Runtime, job_id: str) -> None:
     turn = _take_turn(runtime, job_id, Status.UNCERTAIN)
     if turn is None:
         return
-    update = _ask(runtime, turn.attempt, lambda provider: _found_by_tag(runtime, turn, provider))
+    update = asking.ask(
+        runtime, turn.attempt, lambda provider: _found_by_tag(runtime, turn, provider)
+    )
     with runtime.database.transaction() as session:
         entry = _entry(runtime, session, turn, "look_up")
         if entry is None:
@@ -112,7 +122,7 @@ def poll(runtime: Runtime, job_id: str) -> None:
             return _found_by_tag(runtime, turn, provider)
         return provider.fetch(known)
 
-    update = _ask(runtime, this, question)
+    update = asking.ask(runtime, this, question)
     with runtime.database.transaction() as session:
         entry = _entry(runtime, session, turn, "poll")
         if entry is None:
@@ -173,13 +183,15 @@ def _take_turn(runtime: Runtime, job_id: str, status: Status) -> _Turn | None:
     """
     now = runtime.now()
     # Long enough for a cancel and a question.
-    until = now + timedelta(seconds=2 * runtime.config.provider_call_seconds + MARGIN)
+    until = now + timedelta(seconds=2 * runtime.config.provider_call_seconds + asking.MARGIN)
     wanted = {"job_id": job_id, "wanted": status.value, "now": now, "until": until}
     with runtime.database.transaction() as session:
         job: Job | None = session.scalar(_TAKE_TURN, wanted)
         if job is None:
             return None
-        return _Turn(job, _newest(session, job), status, now, until, job.cancel_requested_at)
+        newest = _newest(session, job)
+        logcontext.note(attempt=newest.number, provider_id=newest.provider_id)
+        return _Turn(job, newest, status, now, until, job.cancel_requested_at)
 
 
 def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entry | None:
@@ -189,39 +201,6 @@ def _entry(runtime: Runtime, session: Session, turn: _Turn, source: str) -> Entr
     if job.status != turn.status or job.next_at != turn.until:
         return None
     return Entry(session, runtime, job, attempt, runtime.now(), source)
-
-
-def _ask(
-    runtime: Runtime, this: Attempt, question: Callable[[TransportPlugin], Update]
-) -> Update | None:
-    """The carrier's answer, fit for the ledger; None where it has none."""
-    try:
-        if not runtime.plugins.manifest(this.provider_id).has("status_lookup"):
-            return None
-        if guard.is_disabled(runtime, this.account_id, this.provider_id):
-            return None
-        answer = question(runtime.plugins.get(this.provider_id, TransportPlugin))
-    except Exception as error:  # noqa: BLE001 - whatever a plugin does, we ask again later
-        _note_failure(runtime, "no answer from the carrier", this, error)
-        return None
-    try:
-        return _about(this, outcomes.checked(answer))
-    except ValueError as error:
-        _log_failure("no answer from the carrier", this, error)
-        return None
-
-
-def _about(this: Attempt, update: Update) -> Update:
-    """News that names this attempt by its tag or the carrier's id, or nothing at all. Raises
-    ValueError where it names another fax: a carrier that did not understand what it was asked for
-    may answer with any."""
-    if update.tag is not None:  # made for this attempt; a carrier may use its own ids again
-        is_about = update.tag == this.tag
-    else:
-        is_about = update.external_id is None or this.external_id in (None, update.external_id)
-    if not is_about:
-        raise ValueError("news of another fax")
-    return update
 
 
 def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
@@ -235,7 +214,7 @@ def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
             return False
         runtime.plugins.get(this.provider_id, TransportPlugin).cancel(this.external_id)
     except Exception as error:  # noqa: BLE001 - the wish is kept; the carrier's word ends it
-        _note_failure(runtime, "cancel not passed on", this, error)
+        asking.note_failure(runtime, "cancel not passed on", this, error)
         return isinstance(error, Refused)
     return True
 
@@ -243,21 +222,6 @@ def _pass_cancel_on(runtime: Runtime, this: Attempt) -> bool:
 def _next_cancel(now: datetime, asked_at: datetime) -> datetime:
     """When to try again to pass a cancel on: soon at first, then ever more seldom."""
     return now + max((now - asked_at) / 2, timedelta(seconds=10))
-
-
-def _note_failure(runtime: Runtime, message: str, this: Attempt, error: Exception) -> None:
-    """Log it, and count what was the plugin's own doing."""
-    _log_failure(message, this, error)
-    if not isinstance(error, FaxbotError):
-        guard.failed(runtime, this.account_id, this.provider_id, error)
-
-
-def _log_failure(message: str, this: Attempt, error: Exception) -> None:
-    """The class or our own code only: the text of a foreign exception may hold anything."""
-    what = error.code if isinstance(error, FaxbotError) else type(error).__name__
-    log.warning(
-        message, extra={"provider_id": this.provider_id, "job_id": this.job_id, "error": what}
-    )
 
 
 def ask_after_all(runtime: Runtime, provider_id: str) -> int:
@@ -297,28 +261,22 @@ def review(runtime: Runtime, job_id: str) -> None:
         if stays and held.reason == breaker.ACCOUNT_REFUSED:
             rest = _own_rest(runtime, session, held)
             check = min(check, rest) if rest > now else check
+    if held.reason == restored.REASON:  # asked of the carriers, with nothing open here
+        recall.recall(runtime, held)
+        return
+    doubtful = late and runtime.restores.doubts(held, now)  # it may have been sent: asked first
     if held.reason == "document_gone":  # asked of the storage, with nothing open here
         stays = late or not _documents_are_there(runtime, held)
     with runtime.database.transaction() as session:
         job = locked(session, job_id)
         if (job.status, job.reason, job.next_at) != (held.status, held.reason, held.next_at):
             return  # it is held for another reason now, or somebody has looked meanwhile
-        if claims.expire(session, job, now, "sweep"):
+        if not doubtful and claims.expire(session, job, now, "sweep"):
             return
-        if stays:
+        if stays and not doubtful:
             job.next_at = claims.by_deadline(job, check)
             return
-        job.reason = None
-        job.next_at = job.rung_at = now
-        record_event(
-            session,
-            job,
-            Event.RELEASED,
-            status=Status.QUEUED,
-            reason=held.reason,
-            now=now,
-            source="sweep",
-        )
+        claims.let_go(session, job, now, "sweep")
     claims.announce(runtime, Status.QUEUED, job_id, now)
 
 

@@ -90,6 +90,10 @@ KEY: Form = (
     re.compile(r"[!-~]([ -~]*[!-~])?").fullmatch,
     "must be printable ASCII without a space at its ends: nothing else can come in a header",
 )
+CREDENTIALS: Form = (
+    re.compile(r"[!-9;-~]+:[!-~]+").fullmatch,
+    "must be a name and a password with a colon between them, like operator:password, in ASCII without spaces",
+)
 COUNTRY: Form = (
     re.compile(r"[A-Za-z]{2}").fullmatch,
     "must be the two letters of a country, like US or DE",

@@ -33,11 +33,9 @@ Part = dict[str, Any]
 def ready(runtime: Runtime) -> dict[str, Any]:
     """{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}, "alarms": [...], "listen": bool}; every part is
     asked now. What people must look at makes the server no less fit."""
-    with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts below say what is wrong
-        runtime = runtime.fresh()
-    parts = {name: _ask(check, runtime) for name, check in CHECKS.items()}
+    runtime = _as_set_now(runtime)
     wanted = _wanted(runtime)
-    parts["listeners"] = _ask(partial(_listeners, wanted=wanted), runtime)
+    parts = _parts(runtime, wanted)
     waiting: list[dict[str, Any]] = []
     if parts["database"]["ok"]:
         with suppress(DatabaseAway):  # since a moment ago
@@ -48,6 +46,24 @@ def ready(runtime: Runtime) -> dict[str, Any]:
         "alarms": waiting,
         "listen": bool(wanted),
     }
+
+
+def parts(runtime: Runtime) -> dict[str, Part]:
+    """Each part by its name, asked now: {"ok": bool, "detail": str}."""
+    runtime = _as_set_now(runtime)
+    return _parts(runtime, _wanted(runtime))
+
+
+def _as_set_now(runtime: Runtime) -> Runtime:
+    with suppress(FaxbotError, sa.exc.SQLAlchemyError):  # the parts say what is wrong
+        return runtime.fresh()
+    return runtime
+
+
+def _parts(runtime: Runtime, wanted: list[str] | None) -> dict[str, Part]:
+    found = {name: _ask(check, runtime) for name, check in CHECKS.items()}
+    found["listeners"] = _ask(partial(_listeners, wanted=wanted), runtime)
+    return found
 
 
 def _wanted(runtime: Runtime) -> list[str] | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot.db import inserts
+from faxbot.db import inserts, table
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import Heartbeat
 from faxbot.runtime import Runtime
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""The beat of what was tried, and never done."""
 
 
 def beat(runtime: Runtime, names: Iterable[str]) -> None:
@@ -19,6 +23,7 @@ def beat(runtime: Runtime, names: Iterable[str]) -> None:
     rows = [{"account_id": DEFAULT_ACCOUNT, "name": name, "beat_at": now} for name in names]
     if not rows:
         return
+    runtime.restores.notice(now)
     with runtime.database.writing() as connection:
         insert = inserts(Heartbeat)[connection.dialect.name]
         connection.execute(
@@ -27,6 +32,23 @@ def beat(runtime: Runtime, names: Iterable[str]) -> None:
             ),
             rows,
         )
+        runtime.restores.beat(connection, now)
+
+
+def fail(runtime: Runtime, names: Iterable[str]) -> None:
+    """Count that these were tried and failed."""
+    rows = [
+        {"account_id": DEFAULT_ACCOUNT, "name": name, "beat_at": NEVER, "failures": 1}
+        for name in names
+    ]
+    if not rows:
+        return
+    with runtime.database.writing() as connection:
+        insert = inserts(Heartbeat)[connection.dialect.name]
+        counted = {"failures": table(Heartbeat).c.failures + 1}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=["account_id", "name"], set_=counted), rows
+        )
 
 
 def missing(runtime: Runtime, names: Sequence[str], limit: timedelta) -> list[str]:
@@ -34,10 +56,13 @@ def missing(runtime: Runtime, names: Sequence[str], limit: timedelta) -> list[st
     now = runtime.now()
     if not names or now - runtime.started_at < limit:
         return []
-    beats: dict[str, datetime] = {
-        row.name: row.beat_at for row in runtime.database.rows(_BEATS, {})
-    }
-    return [name for name in names if name not in beats or now - beats[name] > limit]
+    beats = known(runtime)
+    return [name for name in names if name not in beats or now - beats[name].beat_at > limit]
+
+
+def known(runtime: Runtime) -> dict[str, sa.Row[Any]]:
+    """By name when all that runs by the clock was last done, and how often it failed: beat_at, failures."""
+    return {row.name: row for row in runtime.database.rows(_BEATS, {})}
 
 
 def lately(runtime: Runtime, name: str, within: timedelta) -> bool:
@@ -51,4 +76,6 @@ _LATELY = sa.select(Heartbeat.name).where(
     Heartbeat.name == sa.bindparam("name"),
     Heartbeat.beat_at > sa.bindparam("since", type_=Heartbeat.beat_at.type),
 )
-_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at).where(Heartbeat.account_id == DEFAULT_ACCOUNT)
+_BEATS = sa.select(Heartbeat.name, Heartbeat.beat_at, Heartbeat.failures).where(
+    Heartbeat.account_id == DEFAULT_ACCOUNT
+)

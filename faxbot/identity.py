@@ -293,7 +293,7 @@ def revoke_key(session: Session, key_id: str, now: datetime, *, actor: Actor = C
 def _find(session: Session, actor: Actor, key_id: str) -> ApiKey:
     key = session.get(ApiKey, key_id, with_for_update=True)
     if key is None or key.account_id != actor.account_id:
-        raise NotFound("there is no key of that id: `faxbot keys list` shows all")
+        raise NotFound("there is no key of that id")
     return key
 
 
@@ -313,6 +313,14 @@ def list_keys(session: Session, account_id: str = DEFAULT_ACCOUNT) -> Sequence[A
         .where(ApiKey.account_id == account_id)
         .order_by(ApiKey.created_at.desc(), ApiKey.id)
     ).all()
+
+
+def one(session: Session, actor: Actor, key_id: str) -> ApiKey:
+    """The key of this id; raises NotFound."""
+    key = session.get(ApiKey, key_id)
+    if key is None or key.account_id != actor.account_id:
+        raise NotFound("there is no key of that id")
+    return key
 
 
 def describe(key: ApiKey, now: datetime) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from faxbot.errors import (
     Unauthenticated,
 )
 from faxbot.events import Reception
-from faxbot.models import Artifact, InboundFax
+from faxbot.models import Artifact, FaxEvent, InboundFax
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
@@ -177,6 +177,30 @@ _NEVER = "Nobody had its document: ask the carrier, or who sent it."
 _ON_ITS_WAY = "It failed on its way here; who sent it may send it again."
 
 
+def events(runtime: Runtime, inbound_id: str) -> list[dict[str, Any]]:
+    """What happened to a received fax, in its order: {"sequence", "type", "status", "cause", "pages", "occurred_at",
+    "recorded_at"} each, in plain JSON types."""
+    return [
+        {
+            **{name: row[name] for name in ("sequence", "type", "status", "cause", "pages")},
+            "occurred_at": stamp(row["occurred_at"]),
+            "recorded_at": stamp(row["recorded_at"]),
+        }
+        for row in (
+            found._asdict()
+            for found in runtime.database.rows(_HAPPENED, {"inbound_id": inbound_id})
+        )
+    ]
+
+
+_EVENTS = table(FaxEvent)
+_HAPPENED = (
+    sa.select(_EVENTS)
+    .where(_EVENTS.c.inbound_id == sa.bindparam("inbound_id"))
+    .order_by(_EVENTS.c.sequence)
+)
+
+
 # Documents ------------------------------------------------------------------------------------------
 
 
@@ -195,6 +219,13 @@ def document(
         return artifacts.fetch(runtime, kept, workspace), kept.media_type
     except ArtifactNotFound:
         raise NotFound("this fax has no such document any more") from None
+
+
+def shown(runtime: Runtime, inbound_id: str, number: int, width: int, workspace: Workspace) -> Path:
+    """One page of it (from 1) as a PNG, so many pixels wide. Raises NotFound, and NotPossibleNow where it cannot be
+    drawn."""
+    path, _ = document(runtime, inbound_id, workspace)
+    return artifacts.shown(runtime, path, number, width, workspace)
 
 
 _DOCUMENTS = sa.select(table(Artifact)).where(Artifact.inbound_id == sa.bindparam("inbound_id"))

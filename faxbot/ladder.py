@@ -51,7 +51,7 @@ class Way:
         return f"{header[:room].rstrip()} ({words})" if header and room > 0 else words
 
 
-def way(runtime: Runtime, job: JobRow, manifest: Manifest, pages: int) -> Way:
+def way(runtime: Runtime, job: Job | JobRow, manifest: Manifest, pages: int) -> Way:
     """How this fax is sent through this provider now."""
     steps = int(next(iter(manifest.values("ladder")), 1))
     confirms = manifest.has("confirms_pages") and runtime.config.continue_faxes

@@ -41,7 +41,6 @@ _SAVED = "what administrators save is in the database, sealed"
 _PLUGINS = "plugins are Python packages: `faxbot plugins list` shows what is installed"
 _MCP = "this version brings no MCP server"
 _TRUNK = "the trunk is set in Asterisk itself (docs/providers/asterisk.md)"
-_CONSOLE = "this version has no console"
 
 TABLE: tuple[Row, ...] = (
     Row(
@@ -155,7 +154,11 @@ TABLE: tuple[Row, ...] = (
     Row("S3_REGION"),
     Row("S3_ENDPOINT_URL"),
     Row("S3_KMS_KEY_ID"),
-    *_rows("ENABLE_LOCAL_ADMIN", _CONSOLE, ENABLE_LOCAL_ADMIN="false"),
+    Row(
+        "ENABLE_LOCAL_ADMIN",
+        "false",
+        note="opens the terminal alone: some `faxbot` commands for who sits at this machine, and no shell",
+    ),
     *_rows(
         "ADMIN_ALLOW_RESTART",
         "nobody restarts it over HTTP; changes hold without a restart",

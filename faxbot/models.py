@@ -49,6 +49,9 @@ class Job(Base):
         Index("ix_jobs_account_status", "account_id", "status", "id"),
         Index("ix_jobs_account_to", "account_id", "to_key", "id"),
         Index(
+            "ix_jobs_account_provider", "account_id", "provider_id", "id", **_where("provider_id")
+        ),
+        Index(
             "ix_jobs_waiting",
             "account_id",
             "waiting",
@@ -93,6 +96,8 @@ class Job(Base):
     pages_sent: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     """Attempt rows so far."""
+    attempts_at_most: Mapped[int | None]
+    """Of how many, if all that follow end like the last one; None: no limit was met, or earlier code decided."""
     tries: Mapped[int] = mapped_column(default=0)
     """Attempts that use up the limits."""
     faults: Mapped[int] = mapped_column(default=0, server_default="0")
@@ -173,6 +178,8 @@ class Attempt(Base):
     looks: Mapped[int] = mapped_column(default=0)
     """Look-ups and polls so far since the outcome was last known."""
     absences: Mapped[int] = mapped_column(default=0)
+    planned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was to be made; None: earlier code made it."""
     intended_at: Mapped[datetime] = mapped_column(UtcDateTime)
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When its call came back."""
@@ -338,6 +345,19 @@ class Callback(Base):
     """applied, nothing, unmatched, unreadable, or unwanted: of a fax that was not to be received."""
 
 
+class CallbackFax(Base):
+    """That a callback was about a fax, as its plugin read it, or as the address says to which it came."""
+
+    __tablename__ = "callback_faxes"
+    __table_args__ = (Index("ix_callback_faxes_callback", "callback_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    callback_id: Mapped[str] = mapped_column(
+        ForeignKey("callbacks.id", ondelete="CASCADE"), primary_key=True
+    )
+    account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)
+
+
 _UNREAD = "read_at IS NULL AND status = 'received'"
 _LOST = "cause = 'no-document' AND read_at IS NULL"
 
@@ -349,6 +369,7 @@ class InboundFax(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "provider_id", "external_id"),
         Index("ix_inbound_faxes_account", "account_id", "id"),
+        Index("ix_inbound_faxes_provider", "account_id", "provider_id", "id"),
         Index("ix_inbound_faxes_from", "account_id", "from_key", "id"),
         Index("ix_inbound_faxes_to", "account_id", "to_key", "id"),
         Index(
@@ -530,6 +551,56 @@ class Heartbeat(Base):
     account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    failures: Mapped[int] = mapped_column(sa.BigInteger, default=0, server_default="0")
+    """How often it failed, since ever."""
+
+
+class EventCount(Base):
+    """How many events of one kind there were in one span of time (figures); nothing of the faxes."""
+
+    __tablename__ = "event_counts"
+
+    span: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    """In minutes: 1 or 60; 0: since ever."""
+    minute: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    """With which it begins, counted since 1970; 0 where it is since ever."""
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    type: Mapped[str] = mapped_column(String(32), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """After the event."""
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    cause: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """As provider_id empty where the event has none."""
+    times: Mapped[int] = mapped_column(sa.BigInteger)
+
+
+class DurationCount(Base):
+    """How many faxes took how long in one span of time, which is told as in event_counts."""
+
+    __tablename__ = "duration_counts"
+
+    span: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    minute: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    measure: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """Of figures.MEASURES."""
+    provider_id: Mapped[str] = mapped_column(Name, primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), primary_key=True)
+    step: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    """The first of figures.BOUNDS that it did not exceed; len(BOUNDS): it exceeded them all."""
+    times: Mapped[int] = mapped_column(sa.BigInteger)
+    milliseconds: Mapped[int] = mapped_column(sa.BigInteger)
+    """Of all of them together."""
+
+
+class CountedEvents(Base):
+    """Up to which event all are counted; moved in the transaction that counts them."""
+
+    __tablename__ = "counted_events"
+
+    account_id: Mapped[str] = mapped_column(Name, primary_key=True, default=DEFAULT_ACCOUNT)
+    event_id: Mapped[int] = mapped_column(sa.BigInteger)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class CachedValue(Base):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 from faxbot import heartbeats
 from faxbot.db import UtcDateTime, inserts, table
 from faxbot.errors import ConfigError, PluginError
-from faxbot.events import WAIT_ENDS, Notable, Status
+from faxbot.events import ASKED, WAIT_ENDS, Notable, Status
 from faxbot.models import IS_OPEN, FaxEvent, Job, Notice, SentNotification
 from faxbot.plugins.loader import Plugins
 from faxbot.runtime import Runtime
@@ -134,7 +134,11 @@ def _lasting(status: Status) -> sa.Select[Any]:
     )
     waits = (
         sa.select(Job.id, Job.account_id, Job.reason)
-        .where(sa.text(IS_OPEN), Job.status == status.value)
+        .where(
+            sa.text(IS_OPEN),
+            Job.status == status.value,
+            Job.reason.is_distinct_from(ASKED),  # who holds it himself knows of it
+        )
         .subquery()
     )
     began = (
@@ -144,7 +148,7 @@ def _lasting(status: Status) -> sa.Select[Any]:
             sa.func.min(entered.recorded_at).label("since"),
         )
         .join(entered, entered.job_id == waits.c.id)
-        .where(entered.status == status.value, ~ended)
+        .where(entered.status == status.value, entered.reason.is_distinct_from(ASKED), ~ended)
         .group_by(*waits.c)
         .subquery()
     )

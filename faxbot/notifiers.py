@@ -68,11 +68,17 @@ _PLACE = (
     MESSAGES.c.account_id == sa.bindparam("account_id"),
     MESSAGES.c.plugin_id == sa.bindparam("plugin_id"),
 )
-_UNTOLD = sa.select(sa.func.count().label("notices")).where(
-    NOTICES.c.account_id == sa.bindparam("account_id"),
-    NOTICES.c.plugin_id == sa.bindparam("plugin_id"),
-    NOTICES.c.notification_id.is_(None),
+MOST_COUNTED = 1000
+_SOME_UNTOLD = (
+    sa.select(NOTICES.c.id)
+    .where(
+        NOTICES.c.account_id == sa.bindparam("account_id"),
+        NOTICES.c.plugin_id == sa.bindparam("plugin_id"),
+        NOTICES.c.notification_id.is_(None),
+    )
+    .limit(MOST_COUNTED)
 )
+_UNTOLD = sa.select(sa.func.count().label("notices")).select_from(_SOME_UNTOLD.subquery())
 _UNSENT = sa.select(sa.func.sum(MESSAGES.c.notices).label("notices")).where(*_PLACE, IS_WAITING)
 _NEWEST = (
     sa.select(MESSAGES)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from faxbot import claims, ladder, lanes, retry
 from faxbot.config import Config
 from faxbot.errors import AccountRefused, DestinationBarred, NotSent, Refused
-from faxbot.events import CAUSES, CLAIMABLE, TERMINAL, Event, Status
+from faxbot.events import ASKED, CAUSES, CLAIMABLE, TERMINAL, Event, Status
 from faxbot.jobs import number_keys
 from faxbot.models import Attempt, FaxEvent, Job
 from faxbot.plugins.base import State, Update
@@ -265,6 +265,7 @@ def absent(entry: Entry) -> None:
     decision = _decide(entry, End.ABSENT, canonical(entry.attempt.cause))
     if isinstance(decision, retry.Again):  # it always is
         entry.again_at(decision.at)
+        entry.job.attempts_at_most = None
     if entry.job.cancel_requested_at is not None:
         entry.record(Event.CANCELLED, Status.CANCELLED)
     else:
@@ -365,6 +366,7 @@ def _follow(
     elif isinstance(decision, retry.Again):
         event, status = Event.RETRYING, Status.RETRYING
         entry.again_at(decision.at)
+        job.attempts_at_most = None if decision.left is None else job.attempts + decision.left
     elif isinstance(decision, retry.Hold):
         event, status = Event.HELD, Status.HELD
         job.reason = reason = decision.reason
@@ -421,9 +423,12 @@ def _too_late(entry: Entry, update: Update) -> None:
 
 
 def hold_back(entry: Entry) -> None:
-    """Keep a fax that waits for its next try from it where that might be a second fax."""
+    """Keep a fax that waits for its next try from it where that might be a second fax. One that a
+    person holds stays so: it is asked for when he lets it go."""
     job = entry.job
     if Status(job.status) not in (*CLAIMABLE, Status.HELD):
+        return
+    if job.status == Status.HELD and job.reason == ASKED:
         return
     reason = doubt(entry.session, job)
     if reason is None:

@@ -3,7 +3,11 @@ test connection; and how their callbacks arrive."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +41,8 @@ LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 """The databases and their drivers cannot tell every later time in every zone."""
 DAY = timedelta(days=1)
 MOST_COUNTED = 1000
+TICKS = 20
+"""Of the newest calls it is shown one by one how they went."""
 HISTORY = 100
 """Entries of a provider's history that are shown, the newest first."""
 
@@ -59,6 +65,7 @@ def receivers(plugins: Plugins, config: Config) -> list[str]:
 
 def providers(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
     """Every transport plugin that can be used, as plain JSON types; no secrets, no PHI."""
+    runtime.breakers.forget()  # who looks sees what another process has just done
     return [
         _describe(runtime, actor, manifest)
         for manifest in runtime.plugins.manifests()
@@ -70,6 +77,7 @@ def provider(runtime: Runtime, actor: Actor, provider_id: str) -> dict[str, Any]
     """One of them, with its history; raises NotFound."""
     manifest = _manifest(runtime, provider_id)
     of_provider = {"account_id": actor.account_id, "provider_id": provider_id}
+    runtime.breakers.forget()  # as above
     return {
         **_describe(runtime, actor, manifest),
         "history": [
@@ -117,17 +125,22 @@ def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, A
         "since": now - WINDOW,
     }
     verdicts = Counter(row.verdict for row in runtime.database.rows(_CALLS, calls))
+    newest = runtime.database.rows(_TICKS, {**calls, "since": now - DAY})
     return {
         "id": manifest.id,
         "name": manifest.name,
         "version": manifest.version,
         "traits": list(manifest.traits),
         "active": manifest.id in runtime.config.provider_ids,
+        "slots": slots(runtime.plugins, runtime.config, manifest.id),
+        "requires_baa": manifest.hipaa.get("requiresBaa") is True,
+        "covered": manifest.id in runtime.config.covered_provider_ids,
         "state": standing.state(now),
         "reason": rest.reason if rest else standing.reason if standing.opened_at else None,
         "rests_until": stamp(rest.until) if rest else None,
         "degraded_at": stamp(standing.degraded_at),
         "calls": {name: verdicts[name] for name in (breaker.OK, breaker.FAULT, breaker.SLOW)},
+        "newest": [row.verdict for row in reversed(newest)],
         "not_understood": len(
             runtime.database.rows(_NOT_UNDERSTOOD, {**calls, "since": now - DAY})
         ),
@@ -139,12 +152,13 @@ _SINCE = (
     Attempt.provider_id == sa.bindparam("provider_id"),
     Attempt.answered_at > sa.bindparam("since", type_=Attempt.answered_at.type),
 )
-_CALLS = (
+_VERDICTS = (
     sa.select(Attempt.verdict)
     .where(*_SINCE, Attempt.verdict.is_not(None))
     .order_by(Attempt.answered_at.desc())
-    .limit(breaker.MOST_CALLS)
 )
+_CALLS = _VERDICTS.limit(breaker.MOST_CALLS)
+_TICKS = _VERDICTS.limit(TICKS)
 _NOT_UNDERSTOOD = (
     sa.select(Attempt.id).where(*_SINCE, Attempt.cause == "unknown").limit(MOST_COUNTED)
 )
@@ -176,7 +190,6 @@ def change(
         state = breaker.locked(session, actor.account_id, provider_id, now)
         do(session, state, now, actor=actor.id, note=note, **more)
         audit.record(session, actor, action, ("plugin", provider_id), now=now)
-    runtime.breakers.forget()
     return provider(runtime, actor, provider_id)
 
 
@@ -204,6 +217,49 @@ def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
         return said_of_itself(runtime.plugins.get(plugin_id, FaxbotPlugin))
     except FaxbotError as error:
         return {"ok": False, "detail": error.detail}
+
+
+def health_in_time(
+    runtime: Runtime, plugin_ids: Iterable[str], seconds: float
+) -> dict[str, dict[str, Any]]:
+    """The same of several, asked at once, by their ids; of one whose carrier takes longer, that it does. Nobody is
+    asked twice at a time: who asks meanwhile gets the same answer."""
+    until = time.monotonic() + seconds
+    found, asked = dict[str, dict[str, Any]](), dict[str, Future[dict[str, Any]]]()
+    for plugin_id in plugin_ids:
+        try:
+            asked[plugin_id] = _asked(runtime.plugins.get(plugin_id, FaxbotPlugin))
+        except FaxbotError as error:
+            found[plugin_id] = {"ok": False, "detail": error.detail}
+    for plugin_id, answer in asked.items():
+        try:
+            found[plugin_id] = answer.result(max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            late = f"It did not answer within {seconds:g} s."
+            found[plugin_id] = {"ok": False, "detail": late}
+    return found
+
+
+_asking = threading.Lock()
+_under_way: dict[int, tuple[FaxbotPlugin, Future[dict[str, Any]]]] = {}
+"""Plugins that are asked now, by their id() in this process, and what will be their answer."""
+
+
+def _asked(plugin: FaxbotPlugin) -> Future[dict[str, Any]]:
+    answer = Future[dict[str, Any]]()
+
+    def ask() -> None:
+        said = said_of_itself(plugin)
+        with _asking:
+            del _under_way[id(plugin)]
+        answer.set_result(said)
+
+    with _asking:
+        if id(plugin) in _under_way:
+            return _under_way[id(plugin)][1]
+        threading.Thread(target=ask, name="health of a plugin", daemon=True).start()
+        _under_way[id(plugin)] = plugin, answer
+    return answer
 
 
 def said_of_itself(plugin: FaxbotPlugin) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -73,6 +74,29 @@ def opened(
     body = b"" if in_file else base64.b64decode(parts["body"])
     file = _body(runtime, callback_id, workspace) if in_file else None
     return CallbackRequest(parts["method"], parts["url"], parts["headers"], body, file)
+
+
+class Content(NamedTuple):
+    """What a kept request says, without its address's query, which holds a token; no body where that lies in storage,
+    or is gone (`size` is None then)."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | None
+    size: int | None
+
+
+def content(runtime: Runtime, callback_id: str, sealed: bytes) -> Content:
+    """The kept request, to be looked at; raises Unsealable."""
+    parts = json.loads(runtime.keyring.open(sealed, PLACE))
+    body, size = None, None
+    if "sha256" not in parts:
+        body = base64.b64decode(parts["body"])
+        size = len(body)
+    elif (artifact := body_of(runtime.database, callback_id)) is not None:
+        size = artifact.size
+    return Content(parts["method"], urlsplit(parts["url"]).path, parts["headers"], body, size)
 
 
 def _body(runtime: Runtime, callback_id: str, workspace: Workspace) -> Path:

@@ -7,6 +7,7 @@ Apart, because the clock (beat) demands what the environment must say, and loads
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -71,6 +72,7 @@ def of_config(config: Config) -> list[Finding]:
         _keys_required(config),
         _api_key(config),
         _proxies(config),
+        _terminal(config),
     ]
 
 
@@ -102,10 +104,15 @@ def _finding(
 
 def _master_key(config: Config) -> Finding:
     fault = "" if config.master_key else "the key that seals numbers lies beside the data it seals"
-    mend = "set it to what `openssl rand -base64 32` prints, and keep a copy elsewhere"
-    if (config.data_dir / "master.key").exists():
-        mend = "set it to what `base64 -w0 master.key` prints in FAX_DATA_DIR, and keep a copy"
-    return _finding("master key", "CONFIG_MASTER_KEY", fault, mend, "it is set")
+    return _finding("master key", "CONFIG_MASTER_KEY", fault, key_from(config), "it is set")
+
+
+def key_from(config: Config) -> str:
+    """What to set CONFIG_MASTER_KEY to. Where a key file lies, what is sealed opens with that one alone."""
+    file = config.data_dir / "master.key"
+    if file.exists():
+        return f"set it to what `base64 -w0 {shlex.quote(str(file))}` prints, and keep a copy elsewhere"
+    return "set it to what `openssl rand -base64 32` prints, and keep a copy elsewhere"
 
 
 def _public_url(config: Config) -> Finding:
@@ -151,6 +158,27 @@ def _proxies(config: Config) -> Finding:
         fault = "behind a proxy all clients have its address: some wrong passwords bar everybody"
     well = "clients are told apart by their addresses"
     return _finding("clients", "FAXBOT_TRUSTED_PROXIES", fault, mend, well, needed=False)
+
+
+def _terminal(config: Config) -> Finding:
+    """Behind the proxy that production has it would answer nobody; and who runs a production machine has a shell."""
+    fault = "administrators run commands on this machine over HTTP" if config.local_admin else ""
+    mend = "remove ENABLE_LOCAL_ADMIN"
+    return _finding("terminal", "ENABLE_LOCAL_ADMIN", fault, mend, "there is none")
+
+
+def window(config: Config) -> Finding:
+    """Of who runs Flower: nobody guesses its password, and none is made and left in a file."""
+    password = config.flower_auth.partition(":")[2]
+    fault = (
+        f"its password has less than {UNGUESSABLE} characters"
+        if password
+        else "Flower has no password"
+    )
+    well = "Flower has a long password"
+    mend = "set it to operator: and what `openssl rand -hex 24` prints"
+    fault = "" if len(password) >= UNGUESSABLE else fault
+    return _finding("Flower's password", "FLOWER_BASIC_AUTH", fault, mend, well)
 
 
 # Who is let in by the database and the broker -------------------------------------------------------

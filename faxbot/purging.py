@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from faxbot import artifacts, results
-from faxbot.db import UtcDateTime, among, first_id, made_at, planned_anew, table
+from faxbot.db import among, first_id, made_at, planned_anew, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
 from faxbot.jobs import KEY_LIFE, answer_place
@@ -177,12 +177,11 @@ class Step:
         """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
         # Both ends say where to look: by the ids alone a planner that knows the table as it was some thousands of rows
         # ago reads all that is old for each batch (measured: half of the time at 60,000 faxes).
-        first, last = found[0][: len(self.order)], found[-1][: len(self.order)]
         place = sa.tuple_(*self.order)
         query = self._query(work, *self.columns).where(
             _named(connection, self.order[0].table, found),
-            place >= self._place("first", first),
-            place <= self._place("last", last),
+            place >= self._place("first", found[0]),
+            place <= self._place("last", found[-1]),
         )
         locking = query.with_for_update(of=self.holds, skip_locked=True)
         return connection.execute(locking).all()
@@ -215,8 +214,7 @@ class BytesStep(Step):
             return 0
         with work.locking() as connection:
             rows = self.locked(connection, work, found)
-            going = among(connection, _FILES.c.id, [row.id for row in rows])
-            connection.execute(_MARK.where(going), {"at": work.now})
+            _mark(connection, rows, work.now)
         # Nothing is open meanwhile.
         try:
             gone, left, later = self._discard(work, rows)
@@ -228,20 +226,16 @@ class BytesStep(Step):
             deleted = self.remove(connection, work, gone) if gone else 0
             if deleted != len(gone):
                 raise Mismatch(len(gone), deleted)
-            spared = {row.id for row in rows}.difference(row.id for row in gone)
-            if spared:
-                its = among(connection, _FILES.c.id, list(spared))
-                connection.execute(_MARK.where(its), {"at": None})
+            removed = {row.id for row in gone}
+            _mark(connection, [row for row in rows if row.id not in removed], None)
             work.ledger.prove(connection, len(gone) + len(left), deleted, last)
         work.cursor = last
         return len(found)
 
     def _spare(self, work: Work, rows: Rows) -> None:
         """Who was stopped in the middle says so of all: what is gone already is removed by the next run."""
-        if rows:
-            with suppress(FaxbotError), work.locking() as connection:
-                its = among(connection, _FILES.c.id, [row.id for row in rows])
-                connection.execute(_MARK.where(its), {"at": None})
+        with suppress(FaxbotError), work.locking() as connection:
+            _mark(connection, rows, None)
 
     def _discard(self, work: Work, rows: Rows) -> tuple[Rows, Rows, Rows]:
         """Have bytes removed as long as there is time: those that are gone, those that are not, and, where the time was
@@ -294,7 +288,11 @@ class _Asking:
         return is_gone
 
 
-_MARK = sa.update(_FILES).values(deleted_at=sa.bindparam("at", type_=UtcDateTime))
+def _mark(connection: Connection, rows: Rows, at: datetime | None) -> None:
+    """Say of these since when their bytes go; None: they stay."""
+    if rows:
+        its = among(connection, _FILES.c.id, [row.id for row in rows])
+        connection.execute(sa.update(_FILES).where(its).values(deleted_at=at))
 
 
 def _delete(connection: Connection, column: sa.Column[Any], ids: Sequence[str]) -> int:

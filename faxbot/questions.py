@@ -74,12 +74,8 @@ class Standing:
 
     def of_plugin(self, manifest: Manifest) -> dict[str, Any]:
         """The settings of a plugin as they hold now, complete or not."""
-        defaults = {
-            key: rule["default"] for key, rule in manifest.properties.items() if "default" in rule
-        }
         environ = self.snapshot.config.environ
-        saved = self.snapshot.of_plugin(manifest.id)
-        return {**defaults, **manifests.given(manifest, environ), **saved}
+        return manifests.standing(manifest, environ, self.snapshot.of_plugin(manifest.id))
 
 
 def begin(runtime: Runtime, actor: Actor) -> Standing:
@@ -431,6 +427,7 @@ def read(standing: Standing, document: Any) -> dict[str, Any]:
         if not isinstance(given.get(flag, False), bool)
     }
     unwanted = [head for head in _HEADS if given.get(f"{head}.make") is False]
+    errors |= _given_all_the_same(standing, given, unwanted)
     given = {key: each for key, each in given.items() if key.partition(".")[0] not in unwanted}
     answers: dict[str, Any] = {UNTESTED: given.get(UNTESTED) is True, **_implied(given)}
     while (question := unanswered(standing, answers)) is not None:
@@ -443,6 +440,22 @@ def read(standing: Standing, document: Any) -> dict[str, Any]:
     if errors:
         raise InvalidFields(errors=errors)
     return answers
+
+
+def _given_all_the_same(
+    standing: Standing, given: Mapping[str, Any], unwanted: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """Where none is to be made, and it is said which: who filled that in wants one. What template() says of it does
+    not count."""
+    asked = (*_key(standing, _ALL), *_admin(standing, _ALL), *_test(standing, _ALL))
+    errors: dict[str, Sequence[str]] = {}
+    for head in unwanted:
+        mine = [each for each in asked if each.key.startswith(f"{head}.") and each.key in given]
+        filled = [each.key for each in mine if given[each.key] not in (each.value, False)]
+        if filled:
+            words = f"is false, and {', '.join(filled)} is given: make it true, or leave that away"
+            errors[f"{head}.make"] = [words]
+    return errors
 
 
 def _implied(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,13 @@ def page(
     return [describe(row) for row in found[:limit]], following
 
 
+def count(session: Session, actor: Actor, webhook_id: str, filters: Filters, *, most: int) -> int:
+    """How many deliveries of the actor's subscription fit, counted no further than to `most` + 1. Raises NotFound."""
+    webhooks.find(session, actor, webhook_id)
+    some = sa.select(_ROWS.c.id).where(*filters.of(webhook_id)).limit(most + 1)
+    return session.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0
+
+
 def find(session: Session, actor: Actor, delivery_id: str) -> dict[str, Any]:
     """One delivery with its body and all tries, oldest first; raises NotFound."""
     row = _found(session, actor, delivery_id)
@@ -145,9 +152,20 @@ _REPLAY = (
 )
 
 
+def to_replay(session: Session, actor: Actor, webhook_id: str, filters: Filters) -> int:
+    """How many deliveries replay_all() would have sent again, counted no further than to MOST + 1. Raises NotFound."""
+    webhooks.find(session, actor, webhook_id)
+    which = [*filters.of(webhook_id), _ROWS.c.status != WAITING]
+    some = sa.select(_ROWS.c.id).where(*which).limit(MOST + 1)
+    return session.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0
+
+
 def _must_be_active(webhook: Webhook) -> None:
     if webhook.state != ACTIVE:
-        raise WebhookNotActive
+        raise WebhookNotActive(
+            f"Nothing is sent to this webhook now: it is {webhook.state}. Have it tested first (`faxbot webhooks test "
+            f"{webhook.id}`)."
+        )
 
 
 def _checked(cursor: str) -> str:

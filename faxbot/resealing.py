@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from faxbot import (
     arrivals,
     artifacts,
+    jobs,
     legalholds,
     masterkeys,
     posted,
@@ -236,7 +237,7 @@ STORES = (
     ),
     Store(
         IdempotencyKey,
-        {"response_sealed": lambda row: f"idempotency_keys.response:{row.account_id}"},
+        {"response_sealed": lambda row: jobs.answer_place(row.account_id)},
         beside=_hashed_again,
         also=("fingerprint",),
     ),

@@ -285,6 +285,7 @@ def _attempt_json(attempt: sa.Row[Any]) -> dict[str, Any]:
         "cause": attempt.cause,
         "counted": attempt.counted,
         "pages_sent": attempt.pages_sent,
+        "planned_at": stamp(attempt.planned_at),
         "intended_at": stamp(attempt.intended_at),
         "accepted_at": stamp(attempt.accepted_at),
         "ended_at": stamp(attempt.ended_at),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from psycopg.errors import QueryCanceled
@@ -183,7 +183,9 @@ _BEGIN = {
 
 
 def ask(runtime: Runtime, actor: Actor) -> str:
-    """A run that somebody wants now: its id; where one works already, that one."""
+    """A run that somebody wants now: its id; where one works already, that one. It is about every account: raises
+    Forbidden."""
+    actor.require_house()
     now = runtime.now()
     if (running := runtime.database.row(_RUNNING, {})) is not None:
         return str(running.id)
@@ -517,8 +519,29 @@ def trouble(runtime: Runtime) -> Trouble | None:
     )
 
 
+class Last(NamedTuple):
+    """The newest run that is over: when it ended, and by class how many rows it removed."""
+
+    ended_at: datetime
+    removed: Mapping[str, int]
+
+
+def last(runtime: Runtime) -> tuple[Last | None, datetime | None]:
+    """The newest run that is over, and when the newest ended in which nothing was broken off."""
+    run = runtime.database.row(_NEWEST, {})
+    if run is None:
+        return None, None
+    proofs = runtime.database.rows(_PROOFS_OF, {"ids": [run.id]})
+    removed = {getattr(proof, "class"): proof.deleted for proof in proofs}
+    good = run if run.state == DONE else runtime.database.row(_NEWEST_DONE, {})
+    return Last(run.ended_at, removed), good.ended_at if good is not None else None
+
+
 _NEWEST = (
     sa.select(_RUNS).where(_RUNS.c.state != RUNNING).order_by(_RUNS.c.ended_at.desc()).limit(1)
+)
+_NEWEST_DONE = (
+    sa.select(_RUNS).where(_RUNS.c.state == DONE).order_by(_RUNS.c.ended_at.desc()).limit(1)
 )
 _PROOFS_OF = (
     sa.select(_PROOFS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import takewhile
@@ -24,6 +24,9 @@ CAP = 600.0
 SPREAD = 0.2
 """Line delays are stretched by up to a fifth, so that jobs that failed together do not redial
 together."""
+QUICK, SLOW = 8, 120.0
+"""After so many tries in a row of which the carrier knows nothing, whatever it asks for, the next ones are so many
+seconds apart at least: who asks for tries that a restored ledger does not know of (restored) counts on it."""
 LONGEST_WAIT = 86_400.0
 """Seconds; a carrier that asks for more is asked again after a day."""
 MOST_DIALS = 12
@@ -109,9 +112,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Try again at `at`."""
+    """Try again at `at`; `left`: so many attempts, that one among them, if all end like the last (None: no limit)."""
 
     at: datetime
+    left: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +157,22 @@ def decide(
         case End.FAULT:
             row = sum(1 for _ in takewhile(lambda past: past.end is End.FAULT, reversed(history)))
             wait = asked if asked is not None else max(1.0, full_jitter(row, luck))
-            return Again(now + timedelta(seconds=wait))
+            return _again(history, now, wait)
         case End.ABSENT:
             # The first one at once. A carrier that breaks at a fax each time is not given it once a minute.
             absences = sum(past.end is End.ABSENT for past in history)
             wait = full_jitter(absences, luck) if absences > 1 else 0.0
-            return Again(now + timedelta(seconds=wait))
+            return _again(history, now, wait)
     return _after_call(
         [past for past in history if past.end is End.FAILED], now=now, luck=luck, proven=proven
     )
+
+
+def _again(history: Sequence[Past], now: datetime, wait: float) -> Again:
+    without_trace = takewhile(lambda past: past.end in (End.FAULT, End.ABSENT), reversed(history))
+    if sum(1 for _ in without_trace) >= QUICK:
+        wait = max(wait, SLOW)
+    return Again(now + timedelta(seconds=wait))
 
 
 def _after_call(calls: Sequence[Past], *, now: datetime, luck: float, proven: bool) -> Decision:
@@ -173,15 +184,16 @@ def _after_call(calls: Sequence[Past], *, now: datetime, luck: float, proven: bo
     such = [_schedule(past.cause, proven=proven) for past in calls]
     times = sum(one is not None and one.kind == schedule.kind for one in such)
     used = {use: sum(one is not None and one.use is use for one in such) for use in Use}
-    if (
-        times >= schedule.tries
-        or used[Use.DIAL] >= MOST_DIALS
-        or used[Use.TRY] >= MOST_TRIES
-        or _tries_of_this_page(calls) >= MOST_PAGE_TRIES
-    ):
+    of_its_kind = schedule.tries - times
+    of_its_use = {Use.DIAL: MOST_DIALS - used[Use.DIAL], Use.TRY: MOST_TRIES - used[Use.TRY]}
+    of_this_page = MOST_PAGE_TRIES - _tries_of_this_page(calls)
+    if min(of_its_kind, *of_its_use.values(), of_this_page) <= 0:
         return GiveUp("exhausted")
+    left = min(of_its_kind, of_its_use.get(schedule.use, of_its_kind))
+    if cause.code == "page_failed":
+        left = min(left, of_this_page)
     delay = schedule.delays[min(times, len(schedule.delays)) - 1]
-    return Again(now + timedelta(seconds=delay * (1 + SPREAD * luck)))
+    return Again(now + timedelta(seconds=delay * (1 + SPREAD * luck)), left)
 
 
 def _schedule(cause: str, *, proven: bool) -> Schedule | None:

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from faxbot import audit, crypto, masterkeys, resealing
+from faxbot import audit, crypto, db, masterkeys, resealing
 from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.config import Config
@@ -340,13 +340,54 @@ def note_sealing(database: Database, keyring: Keyring, now: datetime) -> None:
     database.row(noted.returning(_ROWS.c.version), {})
 
 
+def ring(config: Config) -> Keyring:
+    """The keyring of this installation. A key file is made only for a database in which nothing is sealed: beside
+    another one it would open nothing, and lie where the right one belongs.
+
+    Raises KeyMissing where the file is gone; ConfigError; DatabaseAway where it is not there and nobody can say.
+    """
+    master_key, previous = config.master_keys()
+    if master_key is None and not has_key_file(config):
+        _must_be_unsealed(config)
+    return crypto.keyring(master_key, config.data_dir, previous)
+
+
+def has_key_file(config: Config) -> bool:
+    """Whether master.key lies in FAX_DATA_DIR."""
+    return (config.data_dir / crypto.MAIN).exists()
+
+
+def make_key_file(config: Config) -> None:
+    """Make the key file whatever is sealed, for who has lost the one before: give_up() follows. Raises ConfigError."""
+    if not config.master_key:
+        crypto.key_file(config.data_dir / crypto.MAIN)
+
+
+def _must_be_unsealed(config: Config) -> None:
+    if db.current(config) is None:
+        return
+    db.check(config)
+    database = Database(config, pool_size=1)
+    try:
+        stand = masterkeys.stand(database)
+        is_sealed = stand.sealing is not None or bool(resealing.newest_tags(database))
+    finally:
+        database.close()
+    # Who made one meanwhile, before he sealed anything, was quicker.
+    if is_sealed and not has_key_file(config):
+        raise KeyMissing(
+            f"the database is sealed with a master key, and there is none in {config.data_dir} (FAX_DATA_DIR): bring "
+            "master.key back there from where you keep it, or set CONFIG_MASTER_KEY; none was made. Only where it is "
+            "lost for good: `faxbot config rotate-key --old-key-is-lost`"
+        )
+
+
 def admit(config: Config) -> None:
     """What a process asks before it serves: raises KeyMissing, with how many values it could not open, where it lacks a
     key that is needed. Nothing where the database is away or has an older schema: that shows elsewhere."""
     database = Database(config, pool_size=1)
     try:
-        master_key, previous = config.master_keys()
-        keyring = crypto.keyring(master_key, config.data_dir, previous)
+        keyring = ring(config)
         try:
             note_sealing(database, keyring, utcnow())
             masterkeys.keys(database, keyring, masterkeys.stand(database))

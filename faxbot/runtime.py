@@ -21,6 +21,7 @@ from faxbot.db import Database, utcnow
 from faxbot.documents import Checker, Renderer
 from faxbot.leases import Leases
 from faxbot.plugins.loader import Plugins
+from faxbot.restored import Restores
 from faxbot.settings import Settings
 from faxbot.shares import URGENT, Shares
 from faxbot.tallies import Tallies
@@ -58,6 +59,7 @@ class Runtime:
     """In the place of the other for faxes that stand behind others."""
     leases: Leases
     breakers: Breakers
+    restores: Restores
     settings: Settings
     tallies: Tallies
     notes: Notes

@@ -8,7 +8,6 @@ after it. No transaction and no connection is held in between. If the outcome is
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,9 @@ from faxbot import (
     jobs,
     ladder,
     lanes,
+    logcontext,
     outcomes,
+    restored,
     routing,
     stopping,
 )
@@ -120,6 +121,7 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
         claims.release(runtime, job)
         raise
     if this is not None:
+        logcontext.note(attempt=this.number, provider_id=this.provider_id)
         begun = runtime.now()
         result, raised = _call(runtime, job, this, prepared)
         took = runtime.now() - begun
@@ -133,6 +135,8 @@ def _attempt(runtime: Runtime, job: JobRow, workspace: Workspace) -> None:
 def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     """Ask who can send it, and have its pages. No transaction is open; a crash here costs
     nothing."""
+    if runtime.restores.doubts(job, runtime.now()):
+        raise NotNow(reason=restored.REASON)
     if runtime.config.fax_disabled:
         raise NotNow(reason="disabled")
     providers = routing.candidates(runtime, job)
@@ -220,6 +224,9 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
     """Commit the intent: from here on this attempt may have reached the carrier. None when the
     fax's deadline passed while its pages were made, or when it must wait for its turn."""
     now = runtime.now()
+    if runtime.restores.doubts(job, now):
+        raise NotNow(reason=restored.REASON)  # while its pages were made another ledger took over
+    releases = runtime.restores.releases(job, now)
     with runtime.database.transaction() as session:
         current = claims.still_mine(session, job)
         if claims.expire(session, current, now, "worker"):
@@ -243,6 +250,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
         current.provider_id, current.external_id = prepared.route.provider_id, None
         current.reason, current.pages = None, prepared.pages
         current.faults = current.deaths = 0
+        planned_at = current.next_at
         current.next_at = now  # the sweep looks at it as soon as the lease has run out
         current.lease_until = now + timedelta(seconds=runtime.config.lease_seconds)
         this = Attempt(
@@ -251,7 +259,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             job_id=job.id,
             number=current.attempts,
             provider_id=prepared.route.provider_id,
-            tag=f"fb{secrets.token_hex(16)}",
+            tag=restored.tag_of(job.id, current.attempts, releases),
             callback_base=runtime.config.base_url,
             fence=job.fence,
             outcome="open",
@@ -262,6 +270,7 @@ def _intend(runtime: Runtime, job: JobRow, prepared: Prepared) -> Attempt | None
             settings_hash=route.settings_hash,
             looks=0,
             absences=0,
+            planned_at=planned_at,
             intended_at=now,
         )
         session.add(this)

@@ -22,7 +22,7 @@ from faxbot import audit, limits, passwords, users
 from faxbot.actors import ROLES, USER, VIEWER, Actor
 from faxbot.audit import REFUSED, Action
 from faxbot.db import new_id, table
-from faxbot.errors import DatabaseAway, Forbidden, Unauthenticated
+from faxbot.errors import CsrfTokenWrong, DatabaseAway, Unauthenticated
 from faxbot.models import User, UserSession
 from faxbot.runtime import Runtime
 
@@ -219,9 +219,9 @@ def csrf_token(runtime: Runtime, token: str) -> str:
 
 
 def check_csrf(runtime: Runtime, token: str, shown: str) -> None:
-    """Raise Forbidden unless `shown` is the session's."""
+    """Raise CsrfTokenWrong unless `shown` is the session's."""
     if not hmac.compare_digest(csrf_token(runtime, token).encode(), shown.encode(errors="replace")):
-        raise Forbidden("With a session, X-CSRF-Token is needed: GET /admin/session tells it.")
+        raise CsrfTokenWrong
 
 
 def end(runtime: Runtime, actor: Actor, token: str) -> None:

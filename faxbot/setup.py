@@ -4,23 +4,45 @@ saved in one transaction, or nothing. The same for a terminal, a file of answers
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from faxbot import activation, artifacts, configuration, identity, jobs, phone, users
-from faxbot.actors import ADMIN, Actor
-from faxbot.errors import ChangeRefused, InvalidFields
+from faxbot import (
+    activation,
+    audit,
+    configuration,
+    identity,
+    passwords,
+    phone,
+    sessions,
+    testpage,
+    users,
+)
+from faxbot.actors import ADMIN, ROLES, STRANGER, Actor
+from faxbot.audit import Action
+from faxbot.config import BY_NAME
+from faxbot.errors import (
+    ChangeRefused,
+    FailedLogins,
+    Forbidden,
+    InvalidFields,
+    NotFound,
+    NotPossibleNow,
+    Unauthenticated,
+)
+from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.hidden import Hidden
 from faxbot.plugins.manifest import Manifest
 from faxbot.questions import UNTESTED, Answers, Standing, answered, provider, questions
-from faxbot.spool import SpoolFile
+from faxbot.runtime import Runtime
+from faxbot.sessions import Login
 
 NOTE = "faxbot setup"
-TEST_PAGE = "This is a test page of faxbot.\n\nIf you can read it, faxes go out.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +94,22 @@ def must_be_tested(standing: Standing, answers: Answers) -> bool:
     return is_new or bool(_changed(standing, answers, "settings"))
 
 
-def test(standing: Standing, answers: Answers) -> dict[str, Any]:
-    """{"ok": bool, "detail": str}: whether the carrier lets us in with these answers; nothing is saved, no fax is sent.
+def test(standing: Standing, actor: Actor, answers: Answers) -> dict[str, Any]:
+    """{"ok": bool, "detail": str}: whether the carrier lets us in with these answers, which is written down; nothing is
+    saved, no fax is sent.
 
-    Raises InvalidFields, by question, for settings that do not hold together.
+    Raises InvalidFields, by question, for settings that do not hold together, and Forbidden.
     """
+    actor.require_house()
     manifest = _chosen(standing, answers)
+    found = _tested(standing, manifest, answers)
+    outcome = audit.DONE if found["ok"] else audit.FAILED
+    of = ("plugin", manifest.id)
+    audit.note(standing.runtime, actor, Action.PROVIDER_TESTED, of, outcome=outcome)
+    return found
+
+
+def _tested(standing: Standing, manifest: Manifest, answers: Answers) -> dict[str, Any]:
     values = _changed(standing, answers, "settings")
     was = standing.snapshot.of_plugin(manifest.id)
     try:
@@ -192,20 +224,81 @@ def advice(standing: Standing) -> list[str]:
     return found
 
 
-def send_test(standing: Standing, actor: Actor, answers: Answers) -> str | None:
-    """Submit the test page, where one is wanted: the fax's id. Raises what jobs.submit() raises."""
+def send_test(
+    standing: Standing, actor: Actor, answers: Answers, *, key: str | None = None
+) -> str | None:
+    """Submit the test page, where one is wanted: the fax's id, the same for the same `key`. Raises as
+    testpage.send()."""
     if not answers.get("test.make"):
         return None
-    runtime = standing.runtime.fresh()
-    file = SpoolFile(runtime.config.spool_dir)
+    return testpage.send(standing.runtime.fresh(), actor, Hidden(answers["test.to"]), key=key)
+
+
+def nothing_is_set(runtime: Runtime) -> bool:
+    """Whether nothing was ever saved, and faxes go where they go by default. Raises DatabaseAway, ConfigError."""
+    snapshot = runtime.settings.snapshot()
+    by_default = snapshot.config.provider_ids == (BY_NAME["FAX_BACKEND"].default,)
+    return snapshot.version == 0 and by_default
+
+
+# The first administrator ---------------------------------------------------------------------------------------------
+
+
+def nobody_yet(runtime: Runtime) -> bool:
+    """Whether no user was ever made: whoever runs this server makes the first one. Raises DatabaseAway."""
+    with runtime.database.reading() as session:
+        return users.nobody_yet(session, DEFAULT_ACCOUNT)
+
+
+def first_administrator(
+    runtime: Runtime, stranger: Actor, *, key: str, name: str, password: str
+) -> Login:
+    """Make the first user, an administrator, for who shows an API key that has every scope, and sign him in. Of two at
+    once one does. `stranger`: who asks, as far as it is known by now.
+
+    Raises NotFound once there is a user, whatever is shown; Unauthenticated for a wrong key, which is counted and
+    written down as any other, and FailedLogins after too many; Forbidden for a key that may less; InvalidFields,
+    NotPossibleNow, SignInCrowded.
+    """
+    if not nobody_yet(runtime):
+        raise NotFound(_THERE_IS_ONE)
+    actor = _proven(runtime, stranger, key)
+    if not users.fits_name(name):
+        raise InvalidFields(
+            errors={"name": [f"it has 1 to {users.NAME_LENGTH} printable characters"]}
+        )
+    passwords.check(password, name)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        if not runtime.database.try_lock(session, _FIRST):
+            raise NotPossibleNow("somebody else makes the first administrator just now")
+        if not users.nobody_yet(session, DEFAULT_ACCOUNT):
+            raise NotFound(_THERE_IS_ONE)
+        user = users.create(session, actor, name=name, password=password, role=ADMIN, now=now)
+        return sessions.begin(runtime, session, stranger, user, now=now)
+
+
+def _proven(runtime: Runtime, stranger: Actor, key: str) -> Actor:
+    """Who shows this key; raises as first_administrator()."""
+    if not key:
+        raise InvalidFields(errors={"key": ["it is needed"]})
     try:
-        file.write(TEST_PAGE.encode())
-        uploads = artifacts.accept(runtime, [(file.path, file.sha256, file.size)])
-        submission = jobs.Submission(to=Hidden(answers["test.to"]), uploads=uploads)
-        return jobs.submit(runtime, actor, submission, key=None, present=_no_body).job_id
-    finally:
-        file.remove()
+        actor = identity.authenticate(runtime, key, stranger.address)
+        actor.require_all(ROLES[ADMIN])
+    except (Unauthenticated, Forbidden, FailedLogins) as error:
+        why = error.why if isinstance(error, Unauthenticated) else error.code
+        details = {"by": "key", "why": why}
+        nobody = replace(stranger, id="stranger", kind=STRANGER)
+        audit.note(
+            runtime, nobody, Action.AUTHENTICATION_FAILED, outcome=audit.REFUSED, details=details
+        )
+        raise
+    if actor.account_id != DEFAULT_ACCOUNT:
+        raise Forbidden(
+            "The first administrator is one of the whole installation: use a key of its own account."
+        )
+    return replace(actor, request_id=stranger.request_id, address=stranger.address)
 
 
-def _no_body(_job: Any) -> bytes:
-    return b""
+_FIRST = hashlib.sha256(b"the first administrator").hexdigest()
+_THERE_IS_ONE = "there is a user already: sign in, or have an administrator make you one"

@@ -1,5 +1,6 @@
 """The sweeps, which find what nobody was told of: one for each open status, and for stored callbacks, received faxes,
-webhooks, notices, resting providers, what people must look at, counts that are over, and the audit trail.
+webhooks, notices, resting providers, what people must look at, events to count, counts that are over, and the audit
+trail.
 
 Each asks for what is due, however long it has been so, and leaves a heartbeat in the database when it
 is done. What ails one of them keeps no other from its faxes, and shows: a heartbeat that is overdue
@@ -24,6 +25,7 @@ from faxbot import (
     copies,
     deliveries,
     fetching,
+    figures,
     heartbeats,
     lanes,
     limits,
@@ -85,6 +87,7 @@ SWEEPS: dict[str, Callable[[Runtime], int]] = {
     "notices": notifying.announce_due,
     "told": notices.tidy,
     "alarms": alarms.say,
+    "figures": figures.sweep,
     "limits": limits.forget,
     "audit": chain.link,
 }
@@ -96,17 +99,19 @@ MARGIN = timedelta(seconds=30)
 
 def run(runtime: Runtime) -> None:
     """All sweeps, one after the other. Raises the first error, after the others had their turn."""
-    done, errors = [], []
+    done, failed, errors = [], [], []
     for name, sweep in SWEEPS.items():
         try:
             sweep(runtime)
         except Exception as error:  # noqa: BLE001 - it is raised when the others are done
             # The class only: the text of a foreign exception may hold anything.
             log.error("sweep failed", extra={"sweep": name, "exception": type(error).__name__})  # noqa: TRY400
+            failed.append(name)
             errors.append(error)
         else:
             done.append(name)
     heartbeats.beat(runtime, done)
+    heartbeats.fail(runtime, failed)
     if errors:
         raise errors[0]
 

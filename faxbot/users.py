@@ -101,6 +101,25 @@ def everybody(session: Session, account_id: str) -> Sequence[User]:
     ).all()
 
 
+def one(session: Session, actor: Actor, user_id: str) -> User:
+    """The user of this id; raises NotFound."""
+    user = session.get(User, user_id)
+    if user is None or user.account_id != actor.account_id:
+        raise NotFound("there is no user of that id")
+    return user
+
+
+def called(session: Session, account_id: str) -> dict[str, str]:
+    """What users and keys are called, by their ids: as the audit trail names them."""
+    found = {key.id: key.name for key in identity.list_keys(session, account_id)}
+    return found | {user.id: user.name for user in everybody(session, account_id)}
+
+
+def nobody_yet(session: Session, account_id: str) -> bool:
+    """Whether no user was ever made in the account."""
+    return session.scalar(sa.select(User.id).where(User.account_id == account_id).limit(1)) is None
+
+
 def describe(user: User, now: datetime) -> dict[str, Any]:
     """A user as he is shown, in plain JSON types."""
     locked = user.locked_until is not None and user.locked_until > now

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from faxbot import crypto, fanout, notices, phone, trail
+from faxbot import fanout, notices, phone, production, rotation, trail
 from faxbot.breaker import Breakers
 from faxbot.cache import SharedCache
 from faxbot.config import MOST_PAGES, MOST_PIXELS, Config
@@ -19,6 +19,7 @@ from faxbot.plugins.base import Cache, Context, OwnCache
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
 from faxbot.providers.http import HttpClient
+from faxbot.restored import Restores
 from faxbot.runtime import Ring, Runtime, nothing_unanswered, silent
 from faxbot.settings import Settings
 from faxbot.tallies import Tallies
@@ -38,9 +39,7 @@ def build(
     first use.
     """
     if config.production and not config.master_key:
-        raise ConfigError(
-            "production needs CONFIG_MASTER_KEY: make one with `openssl rand -base64 32`"
-        )
+        raise ConfigError(f"production needs CONFIG_MASTER_KEY: {production.key_from(config)}")
     if config.default_region and not phone.is_region(config.default_region):
         raise ConfigError("FAXBOT_DEFAULT_REGION is the code of no country: write it like US or DE")
     processes = config.render_processes
@@ -48,8 +47,7 @@ def build(
     renderer = Renderer(rendering, processes)
     renderer_behind = Renderer(rendering, processes, nice=NICE_BEHIND)
     database = Database(config, pool_size=threads)
-    master_key, previous = config.master_keys()
-    keyring = crypto.keyring(master_key, config.data_dir, previous)
+    keyring = rotation.ring(config)
     trail.attach(database, keyring)
     breakers = Breakers(config, database)
 
@@ -73,6 +71,7 @@ def build(
         renderer_behind=renderer_behind,
         leases=Leases(config, database),
         breakers=breakers,
+        restores=Restores(database),
         settings=settings,
         tallies=Tallies(database),
         notes=Notes(database),

@@ -2,9 +2,9 @@
 network.
 
 A test that asks for `store` (or for `config`, `broker` or `runtime`, which come from it) runs
-twice: on PostgreSQL with Redis, and on SQLite with the embedded broker. `make test` runs the first
-(--store postgresql) with all tests that run once, `make test-embedded` the second; without --store
-both are run.
+twice: on PostgreSQL with Redis, and on SQLite with the embedded broker. `make test` and `make
+test-whole` run the first (--store postgresql) with all tests that run once, `make test-embedded`
+the second; without --store both are run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,15 +20,19 @@ from hypothesis import HealthCheck, settings
 from faxbot import wiring
 from faxbot.config import Config
 from faxbot.runtime import Runtime
-from tests import guard
+from tests import guard, statements
+from tests.browser import packages as chromium
+from tests.debian import Store
 from tests.ground import Ground
 from tests.guard import allow_this_machine_only, name_connections
 from tests.installation import Installation, Service, Stores
-from tests.providers.asterisk.packages import NOT_TESTED, Store, cache_folder, locks
+from tests.prometheus import packages as prometheus
+from tests.providers.asterisk import packages as asterisk
 from tests.servers import Postgres, PostgresServer, RedisServer, describe, given_postgres
 
 allow_this_machine_only()
 name_connections()
+statements.share()
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
@@ -45,46 +49,65 @@ settings.register_profile("long", settings.get_profile("usual"), max_examples=20
 settings.load_profile("usual")
 
 StartService = Callable[..., Service]
-ACCEPTANCE = Path(__file__).parent / "acceptance"
+ACCEPTANCE, BROWSER = "tests/acceptance/", "tests/browser/"
+"""With these begin the names of tests."""
+FETCHED: dict[str, Callable[[], Store[Any]]] = {
+    "asterisk": asterisk.store,
+    BROWSER: chromium.store,
+    "tests/prometheus/": prometheus.store,
+}
+"""What is not there on every machine, by a word in the names of tests that need it."""
 
 
 def pytest_report_header() -> list[str]:
     """Which servers the tests run on."""
-    return [*describe(), f"asterisk: {Store(cache_folder(), locks()).describe()}"]
+    return [
+        *describe(),
+        *(f"{store().program.name}: {store().describe()}" for store in FETCHED.values()),
+    ]
 
 
 BOTH = ("embedded", "postgresql")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--store, and without it both."""
+    """--store, and without it both; what a run for the browser alone wants."""
     parser.addoption(
         "--store",
         choices=BOTH,
         help="postgresql: of what runs on both stores only this, and all that runs once; embedded: the rest.",
     )
+    parser.addoption(
+        "--need-chromium", action="store_true", help="without a Chromium the tests of pages fail."
+    )
+    parser.addoption(
+        "--screenshots", action="store_true", help="draw the pictures in docs/screenshots anew."
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is for the other store goes. What mostly waits for calls comes first, and so to the first process, and
-    whole installations, which wait for each other's processes, to the second: the others have the machine meanwhile,
-    and nobody waits for either in the end. (--dist worksteal gives each process as many, in this order, and who has
-    done his takes from the last ones of who has not.)"""
+    """What is for the other store goes. What mostly waits for calls comes first, and so to the first process; whole
+    installations, which wait for each other's processes, to the second, and what needs a browser to the third: the
+    others have the machine meanwhile, and nobody waits for these in the end. (--dist worksteal gives each process as
+    many, in this order, and who has done his takes from the last ones of who has not.)"""
     if wanted := config.getoption("--store"):
         mine = [item for item in items if (wanted == "embedded") == _is_embedded(item)]
         config.hook.pytest_deselected(items=list(set(items) - set(mine)))
         items[:] = mine
-    waiting, whole, others = [], [], []
+    waiting, whole, pages, others = [], [], [], []
     for item in items:
         if item.get_closest_marker("waits"):
             waiting.append(item)
-        elif ACCEPTANCE in item.path.parents:
+        elif item.nodeid.startswith(ACCEPTANCE):
             whole.append(item)
+        elif item.nodeid.startswith(BROWSER):
+            pages.append(item)
         else:
             others.append(item)
-    processes = getattr(config, "workerinput", {}).get("workercount", 1)
-    begun = max(len(items) // processes - len(waiting), 0)
-    items[:] = [*waiting, *others[:begun], *whole, *others[begun:]]
+    share = len(items) // getattr(config, "workerinput", {}).get("workercount", 1)
+    first = max(share - len(waiting), 0)
+    second = first + max(share - len(whole), 0)
+    items[:] = [*waiting, *others[:first], *whole, *others[first:second], *pages, *others[second:]]
 
 
 def _is_embedded(item: pytest.Item) -> bool:
@@ -100,17 +123,19 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What could not be tested for want of an Asterisk, and which one it was otherwise."""
-    skipped = [
-        report.longrepr[2]
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and NOT_TESTED in report.longrepr[2]
-    ]
-    if skipped:
-        terminalreporter.write_sep("!", f"{len(skipped)} tests: {NOT_TESTED}", red=True)
-        terminalreporter.write_line(skipped[0])
-    elif any("asterisk" in report.nodeid for report in terminalreporter.stats.get("passed", [])):
-        terminalreporter.write_line(f"asterisk: {Store(cache_folder(), locks()).describe()}")
+    """What could not be tested for want of an Asterisk, a Chromium or a promtool, and which one it was otherwise."""
+    for word, store in FETCHED.items():
+        program = store().program
+        skipped = [
+            report.longrepr[2]
+            for report in terminalreporter.stats.get("skipped", [])
+            if isinstance(report.longrepr, tuple) and program.not_tested in report.longrepr[2]
+        ]
+        if skipped:
+            terminalreporter.write_sep("!", f"{len(skipped)} tests: {program.not_tested}", red=True)
+            terminalreporter.write_line(skipped[0])
+        elif any(word in report.nodeid for report in terminalreporter.stats.get("passed", [])):
+            terminalreporter.write_line(f"{program.name}: {store().describe()}")
 
 
 @pytest.fixture(scope="session")

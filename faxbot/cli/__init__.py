@@ -29,7 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("faxbot.cli.client:status", "Show where a fax stands."),
     "list": ("faxbot.cli.client:list_", "List faxes, newest first."),
     "cancel": ("faxbot.cli.client:cancel", "Cancel a fax."),
+    "resend": ("faxbot.cli.client:resend", "Send a fax once more that is over."),
+    "hold": ("faxbot.cli.client:hold", "Hold a fax until it is released."),
     "release": ("faxbot.cli.client:release", "Let a held fax go."),
+    "send-now": ("faxbot.cli.client:send_now", "Send a fax now that waits for its time."),
     "decide": ("faxbot.cli.client:decide", "Settle an uncertain fax by what you found out."),
     "events": ("faxbot.cli.events:events", "Show what happens to all faxes, in order."),
     "keys": ("faxbot.cli.keys:keys", "Create, list, rotate and revoke API keys."),
@@ -45,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "faxbot.cli.listen:listen",
         "Listen to providers that speak by themselves (Asterisk).",
     ),
+    "flower": (
+        "faxbot.cli.flower:flower",
+        "Run Flower, a window on the queue that changes nothing.",
+    ),
     "carrier": ("faxbot.cli.carrier:carrier", "Run a stand-in for a carrier, to try things out."),
     "db": ("faxbot.cli.db:db", "Bring the database to the newest schema, or check it."),
     "setup": ("faxbot.cli.setup:setup_", "Set faxbot up by questions and answers."),
@@ -56,6 +63,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retention": (
         "faxbot.cli.retention:retention",
         "See what is removed when; remove what is old now; keep what must be kept.",
+    ),
+    "restored": (
+        "faxbot.cli.restored:restored",
+        "See what is in doubt since the database was restored; say that it was, or was not.",
     ),
     "notifications": (
         "faxbot.cli.notifications:notifications",
@@ -164,12 +175,18 @@ def _unusable(error: BaseException | None) -> str:
     return f"the database cannot be used{why}: see DATABASE_URL, or without it FAX_DATA_DIR"
 
 
+def _of_field(field: str, sentences: Sequence[str]) -> str:
+    """With the field's name in front, where the sentences do not begin with it."""
+    text = " ".join(sentences)
+    return text if text.startswith(f"{field} ") else f"{field}: {text}"
+
+
 def _failed(error: FaxbotError) -> int:
     detail = error.detail
     if isinstance(error, DatabaseAway):  # its own words are for who calls the API
         detail = _unusable(error.__cause__)
     faults = error.errors if isinstance(error, RequestError) else {}
-    fields = " ".join(f"{field}: {' '.join(sentences)}" for field, sentences in faults.items())
+    fields = " ".join(_of_field(field, sentences) for field, sentences in faults.items())
     for line in (fields or pasteable(detail)).splitlines():
         click.echo(f"faxbot: {line}", err=True)
     return 1

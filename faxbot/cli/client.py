@@ -1,4 +1,5 @@
-"""`faxbot send`, `status`, `list` and `cancel`: clients of the HTTP API like any other, on this machine or far away."""
+"""`faxbot send`, `status`, `list`, `cancel` and what else people do with a fax: clients of the HTTP API like any other,
+on this machine or far away."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def _tag(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) 
     return {f"tags[{name}]": value for name, _, value in pairs}
 
 
-def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+def _number(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value != "-":
         return value
     try:
@@ -139,6 +140,7 @@ def send(
             },
             files=[("file", (path.name, path.read_bytes())) for path in files],
             headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+            within=timeout if wait else None,
         )
         if not as_json:
             click.echo(f"fax {job['id']} is accepted{_pages(job)}")
@@ -164,7 +166,7 @@ def send(
 def status(fax_id: str, with_events: bool, url: str | None, key: str | None, as_json: bool) -> None:
     """Show where a fax stands, what happens next, and why."""
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("GET", f"/fax/{fax_id}", FAX)
+        job = connection.request("GET", f"/fax/{fax_id}", FAX, briefly=True)
         story = connection.request("GET", f"/fax/{fax_id}/events", STORY) if with_events else None
     if as_json:
         click.echo(json.dumps(job if story is None else {**job, "events": story["events"]}))
@@ -207,7 +209,7 @@ def list_(wanted: str | None, limit: int, url: str | None, key: str | None, as_j
     """List faxes, newest first: id, status, when it was accepted, pages, and the number, masked."""
     query = {"limit": str(limit), **({"status": wanted} if wanted else {})}
     with Connection(Config.load(), url, key) as connection:
-        page = connection.request("GET", f"/fax?{urlencode(query)}", PAGE)
+        page = connection.request("GET", f"/fax?{urlencode(query)}", PAGE, briefly=True)
     if as_json:
         click.echo(json.dumps(page))
         return
@@ -240,6 +242,12 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
         click.echo(f"follow it with: {program()} status {fax_id} --events", err=True)
 
 
+def _asked(fax_id: str, verb: str, url: str | None, key: str | None) -> Any:
+    """The fax, after this was asked of it, once: who asks again asks anew."""
+    with Connection(Config.load(), url, key) as connection:
+        return connection.request("POST", f"/fax/{fax_id}/{verb}", FAX, once=True)
+
+
 @click.command(short_help="Let a held fax go.")
 @click.argument("fax_id", metavar="ID", callback=checked_id)
 @url_option
@@ -247,9 +255,75 @@ def cancel(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None
 @_as_json
 def release(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
     """Let a held fax go, whatever it is held for; where that is not mended, it is held again."""
+    _show(_asked(fax_id, "release", url, key), as_json)
+
+
+@click.command(short_help="Send a fax once more that is over.")
+@click.argument("fax_id", metavar="ID", callback=checked_id)
+@click.option(
+    "--to",
+    metavar="NUMBER",
+    callback=_number,
+    help="Another number; - reads it from standard input.  [default: the same]",
+)
+@click.option("--provider", "provider_id", metavar="ID", help="Send with this provider.")
+@click.option("--send-at", metavar="TIME", help="Not before this, e.g. 2026-11-20T18:00:00Z.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Name this fax yourself: the same command again sends nothing twice.",
+)
+@url_option
+@key_option
+@_as_json
+def resend(
+    fax_id: str,
+    idempotency_key: str | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
+    **changes: str | None,
+) -> None:
+    """Send a fax once more that is delivered, failed, cancelled or expired: as a new fax with its documents.
+
+    A lost connection is tried again under the same Idempotency-Key, so that it never becomes two faxes.
+    """
     with Connection(Config.load(), url, key) as connection:
-        job = connection.request("POST", f"/fax/{fax_id}/release", FAX, once=True)
-    _show(job, as_json)
+        job = connection.request(
+            "POST",
+            f"/fax/{fax_id}/resend",
+            FAX,
+            json={name: value for name, value in changes.items() if value is not None},
+            headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        )
+    if as_json:
+        click.echo(json.dumps(job))
+    else:
+        click.echo(f"fax {job['id']} is accepted{_pages(job)}")
+        click.echo(f"follow it with: {program()} status {job['id']} --events", err=True)
+
+
+@click.command(short_help="Hold a fax until it is released.")
+@click.argument("fax_id", metavar="ID", callback=checked_id)
+@url_option
+@key_option
+@_as_json
+def hold(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
+    """Hold a fax that is queued or retrying, until it is released or cancelled; its deadline ends it all the same."""
+    _show(_asked(fax_id, "hold", url, key), as_json)
+
+
+@click.command("send-now", short_help="Send a fax now that waits for its time.")
+@click.argument("fax_id", metavar="ID", callback=checked_id)
+@url_option
+@key_option
+@_as_json
+def send_now(fax_id: str, url: str | None, key: str | None, as_json: bool) -> None:
+    """Send a fax now that waits for its --send-at, or for its next try.
+
+    What waits for its turn at its number or its provider keeps it; exit code 1.
+    """
+    _show(_asked(fax_id, "send-now", url, key), as_json)
 
 
 @click.command(short_help="Settle an uncertain fax by what you found out.")
@@ -278,7 +352,7 @@ def decide(
     key: str | None,
     as_json: bool,
 ) -> None:
-    """Settle an uncertain fax by what you found out at the carrier or the receiver. Needs a key with the scope admin.
+    """Settle an uncertain fax by what you found out at the carrier or the receiver. Needs a key with the scope operate.
 
     With `retry` it is sent anew: where you are wrong, it arrives twice.
     """

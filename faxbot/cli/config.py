@@ -21,6 +21,7 @@ from faxbot.cli.rotate import rotate_key
 from faxbot.errors import ConfigError
 from faxbot.plugins import manifest as manifests
 from faxbot.supervisor.program import program
+from faxbot.wishes import only_environment
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _untested = click.option(
@@ -122,6 +123,9 @@ def set_(
         wish: Any = None
         if not unset:
             described = configuration.item(runtime, name)
+            if not described.get("editable", True):
+                # Before anybody types a secret for nothing.
+                raise ConfigError(only_environment(described["name"]))
             # Options are saved as text: their kinds are none of a plugin's.
             wish = manifests.typed({"type": described["kind"]}, _given(described, value))
         found = configuration.change(runtime, CLI, {name: wish}, note=note, untested=untested)

@@ -151,11 +151,15 @@ class Connection:
         json: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         once: bool = False,
+        briefly: bool = False,
+        within: float | None = None,
     ) -> Any:
         """The decoded answer, which has the `shape`; raises ServerSaid with one sentence. A POST that makes
-        something needs an Idempotency-Key among `headers`, or goes `once`: a second one would do more. Raises
+        something needs an Idempotency-Key among `headers`, or goes `once`: a second one would do more. `briefly`: where
+        nobody is there, it is tried once more only; `within`: after so many seconds it is not tried again. Raises
         BadParameter where a value from the command line cannot be sent."""
         _check(headers or {}, data or {})
+        began = time.monotonic()
         for pause in (None,) if once else (*_PAUSES, None):
             try:
                 reply = self._session.request(
@@ -170,14 +174,15 @@ class Connection:
                 )
             except requests.RequestException as error:
                 fault = _unreachable(self._url, error)
-                if isinstance(error, ValueError):  # no address at all, says requests
+                # A ValueError is no address at all, says requests.
+                if isinstance(error, ValueError) or (briefly and pause != _PAUSES[0]):
                     pause = None
             else:
                 if not _comes_again(reply):
                     return self._content(reply, shape)
                 fault = self._fault(reply)
                 pause = _asked_pause(reply, pause)
-            if pause is None:
+            if pause is None or (within and time.monotonic() + pause > began + within):
                 raise fault
             if pause > _PAUSES[0]:
                 click.echo(f"faxbot: {fault.detail}; trying again in {pause:g} s", err=True)

@@ -9,6 +9,7 @@ import click
 from faxbot import doctor as examiner
 from faxbot.config import Config
 from faxbot.production import Finding
+from faxbot.supervisor import standin
 from faxbot.supervisor.program import pasteable
 
 _MARKS = {True: ("ok", "green"), None: ("?", "yellow")}
@@ -23,7 +24,7 @@ def doctor(as_json: bool) -> int:
 
         faxbot doctor --json
     """
-    config = Config.load()
+    config = standin.known(Config.load())
     found = examiner.of_installation(config)
     faults = [each for each in found if each.is_fault(production=config.production)]
     if as_json:
@@ -49,8 +50,13 @@ def _print(finding: Finding, *, is_fault: bool) -> None:
 
 def _sum_up(config: Config, found: list[Finding], faults: list[Finding]) -> None:
     warnings = sum(each.ok is False for each in found) - len(faults)
-    words = f"{len(faults)} faults, {warnings} warnings"
+    words = f"{_counted(len(faults), 'fault')}, {_counted(warnings, 'warning')}"
     if not config.production:
         missing = sum(each.ok is False and each.needed_in_production for each in found)
-        words += f"; for FAXBOT_ENV=production {missing or 'no'} things are missing"
+        verb = "is" if missing == 1 else "are"
+        words += f"; for FAXBOT_ENV=production {_counted(missing, 'thing')} {verb} missing"
     click.echo(words)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"

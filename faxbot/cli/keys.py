@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -10,9 +12,18 @@ import click
 from faxbot import actors, identity, users
 from faxbot.cli import firstkey
 from faxbot.cli.ledger import at_the_ledger
+from faxbot.errors import NotFound
 from faxbot.supervisor.program import pasteable, program
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def _one_that_there_is() -> Iterator[None]:
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(f"{error.detail}: `faxbot keys list` shows all") from None
 
 
 @click.group(short_help="Create, list, rotate and revoke API keys.")
@@ -70,7 +81,9 @@ def list_(as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     if not found:
-        click.echo(f"no keys yet: {program()} keys create --name NAME --scope fax:send")
+        click.echo(
+            f"no keys yet: {program()} keys create --name NAME --scope fax:send --scope fax:read"
+        )
     for key in found:
         # Written at most every ten minutes: to the minute it would say more than it knows.
         used = f"used about {key['last_used_at'][:16]}Z" if key["last_used_at"] else "never used"
@@ -102,7 +115,7 @@ def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
       faxbot keys rotate 0123456789ab --overlap-hours 0
     """
     overlap = timedelta(hours=overlap_hours)
-    with at_the_ledger() as runtime:
+    with _one_that_there_is(), at_the_ledger() as runtime:
         with runtime.database.transaction() as session:
             key, token = identity.rotate_key(
                 session, runtime.keyring, actors.CLI, key_id, overlap=overlap, now=runtime.now()
@@ -121,7 +134,7 @@ def rotate(key_id: str, overlap_hours: int, as_json: bool) -> None:
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """End a key at once, by its id (faxbot keys list)."""
-    with at_the_ledger() as runtime:
+    with _one_that_there_is(), at_the_ledger() as runtime:
         now = runtime.now()
         with runtime.database.transaction() as session:
             key = identity.revoke_key(session, key_id, now)

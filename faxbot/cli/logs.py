@@ -2,6 +2,7 @@
 
 Nothing a foreign library says in an exception, or of one, is written, because that may quote a number or a name: a
 failure is logged by its kind and the places it came through. That goes for one that nobody catches too.
+docs/logs.md names the fields.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import click
 
+from faxbot import logcontext
 from faxbot.errors import FaxbotError
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ log_format = click.option(
 
 
 class JsonLines(logging.Formatter):
-    """{"at", "level", "role", "process", "logger", "message", ...extra fields, "exception", "trace"}."""
+    """{"at", "level", "role", "process", "logger", "message", ...what it is at and of, "exception", "trace"}."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -103,7 +105,8 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    facts = {
+    facts = dict(logcontext.facts())
+    facts |= {
         name: value
         for name, value in record.__dict__.items()
         if name not in _STANDARD and name != "data"

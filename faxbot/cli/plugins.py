@@ -18,6 +18,7 @@ from faxbot.plugins import registry
 from faxbot.plugins.base import FaxbotPlugin, Health
 from faxbot.plugins.loader import Plugins
 from faxbot.plugins.manifest import Manifest
+from faxbot.supervisor import standin
 from faxbot.supervisor.program import pasteable
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -65,7 +66,7 @@ def list_(as_json: bool) -> None:
 
 def _as_set() -> tuple[Config, Plugins]:
     """The settings and the plugins, with what is saved in the database, where one can be asked."""
-    config = Config.load()
+    config = standin.known(Config.load())
     found = wiring.plugins(config)
     if config.database_url or (config.data_dir / "faxbot.db").exists():
         try:
@@ -159,7 +160,7 @@ def test_(what: str, as_json: bool) -> None:
     """Test a plugin: of the package in FOLDER the tests are run; the installed plugin ID is asked,
     with the settings of this environment, whether it can work, which may call its carrier. Where
     settings are missing, the tests of the folder it was installed from are run."""
-    config = Config.load()
+    config = standin.known(Config.load())
     folder = _to_test(what, config)
     if folder is not None:
         packages.run_tests(folder)

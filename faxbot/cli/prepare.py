@@ -16,9 +16,9 @@ def prepare() -> None:
     """Check the settings, bring the database to the newest schema and, outside production, see to the first API key."""
     config = Config.load()
     doctor.start(config)
+    schema.upgrade(config)
     runtime = wiring.build(config)
     try:
-        schema.upgrade(config)
         rotation.admit(config)
         _say_what_is_missing(runtime.fresh())
         if not config.production:

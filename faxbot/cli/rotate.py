@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from faxbot import actors, rotation
+from faxbot import actors, db, rotation
 from faxbot.cli.ledger import although_broken, at_the_ledger
+from faxbot.config import Config
 from faxbot.rotation import Progress
 from faxbot.runtime import Runtime
 
@@ -114,6 +115,10 @@ def _end(runtime: Runtime, done: bool, as_json: bool) -> None:
 
 
 def _give_up(as_json: bool) -> None:
+    config = Config.load()
+    db.must_exist(config)
+    db.check(config)
+    rotation.make_key_file(config)
     with although_broken() as runtime:
         lost = rotation.give_up(runtime, actors.CLI)
     if as_json:

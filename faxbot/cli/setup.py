@@ -77,7 +77,7 @@ def _read_all(standing: Standing, path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not JSON: --print-answers shows how it looks") from None
     answers = questions.read(standing, document)
     if not answers.get(UNTESTED) and setup.must_be_tested(standing, answers):
-        found = setup.test(standing, answers)
+        found = setup.test(standing, CLI, answers)
         if not found["ok"]:
             raise ConfigError(found["detail"])
     return answers
@@ -191,7 +191,7 @@ def _works(standing: Standing, answers: dict[str, Any], before: dict[str, Any]) 
         return True
     click.echo("\nAsking the carrier whether it takes this ...")
     try:
-        found = setup.test(standing, answers)
+        found = setup.test(standing, CLI, answers)
     except InvalidFields as error:
         _refuse(answers, before, error)
         return False

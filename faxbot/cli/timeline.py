@@ -44,16 +44,16 @@ class Timeline:
     def _print(self, event: Mapping[str, Any]) -> None:
         at = datetime.fromisoformat(event["occurred_at"])
         began = self._began = self._began or at
-        offset = _offset(at - began)
-        late = self._learnt_late(event, at, began)
-        click.echo(f"{offset:>10}  {name(event['type'])}  {sentence(event)}{late}".rstrip())
-
-    def _learnt_late(self, event: Mapping[str, Any], at: datetime, began: datetime) -> str:
-        """What happened at the carrier before the line above it says when we heard of it; else nothing."""
-        recorded = datetime.fromisoformat(event["recorded_at"])
-        late = self._reached is not None and at < self._reached and recorded - at > _LATE
-        self._reached = at if self._reached is None else max(self._reached, at)
-        return f" (learnt at {_offset(recorded - began)})" if late else ""
+        learnt, earlier = at, ""
+        # What happened at the carrier before the line above it stands where we heard of it: time does not go back.
+        if self._reached is not None and at < self._reached:
+            recorded = datetime.fromisoformat(event["recorded_at"])
+            late = recorded - at > _LATE
+            learnt = max(self._reached, recorded) if late else self._reached
+            earlier = f" (happened at {_offset(at - began)})" if late else ""
+        self._reached = learnt
+        offset = _offset(learnt - began)
+        click.echo(f"{offset:>10}  {name(event['type'])}  {sentence(event)}{earlier}".rstrip())
 
 
 def name(event: str) -> str:

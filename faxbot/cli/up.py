@@ -25,8 +25,14 @@ _FRESH = "faxdata-fresh"
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show what the parts log, not their warnings only."
 )
+@click.option(
+    "--flower",
+    "with_flower",
+    is_flag=True,
+    help="Run Flower, too: a window on the queue that changes nothing, at FAXBOT_FLOWER_PORT.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def up(command: tuple[str, ...], verbose: bool) -> int:
+def up(command: tuple[str, ...], verbose: bool, with_flower: bool) -> int:
     """Run everything here until Ctrl-C: broker, web, worker and beat, and, while FAX_BACKEND is the simulator and
     SIMULATOR_BASE_URL is unset, its stand-in carrier.
 
@@ -38,7 +44,9 @@ def up(command: tuple[str, ...], verbose: bool) -> int:
     config = Config.load()
     if not command:
         click.echo(f"faxbot starts, with its data in {config.data_dir}", err=True)
-    return supervisor.up(config, command, console=_console(config), verbose=verbose)
+    return supervisor.up(
+        config, command, console=_console(config), verbose=verbose, with_flower=with_flower
+    )
 
 
 @click.command(short_help="Send one fax through the whole system and show its timeline.")

@@ -218,6 +218,21 @@ def _wrap(request: Request) -> dict[str, object]:
     return {"pages": pages}
 
 
+def _show(request: Request) -> dict[str, object]:
+    """{path, target, number, width, resolutions (one), max_pages, max_pixels} -> {pages}"""
+    _keep_memory()
+    pages = _part("showing").show(
+        request["path"],
+        request["target"],
+        number=request["number"],
+        width=request["width"],
+        resolution=request["resolutions"][0],
+        max_pages=request["max_pages"],
+        max_pixels=request["max_pixels"],
+    )
+    return {"pages": pages}
+
+
 def _unfold(request: Request) -> dict[str, object]:
     """{path, target, max_pages, max_pixels} -> {pages}"""
     _keep_memory()
@@ -245,6 +260,7 @@ _DOES = {
     "join": _join,
     "wrap": _wrap,
     "unfold": _unfold,
+    "show": _show,
 }
 
 

@@ -121,11 +121,20 @@ def _load() -> dict[str, Callable[..., int]]:
 _pdf = _load()
 
 
+# Rows of a page that is shown, for each of its columns: no fax is longer, and a PDF might be.
+LONGEST_SHOWN = 5
+
+
 class Drawn(NamedTuple):
-    """One page as grey bytes, WIDTH x `rows`, 255 is white."""
+    """One page as grey bytes, `columns` x `rows`, 255 is white."""
 
     pixels: bytearray
     rows: int
+    columns: int = WIDTH
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.columns, self.rows
 
 
 @contextmanager
@@ -216,6 +225,19 @@ def draw(path: str, first: int, last: int, *, resolution: str, max_pixels: int) 
             width, height = _fitting_size(document, index, max_pixels)
             at = place(width, height, resolution)
             yield _page(document, form, index, at, max_pixels, sound)
+
+
+def picture(path: str, index: int, width: int, *, max_pixels: int) -> tuple[int, Drawn | None]:
+    """The pages of the PDF, and page `index` (from 0) as it is, `width` pixels wide, or less where it is very long;
+    None where there is no such page. Raises as `count`."""
+    with _opened(path) as (document, pages), _form(document) as form:
+        if index >= pages:
+            return pages, None
+        across, down = _fitting_size(document, index, max_pixels)
+        columns = max(1, min(width, round(width * LONGEST_SHOWN * across / down)))
+        rows = max(1, round(columns * down / across))
+        at = Placement(turned=False, left=0, width=columns, rows=rows, length=rows)
+        return pages, _page(document, form, index, at, max_pixels, _Sound(), columns)
 
 
 @contextmanager
@@ -364,11 +386,18 @@ def _strict() -> ModuleType:
 
 
 def _page(
-    document: int, form: int | None, index: int, at: Placement, max_pixels: int, sound: _Sound
+    document: int,
+    form: int | None,
+    index: int,
+    at: Placement,
+    max_pixels: int,
+    sound: _Sound,
+    columns: int = WIDTH,
 ) -> Drawn:
-    pixels = bytearray(b"\xff") * (WIDTH * at.length)
+    pixels = bytearray(b"\xff") * (columns * at.length)
     buffer = (ctypes.c_char * len(pixels)).from_buffer(pixels)
-    bitmap = _pdf["FPDFBitmap_CreateEx"](WIDTH, at.length, GRAY, ctypes.addressof(buffer), WIDTH)
+    where_to = ctypes.addressof(buffer)
+    bitmap = _pdf["FPDFBitmap_CreateEx"](columns, at.length, GRAY, where_to, columns)
     turn = COUNTER_CLOCKWISE if at.turned else 0
     try:
         with _loaded(document, index) as page:
@@ -382,4 +411,4 @@ def _page(
                 _pdf["FORM_OnBeforeClosePage"](page, form)
     finally:
         _pdf["FPDFBitmap_Destroy"](bitmap)
-    return Drawn(pixels, at.length)
+    return Drawn(pixels, at.length, columns)

@@ -27,6 +27,8 @@ NICE_BEHIND = 19
 """Of faxes that are less urgent than usual: others' pages are drawn seven times as fast beside them (sched(7))."""
 MOST_RECEIVED = 10_000
 """Pages of one received fax: what others send is not bounded by FAXBOT_MAX_PAGES, and no call is as long."""
+SHOWN_WITHIN = 20.0
+"""Seconds for one page that somebody looks at; others wait for it."""
 WRITTEN_MB = 512  # 350 pages of the greatest length that do not compress at all
 
 
@@ -110,12 +112,31 @@ class Renderer:
             raise RenderingFailed(error.detail) from error
         return pages
 
-    def _have_done(self, request: dict[str, object]) -> Reply:
-        child = self._children[0]
+    def show(
+        self, source: Path, target: Path, number: int, *, width: int, resolution: str = "fine"
+    ) -> int:
+        """Draw page `number` (from 1) of a fax TIFF of this resolution, or of a PDF, into a PNG of so many pixels
+        across at `target`; returns how many pages there are, and there is no PNG where that is less.
+
+        Raises RenderingFailed for what cannot be drawn, and OSError as render().
+        """
+        request = {
+            "do": "show", "path": str(source.absolute()), "target": str(target.absolute()), "number": number,
+            "width": width, "resolutions": [resolution], "max_pages": MOST_RECEIVED,
+            "max_pixels": self._limits.max_pixels,
+        }  # fmt: skip
+        try:
+            pages: int = self._have_done(request, SHOWN_WITHIN)["pages"]
+        except DocumentError as error:
+            raise RenderingFailed(error.detail) from error
+        return pages
+
+    def _have_done(self, request: dict[str, object], seconds: float | None = None) -> Reply:
+        child, limit = self._children[0], self._limits.seconds
         with child.lock:
             child.memory_mb = self._limits.memory_mb
             try:
-                return child.ask(request, self._limits.seconds)
+                return child.ask(request, min(limit, seconds or limit))
             except (Crashed, TooSlow) as error:
                 raise RenderingFailed from error
 

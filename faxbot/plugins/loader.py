@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.machinery import ModuleSpec
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +157,12 @@ class Plugins:
         if saved is None:
             saved = self._saved.get(plugin_id, {})
         return manifests.settings(manifest, self._environ, saved)
+
+    def standing(self, plugin_id: str) -> dict[str, Any]:
+        """How a plugin is set, complete or not, and not checked: for who shows what is to be mended. Raises
+        PluginError as manifest()."""
+        manifest = self.manifest(plugin_id)
+        return manifests.standing(manifest, self._environ, self._saved.get(plugin_id, {}))
 
     def source(self, plugin_id: str, key: str) -> str:
         """Where a setting comes from: db, env, default, or unset."""
@@ -371,9 +378,7 @@ def discover(
     """
     found: list[Found] = []
     refused: list[Broken] = []
-    for entry_point in sorted(
-        entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)
-    ):
+    for entry_point in _installed(tuple(_places())):
         try:
             if not from_outside and _package(entry_point) != OURS:
                 raise PluginError(
@@ -399,8 +404,26 @@ def discover(
     )
 
 
+def _places() -> Iterator[tuple[str, int]]:
+    """Where packages are looked for, and when something was last put there or taken away."""
+    for place in sys.path:
+        with suppress(OSError):
+            yield place, Path(place).stat().st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _installed(_places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of all packages in these places, in one order; to look takes 4 ms."""
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)))
+
+
 def _package(entry_point: EntryPoint) -> str:
-    return entry_point.dist.name if entry_point.dist else "unknown"
+    return _name(entry_point.dist) if entry_point.dist else "unknown"
+
+
+@lru_cache(maxsize=256)
+def _name(distribution: Distribution) -> str:
+    return distribution.name
 
 
 def find(entry_point: EntryPoint, scope_allowed: str, registry: Registry = OPEN) -> Found:

@@ -40,6 +40,7 @@ CORE_SECRETS = frozenset(
         "CONFIG_MASTER_KEY_PREVIOUS",
         "DATABASE_URL",
         "FAXBOT_API_KEY",
+        "FLOWER_BASIC_AUTH",
         "REDIS_URL",
     }
 )
@@ -65,7 +66,9 @@ class Trait:
 TRAITS: Mapping[str, Trait] = MappingProxyType(
     {
         "send_fax": Trait(
-            "sends faxes", methods=("send",), readers=("migration", "questions", "routing")
+            "sends faxes",
+            methods=("send",),
+            readers=("migration", "questions", "recall", "routing"),
         ),
         "status_callback": Trait(
             "the carrier calls back with news",
@@ -75,12 +78,12 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
         "status_lookup": Trait(
             "the carrier can be asked by tag and by its own id",
             methods=("look_up", "fetch"),
-            readers=("followup",),
+            readers=("asking",),
         ),
         "absence_is_proof": Trait(
             "what the look-up does not find was never accepted, so a new attempt is safe; "
             "without this trait the fax stays `uncertain`",
-            readers=("followup",),
+            readers=("followup", "recall"),
         ),
         "cancel": Trait(
             "a fax can be stopped after the carrier took it",
@@ -307,9 +310,18 @@ def settings(
     """The plugin's settings: those `saved`, by key, else as `environ` has them, typed, else defaults;
     raises ConfigError naming variables, never values. A saved key that this manifest does not know
     (any more) is left out."""
-    found = given(manifest, environ)
-    found.update({key: value for key, value in saved.items() if key in manifest.properties})
-    return validated(manifest, found)
+    return validated(manifest, standing(manifest, environ, saved))
+
+
+def standing(
+    manifest: Manifest, environ: Mapping[str, str], saved: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same as settings(), complete or not, and not checked."""
+    defaults = {
+        key: rule["default"] for key, rule in manifest.properties.items() if "default" in rule
+    }
+    known = {key: value for key, value in saved.items() if key in manifest.properties}
+    return {**defaults, **given(manifest, environ), **known}
 
 
 def given(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Any]:

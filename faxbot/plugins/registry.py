@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ def load(path: str) -> Registry:
     """The registry in this file, which then is the only way in; "": the one that faxbot brings,
     which keeps nobody out. Raises ConfigError."""
     if not path:
-        ours = resources.files("faxbot.plugins").joinpath("registry.json").read_bytes()
-        return Registry(_entries(json.loads(ours)), closed=False)
+        return _ours()
     try:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -85,6 +85,12 @@ def load(path: str) -> Registry:
     except (ValueError, RecursionError):
         raise ConfigError("FAXBOT_PLUGIN_REGISTRY: the file is not JSON") from None
     return Registry(_entries(content), closed=True)
+
+
+@cache
+def _ours() -> Registry:
+    ours = resources.files("faxbot.plugins").joinpath("registry.json").read_bytes()
+    return Registry(_entries(json.loads(ours)), closed=False)
 
 
 def _entries(content: Any) -> dict[str, Entry]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import shlex
 import socket
 import time
@@ -26,7 +25,7 @@ from typing import Any
 import faxbot
 from faxbot.config import Config
 from faxbot.errors import ConfigError
-from faxbot.supervisor import broker, keyfile, listening
+from faxbot.supervisor import broker, flower, keyfile, listening, standin
 from faxbot.supervisor.console import Console
 from faxbot.supervisor.probe import Probe
 from faxbot.supervisor.processes import ChildFailed, Processes, Role, Stopped, Timing
@@ -51,6 +50,7 @@ def up(
     *,
     console: Console,
     verbose: bool = False,
+    with_flower: bool = False,
     timing: Timing | None = None,
 ) -> int:
     """Run all roles until a signal comes, or `command` (with FAXBOT_URL and a key in its environment) ends.
@@ -65,6 +65,8 @@ def up(
         Processes(console, timing, verbose=verbose) as processes,
     ):
         site = _Site(config, lock, listener, verbose=verbose)
+        if with_flower:
+            site.prepare_flower()
         try:
             site.start(processes)
             missing = site.wait_until_ready(
@@ -103,9 +105,24 @@ class _Site:
         self._address = (listening.reached_at(host), port)
         self.url = listening.url(host, port)
         self._listens, self._look_at = False, 0.0
+        self._window: Role | None = None
+        self._flower_url = ""
         self._environ = {**config.environ, "FAXBOT_PORT": str(port), "PYTHONUNBUFFERED": "1"}
         if not config.public_url and self._address[0] != "127.0.0.1":
             self._environ["PUBLIC_API_URL"] = self.url
+
+    def prepare_flower(self) -> None:
+        """Have start() start Flower, too, and the console lead there. Raises ConfigError where it could not start."""
+        flower.must_be_installed()
+        secret, port = flower.credentials(self._config), flower.port(self._config)
+        self._flower_url = f"http://{flower.HOST}:{port}"
+        self._environ["FAXBOT_FLOWER_URL"] = self._config.flower_url or self._flower_url
+        probe = Probe(
+            (flower.HOST, port), _get("/healthcheck", f"{flower.HOST}:{port}"), b"HTTP/1.1 200"
+        )
+        role = self._role("flower", "flower", *self._logs, probe=probe)
+        own = {"FAXBOT_FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": secret}
+        self._window = replace(role, environ={**self._environ, **own})
 
     def start(self, processes: Processes) -> None:
         """Bring everything up, in the order of need."""
@@ -116,9 +133,11 @@ class _Site:
         if prepared.exit_code != 0:
             raise ChildFailed("nothing was started; see above")
         processes.wait_until_up(up)
-        if "simulator" in config.provider_ids and not config.environ.get("SIMULATOR_BASE_URL"):
+        if standin.is_wanted(config):
             up += processes.add(self._carrier())
         web, *_ = processes.add(*self._servers())
+        if self._window:
+            processes.add(self._window)
         processes.wait_until_up([*up, web])
 
     def wait_until_ready(self, processes: Processes, seconds: float) -> str:
@@ -145,7 +164,8 @@ class _Site:
     def for_command(self) -> Mapping[str, str]:
         """The environment of the user's command; `faxbot` in it is this one."""
         environ = {**self._config.environ, "FAXBOT_URL": self.url}
-        if (key := keyfile.read(self._config)) and not self._config.client_key:
+        if key := keyfile.read(self._config):
+            # One that is exported already may be another installation's.
             environ["FAXBOT_API_KEY"] = key
         return with_our_folder(environ)
 
@@ -155,7 +175,7 @@ class _Site:
         key_file = keyfile.path(self._config)
         first = keyfile.read(self._config)
         key = f"$(cat {shlex.quote(str(key_file))})" if first else "YOUR_KEY"
-        where = f"{program()} keys create --name NAME --scope fax:send"
+        where = f"{program()} keys create --name NAME --scope fax:send --scope fax:read"
         if first:
             where = f"{first}  (kept in {key_file})" if in_clear else f"in {key_file}"
         document = pasteable_path(EXAMPLE) if EXAMPLE.exists() else "FILE.pdf"
@@ -164,11 +184,19 @@ class _Site:
             f"faxbot answers at {self.url}, but is not ready: {missing}"
             if missing
             else f"faxbot is ready at {self.url} ({seconds:.1f} s)",
+            f"  console        {self.url}/admin/ui/",
             f"  documentation  {self.url}/docs",
             f"  API key        {where}",
+            *self._about_flower(),
             f"  send a fax     {send}",
             "  stop           Ctrl-C",
         ]
+
+    def _about_flower(self) -> list[str]:
+        if self._window is None:
+            return []
+        where = "FLOWER_BASIC_AUTH" if self._config.flower_auth else flower.file(self._config)
+        return [f"  Flower         {self._flower_url}  (name and password in {where})"]
 
     def _role(
         self,
@@ -209,9 +237,8 @@ class _Site:
         )
 
     def _carrier(self) -> Role:
-        port = _port(self._config.data_dir / "simulator-port")
-        self._environ["SIMULATOR_BASE_URL"] = f"http://127.0.0.1:{port}"
-        self._environ["SIMULATOR_SECRET"] = _secret(self._config.data_dir / "simulator-secret")
+        port, variables = standin.prepare(self._config)
+        self._environ.update(variables)
         ledger = self._config.data_dir / "simulator.db"
         words = ("carrier", "simulator", "--port", str(port), "--ledger", str(ledger))
         probe = Probe(("127.0.0.1", port), _get("/health", f"127.0.0.1:{port}"), b"HTTP/1.1 200")
@@ -264,22 +291,6 @@ def _locked(lock: int) -> bool:
 
 def _alive(pid: str) -> bool:
     return pid.isdigit() and Path("/proc", pid).exists()
-
-
-def _secret(path: Path) -> str:
-    """The secret in the file at `path`, made on first use; the lock of the data folder is held."""
-    if not path.exists():
-        keyfile.write_privately(path, secrets.token_urlsafe(32))
-    return path.read_text()
-
-
-def _port(path: Path) -> int:
-    """The port of the file at `path`, where it is free: at another address there would be another carrier, for all
-    that faxbot knows, and what that does not know would prove nothing."""
-    kept = path.read_text() if path.exists() else ""
-    port = listening.free_port(int(kept) if kept.isdecimal() else 0)
-    keyfile.write_privately(path, str(port))
-    return port
 
 
 def must_listen(answer: bytes) -> bool:

@@ -63,6 +63,8 @@ class _Task(Task[Any, Any]):
     """Fails without what a foreign exception says: Celery writes that into its log and, where somebody watches its
     events as Flower does, into the broker."""
 
+    Request = "faxbot.tasks.worker:Request"
+
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         try:
             return self.run(*arguments, **named)

@@ -1,6 +1,5 @@
-"""The Celery app for Celery's own tools, which look for one in a module: Flower, and the health check of a worker.
+"""The Celery app for Celery's own tools, which look for one in a module: the health check of a worker.
 
-    celery --app faxbot.tasks.operations flower --read-only
     celery --app faxbot.tasks.operations inspect ping
 
 The product makes its apps itself, with a configuration (tasks/app.py); nothing of it imports this module.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.apps.worker import Worker
+from celery.worker import request
 
-from faxbot import rotation, spool, stopping, wiring
+from faxbot import logcontext, rotation, spool, stopping, wiring
 from faxbot.config import Config
 from faxbot.courier import Courier
 from faxbot.messenger import Messenger
@@ -18,9 +23,21 @@ TASK_MODULES = [
     f"faxbot.tasks.{name}"
     for name in ("send", "callbacks", "inbound", "sweep", "webhooks", "notices")
 ]
+HIDDEN = "[hidden]"
+_ID = re.compile(r"[0-9a-f]{32}")
 _runtimes: dict[str, Runtime] = {}
 _couriers: dict[str, Courier] = {}
 _messengers: dict[str, Messenger] = {}
+
+
+class Request(request.Request):
+    """A message that a worker has, as it is told to Celery's own tools (its events, `celery inspect`, Flower): without
+    what it is about."""
+
+    argsrepr = kwargsrepr = HIDDEN
+
+    def info(self, safe: bool = False) -> Any:
+        return {**super().info(safe), "args": HIDDEN, "kwargs": HIDDEN}
 
 
 def serve(config: Config, app: Celery) -> None:
@@ -45,8 +62,30 @@ def serve(config: Config, app: Celery) -> None:
         if runtime := _runtimes.pop("worker", None):
             runtime.close()
 
+    signals.task_prerun.connect(_begin, weak=False)
+    signals.task_postrun.connect(_end, weak=False)
     signals.worker_process_init.connect(start, weak=False)
     signals.worker_process_shutdown.connect(stop, weak=False)
+
+
+def _begin(task_id: str, task: Task[Any, Any], args: tuple[Any, ...], **_: object) -> None:
+    """What is logged from here on is about this task and the row whose id it is told, if that looks like one."""
+    rows = dict(zip(_parameters(task.run), args, strict=False))
+    named = {
+        name: row
+        for name, row in rows.items()
+        if not name.startswith("_") and isinstance(row, str) and _ID.fullmatch(row)
+    }
+    logcontext.begin(task=task.name, task_id=task_id, **named)
+
+
+@cache
+def _parameters(run: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(run).parameters)
+
+
+def _end(**_: object) -> None:
+    logcontext.begin()
 
 
 def heed_the_end(worker: Worker) -> None:

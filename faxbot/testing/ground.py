@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 from PIL import Image
@@ -35,6 +35,7 @@ PAGES = 3
 HEADER = "Practice of Dr. Quincy Contract"
 LINK = "https://fax.example.com/fax/7/pdf?token=link-token-of-the-contract"
 SHORTEST_SECRET = 8
+Plugin = TypeVar("Plugin", bound=FaxbotPlugin)
 
 
 class Connect(Protocol):
@@ -72,6 +73,25 @@ def overhearing(capsys: pytest.CaptureFixture[str], check: Callable[[str], None]
     check(" ".join([*ear.heard, out, err]))
 
 
+@contextmanager
+def running(
+    make: Callable[[], Plugin],
+) -> Iterator[Callable[[Mapping[str, Any], Context], Plugin]]:
+    """begin(config, context): one more plugin that `make` makes, initialised; all are shut down at the end."""
+    begun: list[tuple[Plugin, Http]] = []
+
+    def begin(config: Mapping[str, Any], context: Context) -> Plugin:
+        one = make()
+        one.initialize(config, context)
+        begun.append((one, context.http))
+        return one
+
+    yield begin
+    for one, http in begun:
+        one.shutdown()
+        http.close()
+
+
 class PluginGround:
     """What is under test, whatever its type."""
 
@@ -104,19 +124,9 @@ class SetGround(PluginGround):
 
     @pytest.fixture
     def begin(self, manifest: Manifest) -> Iterator[Callable[[Mapping[str, Any]], FaxbotPlugin]]:
-        running: list[tuple[FaxbotPlugin, Http]] = []
-
-        def make(settings: Mapping[str, Any]) -> FaxbotPlugin:
-            config, context = prepared(manifest, settings)
-            plugin = self.plugin()
-            plugin.initialize(config, context)
-            running.append((plugin, context.http))
-            return plugin
-
-        yield make
-        for plugin, http in running:
-            plugin.shutdown()
-            http.close()
+        # The class is looked up when one is made: a test may have put another one there.
+        with running(lambda: self.plugin()) as begin:
+            yield lambda settings: begin(*prepared(manifest, settings))
 
     @pytest.fixture(autouse=True)
     def silence(
@@ -195,19 +205,12 @@ class Ground(PluginGround):
 
     @pytest.fixture
     def connect(self, manifest: Manifest) -> Iterator[Connect]:
-        running: list[tuple[TransportPlugin, Http]] = []
+        with running(lambda: self.plugin()) as begin:
 
-        def make(url: str, *, at: datetime | None = None, **changes: Any) -> TransportPlugin:
-            config, context = self.prepared(manifest, url, at, changes)
-            provider = self.plugin()
-            provider.initialize(config, context)
-            running.append((provider, context.http))
-            return provider
+            def make(url: str, *, at: datetime | None = None, **changes: Any) -> TransportPlugin:
+                return begin(*self.prepared(manifest, url, at, changes))
 
-        yield make
-        for provider, http in running:
-            provider.shutdown()
-            http.close()
+            yield make
 
     @pytest.fixture
     def provider(self, connect: Connect, carrier: str) -> TransportPlugin:

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from math import ceil
 from pathlib import Path
@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 import flask_smorest
 import marshmallow as ma
-from flask import Response, g
+from flask import Response, g, send_file
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from faxbot.errors import (
+    CsrfTokenWrong,
     DatabaseAway,
     FailedLogins,
     FaxbotError,
@@ -34,6 +35,7 @@ from faxbot.errors import (
     KeyMissing,
     Malformed,
     MediaTypeRefused,
+    NotFound,
     RequestsPerMinute,
     StorageAway,
     TooMany,
@@ -42,6 +44,7 @@ from faxbot.errors import (
 from faxbot.web import auth, problems, schemas
 from faxbot.web.problems import Problem
 
+PNG = "image/png"
 AWAY_RETRY_SECONDS = 5
 KEY_RETRY_SECONDS = 1
 CAUSES_LOGGED = 6
@@ -61,8 +64,10 @@ class Arguments(FlaskParser):
         """Single values by name; `tag[name]=value` is collected under `tag`. Raises InvalidFields."""
         return _nested(req.args)
 
-    def load_json(self, req: Any, schema: ma.Schema) -> Any:  # noqa: ARG002 - webargs asks so
+    def load_json(self, req: Any, schema: ma.Schema) -> Any:
         """The JSON of the body; raises Malformed, MediaTypeRefused."""
+        if getattr(schema, "may_be_left_out", False) and not req.get_data():
+            return {}
         if not req.is_json:
             raise MediaTypeRefused("This address takes application/json.")
         try:
@@ -120,15 +125,16 @@ class Blueprint(flask_smorest.Blueprint):
         """Declare the view below: its addresses, who may use it and how (see auth.needs), the schemas of its arguments,
         its answers by status (see answer()), how it fails beside what every such route can meet, and more for OpenAPI.
         """
-        failures = [*errors, *_always(access, query, body)]
+        doc |= _parameters(doc.get("parameters"), query)
+        failures = [*errors, *_always(method, access, query, body)]
         doc["responses"] = {**answers, **_failures(failures)}
         if access in _UNPROVEN:
             sentence = f"`{Unauthenticated.code}`: {_UNPROVEN[access]}"
             doc["responses"][401]["description"] = sentence
         if access not in auth.WITHOUT_KEY:
             schemes = ("Session",) if access == auth.SESSION else ("ApiKey", "Bearer", "Session")
-            doc["security"] = [{scheme: [access.removesuffix(auth.OR_LINK)]} for scheme in schemes]
-            if access.endswith(auth.OR_LINK):
+            doc["security"] = [{scheme: [auth.scope_of(access)]} for scheme in schemes]
+            if auth.scope_of(access) != access:
                 doc["security"].append({})
 
         def declare(view: auth.View) -> auth.View:
@@ -171,6 +177,34 @@ def file_answer(sentence: str, *media_types: str) -> dict[str, Any]:
     return {"description": sentence, "content": dict.fromkeys(media_types, content)}
 
 
+def text_answer(sentence: str, media_type: str) -> dict[str, Any]:
+    """A route that answers with a text of this type, for OpenAPI."""
+    return {"description": sentence, "content": {media_type: {"schema": {"type": "string"}}}}
+
+
+def page_number(written: str) -> int:
+    """The number of a page in an address, from 1; raises NotFound."""
+    if not _PAGE.fullmatch(written):
+        raise NotFound("pages are numbered from 1")
+    return int(written)
+
+
+_PAGE = re.compile(r"[1-9][0-9]{0,5}")
+
+
+def opened(path: Path, media_type: str, *, name: str | None = None) -> Response:
+    """The answer with a file that nobody keeps; `name`: it is to be saved under. Open, it outlives its folder until it
+    is sent."""
+    found = send_file(
+        path.open("rb"),
+        mimetype=media_type,
+        as_attachment=name is not None,
+        download_name=name,
+    )
+    found.headers["Cache-Control"] = "no-store"
+    return found
+
+
 def answer(
     schema: type[ma.Schema], sentence: str, *, headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
@@ -185,13 +219,22 @@ def answer(
     }
 
 
-def _always(access: str, query: object, body: object) -> list[Failure]:
-    """What every route with such access and arguments can meet."""
+def _parameters(
+    named: Sequence[Mapping[str, Any]] | None, query: ma.Schema | None
+) -> dict[str, Any]:
+    """What is named of an address together with what its query may have, for OpenAPI: flask-smorest lets the first take
+    the place of the second."""
+    return {"parameters": [*named, {"in": "query", "schema": query}]} if named and query else {}
+
+
+def _always(method: str, access: str, query: object, body: object) -> list[Failure]:
+    """What every route with such a method, access and arguments can meet."""
     found: list[Failure] = [problems.INTERNAL]
     if access != auth.OPEN:
         found += [DatabaseAway, Unauthenticated]
     if access not in auth.WITHOUT_KEY:
         found += [Forbidden, FailedLogins, RequestsPerMinute]
+        found += [CsrfTokenWrong] if method != "GET" else []
     if query or body:
         found += [InvalidFields]
     if body:

@@ -51,8 +51,13 @@ def verify_audit(query: dict[str, Any]) -> Response:
     Whether a row was changed, removed, inserted or re-ordered since it was linked. A long trail takes several requests:
     ask again with `next` as `after` until it is null.
     """
+    return api.reply(problems.dumps(verdict(**query)))
+
+
+def verdict(**query: Any) -> dict[str, Any]:
+    """What verification.verify() finds in so much of the chain, which is written down."""
     report = verification.verify(runtime(), actor().account_id, most=MOST_LINKS, **query)
     outcome = audit.DONE if report.ok else audit.FAILED
     details = {"links": report.links, "faults": report.fault_count}
     audit.note(runtime(), actor(), Action.AUDIT_VERIFIED, outcome=outcome, details=details)
-    return api.reply(problems.dumps(report.described()))
+    return report.described()

@@ -2,8 +2,8 @@
 
 A route says what it needs with needs(): a scope, which comes with an API key or a session; SESSION for whoever has
 signed in; OPEN for everybody; SIGNATURE where the carrier proves itself to the domain; or LINK where the address holds
-a token that the domain gave out, which may also stand in for a scope (OR_LINK). create_app() refuses to start with a
-route that says nothing.
+a token that the domain gave out, which may also stand in for a scope (OR_LINK), as may that somebody asks on this very
+machine (OR_HERE). create_app() refuses to start with a route that says nothing.
 
 A browser sends the session's cookie by itself, whoever made it ask: what changes something needs X-CSRF-Token too, and
 must not come from another site; that last holds also where nobody needs a key. A key is never sent by itself, and
@@ -35,6 +35,8 @@ SIGNATURE = "signature"
 LINK = "link"
 OR_LINK = " or link"
 """Behind a scope: who shows a token and no key comes by a link."""
+OR_HERE = " or this machine"
+"""Likewise: who shows nothing and asks on this machine needs no key (is_here)."""
 WITHOUT_KEY = (OPEN, SIGNATURE, LINK)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_CHALLENGE, CARRIER_CHALLENGE = 'Bearer realm="faxbot"', 'Basic realm="faxbot"'
@@ -77,13 +79,17 @@ def authorize() -> None:
     if access.endswith(OR_LINK):
         by_link = "token" in request.args and _presented() is None
         access = LINK if by_link else access.removesuffix(OR_LINK)
+    elif access.endswith(OR_HERE):
+        shows_nothing = shown() == NOTHING
+        access = OPEN if shows_nothing and is_here() else access.removesuffix(OR_HERE)
     g.access = access
     if access not in WITHOUT_KEY:
         key = _presented()
         token = session_token() if key is None else None
         came_from = address()
+        by_itself = view.in_background or in_background()
         asks = (
-            _signed_in(token, in_background=view.in_background)
+            sessions.authenticate(runtime(), token, in_background=by_itself)
             if token
             else identity.authenticate(runtime(), key, came_from)
         )
@@ -97,10 +103,48 @@ def authorize() -> None:
             raise Forbidden("This is for people who have signed in; a key has no session.")
 
 
-def _signed_in(token: str, *, in_background: bool) -> Actor:
-    """Who shows this session; raises Unauthenticated."""
-    in_background = in_background or "HTTP_X_BACKGROUND" in request.environ
-    return sessions.authenticate(runtime(), token, in_background=in_background)
+def scope_of(access: str) -> str:
+    """What a route needs of who comes by no other way."""
+    return access.removesuffix(OR_LINK).removesuffix(OR_HERE)
+
+
+_PASSED_ON = (
+    "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_X_CLUSTER_CLIENT_IP",
+    "HTTP_TRUE_CLIENT_IP", "HTTP_CF_CONNECTING_IP", "HTTP_CF_RAY", "HTTP_FASTLY_CLIENT_IP",
+)  # fmt: skip
+"""Beside X-Forwarded-...: what proxies add."""
+
+
+def came_straight() -> bool:
+    """Whether who asks is connected from this very machine, with nothing that is known to stand in between: behind a
+    proxy here everybody would look so. A page of another site whose name leads here (DNS rebinding) asks for that
+    name. A proxy that adds no header is not seen: go by more than this."""
+    environ = request.environ
+    passed_on = any(name in _PASSED_ON or name.startswith("HTTP_X_FORWARDED") for name in environ)
+    return (
+        not passed_on
+        and not runtime().config.trusted_networks
+        and origins.is_loopback(environ.get("REMOTE_ADDR", ""))
+        and origins.names_loopback(environ.get("HTTP_HOST", ""))
+    )
+
+
+def is_here() -> bool:
+    """Whether a program of this machine asks, for itself. It is never believed in production, or where PUBLIC_API_URL
+    is an address outside of this machine: not all proxies say that they are one."""
+    config = runtime().config
+    name = urlsplit(config.base_url).hostname or ""
+    return not config.production and origins.names_loopback(name) and came_straight()
+
+
+def in_background() -> bool:
+    """Whether a page asks by itself for what its user has asked for before."""
+    return "HTTP_X_BACKGROUND" in request.environ
+
+
+def newcomer() -> Actor:
+    """Who is about to sign in, before he has said who he is."""
+    return Actor(DEFAULT_ACCOUNT, "anonymous", frozenset(), USER, g.request_id, address())
 
 
 def _must_be_meant(token: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from faxbot.configuration import DB, DEFAULT, ENV
+from faxbot.configuration import DB, DEFAULT, ENV, FORMAT, KIND
 from faxbot.oversight import NOTE_LENGTH
 from faxbot.web.schemas import printable, says
 
@@ -38,6 +38,7 @@ class Setting(ma.Schema):
     """One option as it stands."""
 
     name = fields.String(required=True, metadata=says("its variable", "FAX_HEADER"))
+    group = fields.String(required=True, metadata=says("what it is about", "Sending"))
     value = fields.Raw(
         required=True, allow_none=True, metadata=says("a secret that is set is masked", "Practice")
     )
@@ -191,7 +192,11 @@ class ImportWish(Why):
     """A document that is to be saved."""
 
     document = fields.Raw(
-        required=True, metadata=says("as /admin/config/export gives it, or with fewer settings")
+        required=True,
+        metadata=says(
+            "as /admin/config/export gives it, or with fewer settings",
+            {"kind": KIND, "format": FORMAT, "options": {"FAXBOT_MAX_PAGES": "100"}},
+        ),
     )
     whole = fields.Boolean(
         load_default=False,

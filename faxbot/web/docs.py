@@ -1,4 +1,4 @@
-"""/openapi.json and /docs: the API's description for programs and, made from it, for people; / leads to the latter.
+"""/openapi.json and /docs: the API's description for programs and, made from it, for people.
 
 Both are made once per process, on first use. The page is plain HTML with one style sheet and no script, and needs no
 outside network.
@@ -21,7 +21,7 @@ import marshmallow as ma
 from flask import Flask, Response
 from markupsafe import Markup, escape
 
-from faxbot import __version__, actors, events
+from faxbot import __version__, actors, catalogue, events
 from faxbot.config import Config
 from faxbot.errors import PluginError
 from faxbot.runtime import Runtime
@@ -99,7 +99,7 @@ def _security(config: Config) -> dict[str, Json]:
 
 
 def publish(app: Flask, blueprints: Iterable[Blueprint], runtime: Runtime) -> None:
-    """Serve /openapi.json, /docs and the page's style sheet, and lead from / to the page."""
+    """Serve /openapi.json, /docs and the page's style sheet; who comes to / with a browser looks for the console."""
     style = resources.files("faxbot.web.static").joinpath("docs.css").read_bytes()
 
     lock = threading.Lock()
@@ -120,8 +120,8 @@ def publish(app: Flask, blueprints: Iterable[Blueprint], runtime: Runtime) -> No
     _serve(app, "/openapi.json", document, "application/json")
     _serve(app, "/docs", page, "text/html; charset=utf-8")
     _serve(app, "/static/docs.css", lambda: style, "text/css; charset=utf-8")
-    for path in ("/", "/docs/"):
-        _lead(app, path, "/docs")
+    _lead(app, "/docs/", "/docs")
+    _lead(app, "/", "/admin/ui/")
     app.add_template_filter(_inline, "inline")
 
 
@@ -141,18 +141,26 @@ def _lead(app: Flask, path: str, target: str) -> None:
     app.add_url_rule(path, endpoint=path, view_func=lead)
 
 
-def _inline(text: str) -> Markup:
-    """Escaped text, with `words` in backticks as code; the code of an error leads to its paragraph."""
-    pieces = re.split(r"`([^`]+)`", text)
-    return Markup().join(
-        _code(piece) if number % 2 else escape(piece) for number, piece in enumerate(pieces)
-    )
-
-
-def _code(word: str) -> Markup:
-    if word in PROBLEMS:
-        return Markup('<a href="#{0}"><code>{0}</code></a>').format(word)
+def code(word: str) -> Markup:
+    """A word of programs."""
     return Markup("<code>{}</code>").format(word)
+
+
+def marked(text: str, code: Callable[[str], Markup] = code) -> Markup:
+    """Escaped text, with `words` in backticks as code."""
+    pieces = enumerate(re.split(r"`([^`]+)`", text))
+    return Markup().join(code(piece) if odd % 2 else escape(piece) for odd, piece in pieces)
+
+
+def _inline(text: str) -> Markup:
+    """The same; the code of an error leads to its paragraph."""
+    return marked(text, _code_or_error)
+
+
+def _code_or_error(word: str) -> Markup:
+    return (
+        Markup('<a href="#{}">{}</a>').format(word, code(word)) if word in PROBLEMS else code(word)
+    )
 
 
 def _learn_more(runtime: Runtime) -> str | None:
@@ -161,10 +169,7 @@ def _learn_more(runtime: Runtime) -> str | None:
         target = runtime.plugins.manifest(runtime.config.provider_id).docs.get("learnMore", "")
     except PluginError:
         return None
-    base = runtime.config.docs_base_url.rstrip("/")
-    if target.startswith("/") and base:
-        return base + target
-    return target if target.startswith(("https://", "http://")) else None
+    return catalogue.learn_more(runtime, target)
 
 
 # The page's contents ------------------------------------------------------------------------------
@@ -320,13 +325,15 @@ def _limits(field: Json) -> str:
 
 
 def _curl(server: str, path: str, method: str, operation: Json, schema: Json) -> str:
-    """A command that works as it stands, once FAXBOT_API_KEY and, as the case may be, FAX_ID, KEY_ID or USER_ID are
-    set."""
+    """A command that works as it stands, once FAXBOT_API_KEY and, as the case may be, FAX_ID, KEY_ID, USER_ID or TOKEN
+    are set."""
     address = server + path
     for parameter in operation.get("parameters", []):
         name = parameter["name"]
         value = str(parameter.get("example", f"${name.upper()}"))
         address = address.replace(f"{{{name}}}", value)
+        if parameter["in"] == "query" and parameter.get("required"):
+            address += f"{'&' if '?' in address else '?'}{name}=${name.upper()}"
     lines = ["curl"]
     if method != "get":
         lines[0] += f" -X {method.upper()}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, g, request, send_file
+from flask import Response, g
 
-from faxbot import artifacts, audit, decisions, jobs, phone, results
+from faxbot import artifacts, audit, decisions, evidence, jobs, logcontext, results
 from faxbot.actors import LINK, Actor
 from faxbot.audit import Action
 from faxbot.errors import (
@@ -24,17 +24,35 @@ from faxbot.errors import (
     PagesPerDay,
     StorageAway,
 )
-from faxbot.hidden import Hidden
-from faxbot.jobs import Answer, Filters, Submission
+from faxbot.jobs import Answer, Filters
 from faxbot.models import Job, JobRow
-from faxbot.web import api, auth, idempotency, problems, schemas, uploads
+from faxbot.web import api, auth, idempotency, problems, schemas, submission
 from faxbot.web.auth import actor, runtime
 
 blueprint = api.Blueprint("faxes", __name__, description="Send faxes and see what became of them.")
 
-FAX_REQUEST = schemas.FaxRequest()
 _REPLAYED = "Idempotency-Replayed"
 _FAX_ID = [api.path("fax_id", "the fax's id")]
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Your own name for this request, bare or as a quoted string. Repeat the "
+    "request with the same key as often as you like: there will be one fax. Kept for 31 days.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_LENGTH},
+    "example": "order-4711-fax-1",
+}
+_RECORDED = {
+    202: api.answer(
+        schemas.Fax,
+        "The fax is recorded and will be sent.",
+        headers={
+            "Location": "the fax's address",
+            _REPLAYED: "`true` when this is the first answer again, byte for byte, "
+            "or, where retention has removed the number, the fax as it stands",
+        },
+    )
+}
 
 
 @blueprint.operation(
@@ -42,17 +60,7 @@ _FAX_ID = [api.path("fax_id", "the fax's id")]
     "/fax/send",
     "/fax",
     access="fax:send",
-    answers={
-        202: api.answer(
-            schemas.Fax,
-            "The fax is recorded and will be sent.",
-            headers={
-                "Location": "the fax's address",
-                _REPLAYED: "`true` when this is the first answer again, byte for byte, "
-                "or, where retention has removed the number, the fax as it stands",
-            },
-        )
-    },
+    answers=_RECORDED,
     errors=(
         Malformed,
         KeyInFlight,
@@ -67,17 +75,7 @@ _FAX_ID = [api.path("fax_id", "the fax's id")]
         problems.REQUEST_TOO_LARGE,
         MediaTypeRefused,
     ),
-    parameters=[
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "Your own name for this request, bare or as a quoted string. Repeat the "
-            "request with the same key as often as you like: there will be one fax. Kept for 31 days.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_LENGTH},
-            "example": "order-4711-fax-1",
-        }
-    ],
+    parameters=[_KEY],
     requestBody={
         "required": True,
         "content": {
@@ -114,28 +112,7 @@ def send_fax() -> Response:
     Takes the documents and records the fax; a worker sends it. The answer comes at once and is a promise: the fax
     will not be lost, and it will not be sent twice by guessing. Follow it at its address.
     """
-    key = idempotency.parse(request.environ.get("HTTP_IDEMPOTENCY_KEY"))
-    with uploads.received(request, runtime().config) as form:
-        wish = schemas.load(FAX_REQUEST, form.values)
-        schemas.within_reach(wish, runtime().now())
-        answer = jobs.submit(runtime(), actor(), _submission(wish), key=key, present=_present)
-    return _recorded(answer)
-
-
-def _submission(wish: dict[str, Any]) -> Submission:
-    to = _number(wish)
-    header = Hidden(wish.pop("header", ""))
-    spooled = [(file.path, file.sha256, file.size) for file in wish.pop("file")]
-    uploaded = artifacts.accept(runtime(), spooled)
-    return Submission(to=to, header=header, uploads=uploaded, **wish)
-
-
-def _number(wish: dict[str, Any]) -> Hidden[str]:
-    """The number asked for, taken out of `wish`; raises Malformed under its field's name."""
-    try:
-        return Hidden(phone.parse(wish.pop("to"), runtime().config.default_region))
-    except Malformed as error:
-        raise Malformed(errors={"to": [error.detail]}) from None
+    return _recorded(submission.submitted(_present))
 
 
 def _present(job: Job | JobRow) -> bytes:
@@ -143,6 +120,7 @@ def _present(job: Job | JobRow) -> bytes:
 
 
 def _recorded(answer: Answer) -> Response:
+    logcontext.note(job_id=answer.job_id)
     response = api.reply(answer.body, answer.status)
     response.headers["Location"] = f"/fax/{answer.job_id}"
     if answer.replayed:
@@ -184,18 +162,17 @@ def search_faxes(query: dict[str, Any]) -> Response:
 
     A number is personal, so it is asked for in the body and never stands in an address.
     """
-    to_keys = jobs.keys_of_number(runtime(), _number(query))
+    to_keys = jobs.keys_of_number(runtime(), submission.number(query))
     audit.note(runtime(), actor(), Action.FAX_SEARCHED)
     return _page(query, tags=query.pop("tags", {}), to_keys=to_keys)
 
 
 def _page(query: dict[str, Any], **more: Any) -> Response:
-    limit, cursor = query.pop("limit"), query.pop("cursor", None)
-    with runtime().database.reading() as session:
-        found, following = jobs.page(
-            session, actor(), Filters(**query, **more), limit=limit, cursor=cursor
-        )
-    items = [jobs.describe(runtime(), job, masked=True) for job in found]
+    limit, cursor, status = query.pop("limit"), query.pop("cursor", None), query.pop("status", None)
+    filters = Filters(statuses=(status,) if status else (), **query, **more)
+    here = runtime()
+    found, following = jobs.page(here, actor(), filters, limit=limit, cursor=cursor)
+    items = [jobs.describe(here, job, masked=True) for job in found]
     return api.reply(problems.dumps({"items": items, "next": following}))
 
 
@@ -232,6 +209,24 @@ def read_timeline(fax_id: str) -> Response:
     return api.reply(problems.dumps({**timeline, "decisions": decided}))
 
 
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>/evidence",
+    access="operate",
+    answers={200: api.answer(schemas.FaxEvidencePage, "The newest messages, newest first.")},
+    errors=(NotFound,),
+    parameters=_FAX_ID,
+)
+def read_evidence(fax_id: str) -> Response:
+    """Read what carriers said of a fax
+
+    Their messages as they came, with numbers and free text, those that were not understood too; not for whom numbers
+    are masked. What came before this version noted whose it was (migration 0020) is not among them.
+    """
+    actor().require_whole("operate")
+    return api.reply(problems.dumps(evidence.of_fax(runtime(), actor(), fax_id)))
+
+
 def _shown(fax_id: str, action: Action) -> JobRow:
     """The fax that is about to be shown, which is written down."""
     job = jobs.find(runtime(), actor(), fax_id)
@@ -255,14 +250,62 @@ def read_pages(query: dict[str, Any], fax_id: str) -> Response:
     By the link that the carrier was given with the fax; it ends with the attempt, or when its time is over.
     """
     with artifacts.Workspace(runtime()) as workspace:
-        # Open, the file outlives its folder until it is sent.
         path, account_id = artifacts.fetched(runtime(), fax_id, query["token"], workspace)
-        pages = path.open("rb")
+        answer = api.opened(path, artifacts.PDF)
     carrier = Actor(account_id, "link", frozenset(), LINK, g.request_id, auth.address())
     audit.note(runtime(), carrier, Action.DOCUMENT_OPENED, ("fax", fax_id))
-    answer = send_file(pages, mimetype="application/pdf")
-    answer.headers["Cache-Control"] = "no-store"
     return answer
+
+
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>/document",
+    access="fax:read",
+    answers={200: api.file_answer("The pages as they are sent, to be saved.", artifacts.PDF)},
+    errors=(NotFound, NotPossibleNow, StorageAway),
+    parameters=_FAX_ID,
+)
+def read_document(fax_id: str) -> Response:
+    """Open the pages of a fax
+
+    As they are sent, or will be: what the carrier gets, dot by dot. Not for whom numbers are masked.
+    """
+    job = _whole(fax_id)
+    with artifacts.Workspace(runtime()) as workspace:
+        path = artifacts.pdf_as_sent(runtime(), job, workspace)
+        answer = api.opened(path, artifacts.PDF, name=f"fax-{job.id}.pdf")
+    audit.note(runtime(), actor(), Action.DOCUMENT_OPENED, ("fax", job.id))
+    return answer
+
+
+@blueprint.operation(
+    "GET",
+    "/fax/<fax_id>/pages/<number>",
+    access="fax:read",
+    query=schemas.PageQuery(),
+    answers={200: api.file_answer("The page, at its proportions on paper.", api.PNG)},
+    errors=(NotFound, NotPossibleNow, StorageAway),
+    parameters=[*_FAX_ID, api.path("number", "which page, from 1")],
+)
+def show_page(query: dict[str, Any], fax_id: str, number: str) -> Response:
+    """Look at a page of a fax
+
+    As it is sent, or will be. Not for whom numbers are masked.
+    """
+    job = _whole(fax_id)
+    with artifacts.Workspace(runtime()) as workspace:
+        path = artifacts.page_as_sent(
+            runtime(), job, api.page_number(number), query["width"], workspace
+        )
+        answer = api.opened(path, api.PNG)
+    audit.note(runtime(), actor(), Action.DOCUMENT_OPENED, ("fax", job.id))
+    return answer
+
+
+def _whole(fax_id: str) -> JobRow:
+    """A fax of which everything may be shown to this actor, the number in the document too."""
+    actor().require_whole("fax:read")
+    return jobs.find(runtime(), actor(), fax_id)
 
 
 @blueprint.operation(
@@ -283,6 +326,65 @@ def cancel_fax(fax_id: str) -> Response:
     """Cancel a fax"""
     job, ended = jobs.cancel(runtime(), actor(), fax_id)
     return api.reply(_present(job), 200 if ended else 202)
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/resend",
+    access="fax:send",
+    body=schemas.ResendRequest(),
+    answers=_RECORDED,
+    errors=(
+        NotFound,
+        NotPossibleNow,
+        KeyInFlight,
+        KeyReused,
+        FaxRemoved,
+        DocumentTooLarge,
+        PagesPerDay,
+        StorageAway,
+    ),
+    parameters=[*_FAX_ID, _KEY],
+)
+def resend_fax(wish: dict[str, Any], fax_id: str) -> Response:
+    """Send a fax once more
+
+    A new fax with the same documents, number, header, resolution, priority and tags (`resend_of` names the first one).
+    Only of one that is final, however it ended, and whose documents are still there.
+    """
+    return _recorded(submission.resent(fax_id, wish, _present))
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/hold",
+    access="fax:send",
+    answers={200: api.answer(schemas.Fax, "It is held until somebody releases it.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_FAX_ID,
+)
+def hold_fax_back(fax_id: str) -> Response:
+    """Hold a fax
+
+    One that is `queued` or `retrying`, until it is released or cancelled; its `expires_at` ends it all the same.
+    """
+    return api.reply(_present(decisions.hold(runtime(), actor(), fax_id)))
+
+
+@blueprint.operation(
+    "POST",
+    "/fax/<fax_id>/send-now",
+    access="fax:send",
+    answers={200: api.answer(schemas.Fax, "It is tried now.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_FAX_ID,
+)
+def send_fax_now(fax_id: str) -> Response:
+    """Send a waiting fax now
+
+    One that waits for its `send_at`, or for its next try. What waits for its turn (at its number or provider) keeps it.
+    """
+    return api.reply(_present(decisions.send_now(runtime(), actor(), fax_id)))
 
 
 @blueprint.operation(

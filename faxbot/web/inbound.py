@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from flask import Response, g, send_file
+from flask import Response, g
 
 from faxbot import audit, inbound, limits
 from faxbot.actors import LINK, Actor
@@ -24,13 +24,14 @@ from faxbot.web.inbound_schemas import (
     InboundQuery,
     InboundUnread,
 )
+from faxbot.web.schemas import PageQuery
 
 blueprint = api.Blueprint("inbound", __name__, description="Faxes that somebody sent to us.")
 _ID = [api.path("inbound_id", "its id")]
 View = TypeVar("View", bound=Callable[..., Response])
 
 
-def _enabled(view: View) -> View:
+def enabled(view: View) -> View:
     """Where received faxes are not wanted there is nothing at these addresses."""
 
     @wraps(view)
@@ -52,7 +53,7 @@ def _enabled(view: View) -> View:
     },
     errors=(Malformed, NotFound),
 )
-@_enabled
+@enabled
 def list_inbound(query: dict[str, Any]) -> Response:
     """List received faxes
 
@@ -74,7 +75,7 @@ def list_inbound(query: dict[str, Any]) -> Response:
     answers={200: api.answer(InboundUnread, "How many, and since when.")},
     errors=(NotFound,),
 )
-@_enabled
+@enabled
 def count_unread() -> Response:
     """Count the unread"""
     limits.admit_inbound(runtime(), actor(), "list")
@@ -89,7 +90,7 @@ def count_unread() -> Response:
     errors=(NotFound,),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def read_inbound(inbound_id: str) -> Response:
     """Read about a received fax"""
     limits.admit_inbound(runtime(), actor(), "get")
@@ -112,7 +113,7 @@ def _shown(fax: inbound.Row) -> Response:
     errors=(NotFound, StorageAway),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def read_inbound_pdf(query: dict[str, Any], inbound_id: str) -> Response:
     """Open the document of a received fax
 
@@ -136,7 +137,7 @@ def read_inbound_pdf(query: dict[str, Any], inbound_id: str) -> Response:
     errors=(NotFound, StorageAway),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def read_inbound_document(inbound_id: str) -> Response:
     """Open the document as it came"""
     limits.admit_inbound(runtime(), actor(), "get")
@@ -146,12 +147,33 @@ def read_inbound_document(inbound_id: str) -> Response:
 
 def _file(reader: Actor, inbound_id: str, *, as_it_came: bool = False) -> Response:
     with Workspace(runtime()) as workspace:
-        # Open, the file outlives its folder until it is sent.
         path, media_type = inbound.document(runtime(), inbound_id, workspace, as_it_came=as_it_came)
-        content = path.open("rb")
+        answer = api.opened(path, media_type)
     audit.note(runtime(), reader, Action.DOCUMENT_OPENED, ("inbound", inbound_id))
-    answer = send_file(content, mimetype=media_type)
-    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@blueprint.operation(
+    "GET",
+    "/inbound/<inbound_id>/pages/<number>",
+    access="inbound:read",
+    query=PageQuery(),
+    answers={200: api.file_answer("The page, at its proportions on paper.", api.PNG)},
+    errors=(NotFound, NotPossibleNow, StorageAway),
+    parameters=[*_ID, api.path("number", "which page, from 1")],
+)
+@enabled
+def show_inbound_page(query: dict[str, Any], inbound_id: str, number: str) -> Response:
+    """Look at a page of a received fax"""
+    limits.admit_inbound(runtime(), actor(), "get")
+    actor().require_whole("inbound:read")
+    inbound.find(runtime(), actor(), inbound_id)
+    with Workspace(runtime()) as workspace:
+        path = inbound.shown(
+            runtime(), inbound_id, api.page_number(number), query["width"], workspace
+        )
+        answer = api.opened(path, api.PNG)
+    audit.note(runtime(), actor(), Action.DOCUMENT_OPENED, ("inbound", inbound_id))
     return answer
 
 
@@ -163,7 +185,7 @@ def _file(reader: Actor, inbound_id: str, *, as_it_came: bool = False) -> Respon
     errors=(NotFound,),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def link_inbound(inbound_id: str) -> Response:
     """Make a link to the document
 
@@ -181,7 +203,7 @@ def link_inbound(inbound_id: str) -> Response:
     errors=(NotFound, NotPossibleNow),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def mark_inbound_read(inbound_id: str) -> Response:
     """Mark a received fax as read
 
@@ -199,7 +221,7 @@ def mark_inbound_read(inbound_id: str) -> Response:
     errors=(NotFound, NotPossibleNow),
     parameters=_ID,
 )
-@_enabled
+@enabled
 def mark_inbound_unread(inbound_id: str) -> Response:
     """Mark a received fax as unread"""
     limits.admit_inbound(runtime(), actor(), "get")

@@ -16,7 +16,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -152,6 +152,19 @@ class Sender(socket.socket):
         with suppress(BlockingIOError):
             self.unsent = self.unsent[self.send(self.unsent, socket.MSG_DONTWAIT) :]
         return not self.unsent
+
+
+def paced(environ: Mapping[str, Any], pieces: Iterable[str]) -> Iterator[str]:
+    """The same pieces, each made when the one before has gone out, so that an answer of any length takes the memory of
+    one. It holds a thread; raises TimeoutError for a client that takes nothing for ANSWER_SECONDS."""
+    client = environ.get("gunicorn.socket")  # the test client has none
+    for piece in pieces:
+        yield piece
+        while isinstance(client, Sender) and not client.flush():
+            with selectors.DefaultSelector() as writable:
+                writable.register(client, selectors.EVENT_WRITE)
+                if not writable.select(ANSWER_SECONDS):
+                    raise TimeoutError
 
 
 class Invited:

@@ -14,7 +14,7 @@ from faxbot.web.schemas import EXAMPLE_ID, EXAMPLE_TIME, Count, Instant, printab
 _SCOPES = fields.List(
     fields.String(validate=validate.OneOf(list(SCOPES))),
     required=True,
-    validate=validate.Length(1, len(SCOPES)),
+    validate=validate.Length(1, len(SCOPES), error="Choose at least one, and each once."),
     metadata=says("what it may do; nothing that you may not", ["fax:send", "fax:read"]),
 )
 _WARNING = fields.String(

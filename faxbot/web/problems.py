@@ -51,6 +51,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Use a key, or a role, that has the scope named in `detail`; with a session send X-CSRF-Token too.",
         ),
         (
+            errors.CsrfTokenWrong,
+            403,
+            "Send the X-CSRF-Token that GET /admin/session tells; after each sign-in it is another one.",
+        ),
+        (
             errors.NotFound,
             404,
             "Check the address and the id. A fax of another account looks like one that does not exist.",

@@ -193,6 +193,21 @@ class FaxRequest(ma.Schema):
             raise ma.ValidationError("Must be later than send_at.", "expires_at")
 
 
+class ResendRequest(ma.Schema):
+    """What is to be otherwise when a fax is sent once more; the body may be left out."""
+
+    may_be_left_out = True
+
+    to = fields.String(
+        validate=validate.Length(max=64),
+        metadata=says("another fax number, with + and country code", "+15550100000"),
+    )
+    send_at = Instant(metadata=says("not before this time; at most a year ahead", EXAMPLE_TIME))
+    provider_id = fields.String(
+        validate=PROVIDER, metadata=says("send with this provider", "simulator")
+    )
+
+
 class _Page(ma.Schema):
     limit = Count(
         load_default=50, validate=validate.Range(1, 100), metadata=says("faxes per page, 1 to 100")
@@ -213,6 +228,16 @@ class FaxQuery(_Page):
         validate=TO_KEY, metadata=says("only faxes to the number with this `to_key`")
     )
     tag = Tags("`tag[name]`=value: only faxes with this tag")
+
+
+class PageQuery(ma.Schema):
+    """How a page is shown."""
+
+    width = Count(
+        load_default=850,
+        validate=validate.Range(200, 1700),
+        metadata=says("pixels across, 200 to 1700; the height follows from the page", 850),
+    )
 
 
 class LinkQuery(ma.Schema):
@@ -282,6 +307,15 @@ class Fax(ma.Schema):
     pages_sent = fields.Integer(required=True, metadata=says("pages that are confirmed", 0))
     resolution = fields.String(required=True, metadata=says("`fine` or `standard`", "fine"))
     attempts = fields.Integer(required=True, metadata=says("calls to a provider so far", 0))
+    attempts_at_most = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata=says(
+            "how many there are at most, if all that follow end like the last one; null before "
+            "the second one, where there is no limit, and once it has ended",
+            None,
+        ),
+    )
     next_at = fields.AwareDateTime(
         required=True, allow_none=True, metadata=says("when something happens next", EXAMPLE_TIME)
     )
@@ -376,6 +410,11 @@ class FaxAttempt(ma.Schema):
     )
     counted = fields.Boolean(required=True, metadata=says("whether it uses up one of the tries"))
     pages_sent = fields.Integer(required=True)
+    planned_at = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata=says("when it was to be made; null: by a version that did not note it", None),
+    )
     intended_at = fields.AwareDateTime(
         required=True, metadata=says("when the intent was recorded", EXAMPLE_TIME)
     )
@@ -397,6 +436,62 @@ class FaxDecision(ma.Schema):
         ),
     )
     decided_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
+
+
+class FaxEvidence(ma.Schema):
+    """One message of a carrier about a fax, as it came."""
+
+    id = fields.String(required=True, metadata=says("its id", EXAMPLE_ID))
+    provider_id = fields.String(required=True, metadata=says("whose carrier sent it", "simulator"))
+    outcome = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says(
+            "`applied`; `nothing`: no news in it; `unreadable`: the plugin could not understand it; `unmatched`: of no "
+            "attempt that we know; null while it waits",
+            "applied",
+        ),
+    )
+    received_at = fields.AwareDateTime(required=True, metadata=says("in UTC", EXAMPLE_TIME))
+    applied_at = fields.AwareDateTime(required=True, allow_none=True, metadata=says("in UTC"))
+    method = fields.String(required=True, allow_none=True, metadata=says("of HTTP", "POST"))
+    path = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says("where to, without the query, which holds a token", "/callbacks/simulator"),
+    )
+    headers = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=says(
+            "content-type, content-length, date and user-agent; none that proves or admits"
+        ),
+    )
+    content_type = fields.String(
+        required=True, allow_none=True, metadata=says("as it says", "application/json")
+    )
+    size_bytes = fields.Integer(required=True, allow_none=True, metadata=says("of the body", 512))
+    body = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says("as text; what is no printable character stands there as its code"),
+    )
+    cut = fields.Boolean(required=True, metadata=says("whether the body goes on"))
+    not_shown = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says(
+            "why there is no body: `binary`; `large`: it lies in storage; `gone`; `sealed`: it does not open"
+        ),
+    )
+
+
+class FaxEvidencePage(ma.Schema):
+    """What carriers said of a fax, newest first."""
+
+    items = fields.List(fields.Nested(FaxEvidence), required=True)
+    more = fields.Boolean(required=True, metadata=says("whether there was more than is shown"))
 
 
 class DecisionRequest(ma.Schema):
@@ -498,7 +593,7 @@ class ProviderChange(ma.Schema):
     note = fields.String(
         required=True,
         validate=[validate.Length(1, NOTE_LENGTH), printable],
-        metadata=says("why; it goes into the provider's history", "the carrier says it is mended"),
+        metadata=says("why; it goes into the provider's history", "as agreed with the carrier"),
     )
 
 
@@ -524,6 +619,16 @@ class Provider(ma.Schema):
     version = fields.String(required=True)
     traits = fields.List(fields.String(), required=True)
     active = fields.Boolean(required=True, metadata=says("whether faxes are sent through it"))
+    slots = fields.List(
+        fields.String(), required=True, metadata=says("what it is active for", ["outbound"])
+    )
+    requires_baa = fields.Boolean(
+        required=True, metadata=says("whether it takes an agreement (BAA) with its carrier")
+    )
+    covered = fields.Boolean(
+        required=True,
+        metadata=says("whether an administrator said that there is an agreement (BAA)"),
+    )
     state = fields.String(
         required=True,
         validate=validate.OneOf(
@@ -539,6 +644,11 @@ class Provider(ma.Schema):
         required=True, allow_none=True, metadata=says("since when calls fail")
     )
     calls = fields.Nested(ProviderCalls, required=True)
+    newest = fields.List(
+        fields.String(validate=validate.OneOf(["ok", "fault", "slow"])),
+        required=True,
+        metadata=says("how up to 20 calls of the last day went, the newest last", ["ok", "fault"]),
+    )
     not_understood = fields.Integer(
         required=True,
         metadata=says("attempts of the last day with a cause that no list has; 1000 at most", 0),
@@ -651,7 +761,12 @@ class Notifier(ma.Schema):
         required=True,
         metadata=says("of what", ["failed", "held"]),
     )
-    waiting = fields.Integer(required=True, metadata=says("notices that are not sent yet"))
+    waiting = fields.Integer(
+        required=True,
+        metadata=says(
+            "notices that are not sent yet; of those that no message holds yet 1000 at most"
+        ),
+    )
     fault = fields.String(required=True, allow_none=True, metadata=says("what is wrong, if it is"))
 
 
@@ -743,6 +858,17 @@ class PluginSetting(ma.Schema):
         required=True,
         metadata=says("where it is read from, the first that is set"),
     )
+    choices = fields.List(
+        fields.Raw(), required=True, metadata=says("the only values that it takes; empty: any")
+    )
+    default = fields.Raw(required=True, allow_none=True)
+    minimum = fields.Float(required=True, allow_none=True)
+    maximum = fields.Float(required=True, allow_none=True)
+    option = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=says("the option of faxbot that it is taken from: it is not set here"),
+    )
     value = fields.Raw(
         required=True, allow_none=True, metadata=says("as it is; a secret that is set is masked")
     )
@@ -780,7 +906,7 @@ class PluginWish(ProviderChange):
         metadata=says(
             "values by key; one that is not named stays, null takes back what was saved, and ******** leaves a "
             "secret as it is",
-            {"apiKey": "********"},
+            {"secret": "********"},
         ),
     )
     untested = _UNTESTED

@@ -1,8 +1,8 @@
 """Serves the web application: gunicorn with threads, on a socket that is already open.
 
 Modules are loaded once in the master and shared by its workers; engines, child processes and whatever else does not
-survive a fork are made in each worker. Nothing a client sent is written to the log: no access log, no address beside an
-error.
+survive a fork are made in each worker. Nothing a client sent is written to the log: the line of a request is the
+application's own (app.access_log), and no address stands beside an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gunicorn.http.errors import (
 
 from faxbot import lifeline, rotation, wiring
 from faxbot.config import Config
-from faxbot.errors import ConfigError
+from faxbot.errors import ConfigError, DatabaseAway
 from faxbot.tasks.app import Bell
 from faxbot.web import problems
 from faxbot.web.app import SECURITY_HEADERS, create_app
@@ -153,8 +153,15 @@ class _Server(BaseApplication):
     def load(self) -> Flask:
         """Called in each worker, after the fork."""
         config = self._config
-        runtime = wiring.build(config, ring=Bell(config), threads=config.web_threads)
+        bell = Bell(config)
+        runtime = wiring.build(
+            config, ring=bell, unanswered=bell.unanswered, threads=config.web_threads
+        )
         self._close = runtime.close
+        with suppress(
+            DatabaseAway
+        ):  # what is taken from now on is not in doubt, should this ledger be restored
+            runtime.restores.notice(runtime.now())
         return create_app(runtime)
 
 
@@ -182,6 +189,8 @@ class _Worker(EndlessWorker):
         request_id = uuid.uuid4().hex
         if isinstance(exc, ParseException):
             status, problem, detail = _REFUSALS.get(type(exc), _UNREADABLE)
+            said = {"request_id": request_id, "status": int(status[:3])}
+            log.info("request not read", extra=said)
         else:
             status, problem, detail = "500 Internal Server Error", problems.INTERNAL, None
             log.error(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, g, request
+from flask import Response, request
 
 from faxbot import sessions, signin
-from faxbot.actors import USER, Actor
 from faxbot.errors import (
     DatabaseAway,
     FailedLogins,
@@ -18,7 +17,6 @@ from faxbot.errors import (
     SignInCrowded,
     Unauthenticated,
 )
-from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.sessions import Login
 from faxbot.web import api, auth, people_schemas, problems
 from faxbot.web.auth import actor, runtime
@@ -49,19 +47,7 @@ def sign_in(wish: dict[str, Any]) -> Response:
     itself, without its user, sends the header X-Background: that keeps nobody signed in.
     """
     auth.must_be_ours()
-    return _begun(sessions.log_in(runtime(), _stranger(), **wish))
-
-
-def _stranger() -> Actor:
-    """Who asks, before he has said who he is."""
-    return Actor(
-        DEFAULT_ACCOUNT,
-        "anonymous",
-        frozenset(),
-        USER,
-        request_id=g.request_id,
-        address=auth.address(),
-    )
+    return _begun(sessions.log_in(runtime(), auth.newcomer(), **wish))
 
 
 def _begun(login: Login) -> Response:
@@ -120,8 +106,8 @@ def finish_sign_in(plugin_id: str) -> Response:
     The provider sends the browser here. It must be the browser that was sent there, within ten minutes.
     """
     came = request.args.to_dict()
-    login = signin.finish(runtime(), _stranger(), plugin_id, came, auth.journey())
-    answer = _elsewhere("/")
+    login = signin.finish(runtime(), auth.newcomer(), plugin_id, came, auth.journey())
+    answer = _elsewhere("/admin/ui/")
     auth.keep_session(answer, login.token)
     auth.keep_journey(answer, None)
     return answer

@@ -50,7 +50,7 @@ def _url(*, required: bool) -> fields.String:
 def _types(**options: Any) -> fields.List[str]:
     return fields.List(
         fields.String(validate=validate.OneOf([*TYPES, ALL])),
-        validate=validate.Length(1, len(TYPES) + 1),
+        validate=validate.Length(1, len(TYPES) + 1, error="Choose at least one, and each once."),
         metadata=says("which events; `*`: all", ["FAX_DELIVERED", "FAX_FAILED"]),
         **options,
     )

@@ -171,6 +171,33 @@ def test_a_killed_clock_starts_again_without_a_fright(running: Service) -> None:
     assert [line for line in lines if "ERROR" in line or "Traceback" in line] == []
 
 
+def test_in_a_second_terminal_all_is_found_well(running: Service) -> None:
+    def ended(*words: str) -> int:
+        env = running.installation.env
+        return subprocess.run(
+            [FAXBOT, *words], env=env, capture_output=True, check=False
+        ).returncode
+
+    # Just after the start there are sweeps of which the doctor has not heard yet.
+    eventually(lambda: ended("doctor") == 0, 60)
+    assert ended("providers", "test", "simulator") == 0
+    assert ended("plugins", "test", "simulator") == 0
+
+
+ASKS_THE_CARRIER = """
+import os, pathlib, urllib.request
+port = pathlib.Path(os.environ["FAX_DATA_DIR"], "simulator-port").read_text()
+url, headers = f"http://127.0.0.1:{port}/v1/faxes?tag=none", {"Authorization": "Bearer mine"}
+urllib.request.urlopen(urllib.request.Request(url, headers=headers)).close()
+"""
+
+
+def test_the_carrier_takes_the_secret_of_the_environment(run: Run, embedded: Installation) -> None:
+    ended = run("up", "--", sys.executable, "-c", ASKS_THE_CARRIER, SIMULATOR_SECRET="mine")
+    assert ended.returncode == 0, ended.stderr
+    assert (embedded.data_dir / "simulator-secret").read_text() == "mine"
+
+
 def test_a_restart_of_web_refuses_nobody(running: Service) -> None:
     web = children(running)["web"]
     tree = [web, *web.children(recursive=True)]
@@ -249,7 +276,7 @@ def test_a_command_runs_when_all_is_ready_and_decides_the_exit_code(
     ]
 
     told = 'echo "$FAXBOT_URL"; echo "$FAXBOT_API_KEY"; exit 7'
-    ended = run("up", "--", "sh", "-c", told)
+    ended = run("up", "--", "sh", "-c", told, FAXBOT_API_KEY="of-another-installation")
     assert ended.returncode == 7
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nfbk_live_\S+\n", ended.stdout)
 
@@ -335,6 +362,16 @@ def test_a_demo_whose_fax_is_held_ends_and_says_why_and_what_helps(
     assert "On hold: " in ended.stdout
     assert "still held after 5 s" in ended.stderr
     assert "FAX_DATA_DIR=faxdata-fresh" in ended.stderr
+
+
+def test_where_the_first_key_is_gone_it_says_how_to_make_one_that_shows_what_was_sent(
+    embedded: Installation, start_service: StartService
+) -> None:
+    other = ("keys", "create", "--name", "mine", "--scope", "*")
+    subprocess.run([FAXBOT, *other], env=embedded.env, capture_output=True, timeout=60, check=True)
+    service = start_service(embedded, "up")
+    eventually(lambda: "Ctrl-C" in service.output())
+    assert "keys create --name NAME --scope fax:send --scope fax:read" in service.output()
 
 
 def test_a_person_at_a_terminal_is_shown_the_first_key(embedded: Installation) -> None:

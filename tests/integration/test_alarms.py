@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -43,15 +45,18 @@ def test_an_uncertain_fax_raises_the_alarm_after_an_hour_until_it_is_settled(
     assert codes(site) == []
 
 
-def test_it_is_raised_as_soon_as_set(store: Installation, carrier_of_all: SimulatorProcess) -> None:
-    with open_site(store, carrier_of_all, FAXBOT_ALARM_SECONDS="90") as site:
+@pytest.mark.parametrize(("seconds", "in_words"), [("90", "1 min"), ("5", "5 s")])
+def test_it_is_raised_as_soon_as_set_and_says_so_in_round_figures(
+    store: Installation, carrier_of_all: SimulatorProcess, seconds: str, in_words: str
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_ALARM_SECONDS=seconds) as site:
         site.sent("0403")
-        site.after(90)
+        site.after(int(seconds))
         assert codes(site) == []
         site.now += timedelta(seconds=1)
 
         (alarm,) = alarms.raised(site.runtime)
-        assert "1 fax waits for more than 1.5 min" in alarm.detail
+        assert f"1 fax waits for more than {in_words}: " in alarm.detail
 
 
 def test_a_held_fax_raises_it_and_nobody_is_unfit_for_that(site: Site) -> None:
@@ -144,3 +149,8 @@ def test_all_is_well(site: Site) -> None:
     site.now += 5 * HOUR
 
     assert codes(site) == []
+
+
+def test_no_alarm_speaks_of_a_call_of_the_api() -> None:
+    source = Path(alarms.__file__).read_text(encoding="utf-8")
+    assert not re.findall(r"(?:GET|POST|PUT|PATCH|DELETE) /", source)

@@ -96,6 +96,10 @@ def queued(site: Site) -> str:
     return site.submit(number()).job_id
 
 
+def scheduled(site: Site) -> str:
+    return site.submit(number(), send_at=site.now + timedelta(hours=1)).job_id
+
+
 def held(site: Site) -> str:
     return site.sent("0403")
 
@@ -162,6 +166,8 @@ ROUTES: dict[str, tuple[Prepare, dict[str, Any] | None, Action, tuple[str, str] 
     "POST /inbound/<inbound_id>/read": (received, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /inbound/<inbound_id>/unread": (read, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /fax/<fax_id>/cancel": (queued, None, Action.FAX_CANCELLED, ("fax", "")),
+    "POST /fax/<fax_id>/hold": (queued, None, Action.FAX_HELD, ("fax", "")),
+    "POST /fax/<fax_id>/send-now": (scheduled, None, Action.FAX_SENT_NOW, ("fax", "")),
     "POST /fax/<fax_id>/release": (held, None, Action.FAX_RELEASED, ("fax", "")),
     "POST /fax/<fax_id>/decide": (uncertain, DECISION, Action.FAX_DECIDED, ("fax", "")),
     f"POST {PROVIDERS}/pause": (lambda _: None, NOTE, Action.PROVIDER_PAUSED, PROVIDER),
@@ -218,8 +224,8 @@ UNWRITTEN = {
 """Routes that leave no row, and why."""
 
 
-ELSEWHERE = ("POST /admin/retention/run",)
-"""In test_web_retention: what it is about is made by it."""
+ELSEWHERE = ("POST /admin/retention/run", "POST /fax/<fax_id>/resend")
+"""In test_web_retention, and in test_resending: what it is about is made by it, or is another fax."""
 
 
 def test_every_unsafe_route_leaves_its_row_or_says_why_not() -> None:
@@ -619,6 +625,7 @@ SILENT = {
     "worker": _ROLE,
     "beat": _ROLE,
     "listen": _ROLE,
+    "flower": _ROLE,
     "carrier simulator": "a stand-in carrier with a ledger of its own",
     "carrier phaxio": "a stand-in carrier with a ledger of its own",
     "carrier sinch": "a stand-in carrier with a ledger of its own",
@@ -626,7 +633,10 @@ SILENT = {
     "status": _SERVER,
     "list": _SERVER,
     "cancel": _SERVER,
+    "resend": _SERVER,
+    "hold": _SERVER,
     "release": _SERVER,
+    "send-now": _SERVER,
     "decide": _SERVER,
     "events": _READS,
     "keys list": _READS,
@@ -648,6 +658,7 @@ SILENT = {
     "webhooks deliveries": _READS,
     "retention list": _READS,
     "retention holds": _READS,
+    "restored status": _READS,
     "notifications list": "changes nothing, and shows nobody's address",
 }
 """Commands that leave no row, and why."""
@@ -695,6 +706,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Action, str | None]] = {
     "webhooks delete": ((), Action.WEBHOOK_DELETED, ""),
     "webhooks replay": ((), Action.WEBHOOK_REPLAYED, ""),
     "notifications test": ((), Action.NOTIFICATION_TESTED, "email"),
+    "restored declare": ((), Action.LEDGER_RESTORED, None),
+    "restored deny": (("--yes",), Action.LEDGER_COMPLETE, None),
     "users bind": (("jo", "https://id.example.org", "4711"), Action.USER_BOUND, ""),
 }
 """Of each: its words, and what stands in the trail then, with the id of the object ("": what it made)."""

@@ -329,6 +329,18 @@ def test_nobody_there_says_so_at_once_and_gives_up_in_the_end(
     assert "cannot be reached: is faxbot up there? (--url, FAXBOT_URL)" in last
 
 
+@pytest.mark.parametrize("words", [["list"], ["status", ID], ["send", "FILE", "--wait"]])
+def test_who_only_looks_or_has_little_time_is_told_so_soon(
+    embedded: Installation, document: Path, words: list[str]
+) -> None:
+    if words[0] == "send":
+        words = ["send", str(document), *TO, "--wait", "--timeout", "0.5"]
+    ended = run(embedded, *words, "--url", f"127.0.0.1:{free_port()}")
+
+    assert ended.code == 1
+    assert "cannot be reached" in one_line(ended.err), "no further try is announced"
+
+
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "://"])
 def test_an_address_that_is_none_names_its_setting(
     embedded: Installation, document: Path, url: str
@@ -400,7 +412,7 @@ TOLD = """\
    +0.50 s  FAX_SENT              simulator has it
    +1.50 s  FAX_PROGRESS          page 2 of 3
    +2.00 s  FAX_RETRYING          The line was busy.
-   +2.50 s  FAX_HELD              sending is switched off (FAX_DISABLED)
+   +2.50 s  FAX_HELD              sending is switched off (by FAX_DISABLED, among the settings)
    +3.00 s  FAX_DELIVERED         3 of 3 pages confirmed
 """
 
@@ -485,7 +497,17 @@ def test_waiting_says_what_a_silent_fax_waits_for_and_how_to_leave(
     assert "still held after 4 s" in one_line(ended.err)
 
 
-def test_what_was_learnt_late_says_when(
+def test_time_does_not_go_back_where_two_clocks_differ(
+    embedded: Installation, document: Path, answering: Callable[..., Server]
+) -> None:
+    page = event(2, "FAX_PROGRESS", "sent", 1.70, pages=3, pages_sent=2)
+    done = event(3, "FAX_DELIVERED", "delivered", 1.29, pages=3, pages_sent=3)
+    server = answering(accepted(), told(STORY[0], page, done))
+    ended = run(embedded, "send", document, *TO, "--wait", "--url", server.url)
+    assert [line.split()[0] for line in ended.out.splitlines()[-2:]] == ["+1.70", "+1.70"]
+
+
+def test_what_was_learnt_late_stands_where_it_was_learnt_and_says_when_it_happened(
     embedded: Installation, document: Path, answering: Callable[..., Server]
 ) -> None:
     wish = event(2, "FAX_CANCEL_REQUESTED", "queued", 26.71)
@@ -495,7 +517,7 @@ def test_what_was_learnt_late_says_when(
     ended = run(embedded, "send", document, *TO, "--wait", "--url", server.url)
 
     assert ended.out.splitlines()[-1] == (
-        "   +0.99 s  FAX_DELIVERED         3 of 3 pages confirmed (learnt at +27.50 s)"
+        "  +27.50 s  FAX_DELIVERED         3 of 3 pages confirmed (happened at +0.99 s)"
     )
 
 
@@ -593,6 +615,49 @@ def test_a_cancel_whose_first_answer_was_lost_has_worked(
         *[("POST", f"/fax/{ID}/cancel")] * 2,
         ("GET", f"/fax/{ID}"),
     ]
+
+
+def test_a_fax_is_sent_once_more_under_one_key_however_often_it_is_asked_for(
+    embedded: Installation, answering: Callable[..., Server]
+) -> None:
+    made = {"id": ID, "status": "queued", "explanation": "x", "pages": 2}
+    server = answering(None, (503, {"title": "x", "detail": "later"}), (202, made))
+    words = ("--to", "+15550100000", "--send-at", "2026-11-20T18:00:00Z", "--provider", "phaxio")
+    ended = run(embedded, "resend", ID, *words, "--url", server.url)
+    assert (ended.code, ended.out) == (0, f"fax {ID} is accepted, 2 pages\n")
+    assert f"status {ID} --events" in ended.err
+    assert [asked[:2] for asked in server.asked] == [("POST", f"/fax/{ID}/resend")] * 3
+    assert len(set(server.keys())) == 1
+    assert json.loads(server.asked[-1][3]) == {
+        "to": "+15550100000",
+        "send_at": "2026-11-20T18:00:00Z",
+        "provider_id": "phaxio",
+    }
+
+    server.answers = [(202, made)]
+    ended = run(embedded, "resend", ID, "--idempotency-key", "k", "--url", server.url, "--json")
+    assert (ended.code, ended.json["id"]) == (0, ID)
+    assert (server.keys()[-1], server.asked[-1][3]) == ("k", b"{}")
+
+    server.answers = [(409, {"title": "x", "detail": "only a fax that is over"})]
+    ended = run(embedded, "resend", ID, "--url", server.url)
+    assert (ended.code, ended.out) == (1, "")
+    assert "only a fax that is over" in one_line(ended.err)
+
+
+@pytest.mark.parametrize("deed", ["hold", "send-now"])
+def test_a_fax_that_waits_is_held_or_sent_before_its_time(
+    embedded: Installation, answering: Callable[..., Server], deed: str
+) -> None:
+    server = answering((200, {"id": ID, "status": "queued", "explanation": "It waits."}))
+    ended = run(embedded, deed, ID, "--url", server.url)
+    assert (ended.code, ended.out, ended.err) == (0, "queued: It waits.\n", "")
+    assert server.asked[0][:2] == ("POST", f"/fax/{ID}/{deed}")
+
+    server.answers = [(503, {"title": "x", "detail": "later"})] * 9
+    server.asked.clear()
+    assert run(embedded, deed, ID, "--url", server.url).code == 1
+    assert len(server.asked) == 1, "a repeat would do it to what came of the first"
 
 
 def test_a_held_fax_is_released_and_an_uncertain_one_settled(

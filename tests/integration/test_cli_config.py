@@ -167,9 +167,10 @@ def test_a_plugin_is_asked_first(store: Installation, monkeypatch: pytest.Monkey
     [
         (("get", "FAX_HEDER"), "there is no such option (is FAX_HEADER meant?)"),
         (("set", "FAX_HEDER", "Jane Doe"), "there is no such option (is FAX_HEADER meant?)"),
-        (("set", "FAXBOT_MAX_PAGES", "0"), "FAXBOT_MAX_PAGES must be at least 1"),
+        (("set", "FAXBOT_MAX_PAGES", "0"), "faxbot: FAXBOT_MAX_PAGES must be at least 1"),
         (("set", "DATABASE_URL", "--unset"), "from the environment only"),
         (("set", "FAXBOT_PORT", "1"), "from the environment only"),
+        (("set", "DATABASE_URL", "x"), "faxbot: DATABASE_URL is taken from the environment only"),
         (("rollback", "5"), "faxbot config backups"),
         (("backup", ""), "why?"),
     ],

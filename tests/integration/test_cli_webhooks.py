@@ -108,7 +108,12 @@ def test_a_receiver_in_trouble_is_told_in_the_list(
     [
         ("", ("create", "--name", "n"), 2, "no address"),
         ("http://10.0.0.1:8080/", ("create", "--name", "n"), 1, "FAXBOT_WEBHOOK_NETWORKS"),
-        ("https://h.example.org:22/", ("create", "--name", "n"), 1, "FAXBOT_WEBHOOK_PORTS"),
+        (
+            "https://h.example.org:22/",
+            ("create", "--name", "n"),
+            1,
+            "port 22 is not among those of FAXBOT_WEBHOOK_PORTS: 1024-65535",
+        ),
         ("ftp://x", ("create", "--name", "n"), 1, "https://host/path"),
         ("https://h.example.org:8080/", ("create", "--name", "a\nb"), 1, "printable"),
         ("", ("test", "0" * 32), 1, "no webhook"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -296,12 +297,54 @@ def test_a_carrier_that_does_not_let_us_in_a_misspelt_setting_and_open_folders_a
     assert "s3cret" not in ended.out + ended.err
 
 
+def test_beside_faxbot_up_its_carrier_is_found_and_asked(
+    embedded: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    run(embedded, "keys", "list")
+    lost = run(embedded, "doctor")
+    assert "FAIL  provider" in lost.out
+    assert "uninstall" not in lost.out, "what comes with faxbot is not another's package"
+
+    port = urlsplit(carrier_of_all.url).port
+    (embedded.data_dir / "simulator-port").write_text(f"{port}\n")
+    (embedded.data_dir / "simulator-secret").write_text(carrier_of_all.secret)
+    ended = run(embedded, "doctor", "--json")
+    found = {each["name"]: each for each in ended.json["findings"]}
+
+    assert ended.code == 0, ended.out
+    for name in ("provider", "carrier of simulator", "callbacks of simulator"):
+        assert found[name]["ok"], found[name]
+    assert "plugin simulator" not in found
+    for words in (("providers", "test"), ("plugins", "test")):
+        assert run(embedded, *words, "simulator").code == 0
+    assert carrier_of_all.secret not in run(embedded, "plugins", "show", "simulator").out
+    elsewhere = run(embedded, "doctor", SIMULATOR_BASE_URL="http://127.0.0.1:9")
+    assert "FAIL  provider" in elsewhere.out, "a carrier that is named is not that of `faxbot up`"
+
+
 def test_before_anything_runs_nobody_must_listen_yet(embedded: Installation) -> None:
     run(embedded, "keys", "list")  # makes the database
     asterisk = {"FAX_BACKEND": "asterisk", "ASTERISK_AMI_PASSWORD": "pass-word"}
     ended = run(embedded, "doctor", "--json", **asterisk)
     (found,) = (each for each in ended.json["findings"] if each["name"] == "listeners")
     assert (found["ok"], found["sentence"]) == (None, "nothing runs here")
+
+
+@pytest.mark.parametrize("origin", ["saved", "environment"])
+def test_sending_that_is_switched_off_is_told_with_what_switches_it_on(
+    store: Installation, carrier_of_all: SimulatorProcess, origin: str
+) -> None:
+    env = {**carrier_of_all.environ, "FAX_DISABLED": "true" if origin == "environment" else ""}
+    run(store, "config", "set", "FAX_HEADER", "another saved one", **env)
+    if origin == "saved":
+        run(store, "config", "set", "FAX_DISABLED", "true", **env)
+    told = run(store, "doctor", **env)
+    assert "warn  sending (FAX_DISABLED): it is switched off" in told.out
+    assert origin in told.out.partition("FAX_DISABLED is ")[2].splitlines()[0]
+
+    (mend,) = re.findall(r"`[^`]*?faxbot config set ([^`]+)`, or in the console", told.out)
+    assert run(store, "config", "set", *mend.split(), **env).code == 0
+    assert "ok    sending: it is switched on" in run(store, "doctor", **env).out
 
 
 def test_a_disk_that_is_full_is_a_fault(
@@ -317,7 +360,9 @@ def test_the_exit_code_says_whether_something_needed_is_missing(embedded: Instal
     missing = run(embedded, "doctor", **{**well, "PUBLIC_API_URL": ""})
     assert missing.code == 1
     assert "FAIL  public address (PUBLIC_API_URL): " in missing.out
-    assert re.match(r"[1-9] faults, ", missing.out.splitlines()[-1])
+    assert re.match(
+        r"(1 fault|[2-9] faults), (1 warning|(no|\d+) warnings)$", missing.out.splitlines()[-1]
+    )
 
     warned = run(embedded, "doctor", PUBLIC_API_URL="")
     assert warned.code == 0

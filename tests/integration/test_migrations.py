@@ -172,6 +172,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "ix_inbound_faxes_due",
             "ix_inbound_faxes_lost",
             "ix_inbound_faxes_unread",
+            "ix_jobs_account_provider",
             "ix_jobs_due",
             "ix_jobs_ended",
             "ix_jobs_purged",

@@ -115,6 +115,7 @@ def test_calls_and_state_are_those_of_the_ledger(site: Site) -> None:
     found = oversight.provider(site.runtime, ACTOR, "simulator")
 
     assert found["calls"] == {"ok": 1, "fault": 4, "slow": 0}
+    assert found["newest"] == ["ok", "fault", "fault", "fault", "fault"]
     assert (found["state"], found["reason"]) == ("open", "provider_failing")
     assert found["degraded_at"] is not None
     waiting = site.sent()

@@ -43,15 +43,14 @@ def number(ending: str) -> str:
 
 
 def forms(word: str) -> list[bytes]:
-    """The ways in which a careless program would write a word down."""
+    """The ways in which a careless program would write a word down; of base64 what does not stand in every other id."""
     plain = word.encode()
-    return [
-        plain,
-        plain.hex().encode(),
+    encoded = (
         base64.b64encode(plain)[:-4],
         base64.b64encode(b"x" + plain)[4:-4],
         base64.b64encode(b"xx" + plain)[4:-4],
-    ]
+    )
+    return [plain, plain.hex().encode(), *(each for each in encoded if len(each) >= 8)]
 
 
 def looked_for(text: bytes, words: tuple[str, ...] = PLANTED) -> list[str]:

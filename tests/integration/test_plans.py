@@ -19,6 +19,7 @@ from faxbot.errors import Unreachable
 from faxbot.events import Status
 from faxbot.jobs import Filters
 from faxbot.models import WebhookDelivery
+from faxbot.web.console.faxes import TABS
 from tests.carrier import SimulatorProcess
 from tests.installation import Stores
 from tests.integration import hooks, odd
@@ -104,10 +105,36 @@ def test_nothing_that_goes_on_all_the_time_walks_through_what_is_done(
     site.sweep()
     health.ready(site.runtime)
     oversight.provider(site.runtime, ACTOR, "simulator")
-    with site.runtime.database.reading() as session:
-        jobs.page(session, ACTOR, Filters(status="held"), limit=50, cursor=None)
+    for statuses in ((Status.HELD,), *(behind for _, behind in TABS.values())):
+        asked = Filters(statuses=tuple(each.value for each in statuses))
+        jobs.page(site.runtime, ACTOR, asked, limit=50, cursor=None)
 
     assert walked == []
+
+
+@pytest.mark.usefixtures("walked")
+def test_a_list_of_a_provider_that_has_few_faxes_walks_through_no_others(
+    on_postgresql: Site,
+) -> None:
+    plans: list[str] = []
+    with on_postgresql.runtime.database.transaction() as session:
+        seldom = "UPDATE jobs SET provider_id = 'seldom' WHERE id IN (SELECT min(id) FROM jobs)"
+        session.execute(sa.text(seldom))
+        session.execute(sa.text("ANALYZE jobs"))
+
+    def explain(connection: sa.Connection, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        cursor = connection.connection.cursor()
+        cursor.execute(f"EXPLAIN ANALYZE {text}", values)
+        plans.extend(line for (line,) in cursor.fetchall())
+        cursor.close()
+
+    runtime, asked = on_postgresql.runtime, Filters(provider_id="seldom")
+    sa.event.listen(runtime.database.reader, "before_cursor_execute", explain)
+    found, _ = jobs.page(runtime, ACTOR, asked, limit=50, cursor=None)
+
+    assert len(found) == 1
+    assert plans
+    assert not [line for line in plans if "Removed by Filter" in line]
 
 
 def plan_for_all_values(connection: sa.Connection, text: str, values: dict[str, Any]) -> str:

@@ -44,7 +44,14 @@ from faxbot.cli.connection import PAGE
 from faxbot.cli.connection import has_shape as has_shape
 from faxbot.crypto import Keyring, Keys
 from faxbot.db import Base, new_id, table, utcnow
-from faxbot.errors import ChangedMeanwhile, ConfigError, KeyMissing, KeyReused, Unauthenticated
+from faxbot.errors import (
+    ChangedMeanwhile,
+    ConfigError,
+    DatabaseAway,
+    KeyMissing,
+    KeyReused,
+    Unauthenticated,
+)
 from faxbot.hidden import Hidden
 from faxbot.inbound import Filters
 from faxbot.models import (
@@ -67,9 +74,11 @@ from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
 from tests.installation import Installation
+from tests.integration.command import one_line, run, run_process
 from tests.integration.hooks import hook, subscribe
 from tests.integration.site import ACTOR, Site, number, open_site
 from tests.integration.web import client_of, new_key
+from tests.servers import free_port
 
 OLD, NEW, NEWER = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3))
 IDS = {key: crypto.id_of(base64.b64decode(key)) for key in (OLD, NEW, NEWER)}
@@ -1018,6 +1027,72 @@ def test_with_key_files_the_new_one_is_made_and_every_process_finds_it(
         for site in (first, other, third):
             assert site.runtime.keyring.current == crypto.id_of(new)
             assert jobs.number(site.runtime, site.job(fax)).reveal()
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+def test_no_key_file_is_made_for_a_database_in_which_something_is_sealed(
+    store: Installation, carrier_of_all: SimulatorProcess, is_noted: bool
+) -> None:
+    with open_site(store, carrier_of_all) as site:
+        fax = site.submit(number()).job_id
+    if is_noted:
+        rotation.admit(store.config())
+    file, kept = store.data_dir / "master.key", store.folder / "kept.key"
+    file.rename(kept)
+
+    for words in (["keys", "list"], ["prepare"], ["config", "rotate-key"]):
+        refused = run(store, *words)
+        assert refused.code == 1
+        assert "bring master.key back" in one_line(refused.err)
+        assert list(store.data_dir.glob("master.key*")) == []
+
+    kept.rename(file)
+    with open_site(store, carrier_of_all) as site:
+        assert jobs.number(site.runtime, site.job(fax)).reveal()
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "listen"])
+def test_no_role_makes_a_key_file_for_it_either(
+    embedded: Installation, carrier_of_all: SimulatorProcess, role: str
+) -> None:
+    with open_site(embedded, carrier_of_all) as site:
+        site.submit(number())
+    (embedded.data_dir / "master.key").unlink()
+
+    ended = run_process(embedded, role, FAXBOT_PORT=str(free_port()))
+    assert ended.code == 1
+    assert "bring master.key back" in ended.err
+    assert not (embedded.data_dir / "master.key").exists()
+
+
+def test_nor_is_one_made_while_the_database_does_not_say_what_is_in_it(
+    embedded: Installation,
+) -> None:
+    away = embedded.config(DATABASE_URL="postgresql://faxbot@127.0.0.1:9/faxbot")
+    with pytest.raises(DatabaseAway):
+        wiring.build(away)
+    assert not (embedded.data_dir / "master.key").exists()
+
+
+def test_a_process_that_runs_goes_on_without_its_key_file_and_makes_no_other(
+    embedded: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(embedded, carrier_of_all) as site:
+        (embedded.data_dir / "master.key").unlink()
+        assert not site.runtime.keyring.holds("0" * 12)
+        assert jobs.number(site.runtime, site.job(site.submit(number()).job_id)).reveal()
+        assert not (embedded.data_dir / "master.key").exists()
+
+
+def test_a_key_file_that_is_lost_for_good_is_made_anew_when_that_is_said(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all) as site:
+        site.submit(number())
+    (store.data_dir / "master.key").unlink()
+
+    assert run(store, "config", "rotate-key", "--old-key-is-lost").code == 0
+    assert run(store, "keys", "list").code == 0
 
 
 @pytest.mark.parametrize("step", ["next made", "linked", "replaced"])

@@ -490,8 +490,8 @@ def test_what_changes_something_needs_the_token_of_this_session(at: Runtime) -> 
     for token in (None, "", "x", other, "\u00e9"):
         headers = {} if token is None else {"X-CSRF-Token": token}
         refused = bare.post("/admin/api-keys", json=WISH, headers=headers)
-        assert "X-CSRF-Token" in assert_problem(refused, 403, "forbidden")["detail"]
-        assert_problem(bare.delete(ADDRESS, headers=headers), 403, "forbidden")
+        assert "X-CSRF-Token" in assert_problem(refused, 403, "csrf-token")["detail"]
+        assert_problem(bare.delete(ADDRESS, headers=headers), 403, "csrf-token")
     assert bare.get("/admin/api-keys").status_code == 200
     assert full.post("/admin/api-keys", json=WISH).status_code == 201
 

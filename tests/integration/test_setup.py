@@ -149,7 +149,7 @@ def test_all_is_saved_in_one_transaction(
     runtime: Runtime, standing: Standing, carrier_of_all: SimulatorProcess
 ) -> None:
     answers = answers_for(carrier_of_all, **{HEADER: "Practice Dr. Who"})
-    assert setup.test(standing, answers) == {"ok": True, "detail": ""}
+    assert setup.test(standing, CLI, answers) == {"ok": True, "detail": ""}
     assert nothing_saved(runtime)
 
     done = setup.save(standing, CLI, answers)
@@ -176,7 +176,7 @@ def test_what_the_carrier_does_not_take_is_not_saved_whoever_forgot_to_ask_it(
     runtime: Runtime, standing: Standing, carrier_of_all: SimulatorProcess
 ) -> None:
     answers = answers_for(carrier_of_all, **{"settings.secret": "not this one"})
-    found = setup.test(standing, answers)
+    found = setup.test(standing, CLI, answers)
     assert not found["ok"]
     assert "not this one" not in found["detail"]
 

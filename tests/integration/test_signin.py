@@ -162,7 +162,7 @@ def test_somebody_signs_in_at_a_real_provider_and_works(
 
     answer = back(client, real.sign_in(sent(client), "u-4711"))
 
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/ui/")
     session = who(client)
     assert (session["user"]["name"], session["role"]) == ("Jo", "operator")
     assert client.get("/admin/providers").status_code == 200

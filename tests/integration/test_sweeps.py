@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from faxbot import claims, health, jobs, retention, sending, sweeps
+from faxbot import claims, health, heartbeats, jobs, retention, sending, sweeps
 from faxbot.errors import Unreachable
 from faxbot.events import CAUSES, TRANSITIONS
 from faxbot.models import Callback, Heartbeat
@@ -26,6 +26,13 @@ def unfit(site: Site) -> str:
     return "" if part["ok"] else str(part["detail"])
 
 
+def failures(site: Site) -> dict[str, int]:
+    """How often sweeps failed."""
+    query = sa.select(Heartbeat).where(Heartbeat.failures > 0)
+    with site.runtime.database.reading() as session:
+        return {each.name: each.failures for each in session.scalars(query)}
+
+
 def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
     left = {str(change.source) for change in TRANSITIONS if change.source is not None}
 
@@ -36,6 +43,7 @@ def test_every_status_that_a_fax_can_leave_has_its_sweep() -> None:
         "providers",
         "waiting",
         "alarms",
+        "figures",
         "limits",
         "audit",
     }
@@ -52,7 +60,7 @@ def test_each_sweep_leaves_a_heartbeat_and_one_that_stops_is_named(site: Site) -
     sweeps.run(site.runtime)
 
     assert unfit(site) == ""
-    assert site.count(Heartbeat) == len(sweeps.SWEEPS)
+    assert set(sweeps.SWEEPS) <= heartbeats.known(site.runtime).keys()
     site.now += timedelta(seconds=2 * site.runtime.config.sweep_seconds) + sweeps.MARGIN
     assert unfit(site) == ""
     site.now += timedelta(seconds=1)
@@ -77,10 +85,15 @@ def test_what_ails_one_sweep_keeps_no_other_from_its_faxes(
         "sweep failed"
     ] * 2
     assert "+1555" not in caplog.text
+    assert failures(site) == {"queued": 1, "held": 1}
+    with pytest.raises(ValueError, match="is in this text"):
+        sweeps.run(site.runtime)
+    assert failures(site) == {"queued": 2, "held": 2}
 
     monkeypatch.undo()
     sweeps.run(site.runtime)
     assert unfit(site) == ""
+    assert failures(site) == {"queued": 2, "held": 2}, "counted since ever"
     assert [rung for rung in site.rung if rung[0] != retention.TASK] == [
         ("faxbot.send_fax", job_id)
     ]

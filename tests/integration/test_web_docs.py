@@ -16,7 +16,7 @@ from faxbot import wiring
 from faxbot.events import Status
 from faxbot.runtime import Runtime
 from faxbot.web import docs
-from faxbot.web.auth import OR_LINK, SESSION, WITHOUT_KEY
+from faxbot.web.auth import SESSION, WITHOUT_KEY, scope_of
 from faxbot.web.problems import PROBLEMS
 from tests.installation import Installation
 from tests.integration.web import (
@@ -24,6 +24,7 @@ from tests.integration.web import (
     SECRET,
     assert_problem,
     client_of,
+    new_key,
 )
 
 
@@ -71,7 +72,7 @@ def test_every_operation_states_its_failures_and_its_security(document: dict[str
             if access not in WITHOUT_KEY:
                 assert {"401", "403", "503"} <= statuses
                 schemes = ["ApiKey", "Bearer"] * (access != SESSION) + ["Session"]
-                scope = access.removesuffix(OR_LINK)
+                scope = scope_of(access)
                 ways: list[dict[str, list[str]]] = [{scheme: [scope]} for scheme in schemes]
                 assert operation["security"] == ways + [{}] * (scope != access)
             for status, answer in operation["responses"].items():
@@ -85,8 +86,11 @@ def media_types(path: str, status: str) -> list[str]:
         return ["application/problem+json"]
     of_files = {
         "/pdf": ["application/pdf"],
+        "/fax/{fax_id}/document": ["application/pdf"],
         "/document": ["application/pdf", "image/tiff"],
+        "/{number}": ["image/png"],
         "/stream": ["text/event-stream"],
+        "/metrics": ["text/plain"],
     }
     found = (kinds for end, kinds in of_files.items() if status == "200" and path.endswith(end))
     return next(found, ["application/json"])
@@ -128,7 +132,10 @@ def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None
     page = html.unescape(client.get("/docs").get_data(as_text=True))
     commands = re.findall(r"<pre><code>curl[^<]*?\"?(http://127[^<\"]*)", page)
 
-    assert {command.removeprefix("http://127.0.0.1:8080") for command in commands} == {
+    paths = {
+        command.removeprefix("http://127.0.0.1:8080").partition("?")[0] for command in commands
+    }
+    assert paths == {
         re.sub(
             "<(.*?)>",
             lambda name: "$" + name[1].upper(),
@@ -147,11 +154,47 @@ def test_the_page_has_a_command_for_every_operation(client: FlaskClient) -> None
     }
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/"])
-def test_who_comes_to_the_front_door_is_led_to_the_page(runtime: Runtime, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/admin/config/import"), ("PUT", "/plugins/simulator/config")]
+)
+def test_what_its_commands_want_saved_can_be_saved(
+    runtime: Runtime, method: str, path: str
+) -> None:
+    client = client_of(runtime, new_key(runtime, "*"))
+    page = html.unescape(client.get("/docs").get_data(as_text=True))
+    command = rf"curl -X {method} [^<]*-d '([^']+)' \\\n  http://127.0.0.1:8080{path}<"
+    (body,) = re.findall(command, page)
+    # No carrier is here to be asked.
+    answer = client.open(path, method=method, json={**json.loads(body), "untested": True})
+    assert answer.status_code == 200, answer.get_json()
+
+
+def test_what_a_query_may_have_is_said_beside_what_its_path_has(client: FlaskClient) -> None:
+    paths = client.get("/openapi.json").get_json()["paths"]
+    for path, name in (
+        ("/fax/{fax_id}/pdf", "token"),
+        ("/fax/{fax_id}/pages/{number}", "width"),
+        ("/inbound/{inbound_id}/pdf", "token"),
+        ("/inbound/{inbound_id}/pages/{number}", "width"),
+        ("/webhooks/{webhook_id}/deliveries", "status"),
+    ):
+        found = {(each["in"], each["name"]) for each in paths[path]["get"]["parameters"]}
+        assert ("query", name) in found, path
+        assert {each[1] for each in found if each[0] == "path"} == set(re.findall("{(.+?)}", path))
+
+
+def test_a_command_names_what_its_address_must_have(client: FlaskClient) -> None:
+    page = html.unescape(client.get("/docs").get_data(as_text=True))
+    assert "/fax/$FAX_ID/pdf?token=$TOKEN" in page
+
+
+@pytest.mark.parametrize(("path", "to"), [("/", "/admin/ui/"), ("/docs/", "/docs")])
+def test_who_comes_to_the_front_door_is_led_to_the_console_and_beside_it_to_the_page(
+    runtime: Runtime, path: str, to: str
+) -> None:
     response = client_of(runtime).get(path)
 
-    assert (response.status_code, response.headers["Location"]) == (302, "/docs")
+    assert (response.status_code, response.headers["Location"]) == (302, to)
 
 
 def test_the_page_says_what_each_status_means_and_what_is_taken_when_nothing_is_given(

@@ -174,6 +174,7 @@ def test_a_database_that_is_away_is_503(store: Installation, path: str) -> None:
     away = store.config(
         SIMULATOR_SECRET=SECRET,
         DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+        CONFIG_MASTER_KEY="A" * 43 + "=",
         API_KEY="the key",
     )
     runtime = wiring.build(away)

@@ -96,6 +96,8 @@ def test_what_is_wrong_with_settings_is_said_by_variable(
     runtime.close()
 
     assert "SINCH_WEBHOOK_BASIC_USER is not set" in found["fault"]
+    project = of(found["settings"], "projectId", "key")
+    assert (project["value"], project["source"]) == ("project", "env")
 
 
 @pytest.mark.parametrize("path", ["/plugins/none/config", "/plugins/..%2f/config"])

@@ -302,7 +302,8 @@ def test_what_is_deleted_is_gone_with_all_that_was_kept(
 def test_replays_over_http(client: FlaskClient, runtime: Runtime, receiver: Receiver) -> None:
     new = made(client, receiver.url)
     path = f"/webhooks/{new['id']}/replay"
-    assert_problem(client.post(path, json={}), 409, "webhook-not-active")
+    said = assert_problem(client.post(path, json={}), 409, "webhook-not-active")["detail"]
+    assert f"it is pending. Have it tested first (`faxbot webhooks test {new['id']}`)" in said
     try_out(client, new["id"])
     for _ in range(3):
         send(client)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 
 import pytest
 
+from tests import faults
 from tests.containers import ROOT
 
 MANIFEST = {
@@ -211,30 +209,13 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     fault."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
-    classes = {"Sound": ("\n    pass", ""), **FAULTS}
-    (folder / "faults.py").write_text(
-        HEAD + "".join(f"\nclass {name}(Pager):{code}\n" for name, (code, _) in classes.items())
-    )
-    (folder / "test_contract.py").write_text(
-        TESTS
-        + "".join(f"\nclass Test{name}(Base):\n    plugin = faults.{name}\n" for name in classes)
-    )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=no"]
-    wanted = [f"Test{name}::{test}" for name, (_, test) in FAULTS.items()]
-    done = subprocess.run(
-        [*command, *(f"test_contract.py::{test}" for test in ("TestSound", *wanted))],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 1, done.stdout
-    return set(re.findall(r"^(?:FAILED|ERROR) \S+::Test(\w+)::(\w+)", done.stdout, re.MULTILINE))
+    tests = folder / "test_contract.py"
+    faults.write(folder / "faults.py", HEAD, "Pager", tests, TESTS, FAULTS)
+    return faults.found(folder, tests, FAULTS)
 
 
 def test_a_sound_plugin_passes(failed: set[tuple[str, str]]) -> None:
-    assert [test for name, test in failed if name == "Sound"] == []
+    assert [test for name, test in failed if name == faults.SOUND] == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -243,9 +224,8 @@ def test_a_fault_is_found(failed: set[tuple[str, str]], fault: str) -> None:
 
 
 def test_every_test_of_the_contract_is_seen_to_fail() -> None:
-    source = (ROOT / "faxbot" / "testing" / "notification.py").read_text()
-    tests = set(re.findall(r"def (test_\w+)", source))
-    assert tests - {test for _, test in FAULTS.values()} == {
+    contract = ROOT / "faxbot" / "testing" / "notification.py"
+    assert faults.unproven(contract, *FAULTS.values()) == {
         "test_its_class_is_what_its_manifest_promises",
         "test_what_it_tells_by_default_is_something_that_there_is",
     }

@@ -32,6 +32,8 @@ class S3Server(Server):
         super().__init__(ground)
         self._buckets = 0
         self._certificate = certificate
+        # It reads half a megabyte of JSON for its first client.
+        self._session = Session(*ROOT_KEY, region_name=REGION)
 
     @property
     def url(self) -> str:
@@ -39,11 +41,9 @@ class S3Server(Server):
 
     def client(self, service: str = "s3") -> Any:
         """boto3's own, as whoever owns the bucket has it."""
-        key_id, secret = ROOT_KEY
-        session = Session(key_id, secret, region_name=REGION)
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30)
         verify = str(self._certificate) if self._certificate else None
-        return session.client(service, endpoint_url=self.url, config=config, verify=verify)
+        return self._session.client(service, endpoint_url=self.url, config=config, verify=verify)
 
     def bucket(self) -> str:
         """A new and empty one."""

@@ -266,6 +266,7 @@ def test_no_secret_shows_when_the_configuration_is_printed() -> None:
         "REDIS_URL": "redis://:s3cret-value@h/1",
         "DATABASE_URL": "postgresql://u:s3cret-value@h/fax",
         "PHAXIO_API_SECRET": "s3cret-value",
+        "FLOWER_BASIC_AUTH": "operator:s3cret-value",
     }
 
     shown = repr(Config.load(given)) + str(Config.load(given))

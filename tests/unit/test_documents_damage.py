@@ -8,6 +8,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,16 @@ def renderer() -> Iterator[Renderer]:
     renderer.close()
 
 
+@cache
 def page(mode: str = "L") -> Image.Image:
+    """Drawn once: nobody draws into it. Each process that collects tests needs it thirty times."""
+    if mode != "L":
+        return page().convert(mode)
     image = Image.new("L", SIZE, 255)
     pen = ImageDraw.Draw(image)
     for row in range(60, HEIGHT - 60, 60):
         pen.text((80, row), f"line {row}: 5 mg twice a day", fill=0, font_size=36)
-    return image.convert(mode)
+    return image
 
 
 def group4(image: Image.Image, rows_per_strip: int = 10_000) -> list[bytes]:

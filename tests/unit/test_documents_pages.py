@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,26 +131,27 @@ def strips(path: Path) -> list[tiff.Strip]:
         return list(tiff.strips(file, tiff.read(file, 9)))
 
 
-NOT_READY = {
-    "another resolution": fax(11, resolution="standard"),
-    "min is black": fax(11, photometric=1),
-    "another width": make.encoded(make.marked((1700, 2156), "1"), "TIFF", dpi=(204, 196), **GROUP4),
-    "another compression": make.encoded(
+NOT_READY: dict[str, Callable[[], bytes]] = {
+    "another resolution": lambda: fax(11, resolution="standard"),
+    "min is black": lambda: fax(11, photometric=1),
+    "another width": lambda: make.encoded(
+        make.marked((1700, 2156), "1"), "TIFF", dpi=(204, 196), **GROUP4),
+    "another compression": lambda: make.encoded(
         make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group3",
         tiffinfo={262: 0}),
-    "many strips": make.encoded(
+    "many strips": lambda: make.encoded(
         make.marked((1728, 2156), "1"), "TIFF", dpi=(204, 196), compression="group4",
         tiffinfo={262: 0}),
-    "no resolution": make.encoded(make.marked((1728, 2156), "1"), "TIFF", **GROUP4),
-    "a strip that was cut": fax(11)[:8] + fax(11)[8:].replace(b"\0\x10\x01", b"\0\x00\x00"),
+    "no resolution": lambda: make.encoded(make.marked((1728, 2156), "1"), "TIFF", **GROUP4),
+    "a strip that was cut": lambda: fax(11)[:8] + fax(11)[8:].replace(b"\0\x10\x01", b"\0\x00\x00"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("data", NOT_READY.values(), ids=list(NOT_READY))
+@pytest.mark.parametrize("made", NOT_READY.values(), ids=list(NOT_READY))
 def test_a_fax_that_is_nearly_ready_is_made_ready(
-    renderer: Renderer, checker: Checker, tmp_path: Path, data: bytes
+    renderer: Renderer, checker: Checker, tmp_path: Path, made: Callable[[], bytes]
 ) -> None:
-    source, target = tmp_path / "a", tmp_path / "b"
+    source, target, data = tmp_path / "a", tmp_path / "b", made()
     source.write_bytes(data)
 
     assert renderer.render([(source, "")], target, resolution="fine") == 1

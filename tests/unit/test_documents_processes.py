@@ -3,6 +3,7 @@ hangs."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import os
@@ -483,7 +484,10 @@ def test_long_documents_get_more_processes_and_short_ones_let_them_go(
 
 def test_a_process_that_waits_gives_its_memory_back(tmp_path: Path) -> None:
     source, target = tmp_path / "a", tmp_path / "target"
-    source.write_bytes(make.picture_pdf([make.photo((3000, 4000))]))
+    size = (3000, 4000)
+    photo = base64.a85encode(make.encoded(make.photo(size), "JPEG", quality=80)) + b"~>"
+    coded = b"/ColorSpace /DeviceGray /BitsPerComponent 8 /Filter [/ASCII85Decode /DCTDecode]"
+    source.write_bytes(make.data_pdf(photo, size, coded))
     renderer = Renderer(LIMITS, 1)
 
     renderer.render([(source, "")], target, resolution="fine")

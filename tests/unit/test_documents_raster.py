@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from statistics import correlation
@@ -101,6 +101,11 @@ def test_scans_take_a_quarter_of_their_halftone_on_the_line_at_most(
     assert taken < plain / 4
 
 
+@cache
+def letter_width() -> float:
+    return ImageFont.truetype(str(FONT), round(POINTS * DPI / 72)).getlength("m")
+
+
 @lru_cache(maxsize=2)
 def templates(rows_per_inch: int) -> dict[str, Image.Image]:
     """Every letter as it would look on the fax page, drawn apart from the code under test."""
@@ -119,9 +124,7 @@ def read(page: Image.Image, row: int, column: int, rows_per_inch: int) -> str:
     """The letter there: the one whose shape differs least, give or take a pixel of place."""
     drawn = templates(rows_per_inch)
     width, height = drawn["a"].size
-    left = DPI * 0.7 + column * ImageFont.truetype(str(FONT), round(POINTS * DPI / 72)).getlength(
-        "m"
-    )
+    left = DPI * 0.7 + column * letter_width()
     top = (DPI * 0.7 + row * POINTS * 1.7 * DPI / 72) * rows_per_inch / DPI
     places = [(round(left) + x, round(top) + y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
     seen = [page.crop((x, y, x + width, y + height)) for x, y in places]
@@ -129,7 +132,7 @@ def read(page: Image.Image, row: int, column: int, rows_per_inch: int) -> str:
 
 
 def _differing(one: Image.Image, other: Image.Image) -> int:
-    return int(ImageChops.logical_xor(one, other).convert("L").histogram()[255])
+    return int(ImageChops.logical_xor(one, other).histogram()[255])
 
 
 @pytest.mark.parametrize(("resolution", "rows_per_inch"), [("fine", 196), ("standard", 98)])

@@ -92,12 +92,26 @@ TOLD = [
         {"reason": "page_failed", "pages_sent": 2, "next_at": NOW + 2 * MINUTE},
         "A page failed in the middle of the call. Next try in 2 min, at 12:02:00 UTC.",
     ),
-    (Status.HELD, {"reason": "disabled"}, "On hold: sending is switched off (FAX_DISABLED)."),
+    (
+        Status.HELD,
+        {"reason": "disabled"},
+        "On hold: sending is switched off (by FAX_DISABLED, among the settings).",
+    ),
     (Status.HELD, {"reason": "words nobody knows"}, "On hold: an operator must look."),
     (
         Status.HELD,
         {"reason": "account_refused", "next_at": NOW + timedelta(minutes=10)},
         f"On hold: {HOLD_REASONS['account_refused']}; looked at again in 10 min, at 12:10:00 UTC.",
+    ),
+    (
+        Status.HELD,
+        {"reason": "asked"},
+        "On hold: a person holds it: release it (faxbot release).",
+    ),
+    (
+        Status.HELD,
+        {"reason": "asked", "next_at": NOW + 5 * MINUTE, "expires_at": NOW + 5 * MINUTE},
+        f"On hold: {HOLD_REASONS['asked']}; its deadline comes first: it ends in 5 min, at 12:05:00 UTC.",
     ),
     (
         Status.HELD,
@@ -125,7 +139,7 @@ TOLD = [
     (
         Status.CANCELLED,
         {"reason": "said_accepted"},
-        "Cancelled as asked. An earlier try that was taken for failed may have arrived all the same.",
+        "Cancelled as asked. An earlier try may have arrived all the same.",
     ),
     (Status.EXPIRED, {}, "Its deadline passed before it could be sent."),
 ]

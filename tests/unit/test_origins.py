@@ -94,3 +94,32 @@ def test_what_is_no_network_is_refused_by_name(text: str) -> None:
     ) as refused:
         Config.load({"FAXBOT_TRUSTED_PROXIES": text})
     assert text not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LocalHost:8080",
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "127.1.2.3",
+        "[::1]",
+        "[::1]:80",
+    ],
+)
+def test_a_name_of_this_machine(host: str) -> None:
+    assert origins.names_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", "localhost.", "a.localhost", "localhost.example.org", "127.0.0.1.example.org", "127.1", "0x7f000001",
+        "2130706433", "0.0.0.0", "[::]", "[fe80::1]", "10.0.0.1", "127.0.0.1%a", "127.0.0.1,a.org",  # noqa: S104
+        "localhost:a",
+        "x@127.0.0.1", "127.0.0.1/", "localhost:8080:80",
+    ],
+)  # fmt: skip
+def test_a_name_of_another_machine_or_of_none(host: str) -> None:
+    assert not origins.names_loopback(host)

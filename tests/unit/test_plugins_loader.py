@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import socket
 import sys
 import weakref
@@ -149,6 +150,25 @@ def test_discovery_runs_no_line_of_any_plugin() -> None:
     discover(environ={}, make_context=context)
     ran = [name for name in sys.modules if name.startswith(("broken_", "double_", "sound"))]
     assert ran == []
+
+
+def test_a_package_that_is_installed_or_removed_meanwhile_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def seen() -> dict[str, str]:
+        found = discover(environ={}, make_context=context)
+        return {each.name: each.package for each in found.broken}
+
+    assert "late" not in seen()
+    package = tmp_path / "too_late-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: too-late\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[faxbot.plugins]\nlate = too_late\n")
+    assert seen()["late"] == "too-late"
+    shutil.rmtree(package)
+    assert "late" not in seen()
 
 
 def test_a_plugin_that_works_works_in_broken_company(plugins: Plugins, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_every_kind_of_error_has_its_row_on_the_page() -> None:
 def test_every_error_about_a_request_has_its_answer() -> None:
     about_requests: set[type[FaxbotError]] = {
         *leaves(RequestError),
+        errors.Forbidden,  # it has one special kind
         errors.DatabaseAway,
         errors.KeyMissing,
         errors.StorageAway,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from faxbot import wiring
 from faxbot.config import Config
 from faxbot.errors import ConfigError
 from faxbot.production import Finding, demand, of_config
@@ -185,7 +186,10 @@ def test_the_embedded_broker_will_do_while_nobody_else_can_take_its_place(tmp_pa
 def test_who_goes_from_development_to_production_is_told_to_keep_his_key(tmp_path: Path) -> None:
     (tmp_path / "master.key").write_bytes(os.urandom(32))
     mend = finding(config(tmp_path, CONFIG_MASTER_KEY=""), "master key").mend
-    assert "base64 -w0 master.key" in mend
+    assert f"base64 -w0 {tmp_path}/master.key" in mend
+    with pytest.raises(ConfigError) as refused:
+        wiring.build(config(tmp_path, CONFIG_MASTER_KEY=""))
+    assert refused.value.detail == f"production needs CONFIG_MASTER_KEY: {mend}", "one order"
 
 
 def test_a_key_of_the_environment_that_can_be_guessed_is_refused_and_a_short_one_a_warning(
@@ -233,3 +237,10 @@ def test_what_may_be_saved_is_not_demanded_of_who_cannot_look_but_may_not_be_sav
         demand(given, of_config(given))
     with pytest.raises(ConfigError, match=name):
         config(tmp_path).with_saved({name: value})
+
+
+def test_nobody_runs_commands_on_a_production_machine_over_http(tmp_path: Path) -> None:
+    wrong = config(tmp_path, ENABLE_LOCAL_ADMIN="true")
+    assert missing(wrong) == ["ENABLE_LOCAL_ADMIN"]
+    with pytest.raises(ConfigError, match="remove ENABLE_LOCAL_ADMIN"):
+        demand(wrong, of_config(wrong))

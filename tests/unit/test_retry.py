@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from faxbot.events import CAUSES
 from faxbot.events import Retry as Policy
+from faxbot.restored import MOST_AHEAD, Restore
 from faxbot.retry import (
     MOST_DIALS,
     MOST_TRIES,
@@ -175,6 +176,29 @@ def test_a_fax_that_is_never_delivered_comes_to_an_end(causes: list[str], proven
     assert len(history) <= MOST_DIALS + MOST_TRIES + sum(free.values())
 
 
+@given(
+    st.lists(ENDS, max_size=20),
+    st.builds(Past, st.just(End.FAILED), st.sampled_from(sorted(SCHEDULES)), st.integers(0, 3)),
+)
+def test_as_many_attempts_are_left_as_follow_if_all_end_like_the_last(
+    history: list[Past], last: Past
+) -> None:
+    decision = after([*history, last])
+    if not isinstance(decision, Again):
+        return
+    assert decision.left
+    for made in range(1, decision.left):
+        assert isinstance(after([*history, *[last] * (1 + made)]), Again)
+    assert after([*history, *[last] * (1 + decision.left)]) == GiveUp("exhausted")
+
+
+@pytest.mark.parametrize("end", [End.FAULT, End.ABSENT])
+def test_what_uses_nothing_up_has_no_last_attempt(end: End) -> None:
+    decision = after([*calls("busy"), Past(end, "congestion")])
+    assert isinstance(decision, Again)
+    assert decision.left is None
+
+
 def test_faults_of_the_provider_use_nothing_up_and_back_off() -> None:
     fault = Past(End.FAULT, "trunk_down")
     for row, bound in ((1, 10), (2, 20), (3, 40), (7, 600), (50, 600)):
@@ -189,9 +213,26 @@ def test_faults_of_the_provider_use_nothing_up_and_back_off() -> None:
 
 
 def test_a_carrier_that_says_when_is_asked_then() -> None:
-    history = [Past(End.FAULT, "congestion")] * 9
+    history = [Past(End.FAULT, "congestion")] * 7
 
     assert decide(history, now=NOW, luck=0.9, asked=90.0) == Again(NOW + timedelta(seconds=90))
+
+
+@given(
+    st.lists(st.sampled_from([End.FAULT, End.ABSENT]), min_size=1, max_size=40),
+    st.floats(0, 1, exclude_max=True),
+    st.none() | st.floats(1, 3600),
+)
+def test_tries_without_a_trace_at_the_carrier_are_no_more_than_a_restored_ledger_asks_for(
+    ends: list[End], luck: float, asked: float | None
+) -> None:
+    tries, began, at = [*calls("busy")], NOW, NOW
+    for made, end in enumerate(ends, start=1):
+        tries.append(Past(end, "congestion"))
+        decision = decide(tries, now=at, luck=luck, asked=asked if end is End.FAULT else None)
+        assert isinstance(decision, Again)
+        assert made <= (Restore(at, began).ahead or MOST_AHEAD)
+        at = decision.at
 
 
 def test_a_refusal_ends_it_or_is_for_an_operator() -> None:

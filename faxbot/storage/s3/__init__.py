@@ -12,13 +12,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import botocore.session
 from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 
 from faxbot.errors import ArtifactNotFound, FaxbotError, PluginError, StorageAway
 from faxbot.plugins.base import Context, Health, StoragePlugin, check_key
@@ -136,10 +139,11 @@ class S3Storage(StoragePlugin):
 
     def _made(self, *, patient: bool) -> Any:
         settings = self.config
-        if (
-            self._session is None
-        ):  # it reads half a megabyte of JSON about S3, once for all of its clients
+        if self._session is None:
+            ours = botocore.session.Session()
+            ours.register_component("data_loader", _data(ours.get_config_variable("data_path")))
             self._session = Session(
+                botocore_session=ours,
                 aws_access_key_id=settings.get("accessKeyId"),
                 aws_secret_access_key=settings.get("secretAccessKey"),
                 region_name=settings.get("region"),
@@ -155,6 +159,12 @@ class S3Storage(StoragePlugin):
             tcp_keepalive=True,
         )
         return self._session.client("s3", endpoint_url=settings.get("endpointUrl"), config=config)
+
+
+@cache
+def _data(path: str | None) -> Loader:
+    """What botocore knows about S3: half a megabyte of JSON, read once in a process, also where settings change."""
+    return create_loader(path)
 
 
 class _Body(io.RawIOBase):

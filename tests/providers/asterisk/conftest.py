@@ -6,15 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.debian import NoPackages
 from tests.ground import Ground
-from tests.providers.asterisk.packages import (
-    NOT_TESTED,
-    NoPackages,
-    Store,
-    Tree,
-    cache_folder,
-    locks,
-)
+from tests.providers.asterisk import packages
+from tests.providers.asterisk.packages import ASTERISK, Tree
 from tests.providers.asterisk.server import AsteriskServer
 
 
@@ -22,9 +17,9 @@ from tests.providers.asterisk.server import AsteriskServer
 def asterisk_tree() -> Tree:
     """Unpacked in the cache that all processes and runs share; fetched by whoever is first (5 s)."""
     try:
-        return Store(cache_folder(), locks()).fetch()
+        return packages.store().fetch()
     except NoPackages as error:
-        pytest.skip(f"{NOT_TESTED}: {error}")
+        pytest.skip(f"{ASTERISK.not_tested}: {error}")
 
 
 @pytest.fixture(scope="session")
