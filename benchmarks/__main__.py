@@ -23,6 +23,7 @@ from benchmarks import (
     asterisk,
     doors,
     machine,
+    pages,
     product,
     receiving,
     report,
@@ -128,6 +129,11 @@ class Bench:
         """P14: sweep, claim and lane from a thousand to a million rows."""
         with Workshop() as workshop:
             rows.measure(self.figures, self.servers.postgres.new_database(), workshop.folder, say)
+
+    def pages(self) -> None:
+        """P14, P15: lists and the console's pages, beside few faxes and many."""
+        with Workshop() as workshop:
+            pages.measure(self.figures, workshop, self.servers, self.length, say)
 
     def rotation(self) -> None:
         """A new master key in the place of the old one."""
@@ -235,6 +241,7 @@ STAGES: dict[str, Callable[[Bench], None]] = {
     "worker": Bench.worker,
     "calls": Bench.calls,
     "rows": Bench.rows,
+    "pages": Bench.pages,
     "rotation": Bench.rotation,
     "retention": Bench.retention,
     "surge": Bench.surge,

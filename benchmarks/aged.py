@@ -22,7 +22,7 @@ from faxbot import artifacts
 from faxbot.artifacts import FAX_PAGES, Upload
 from faxbot.db import new_id
 from faxbot.events import SCHEMA_VERSION
-from faxbot.jobs import KEY_LIFE, ROUTE
+from faxbot.jobs import KEY_LIFE, ROUTE, answer_place
 from faxbot.runtime import Runtime
 
 EVENTS = (("FAX_QUEUED", "queued"), ("FAX_SUBMITTING", "submitting"), ("FAX_SENT", "sent"),
@@ -133,7 +133,7 @@ def _fax(runtime: Runtime, upload: Upload, at: datetime) -> tuple[list[dict[str,
                 "fingerprint": keyring.keyed_hash(key, "fingerprint"),
                 "response_status": 202,
                 "response_sealed": keyring.seal(
-                    json.dumps(answer).encode(), "idempotency_keys.response:default"
+                    json.dumps(answer).encode(), answer_place("default")
                 ),
                 "created_at": at,
                 "expires_at": at + KEY_LIFE,

@@ -27,8 +27,9 @@ from faxbot import wiring
 from faxbot.config import Config
 from faxbot.hidden import Hidden
 from faxbot.plugins.base import OutboundFax, TransportPlugin
+from tests.debian import NoPackages
 from tests.ground import Ground
-from tests.providers.asterisk.packages import NoPackages, Store, cache_folder, locks
+from tests.providers.asterisk import packages
 from tests.providers.asterisk.server import AsteriskServer, FarEnd
 
 CALLS = 30
@@ -56,7 +57,7 @@ def measure(
     memory of the listener."""
     with closing(Ground()) as ground:
         try:
-            tree = Store(cache_folder(), locks()).fetch()
+            tree = packages.store().fetch()
         except NoPackages as error:
             say(f"no Asterisk: {error}")
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import retention, rotation
+from benchmarks import pages, retention, rotation
 from benchmarks.calls import BARE
 from benchmarks.doors import BUSY
 from benchmarks.figures import Figures
@@ -97,6 +97,18 @@ TARGETS: tuple[Target, ...] = (
     *(
         Target("P14", f"{what}, a million rows to a thousand", f"rows/{what}", 1.5, False, MANY, FEW)
         for what in ("sweep", "claim", "lane")
+    ),
+    *(
+        Target("P14", f"{what}, p95, a million faxes to 10,000", f"pages/{what}", limit, False,
+               pages.MANY, pages.FEW)
+        for what, limit in pages.GROWTH.items()
+    ),
+    Target("P15", "a list of 50 over the API to one fax, p95, at a million", "pages/list to one", 3,
+           False, pages.MANY, None, unit="x"),
+    *(
+        Target("pages", f"{what}, p95 at a million faxes", f"pages/{what}", 200, False, pages.MANY,
+               None, unit=" ms")
+        for what in pages.CONSOLE
     ),
     *(
         Target("rotation", f"a new master key on {store}, time a fax, 100,000 to 10,000",
