@@ -17,7 +17,7 @@ from faxbot.errors import OutcomeUnknown
 from faxbot.events import Status
 from faxbot.models import Decision, Job
 from faxbot.results import stamp, timeline
-from faxbot.web.console import faxes
+from faxbot.web.console import faxes, frame
 from faxbot.web.console.faxes import TABS
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -138,6 +138,9 @@ def test_an_address_that_makes_no_sense_is_refused_by_the_name_of_its_filter_and
     assert "No fax is here" not in text
     typed = filled(text.partition('action="/admin/ui/faxes"')[2].partition("</form>")[0])
     assert typed[kept] == "2026-11-01"
+    assert name not in typed or name not in frame.BY_LINK, (
+        "what no field shows is not sent once more"
+    )
     if name == "tag":
         assert f"tag={typed['tag']}" == query
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import alarms, figures, jobs
+from faxbot import alarms, configuration, figures, jobs
 from faxbot.actors import ADMIN, OPERATOR, VIEWER
 from faxbot.models import Webhook
 from faxbot.web.console import mends
@@ -120,6 +120,17 @@ def test_what_waits_for_a_person_is_said_to_who_can_do_something(site: Site) -> 
     shown = words(page(viewer, "/admin/ui/"))
     assert "waits for more than" not in shown
     assert "Providers" not in shown
+
+
+def test_that_sending_is_switched_off_is_said_to_everybody_with_the_setting(site: Site) -> None:
+    admin, viewer = (
+        browser_of(site.runtime, new_user(site.runtime, role)) for role in (ADMIN, VIEWER)
+    )
+    assert "switched off" not in page(viewer, "/admin/ui/")
+    configuration.change(site.runtime, ACTOR, {"FAX_DISABLED": True}, note="a test")
+    sentence = "Sending is switched off: faxes are accepted and held. FAX_DISABLED"
+    assert sentence in words(page(viewer, "/admin/ui/"))
+    assert 'href="/admin/ui/settings#FAX_DISABLED"' in page(admin, "/admin/ui/")
 
 
 def test_each_alarm_leads_to_a_page_or_a_setting_that_there_is(site: Site) -> None:

@@ -14,7 +14,7 @@ from faxbot.audit import Action
 from faxbot.hidden import Hidden
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.console import deed, page, problem, said, shown_once, words
+from tests.integration.console import deed, filled, page, problem, said, shown_once, words
 from tests.integration.site import Site, open_site
 from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, faxes, gives
 from tests.integration.test_audit_deeds import rows
@@ -141,11 +141,16 @@ def test_what_a_carrier_and_people_wrote_is_shown_as_text(site: Site) -> None:
     ["tab=nowhere", "cursor=x", "since=yesterday", "until=9999-12-31", "provider_id=%00", "from_key=+15550100000",
      "unknown=1", "since=1&since=2", f"provider_id={'x' * 5000}"],
 )  # fmt: skip
-def test_what_no_list_can_show_is_said_in_a_page_and_nothing_of_it_is_repeated(
+def test_what_no_list_can_show_is_said_beside_the_filters_and_no_number_of_it_is_repeated(
     site: Site, query: str
 ) -> None:
-    answer = browser(site, OPERATOR).get(f"/admin/ui/inbound?{query}")
+    answer = browser(site, OPERATOR).get(f"/admin/ui/inbound?until=2026-11-01&{query}")
     assert answer.status_code in (400, 422)
+    assert "data-problem=" in answer.text
+    assert "No received fax is here" not in answer.text
+    typed = filled(answer.text.partition('action="/admin/ui/inbound"')[2].partition("</form>")[0])
+    assert typed["until"] == "2026-11-01"
+    assert not typed.keys() & {"tab", "from_key"}, "what no field shows is not sent once more"
     assert "15550100000" not in answer.text.replace("/admin/ui/inbound?", "")
 
 

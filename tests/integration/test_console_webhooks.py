@@ -15,7 +15,7 @@ from faxbot.events import Event
 from faxbot.runtime import Runtime
 from faxbot.web.console.webhooks import MOST_COUNTED
 from tests.installation import Installation
-from tests.integration.console import deed, page, problem, said, shown_once, words
+from tests.integration.console import deed, filled, page, problem, said, shown_once, words
 from tests.integration.hooks import HERE, deliver, hook, rows, subscribe
 from tests.integration.web import SECRET, browser_of, client_of, new_key, new_user, send
 from tests.receiver import Receiver, verified
@@ -218,10 +218,13 @@ def test_what_waits_and_is_given_up_is_counted_no_further_than_to_a_hundred(
     "query",
     ["status=lost", "type=FAX_EATEN", "fax_id=+15550100000", "since=now", "cursor=1", "until=3000-01-01", "limit=1"],
 )  # fmt: skip
-def test_what_no_list_of_deliveries_can_show_is_said_in_a_page(
+def test_what_no_list_of_deliveries_can_show_is_said_beside_the_filters(
     runtime: Runtime, admin: FlaskClient, query: str
 ) -> None:
     webhook_id, _ = subscribe(runtime, "https://hooks.example.org:8080/")
     answer = admin.get(f"{HOME}/{webhook_id}/deliveries?{query}")
     assert answer.status_code in (400, 422)
-    assert "15550100000" not in answer.text
+    assert "data-problem=" in answer.text
+    assert "No delivery is here" not in answer.text
+    form = answer.text.partition('class="filters"')[2].partition("</form>")[0]
+    assert "status" not in filled(form), "what no field shows is not sent once more"

@@ -16,6 +16,7 @@ import requests
 
 from faxbot.events import TERMINAL, Event, Status, fold
 from tests.acceptance.site import PDF
+from tests.ground import eventually
 from tests.integration.site import tiff
 from tests.soak.system import System
 
@@ -27,6 +28,9 @@ ON_THEIR_WAY = 100
 run would end with thousands in the queue, and measure how fast it empties."""
 KILL_PAUSE = 0.6
 """Seconds between two kills, on the average; starting again takes longer than that."""
+FAXES_A_KILL = 2
+"""So many faxes have been accepted for each kill before it comes: a service that has nothing, because the machine is
+too slow for such kills, has nothing to lose."""
 DRAIN = 180.0
 """Seconds after the last kill by which every fax must have come to an end."""
 ENDINGS: dict[str, tuple[str, int]] = {
@@ -146,6 +150,7 @@ def soak(system: System, kills: int, seed: int, luck: random.Random, say: Say) -
         try:
             for number in range(1, kills + 1):
                 time.sleep(luck.expovariate(1 / KILL_PAUSE))
+                eventually(lambda: len(traffic.faxes) >= FAXES_A_KILL * number, 60, every=0.05)  # noqa: B023
                 system.kill()
                 if time.monotonic() - said > 10:
                     said = time.monotonic()

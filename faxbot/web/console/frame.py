@@ -35,6 +35,8 @@ POLICY = (
 
 INSTANTS = {"since", "until", "expires_at"}
 """Fields of forms and addresses that are a time to the API, and for which a page asks a day."""
+BY_LINK = {"tab", "status", "from_key", "to_key"}
+"""Filters of lists that links set and no field of a form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,9 @@ def checked(schema: ma.Schema, values: MultiDict[str, str], *without: str) -> di
 
 def days(values: MultiDict[str, str]) -> MultiDict[str, str]:
     """The same with a time in the place of each day that <input type="date"> gives: its first moment in UTC, or, of
-    `until`, the first of the next day, so that the day itself is within."""
+    `until`, the first of the next day, so that the day itself is within. What is given twice stays so."""
     found = values.copy()
-    for name in INSTANTS & found.keys():
+    for name in (each for each in INSTANTS if len(values.getlist(each)) == 1):
         try:
             day = date.fromisoformat(found[name].strip())
             later = timedelta(days=1 if name == "until" else 0)
@@ -162,8 +164,18 @@ def download(body: bytes | Iterable[str], media_type: str, name: str) -> Respons
 
 
 def filters(names: Iterable[str]) -> dict[str, str]:
-    """Those of a list's filters that stand in its address."""
-    return {name: request.args[name] for name in names if request.args.get(name)}
+    """Those of a list's filters that stand in its address, without wrong ones that no field shows: the form would send
+    them once more."""
+    hidden = BY_LINK & _wrong()
+    return {
+        name: request.args[name] for name in names if request.args.get(name) and name not in hidden
+    }
+
+
+def _wrong() -> frozenset[str]:
+    """What mistaken() has said of the address."""
+    found: frozenset[str] = flask.g.get("wrong_filters", frozenset())
+    return found
 
 
 def leaves(cursor: str | None, following: str | None) -> dict[str, str | None]:
@@ -175,14 +187,16 @@ def leaves(cursor: str | None, following: str | None) -> dict[str, str | None]:
 
 
 def here(**changes: Any) -> str:
-    """The address of this page with other filters; None takes one away."""
-    pairs = {**request.args.to_dict(), **changes}
+    """The address of this page with other filters, without wrong ones; None takes one away."""
+    pairs = {**request.args.to_dict(), **dict.fromkeys(_wrong()), **changes}
     kept = {name: value for name, value in pairs.items() if value not in (None, "")}
     return request.path + ("?" + urlencode(kept, quote_via=quote) if kept else "")
 
 
 def mistaken(error: RequestError) -> dict[str, Any]:
-    """What a page shows in problem.html of an address that makes no sense, above the form in which that is mended."""
+    """What a page shows in problem.html of an address that makes no sense, above the form in which that is mended; its
+    links go without what is wrong."""
+    flask.g.wrong_filters = frozenset(error.errors or ())
     known = problems.of_error(error)
     body = problems.body(known, flask.g.request_id, detail=error.detail, fields=error.errors)
     return _told(json.loads(body))

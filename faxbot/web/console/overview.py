@@ -51,6 +51,7 @@ def show_overview() -> Response:
         chart=_chart(shown),
         sums=_sums(shown),
         unset=frame.may("admin") and setup.nothing_is_set(runtime()),
+        is_switched_off=runtime().config.fax_disabled,
         alarms=alarms.shown(runtime()) if operates else [],
         providers=oversight.providers(runtime(), actor()) if operates else [],
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from flask import Response, request
 from marshmallow import fields, validate
 
 from faxbot import audit, inbound, legalholds, limits
 from faxbot.audit import Action
+from faxbot.errors import InvalidFields, Malformed
 from faxbot.events import CAUSES, EVENT_MEANING, Event, Reception
 from faxbot.inbound import Filters
 from faxbot.legalholds import INBOUND
@@ -49,24 +52,34 @@ def are_wanted() -> bool:
 
 @pages.page("/inbound", access="inbound:list")
 def list_received() -> Response:
-    """The list."""
+    """The list; of an address that makes no sense the filters as they were typed, and what is wrong with them."""
     if not are_wanted():
         return frame.show("inbound.html", enabled=False)
     limits.admit_inbound(runtime(), actor(), "list")
-    query = frame.checked(_QUERY, frame.days(request.args))
-    tab, cursor = query.pop("tab", None), query.pop("cursor", None)
-    wanted = replace(TABS[tab][1] if tab else Filters(), **query)
-    found, following = inbound.page(runtime(), actor(), wanted, limit=ROWS, cursor=cursor)
+    try:
+        query = frame.checked(_QUERY, frame.days(request.args))
+        tab, cursor = query.pop("tab", None), query.pop("cursor", None)
+        wanted = replace(TABS[tab][1] if tab else Filters(), **query)
+        found, following = inbound.page(runtime(), actor(), wanted, limit=ROWS, cursor=cursor)
+    except (InvalidFields, Malformed) as error:
+        wrong = frame.mistaken(error)
+        return _listed(wrong["problem"]["status"], [], **wrong)
+    return _listed(200, found, **frame.leaves(cursor, following))
+
+
+def _listed(status: int, found: Sequence[inbound.Row], **view: Any) -> Response:
+    filters = frame.filters(("tab", *_FILTERS))
     return frame.show(
         "inbound.html",
+        status,
         enabled=True,
         tabs=TABS,
-        tab=tab,
+        tab=filters.pop("tab", None),
         unread=inbound.unread(runtime(), actor()),
         rows=[inbound.describe(runtime(), fax, masked=True) for fax in found],
-        filters=frame.filters(_FILTERS),
+        filters=filters,
         providers=runtime().config.provider_ids,
-        **frame.leaves(cursor, following),
+        **view,
     )
 
 

@@ -12,8 +12,10 @@ from werkzeug.datastructures import MultiDict
 from faxbot import replays, webhooks
 from faxbot.deliveries import DEAD, STATUSES
 from faxbot.dialling import OUTCOMES
+from faxbot.errors import InvalidFields, Malformed
 from faxbot.events import EVENT_MEANING
 from faxbot.fanout import ACTIVE, WAITING
+from faxbot.models import Webhook
 from faxbot.replays import Filters
 from faxbot.web.auth import actor, runtime
 from faxbot.web.console import frame
@@ -146,25 +148,36 @@ def delete_webhook(webhook_id: str) -> Response:
 
 @pages.page("/webhooks/<webhook_id>/deliveries", access="webhooks:manage")
 def list_deliveries(webhook_id: str) -> Response:
-    """What was sent there, and what is to be."""
-    query = frame.checked(_QUERY, frame.days(request.args))
-    cursor = query.pop("cursor", None)
+    """What was sent there, and what is to be; of an address that makes no sense the filters as they were typed, and
+    what is wrong with them."""
     with runtime().database.reading() as session:
         webhook = webhooks.find(session, actor(), webhook_id)
-        rows, following = replays.page(
-            session, actor(), webhook_id, Filters(**query), limit=ROWS, cursor=cursor
-        )
+        try:
+            query = frame.checked(_QUERY, frame.days(request.args))
+            cursor = query.pop("cursor", None)
+            rows, following = replays.page(
+                session, actor(), webhook_id, Filters(**query), limit=ROWS, cursor=cursor
+            )
+        except (InvalidFields, Malformed) as error:
+            wrong = frame.mistaken(error)
+            return _listed(webhook, wrong["problem"]["status"], [], **wrong)
+    return _listed(webhook, 200, rows, **frame.leaves(cursor, following))
+
+
+def _listed(webhook: Webhook, status: int, rows: list[dict[str, Any]], **view: Any) -> Response:
+    filters = frame.filters(("status", *_FILTERS))
     return frame.show(
         "deliveries.html",
+        status,
         webhook=webhooks.describe(runtime(), webhook),
         is_active=webhook.state == ACTIVE,
         statuses=STATUSES,
-        status=query.get("status"),
+        status=filters.pop("status", None),
         types=webhooks.TYPES,
-        filters=frame.filters(_FILTERS),
+        filters=filters,
         rows=rows,
         outcomes=OUTCOMES,
-        **frame.leaves(cursor, following),
+        **view,
     )
 
 
