@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.ground import BUSY
+
 _PROGRAM = """
 import json, sys
 from importlib import import_module
@@ -70,9 +72,9 @@ class CarrierProcess:
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(20):
+            if not selector.select(20 * BUSY):
                 self.end(signal.SIGKILL)
-                raise TimeoutError("the carrier did not start within 20 s")
+                raise TimeoutError("the carrier did not start")
         line = self._process.stdout.readline()
         if "listening on" not in line:
             raise RuntimeError(f"the carrier ended with {self.end(signal.SIGKILL)}")
@@ -85,7 +87,7 @@ class CarrierProcess:
         assert process.stdout is not None
         process.send_signal(number)
         try:
-            return process.wait(10)
+            return process.wait(10 * BUSY)
         finally:
             process.kill()
             process.stdout.close()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tests.ground import BUSY
+
 SOUND = "Sound"
 """The plugin with no fault."""
 Faults = Mapping[str, tuple[str, str]]
@@ -46,7 +48,7 @@ def found(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=300 * BUSY,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
     return set(_FAILED.findall(done.stdout))

@@ -23,7 +23,7 @@ import requests
 
 from faxbot import schema
 from faxbot.config import Config
-from tests.ground import ENVIRONMENT, Ground, eventually, is_alive, processes_of
+from tests.ground import BUSY, ENVIRONMENT, Ground, eventually, is_alive, processes_of
 from tests.servers import Postgres, RedisServer, free_port
 
 FAXBOT = Path(sys.executable).with_name("faxbot")
@@ -175,12 +175,12 @@ class Service:
         return [root, *root.children(recursive=True)]
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        """One call of its API with its key; answers within ten seconds."""
+        """One call of its API with its key; it is waited for ten seconds of a quiet machine."""
         headers = {"X-API-Key": self.key, **options.pop("headers", {})}
         with requests.Session() as session:
             session.trust_env = False
             return session.request(
-                method, self.url + path, headers=headers, **{"timeout": 10, **options}
+                method, self.url + path, headers=headers, **{"timeout": 10 * BUSY, **options}
             )
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
@@ -190,7 +190,7 @@ class Service:
         tree = self.tree() if self.process.poll() is None else []
         self.process.send_signal(how)
         try:
-            code = self.process.wait(timeout)
+            code = self.process.wait(timeout * BUSY)
         except subprocess.TimeoutExpired:
             self._kill_all(tree)
             raise AssertionError(f"it did not stop; its output:\n{self.output()}") from None
@@ -204,7 +204,7 @@ class Service:
         assert self.process is not None, "the service is not running"
         tree = self.tree() if self.process.poll() is None else []
         self.process.kill()
-        self.process.wait(timeout)
+        self.process.wait(timeout * BUSY)
         self._assert_none_left(tree, timeout)
         self.process = None
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.ground import BUSY
+
 
 def begun_together(
     program: str, each: Sequence[Sequence[str]], environ: Mapping[str, str], word: str = "go"
@@ -35,4 +37,4 @@ def begun_together(
             assert process.stdin is not None
             process.stdin.write(f"{word}\n")
             process.stdin.flush()
-        return [int(process.communicate(timeout=60)[0]) for process in processes]
+        return [int(process.communicate(timeout=60 * BUSY)[0]) for process in processes]

@@ -34,16 +34,18 @@ from redis.retry import Retry
 
 from faxbot.config import Config
 from faxbot.supervisor import broker
-from tests.ground import ENVIRONMENT, Ground, eventually, is_alive
+from tests.ground import BUSY, ENVIRONMENT, Ground, eventually, is_alive
 
 READY_SECONDS = 20.0
+_WORKERS = 16
 
 
 def free_port() -> int:
     """A loopback port nobody listens on, from below the range that outgoing connections take theirs
-    from."""
+    from; other workers of the same run, who may bind theirs later, draw from others."""
+    worker = int(ENVIRONMENT.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = random.randrange(15_000 + worker, 32_000, _WORKERS)
         with closing(socket.socket()) as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -114,7 +116,7 @@ class Server(ABC):
         tree = self._tree()
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(timeout=READY_SECONDS)
+        self.process.wait(timeout=READY_SECONDS * BUSY)
         eventually(lambda: not any(map(is_alive, tree)))
         self.process = None
 
@@ -157,9 +159,11 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> redis.Redis:
-        """A client that waits a second for an answer and asks once."""
+        """A client that waits a moment for an answer and asks once."""
         once = Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, socket_timeout=1, socket_connect_timeout=1, retry=once)
+        return redis.Redis(
+            port=self.port, socket_timeout=BUSY, socket_connect_timeout=BUSY, retry=once
+        )
 
     def _start(self) -> subprocess.Popen[bytes]:
         command: list[str | Path] = [
@@ -336,7 +340,7 @@ class PostgresServer(Server, Postgres):
         process = self.ground.start(
             command, self.folder, {}, self.log, cwd=self.folder, **self._identity
         )
-        assert process.wait(60) == 0, f"initdb failed:\n{self.log.read_text()}"
+        assert process.wait(60 * BUSY) == 0, f"initdb failed:\n{self.log.read_text()}"
 
     def _answers(self) -> bool:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
+from tests.ground import BUSY
 from tests.installation import Service
 
 
@@ -51,7 +52,7 @@ class Ear:
     def close(self) -> None:
         self.socket.close()
 
-    def take(self, count: int = 1, *, within: float = 15.0) -> list[Told]:
+    def take(self, count: int = 1, *, within: float = 15.0 * BUSY) -> list[Told]:
         """The next events, as many as `count`; raises Silence."""
         until, found = time.monotonic() + within, list[Told]()
         while len(found) < count:
@@ -60,7 +61,7 @@ class Ear:
                 found.append(event)
         return found
 
-    def until_comment(self, text: str, *, within: float = 15.0) -> list[Told]:
+    def until_comment(self, text: str, *, within: float = 15.0 * BUSY) -> list[Told]:
         """What comes before the next comment that holds `text`, with it; raises Silence."""
         until, found, known = time.monotonic() + within, list[Told](), len(self.comments)
         while not any(text in comment for comment in self.comments[known:]):
@@ -68,7 +69,7 @@ class Ear:
             found += [event] if event is not None else []
         return found
 
-    def until_end(self, *, within: float = 15.0) -> list[Told]:
+    def until_end(self, *, within: float = 15.0 * BUSY) -> list[Told]:
         """What comes before the server ends the stream; raises Silence."""
         until, found = time.monotonic() + within, list[Told]()
         while not self.has_ended:

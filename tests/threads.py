@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import pytest
 
+from tests.ground import BUSY
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,7 @@ def at_once(count: int, deed: Callable[[int], T]) -> list[T]:
     gate = threading.Barrier(count)
 
     def begin(number: int) -> T:
-        gate.wait(10)
+        gate.wait(10 * BUSY)
         return deed(number)
 
     with ThreadPoolExecutor(count) as threads:

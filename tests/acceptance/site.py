@@ -18,18 +18,18 @@ from tests.ground import eventually
 from tests.installation import Service
 
 PDF = Path(__file__).resolve().parents[2] / "examples" / "three-pages.pdf"
-# Short times, so that what waits in days of service is seen in seconds.
+# Short times, so that what waits in days of service is seen in seconds; a call has as long as a busy machine may need.
 SHORT = {
     "FAXBOT_SWEEP_SECONDS": "0.3",
     "FAXBOT_RING_AGAIN_SECONDS": "0.5",
-    "FAXBOT_LEASE_SECONDS": "2",
-    "FAXBOT_HEARTBEAT_SECONDS": "0.5",
+    "FAXBOT_LEASE_SECONDS": "5",
+    "FAXBOT_HEARTBEAT_SECONDS": "1",
     "FAXBOT_LOOK_UP_SECONDS": "0.5",
     "FAXBOT_SETTLE_SECONDS": "0.5",
     "FAXBOT_POLL_FIRST_SECONDS": "1",
     "FAXBOT_HELD_CHECK_SECONDS": "0.5",
-    "FAXBOT_PROVIDER_READ_SECONDS": "3",
-    "FAXBOT_PROVIDER_CALL_SECONDS": "2",
+    "FAXBOT_PROVIDER_READ_SECONDS": "8",
+    "FAXBOT_PROVIDER_CALL_SECONDS": "10",
     "FAXBOT_NUMBER_GAP_SECONDS": "0.1",
 }
 

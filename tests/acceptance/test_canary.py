@@ -114,7 +114,6 @@ def great_house(
             "FAXBOT_PLUGIN_FAULTS": "1000",
             "FAXBOT_SWEEP_SECONDS": "1",
             "FAXBOT_DELETE_AT_CARRIER": "true",
-            "FAXBOT_PROVIDER_READ_SECONDS": "1.5",
             "PYTHONPATH": str(TESTS / "plugins_careless"),
             "TMPDIR": str(temporary),
             **simulator.environ,

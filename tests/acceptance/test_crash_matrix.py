@@ -250,6 +250,8 @@ def test_wherever_a_process_dies_the_fax_arrives_once(
 
     assert story["events"][-1]["type"] == "FAX_DELIVERED"
     assert system.at_carrier(story) == 1
+    if not point.startswith(DO_NOT_DIE):
+        eventually(system.mark.exists)  # the fax may have ended by another road, a moment before
     assert system.mark.exists() is not point.startswith(DO_NOT_DIE)
     numbers = [event["sequence"] for event in story["events"]]
     assert numbers == list(range(1, len(numbers) + 1))

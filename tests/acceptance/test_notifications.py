@@ -20,7 +20,7 @@ from tests.planted import Planted
 STORES = ("embedded", "postgresql")
 ENDS = {"0000": "delivered", "0404": "failed"}
 IN_A_HURRY = (
-    Planted("notifying.py", "LEASE = timedelta(minutes=2)", "LEASE = timedelta(seconds=3)"),
+    Planted("notifying.py", "LEASE = timedelta(minutes=2)", "LEASE = timedelta(seconds=20)"),
     Planted("notifying.py", "SCHEDULE = (60.0,", "SCHEDULE = (1.0,"),
 )
 """What waits for minutes after a death waits for seconds."""
@@ -38,7 +38,7 @@ def site(
 ) -> Iterator[Site]:
     build = planted.build(tmp_path / "build", *IN_A_HURRY)
     with SimulatorProcess(store.folder) as carrier:
-        settings = {**SHORT, **carrier.environ, **mail.environ, "EMAIL_SECONDS": "60"}
+        settings = {**SHORT, **carrier.environ, **mail.environ, "EMAIL_SECONDS": "120"}
         yield Site(start_service(store, "up", **settings, PYTHONPATH=str(build)), carrier)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import ROOT, context
-from tests.ground import ENVIRONMENT, Ground, eventually
+from tests.ground import BUSY, ENVIRONMENT, Ground, eventually
 from tests.servers import free_port
 
 PAGE = ROOT / "docs" / "howto" / "add-a-provider.md"
@@ -48,7 +48,7 @@ class Place:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=120 * BUSY,
             check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
@@ -94,7 +94,7 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(30)
+        process.wait(30 * BUSY)
 
 
 def test_the_example_package_sends_a_fax_in_an_environment_of_its_own(place: Place) -> None:

@@ -25,7 +25,7 @@ from faxbot.models import Job
 from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
-from tests.ground import eventually
+from tests.ground import BUSY, eventually
 from tests.installation import FAXBOT, Installation, Service
 
 OLD, NEW = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
@@ -45,7 +45,7 @@ def run(store: Installation, env: Mapping[str, str], *words: str) -> subprocess.
 
 
 def done(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=timeout)
+    out, err = process.communicate(timeout=timeout * BUSY)
     return process.returncode, out, err
 
 

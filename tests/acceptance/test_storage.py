@@ -34,7 +34,7 @@ def test_faxes_go_by_way_of_s3_and_wait_while_it_is_away(
     store: Installation, carrier: SimulatorProcess, s3: S3Server, start_service: StartService
 ) -> None:
     bucket = s3.bucket()
-    quick = {"S3_ATTEMPTS": "1", "S3_READ_SECONDS": "1", "S3_CONNECT_SECONDS": "1"}
+    quick = {"S3_ATTEMPTS": "1", "S3_READ_SECONDS": "4", "S3_CONNECT_SECONDS": "4"}
     service = start_service(store, "up", **SHORT, **carrier.environ, **s3.environ(bucket), **quick)
     site = Site(service, carrier)
 

@@ -24,7 +24,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from tests.acceptance.site import children
 from tests.conftest import BOTH, StartService
-from tests.ground import eventually, is_alive
+from tests.ground import BUSY, eventually, is_alive
 from tests.installation import FAXBOT, Installation, Service, Stores
 
 STORES = BOTH
@@ -205,7 +205,7 @@ def test_a_restart_of_web_refuses_nobody(running: Service) -> None:
     eventually(lambda: not any(map(is_alive, tree)))
 
     # Nobody serves now; the socket is the supervisor's, and who comes waits for the next web.
-    assert running.request("GET", "/health", timeout=20).status_code == 200
+    assert running.request("GET", "/health", timeout=20 * BUSY).status_code == 200
 
 
 def test_a_second_one_on_the_same_data_says_who_is_there(
@@ -216,7 +216,7 @@ def test_a_second_one_on_the_same_data_says_who_is_there(
         env={**running.installation.env, "FAXBOT_PORT": "0"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=20 * BUSY,
         check=False,
     )
 
@@ -290,7 +290,7 @@ request = urllib.request.Request(
     {"X-API-Key": os.environ["FAXBOT_API_KEY"], "Content-Type": "application/json"},
 )
 urllib.request.urlopen(request).close()
-until = time.monotonic() + 40
+until = time.monotonic() + 160
 while not any("listen" in each.cmdline() for each in psutil.Process(os.getppid()).children()):
     assert time.monotonic() < until, "nobody listens"
     time.sleep(0.2)
@@ -351,16 +351,16 @@ def test_what_the_demo_says_at_its_end_can_be_pasted(
 def test_a_demo_whose_fax_is_held_ends_and_says_why_and_what_helps(
     run: Run, document: Path
 ) -> None:
-    refused = ("--to", "+15550100401", "--wait", "--timeout", "4")
+    refused = ("--to", "+15550100401", "--wait", "--timeout", "30")
     ended = run("up", "--", "faxbot", "send", document, *refused)
     assert ended.returncode == 1
     assert "FAX_HELD" in ended.stdout
 
-    ended = run("demo", document, "--timeout", "5")  # the carrier rests now
+    ended = run("demo", document, "--timeout", "30")  # the carrier rests now
 
     assert ended.returncode == 1
     assert "On hold: " in ended.stdout
-    assert "still held after 5 s" in ended.stderr
+    assert "still held after 30 s" in ended.stderr
     assert "FAX_DATA_DIR=faxdata-fresh" in ended.stderr
 
 

@@ -8,8 +8,9 @@ import re
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.looks import HEIGHTS
+from tests.ground import BUSY
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=15_000 * BUSY)
 """Milliseconds: what a page shows may wait for a worker, on a machine that has much else to do."""
 
 

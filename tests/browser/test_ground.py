@@ -35,7 +35,7 @@ from tests.browser.looks import (
 )
 from tests.browser.packages import CHROMIUM, Tree
 from tests.browser.watch import Watch
-from tests.ground import ENVIRONMENT
+from tests.ground import BUSY, ENVIRONMENT
 
 PLANTED = Path(__file__).with_name("planted_pages.py")
 ROOT = Path(__file__).parents[2]
@@ -185,11 +185,11 @@ def test_what_sticks_out_to_the_side_is_named(page: Page, width: int) -> None:
 
 def test_what_cannot_be_clicked_on_another_screen_is_not_clicked_on_this_one(page: Page) -> None:
     page.goto("covered")
-    page.set_default_timeout(1000)
     page.evaluate(
         "document.addEventListener('click', event => { window.last = event.target.textContent })"
     )
     press(page.get_by_role("button", name="Show"))
+    page.set_default_timeout(1000)
     with pytest.raises(TooLate, match=r"#veil|id=\"veil\""):
         press(page.get_by_role("button", name="Send"))
     assert page.evaluate("window.last") == "Show"
@@ -252,7 +252,7 @@ def run(*options: str, **environment: str) -> tuple[int, str]:
         env={**mine, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * BUSY,
         check=False,
     )
     return done.returncode, done.stdout

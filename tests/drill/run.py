@@ -198,7 +198,7 @@ def drill(
     result.backed_up = faxes
     for key in since:
         clients.submit(site, key)
-    half = len(waiting) // 2
+    half = (len(waiting) + 1) // 2
     eventually(lambda: _taken_of(carrier, clients, waiting) >= half, 120, every=0.3)
     time.sleep(luck.uniform(0, 1))
     told = {key for key in since if site.fax(clients.ids[key][0])["status"] in TERMINAL}

@@ -27,7 +27,7 @@ from tests.threads import at_once
 
 ID = "01a1f8d63c7f7fcaa2e1f998a1736eb0"
 SEND, APPLY = "faxbot.send_fax", "faxbot.apply_callback"
-SOON = 3.0  # seconds; it gives up after 0.2, and without a limit it would wait for minutes
+SOON = 12.0  # seconds; it gives up after 0.2, and without a limit it would wait for minutes
 
 
 @pytest.fixture(scope="module")

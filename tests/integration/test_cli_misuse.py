@@ -70,7 +70,7 @@ def test_an_address_that_only_the_client_library_refuses_is_not_tried_again(
     assert "cannot be asked" in ended.err
     assert "--url" in ended.err
     assert ended.err.count("\n") == 1, "it was tried again"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("value", ["Ж", "a\nb", "a\r\nX-Other: b", " a", "a ", BYTES])

@@ -230,7 +230,7 @@ def test_waiting_for_writers_is_short(on_postgresql: Site) -> None:
     with half_done(site, job_id):
         began = time.monotonic()
         assert read.settled() == 1
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
 
 
 def test_who_knows_nothing_yet_waits_for_those_who_write_and_does_not_begin_anew(

@@ -183,7 +183,7 @@ def test_who_comes_while_another_looks_goes_by_what_was_known_lately_and_else_wa
             return settings.snapshot().config.provider_ids
         assert looks.wait(10)
         if number == 1:
-            threading.Timer(0.3, goes_on.set).start()
+            threading.Timer(0.3 if idle >= TOO_OLD else 2.0, goes_on.set).start()
         return settings.snapshot().config.provider_ids
 
     sa.event.listen(runtime.database.reader, "after_cursor_execute", hold)

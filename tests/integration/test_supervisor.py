@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from faxbot.supervisor.up import must_listen
-from tests.ground import ENVIRONMENT, Ground, eventually, is_alive, processes_of
+from tests.ground import BUSY, ENVIRONMENT, Ground, eventually, is_alive, processes_of
 
 # What every script begins with; `note(...)` adds a line to the journal that the test reads.
 NOTE = """
@@ -90,7 +90,7 @@ class Family:
 
     def stop(self, signum: signal.Signals = signal.SIGTERM, timeout: float = 15) -> int:
         self.process.send_signal(signum)
-        return self.process.wait(timeout)
+        return self.process.wait(timeout * BUSY)
 
 
 StartFamily = Callable[..., Family]
@@ -170,7 +170,7 @@ def test_a_child_that_never_comes_up_ends_everything_with_its_last_words(
         bad="print('the disk is on fire'); sys.exit(7)",
     )
 
-    assert family.process.wait(15) == 1
+    assert family.process.wait(15 * BUSY) == 1
     assert "bad ended 3 times at its start (exit code 7)" in family.output()
     assert family.output().rstrip().endswith("the disk is on fire")
     assert not family.members()
@@ -203,7 +203,7 @@ def test_a_program_that_is_not_there_is_a_clear_error(start: StartFamily) -> Non
         good=SLEEPER,
     )
 
-    assert family.process.wait(15) == 1
+    assert family.process.wait(15 * BUSY) == 1
     assert "gone cannot be started: No such file or directory" in family.output()
 
 
@@ -488,7 +488,7 @@ def test_a_command_in_front_decides_the_exit_code(
         one=SLEEPER,
     )
 
-    assert family.process.wait(15) == code
+    assert family.process.wait(15 * BUSY) == code
     assert not family.members()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.ground import ENVIRONMENT, Ground, eventually, is_alive, processes_of
+from tests.ground import BUSY, ENVIRONMENT, Ground, eventually, is_alive, processes_of
 
 SCRIPT = """
 import os, sys
@@ -79,7 +79,7 @@ def test_a_reader_that_stands_still_keeps_it_neither_from_restarts_nor_from_endi
         eventually(lambda: supervisor.children() not in ([], [child]))
         supervisor.send_signal(signal.SIGTERM)
 
-        assert supervisor.wait(10) == 0
+        assert supervisor.wait(10 * BUSY) == 0
         assert (folder / "stopped").exists()
     os.close(reading)
     os.close(writing)
@@ -95,7 +95,7 @@ def test_what_it_could_not_say_to_the_end_keeps_it_from_nothing(ground: Ground) 
 
         supervisor.send_signal(signal.SIGTERM)
 
-        assert supervisor.wait(10) == -signal.SIGTERM
+        assert supervisor.wait(10 * BUSY) == -signal.SIGTERM
     os.close(reading)
     os.close(writing)
 

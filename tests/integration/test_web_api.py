@@ -322,7 +322,7 @@ def test_a_broker_that_is_away_changes_nothing(config: Config) -> None:
         begun = time.monotonic()
         fax = sent_in(client_of(runtime, new_key(runtime)))
 
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         assert (fax["status"], rung) == ("queued", [False])
         assert set(left_behind(runtime)) == {"jobs", "events", "artifacts", "files"}
     finally:

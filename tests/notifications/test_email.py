@@ -208,7 +208,7 @@ def test_some_of_several_recipients_may_be_refused_and_that_is_said(mail: MailSe
 def test_a_server_that_is_lost_behind_the_message_may_have_it(mail: MailServer, day: str) -> None:
     mail.data = lambda _mail: day
     with pytest.raises(OutcomeUnknown):
-        told(mail, seconds=1)
+        told(mail, seconds=5)
 
 
 def test_a_server_that_is_lost_before_the_message_has_nothing(mail: MailServer) -> None:

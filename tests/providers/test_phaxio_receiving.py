@@ -219,7 +219,9 @@ def test_where_that_cannot_be_asked_nothing_is_decided(serve: Serve) -> None:
 def carrier(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PhaxioProcess]:
-    with PhaxioProcess(tmp_path_factory.mktemp("phaxio"), version=request.param) as process:
+    with PhaxioProcess(
+        tmp_path_factory.mktemp("phaxio"), version=request.param, late_seconds=2
+    ) as process:
         yield process
 
 

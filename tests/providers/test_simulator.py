@@ -37,14 +37,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("carrier")) as process:
+    with SimulatorProcess(tmp_path_factory.mktemp("carrier"), late_seconds=2) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def slow_carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
     """A carrier on which a page takes a moment, so that progress can be seen and a fax be stopped."""
-    with SimulatorProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.1) as process:
+    with SimulatorProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.4) as process:
         yield process
 
 

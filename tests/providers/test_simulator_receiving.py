@@ -31,7 +31,7 @@ from tests.providers.conftest import Connect, MakeFax, offline
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 FAILED = {"0031": "dropped_early", "0409": "page_failed", "0999": "unknown"}
-LATE = 0.5
+LATE = 2.0
 
 
 @pytest.fixture(scope="module")

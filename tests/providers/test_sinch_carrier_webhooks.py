@@ -30,7 +30,7 @@ from faxbot.carriers.sinch.submission import JSON, MULTIPART
 from faxbot.carriers.sinch.teller import REPOST_SECONDS, Times
 from faxbot.cli import cli
 from tests.callbacks import Callback, Receiver
-from tests.ground import eventually
+from tests.ground import BUSY, eventually
 from tests.sinch_carrier import (
     KEY,
     PDF,
@@ -56,7 +56,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SinchProcess]:
-    with SinchProcess(tmp_path_factory.mktemp("sinch")) as started:
+    with SinchProcess(tmp_path_factory.mktemp("sinch"), late_seconds=2) as started:
         yield started
 
 
@@ -69,7 +69,7 @@ def carrier(process: SinchProcess) -> Iterator[SinchProcess]:
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SinchProcess]:
     """A page takes a while, so that what is on its way can be seen."""
-    with SinchProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.1) as process:
+    with SinchProcess(tmp_path_factory.mktemp("slow"), page_seconds=0.4) as process:
         yield process
 
 
@@ -414,7 +414,7 @@ def test_the_command_starts_it(tmp_path: Path) -> None:
             assert call("GET", f"{api}/services").status_code == 200
         finally:
             process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(10 * BUSY) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["sinch.db"]
 
 

@@ -334,7 +334,7 @@ def test_a_document_that_is_missing_may_still_come_within_the_hour(
 
 @pytest.fixture(scope="module")
 def carrier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SinchProcess]:
-    with SinchProcess(tmp_path_factory.mktemp("sinch")) as process:
+    with SinchProcess(tmp_path_factory.mktemp("sinch"), late_seconds=2) as process:
         yield process
 
 

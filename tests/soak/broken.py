@@ -19,7 +19,7 @@ PLANTED: dict[str, Fault] = {
     "lost": Fault(
         "jobs.py",
         "        urgency = runtime.shares.urgency(job.account_id, job.priority)\n",
-        "        if job.id[-1] in '01234567':  # planted: accepted, and gone\n"
+        "        if job.id[-1] in '0123456789abcd':  # planted: accepted, and gone\n"
         "            with runtime.database.writing() as lost:\n"
         "                lost.execute(sa.delete(table(Job)).where(Job.id == job.id))\n"
         "        urgency = runtime.shares.urgency(job.account_id, job.priority)\n",

@@ -16,7 +16,7 @@ import requests
 
 from faxbot.events import TERMINAL, Event, Status, fold
 from tests.acceptance.site import PDF
-from tests.ground import eventually
+from tests.ground import BUSY, eventually
 from tests.integration.site import tiff
 from tests.soak.system import System
 
@@ -206,7 +206,7 @@ def _adds_up(story: Mapping[str, Any]) -> bool:
 def _wait_for_the_end(system: System, faxes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Status, events and attempts of each fax, when all are final or the time is over."""
     told: dict[str, dict[str, Any]] = {}
-    until = time.monotonic() + DRAIN
+    until = time.monotonic() + DRAIN * BUSY
     while left := [
         fax_id for fax_id in faxes if told.get(fax_id, {}).get("status") not in TERMINAL
     ]:

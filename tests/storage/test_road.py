@@ -17,7 +17,7 @@ from tests.integration.site import Site, number, open_site
 from tests.integration.web import assert_problem, client_of, left_behind, new_key, send
 from tests.storage.server import S3Server
 
-QUICK = {"S3_ATTEMPTS": "1", "S3_READ_SECONDS": "0.5", "S3_CONNECT_SECONDS": "0.5"}
+QUICK = {"S3_ATTEMPTS": "1", "S3_READ_SECONDS": "2", "S3_CONNECT_SECONDS": "2"}
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ def test_a_service_that_is_gone_is_away_and_is_there_again_when_it_is_back(
 def test_a_service_that_says_nothing_is_away_after_the_time_that_is_set(
     own_s3: S3Server, begin: Begin, small: Path
 ) -> None:
-    storage = begin(own_s3.settings(own_s3.bucket(), attempts=1, readSeconds=0.3))
+    storage = begin(own_s3.settings(own_s3.bucket(), attempts=1, readSeconds=2))
     storage.put(KEY, small)
     own_s3.freeze()
     try:

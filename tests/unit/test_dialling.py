@@ -122,7 +122,7 @@ def test_an_answer_that_is_none_is_told_apart_and_ends_in_time(
     took = time.monotonic() - begun
 
     assert (answer.outcome, answer.code) == (outcome, None)
-    assert took < 2
+    assert took < 8
     assert answer.seconds <= took
 
 
@@ -146,7 +146,7 @@ def test_of_a_body_that_does_not_end_the_status_counts_and_no_more_is_read(
     begun = time.monotonic()
     assert post(serve(endless).url, seconds=15).ok
     assert post(serve(trickling).url, seconds=15).ok
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 14
     assert sum(sent) < 64 << 20
 
 
@@ -178,7 +178,7 @@ def test_a_name_server_that_is_silent_costs_no_more_than_the_call_may_take() -> 
     asked.set()
 
     assert answer.outcome == "timeout"
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
 
 
 def test_a_name_is_tried_at_its_other_addresses_where_the_first_is_away(serve: Serve) -> None:
@@ -232,7 +232,7 @@ def test_of_a_name_with_many_addresses_at_which_nothing_answers_the_last_is_trie
         begun = time.monotonic()
         dialler = Dialler(resolve=lambda *_, found=found: found)
         answers[name] = dialler.post(NEAR, url, {}, b"", seconds=2).outcome
-        assert time.monotonic() - begun < 2.5
+        assert time.monotonic() - begun < 6
     assert answers == {"one answers": "ok", "none": "timeout"}
 
 
@@ -247,12 +247,12 @@ def test_a_handshake_that_hangs_after_a_slow_connection_ends_with_the_call(
             while True:
                 taken.append(listener.accept()[0])
 
-    # Linux knocks again after a second; by then there is room.
-    late = threading.Timer(0.5, take)
+    # Linux knocks again after one second and after three; by then there is room.
+    late = threading.Timer(1.5, take)
     late.daemon = True
     late.start()
     begun = time.monotonic()
-    answer = Dialler().post(NEAR, f"https://127.0.0.2:{port}/", {}, b"", seconds=3)
+    answer = Dialler().post(NEAR, f"https://127.0.0.2:{port}/", {}, b"", seconds=6)
     took = time.monotonic() - begun
     listener.shutdown(socket.SHUT_RDWR)
     late.join()
@@ -260,7 +260,7 @@ def test_a_handshake_that_hangs_after_a_slow_connection_ends_with_the_call(
         each.close()
 
     assert answer.outcome == "timeout"
-    assert 2.5 < took < 3.5, "it was connected with, and had the rest of the time"
+    assert 5.5 < took < 8.5, "it was connected with, and had the rest of the time"
 
 
 def test_proxies_and_passwords_of_the_environment_are_not_used(
@@ -328,7 +328,7 @@ def test_a_receiver_that_hangs_or_speaks_no_tls_in_the_handshake_is_left_in_time
         begun = time.monotonic()
         url = serve(behave).url.replace("http://", "https://")
         assert post(url, seconds=0.5).outcome == outcome
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8
 
 
 def test_a_file_of_certificates_that_is_none_is_named(tmp_path: Path) -> None:

@@ -146,9 +146,9 @@ def test_a_crash_during_a_check_is_told_at_once_and_the_next_check_works(
     child.send_signal(name)
     with contextlib.suppress(psutil.NoSuchProcess):  # SIGKILL does not wait for it
         child.resume()
-    thread.join(10)
+    thread.join(20)
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     (error,) = errors
     assert type(error) is not DocumentError
     assert isinstance(error, DocumentUnreadable)
@@ -211,7 +211,7 @@ def test_a_child_that_died_while_idle_is_no_fault_of_the_next_document(
 
 
 def test_a_hanging_check_ends_at_the_time_limit_and_its_process_with_it(letter: Path) -> None:
-    checker = Checker(Limits(max_pages=50, max_pixels=10**8, seconds=0.7, memory_mb=1024))
+    checker = Checker(Limits(max_pages=50, max_pixels=10**8, seconds=4, memory_mb=1024))
     checker.check(letter)
     child = the_child()
     child.suspend()
@@ -220,7 +220,7 @@ def test_a_hanging_check_ends_at_the_time_limit_and_its_process_with_it(letter: 
     with pytest.raises(DocumentUnreadable, match="too long"):
         checker.check(letter)
 
-    assert 0.6 < time.monotonic() - begun < 5
+    assert 3.5 < time.monotonic() - begun < 20
     assert not child.is_running()
     assert not look.children()
     assert checker.check(letter) == Checked("application/pdf", 1)
@@ -228,7 +228,7 @@ def test_a_hanging_check_ends_at_the_time_limit_and_its_process_with_it(letter: 
 
 
 def test_a_page_that_draws_for_minutes_is_stopped(tmp_path: Path, letter: Path) -> None:
-    renderer = Renderer(Limits(max_pages=50, max_pixels=10**8, seconds=2, memory_mb=1024), 2)
+    renderer = Renderer(Limits(max_pages=50, max_pixels=10**8, seconds=6, memory_mb=1024), 2)
     slow, target = tmp_path / "slow", tmp_path / "target"
     slow.write_bytes(hostile.slow_pdf())
     begun = time.monotonic()
@@ -236,7 +236,7 @@ def test_a_page_that_draws_for_minutes_is_stopped(tmp_path: Path, letter: Path) 
     with pytest.raises(RenderingFailed):
         renderer.render([(slow, ""), (letter, "")], target, resolution="fine")
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert not look.children()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["letter", "slow"]
     assert renderer.render([(letter, "")], target, resolution="fine") == 1

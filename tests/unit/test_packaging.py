@@ -93,7 +93,7 @@ def test_a_finished_set_up_is_recognised_at_once(checkout: Path, made: str, want
     done = bootstrap(checkout, wanted)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - began < 2  # 0.02 s on an idle machine
+    assert time.monotonic() - began < 10  # 0.02 s on an idle machine
 
 
 def break_the_python(checkout: Path) -> None:

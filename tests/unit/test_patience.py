@@ -131,7 +131,7 @@ def test_each_byte_earns_its_time_and_no_more(pair: Pair, rate: float, arrives: 
     """100 bytes a second, for three allowances: enough at 10 a second, too few at 1000."""
     ours, theirs = pair
     reader = Reader(ours)
-    reader.allow(Allowance(0.5, rate))
+    reader.allow(Allowance(3 if arrives else 0.5, rate))
     stop = threading.Event()
     thread = threading.Thread(target=drip, args=(theirs, b"x" * 5, 0.05, stop))
     thread.start()

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.conftest import StartService
-from tests.ground import eventually
+from tests.ground import BUSY, eventually
 from tests.installation import FAXBOT, Installation
 from tests.integration.command import CALLED, ID, one_line, run
 from tests.integration.programs.test_event_stream import WEB, House, alone, house
@@ -204,7 +204,7 @@ def following(home: House, *words: str) -> Iterator[Callable[[int], list[dict[st
     try:
         yield told
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(10 * BUSY) == 130
     finally:
         process.kill()
         process.wait()

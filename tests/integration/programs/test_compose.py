@@ -26,7 +26,7 @@ from faxbot import production
 from faxbot.config import Config
 from faxbot.events import TERMINAL, Event
 from tests.containers import compose, environment, only, stages
-from tests.ground import Ground, eventually, processes_of
+from tests.ground import BUSY, Ground, eventually, processes_of
 from tests.servers import PostgresServer, RedisServer, free_port
 
 BIN = Path(sys.executable).parent
@@ -137,7 +137,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=60 * BUSY,
         )
 
     def check(self, name: str) -> subprocess.CompletedProcess[str]:

@@ -61,7 +61,7 @@ def seconds_until_away(deed: Callable[[], object]) -> float:
 def test_who_stops_in_a_transaction_costs_the_others_seconds(site: Site) -> None:
     job_id = site.submit(number()).job_id
     with frozen_holder(site, job_id):
-        assert seconds_until_away(lambda: jobs.cancel(site.runtime, ACTOR, job_id)) < 12
+        assert seconds_until_away(lambda: jobs.cancel(site.runtime, ACTOR, job_id)) < 40
 
     job, ended = jobs.cancel(site.runtime, ACTOR, job_id)
     assert (job.status, ended) == ("cancelled", True)
@@ -131,8 +131,8 @@ def test_a_frozen_server_is_said_to_be_away_and_all_goes_on_when_it_is_back(
         site.submit(number())
         try:
             own_postgres.freeze()
-            assert seconds_until_away(lambda: site.submit(number())) < 25
-            assert seconds_until_away(lambda: site.submit(number())) < 5
+            assert seconds_until_away(lambda: site.submit(number())) < 60
+            assert seconds_until_away(lambda: site.submit(number())) < 12
         finally:
             own_postgres.thaw()
 

@@ -105,7 +105,7 @@ def test_health_answers_while_clients_hold_their_connections(service: Service, r
             slowest = max(slowest, time.monotonic() - began)
             select.select([], [], [], 0.1)
 
-    assert slowest < 2
+    assert slowest < patience.STRANGER.seconds / 2
     assert {process.pid for process in service.tree()} == web
 
 
@@ -116,7 +116,7 @@ def test_a_fax_is_taken_while_strangers_hold_their_connections(service: Service,
             stack.enter_context(connect(service)).sendall(ROADS[road][0])
         answers = [
             service.request(
-                "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+                "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=60
             )
             for _ in range(4)
         ]
@@ -134,7 +134,7 @@ def test_a_header_that_looks_like_a_key_gives_a_callback_no_better_place(service
                     head + b"Content-Length: 20000000\r\n\r\nx"
                 )
         answer = service.request(
-            "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+            "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=60
         )
 
     assert answer.status_code == 202
@@ -196,9 +196,9 @@ def test_a_crowd_that_waits_for_threads_is_turned_away(
     service: Service, crowd: list[socket.socket]
 ) -> None:
     """Most of it at once, the rest soon; others are served meanwhile."""
-    assert service.request("GET", "/health", timeout=5).status_code == 200
+    assert service.request("GET", "/health", timeout=60).status_code == 200
     answer = service.request(
-        "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=5
+        "POST", "/fax/send", data={"to": NUMBER}, files={"file": TEXT}, timeout=60
     )
     assert answer.status_code == 202
 
@@ -273,4 +273,4 @@ def test_a_stop_waits_for_nobody_who_is_silent(stores: Stores) -> None:
         service.stop()
 
         # Whose callback has a thread is waited for as ever, who waits for one is not; a good request has 20 seconds.
-        assert time.monotonic() - began < patience.STRANGER.seconds + 6
+        assert time.monotonic() - began < patience.STRANGER.seconds + 13
