@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,23 @@ def test_settings_are_shown_with_their_source_and_secrets_are_masked(admin: Flas
     assert (base["value"], base["source"]) == ("https://api.phaxio.com/v2.1", "default")
     assert (caller["value"], caller["source"]) == (None, "unset")
     assert token["variables"] == ["PHAXIO_CALLBACK_TOKEN"]
+
+
+def test_what_was_just_saved_is_shown_by_every_process(
+    runtime: Runtime, admin: FlaskClient, store: Installation
+) -> None:
+    with closing(wiring.build(store.config(**SETTINGS))) as another:
+        elsewhere = client_of(another, new_key(runtime, "admin"))
+        asked(elsewhere, "/plugins/phaxio/config")
+        saved = {"settings": {"callerId": "+15550100001"}, "note": "a test", "untested": True}
+        assert admin.put("/plugins/phaxio/config", json=saved).status_code == 200
+        activates = {"slot": "inbound", "note": "a test", "untested": True}
+        assert admin.post("/admin/providers/phaxio/activate", json=activates).status_code == 200
+
+        caller = of(asked(elsewhere, "/plugins/phaxio/config")["settings"], "callerId", "key")
+        assert caller["source"] == "db"
+        assert "inbound" in of(asked(elsewhere, "/plugins")["items"], "phaxio")["slots"]
+        assert "inbound" in of(asked(elsewhere, "/admin/providers")["items"], "phaxio")["slots"]
 
 
 def test_what_is_wrong_with_settings_is_said_by_variable(
