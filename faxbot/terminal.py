@@ -63,7 +63,7 @@ class Command:
     options: Mapping[str, re.Pattern[str] | None] = field(default_factory=lambda: {"--json": None})
     """By name; None for one without a value."""
     scope: str = "admin"
-    """What one must have beside being let in."""
+    """What one must have beside being let in: what the API asks for the same, where `admin` does not imply it."""
 
     @property
     def usage(self) -> str:
@@ -97,10 +97,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("plugins list", "Show every installed plugin."),
     Command("plugins show", "Show a plugin and how its settings stand.", ("PLUGIN_ID", _PLUGIN)),
     Command("plugins validate", "Check the installed plugins.", options=_NOTHING),
-    Command("webhooks list", "Show all webhooks, newest first."),
+    Command("webhooks list", "Show all webhooks, newest first.", scope="webhooks:manage"),
     Command(
         "webhooks deliveries", "Show what was sent to a webhook, newest first.", ("WEBHOOK_ID", _FAX),
-        {"--status": _WORD, "--limit": _COUNT, "--json": None},
+        {"--status": _WORD, "--limit": _COUNT, "--json": None}, "webhooks:manage",
     ),
     Command("notifications list", "Show by which plugins people are told, and the newest messages."),
     Command(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from faxbot import cli, terminal, wiring
-from faxbot.actors import VIEWER
+from faxbot.actors import SCOPES, VIEWER, Actor
 from faxbot.audit import Action
 from faxbot.db import table
 from faxbot.errors import InvalidFields
@@ -34,7 +34,15 @@ from tests.canary import Search, words
 from tests.ground import eventually, is_alive
 from tests.installation import Installation, Service
 from tests.integration.test_audit_deeds import words_of
-from tests.integration.web import assert_problem, browser_of, client_of, new_key, new_user, send
+from tests.integration.web import (
+    ACCESS,
+    assert_problem,
+    browser_of,
+    client_of,
+    new_key,
+    new_user,
+    send,
+)
 
 ID = "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f"
 DOOR = "/admin/terminal"
@@ -183,7 +191,7 @@ def test_it_says_what_may_be_run(admin: FlaskClient) -> None:
 @pytest.mark.parametrize("offered", COMMANDS, ids=lambda each: each.words)
 def test_each_of_them_can_be_run(runtime: Runtime, offered: terminal.Command) -> None:
     """Also where it fails it fails by its own words, not by ours."""
-    key = plain_client(runtime, new_key(runtime, "admin", "fax:read"))
+    key = plain_client(runtime, new_key(runtime, "admin", "fax:read", "webhooks:manage"))
     argument = {"FAX_ID": ID, "NAME": "FAX_HEADER", "WEBHOOK_ID": ID}.get(
         (offered.argument or ("",))[0], "simulator" if offered.argument else ""
     )
@@ -440,9 +448,44 @@ def test_without_the_scope_and_without_a_proof_nobody_is_let_in(runtime: Runtime
     assert written(runtime) == []
 
 
-def test_faxes_are_shown_to_who_may_read_faxes(admin: FlaskClient) -> None:
-    assert "fax:read" in assert_problem(runs(admin, f"status {ID}"), 403, "forbidden")["detail"]
-    assert "fax:read" in assert_problem(runs(admin, "list"), 403, "forbidden")["detail"]
+SAME = {
+    "doctor": "GET /admin/diagnostics",
+    "status": "GET /fax/<fax_id>",
+    "list": "GET /fax",
+    "db check": None,
+    "keys list": "GET /admin/api-keys",
+    "users list": "GET /admin/users",
+    "config list": "GET /admin/config",
+    "config get": "GET /admin/config",
+    "config backups": "GET /admin/config/backups",
+    "providers list": "GET /admin/providers",
+    "providers show": "GET /admin/providers/<provider_id>",
+    "plugins list": "GET /plugins",
+    "plugins show": "GET /plugins/<plugin_id>/config",
+    "plugins validate": "GET /plugins/health",
+    "webhooks list": "GET /webhooks",
+    "webhooks deliveries": "GET /webhooks/<webhook_id>/deliveries",
+    "notifications list": "GET /admin/notifications",
+    "retention list": "GET /admin/retention",
+    "restored status": None,
+    "audit verify": "GET /admin/audit/verify",
+}
+"""By which route the same is to be had; None: by none."""
+
+
+@pytest.mark.parametrize("offered", COMMANDS, ids=lambda each: each.words)
+def test_a_command_gives_what_the_same_key_gets_from_the_api(offered: terminal.Command) -> None:
+    route = SAME[offered.words]
+    asked = ACCESS[route] if route else "admin"
+    for scope in SCOPES:
+        actor = Actor("default", "a key", frozenset({"admin", scope}))
+        assert actor.may(offered.scope) == actor.may(asked), scope
+
+
+def test_who_lacks_the_scope_of_a_command_is_told_which(admin: FlaskClient) -> None:
+    for command in (f"status {ID}", "list", "webhooks list", f"webhooks deliveries {ID}"):
+        scope = "fax:read" if "webhooks" not in command else "webhooks:manage"
+        assert scope in assert_problem(runs(admin, command), 403, "forbidden")["detail"]
 
 
 def test_a_browser_needs_its_token_and_a_role(runtime: Runtime) -> None:
