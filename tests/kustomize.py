@@ -1,9 +1,12 @@
 """Puts the manifests of deploy/k8s together as `kubectl apply -k` would, as far as ours use Kustomize: resources,
-components, merging patches, images, replicas, generators and a namespace. What it does not know it refuses."""
+components, merging patches, images, replicas, a namespace, and generators, whose names get a hash of what they hold.
+What it does not know it refuses."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +38,13 @@ def build(folder: Path, more: tuple[str, ...] = ()) -> list[Manifest]:
     for name in wish.get("resources", ()):
         place = folder / name
         found += build(place) if place.is_dir() else _documents(place)
-    found += _generated(folder, wish)
+    generated = [*_generated(folder, wish)]
+    found += generated
     for name in (*wish.get("components", ()), *more):
         _add(found, folder / name)
     _change(found, folder, wish)
+    for each in generated:
+        _name_by_content(each, found)
     return found
 
 
@@ -68,6 +74,40 @@ def _generated(folder: Path, wish: Manifest) -> Iterator[Manifest]:
                 "metadata": {"name": each["name"]},
                 field: data,
             }
+
+
+_REFERENCES = {
+    "ConfigMap": (("configMapRef", "name"), ("configMapKeyRef", "name"), ("configMap", "name")),
+    "Secret": (("secretRef", "name"), ("secretKeyRef", "name"), ("secret", "secretName")),
+}
+"""By which fields of a pod something of this kind is referred to: variables, one variable, a volume."""
+_NO_LETTERS = str.maketrans("013ae", "ghkmt")
+
+
+def _name_by_content(one: Manifest, found: list[Manifest]) -> None:
+    """Append a hash to a generated name, in ten letters as Kustomize's (its value is another), and rename it wherever
+    pods refer to it."""
+    name = one["metadata"]["name"]
+    digest = hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()
+    one["metadata"]["name"] = f"{name}-{digest[:10].translate(_NO_LETTERS)}"
+    for manifest in found:
+        for field, key in _REFERENCES[one["kind"]]:
+            for reference in _under(pod(manifest), field):
+                if reference[key] == name:
+                    reference[key] = one["metadata"]["name"]
+
+
+def _under(node: Any, field: str) -> Iterator[Manifest]:
+    """All that stands under this name, however deep."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _under(each, field)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == field:
+                yield value
+            else:
+                yield from _under(value, field)
 
 
 def _change(found: list[Manifest], folder: Path, wish: Manifest) -> None:

@@ -14,9 +14,10 @@ import click
 import kubernetes_validate
 import pytest
 
-from faxbot import wiring
+from faxbot import destinations, wiring
 from faxbot.cli import cli
-from faxbot.config import OPTIONS, Config
+from faxbot.config import BY_NAME, OPTIONS, Config
+from faxbot.notifications.email.session import PORTS
 from tests.containers import ROOT, compose, environment, only, stages
 from tests.kustomize import Manifest, build, containers, pod
 
@@ -29,12 +30,18 @@ GIVEN = {
 }
 
 
-@pytest.fixture(params=[(), COMPONENTS], ids=["as it is", "with both components"])
-def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """The example, with its secrets, in a copy."""
     shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets.env"))
     example = tmp_path / "k8s" / "overlays" / "example"
     shutil.copy(example / "secrets.env.example", example / "secrets.env")
-    return build(example, request.param)
+    return example
+
+
+@pytest.fixture(params=[(), COMPONENTS], ids=["as it is", "with both components"])
+def manifests(request: pytest.FixtureRequest, overlay: Path) -> list[Manifest]:
+    return build(overlay, request.param)
 
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
@@ -43,6 +50,11 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
 
 def with_pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     return of_kind(manifests, "Deployment", "Job")
+
+
+def the_only(manifests: list[Manifest], kind: str) -> Manifest:
+    (found,) = of_kind(manifests, kind).values()
+    return found
 
 
 def test_every_manifest_is_what_the_schema_of_its_kind_allows(manifests: list[Manifest]) -> None:
@@ -184,6 +196,54 @@ def test_selectors_find_their_own_pods_and_no_others(manifests: list[Manifest]) 
     assert (everything["policyTypes"], everything.get("ingress")) == (["Ingress", "Egress"], None)
 
 
+def test_pods_may_go_out_to_the_ports_of_the_defaults_and_to_no_others(
+    manifests: list[Manifest],
+) -> None:
+    rules = of_kind(manifests, "NetworkPolicy")["faxbot"]["spec"]["egress"]
+    assert all(set(rule) == {"ports"} for rule in rules)
+    opened = {(each["protocol"], each["port"]) for rule in rules for each in rule["ports"]}
+    default = BY_NAME["FAXBOT_WEBHOOK_PORTS"].default
+    webhooks = {port for some in destinations.ports(str(default)) for port in some}
+
+    assert {port for protocol, port in opened if protocol == "UDP"} == {53}
+    assert {port for protocol, port in opened if protocol == "TCP"} == (
+        {53, 443, 5432, 6379} | webhooks | set(PORTS.values())
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "field"),
+    [
+        ("kustomization.yaml", "ConfigMap", "configMapRef"),
+        ("secrets.env", "Secret", "secretRef"),
+    ],
+)
+def test_what_is_set_otherwise_has_another_name_wherever_it_is_referred_to(
+    overlay: Path, file: str, kind: str, field: str
+) -> None:
+    """So pods start anew; and so the Job is another one, which Kubernetes refuses while the one of before is there."""
+    before = build(overlay, COMPONENTS)
+    assert build(overlay, COMPONENTS) == before
+    path = overlay / file
+    path.write_text(
+        path.read_text().replace("your-bucket", "other-bucket").replace("host", "other-host")
+    )
+    after = build(overlay, COMPONENTS)
+
+    names = [the_only(each, kind)["metadata"]["name"] for each in (before, after)]
+    assert names[0] != names[1]
+    for name, manifests in zip(names, (before, after), strict=True):
+        assert re.fullmatch("faxbot-[bcdfghkmt2456789]{10}", name)
+        for manifest in with_pods(manifests).values():
+            for container in containers(manifest):
+                assert [each[field]["name"] for each in container["envFrom"] if field in each] == [
+                    name
+                ]
+    jobs = [of_kind(each, "Job")["faxbot-migrate"] for each in (before, after)]
+    assert jobs[0]["spec"]["template"] != jobs[1]["spec"]["template"]
+    assert jobs[0]["spec"]["ttlSecondsAfterFinished"] <= 3600
+
+
 def _secret(name: str) -> bool:
     options = {option.name: option for option in OPTIONS}
     if name in options:
@@ -204,8 +264,8 @@ def _plugin_variables() -> dict[str, bool]:
 def test_every_variable_is_a_setting_and_secrets_are_in_the_secret_alone(
     manifests: list[Manifest],
 ) -> None:
-    config: dict[str, str] = of_kind(manifests, "ConfigMap")["faxbot"]["data"]
-    secrets: dict[str, str] = of_kind(manifests, "Secret")["faxbot"]["stringData"]
+    config: dict[str, str] = the_only(manifests, "ConfigMap")["data"]
+    secrets: dict[str, str] = the_only(manifests, "Secret")["stringData"]
     known = {option.name for option in OPTIONS} | set(_plugin_variables())
 
     assert {*config, *secrets} <= known
@@ -215,8 +275,8 @@ def test_every_variable_is_a_setting_and_secrets_are_in_the_secret_alone(
         for container in containers(manifest):
             sources: list[dict[str, Any]] = container["envFrom"]
             assert sources == [
-                {"configMapRef": {"name": "faxbot"}},
-                {"secretRef": {"name": "faxbot"}},
+                {"configMapRef": {"name": the_only(manifests, "ConfigMap")["metadata"]["name"]}},
+                {"secretRef": {"name": the_only(manifests, "Secret")["metadata"]["name"]}},
             ]
             own = {each["name"]: each["value"] for each in container.get("env", ())}
             assert set(own) <= known
@@ -227,7 +287,7 @@ def test_documents_are_where_every_pod_finds_them(
     request: pytest.FixtureRequest, manifests: list[Manifest]
 ) -> None:
     shared = "both" in request.node.callspec.id
-    assert of_kind(manifests, "ConfigMap")["faxbot"]["data"]["STORAGE_BACKEND"] == "s3"
+    assert the_only(manifests, "ConfigMap")["data"]["STORAGE_BACKEND"] == "s3"
     for name in ("faxbot-web", "faxbot-worker"):
         spec = pod(of_kind(manifests, "Deployment")[name])
         assert spec is not None
