@@ -9,7 +9,7 @@ grows. Counters are totals since ever (figures), which no run of retention makes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 import faxbot
 from faxbot import (
     alarms,
+    arrivals,
     breaker,
     callbacks,
     claims,
@@ -32,7 +33,7 @@ from faxbot import (
 from faxbot.db import table
 from faxbot.events import CAUSES, DEFAULT_ACCOUNT, Reception, Status
 from faxbot.figures import ACCEPT_TO_SENT, BOUNDS, SENT_TO_FINAL
-from faxbot.models import Callback, InboundFax, Notice, Webhook, WebhookDelivery
+from faxbot.models import IS_OPEN, Callback, InboundFax, Job, Notice, Webhook, WebhookDelivery
 from faxbot.runtime import Runtime
 from faxbot.webhooks import DELETED, STATES
 
@@ -79,7 +80,9 @@ METRICS: dict[str, Metric] = {
         GAUGE, (), "for how long the oldest event has waited that the counters and histograms do not hold yet"
     ),
     "faxbot_provider_state": Metric(
-        GAUGE, ("provider", "state"), "1 for how the provider stands (closed: it is called), 0 for the other states"
+        GAUGE, ("provider", "state"),
+        "1 for how the provider stands (closed: it is called), 0 for the other states; of those that are active, and "
+        "of others whose plugin was disabled while it is needed",
     ),
     "faxbot_sweep_last_success_timestamp_seconds": Metric(
         GAUGE, ("sweep",), "when this sweep was last done; 0: never"
@@ -253,10 +256,21 @@ def _open(runtime: Runtime, now: datetime, accounts: Iterable[str]) -> _Found:
 
 def _providers(runtime: Runtime, now: datetime) -> _Found:
     known = breaker.standings(runtime.database, DEFAULT_ACCOUNT)
-    for provider_id in sorted({*known, *runtime.config.provider_ids}):
+    for provider_id in sorted({*runtime.config.provider_ids, *_missed(runtime, known)}):
         stands = known.get(provider_id, breaker.Standing()).state(now)
         for state in breaker.STATES:
             yield "provider_state", (provider_id, state), float(state == stands)
+
+
+def _missed(runtime: Runtime, known: Mapping[str, breaker.Standing]) -> Iterator[str]:
+    """Providers that take no new faxes, or not any more, whose plugin was disabled although received faxes are wanted
+    of it, or it has faxes to ask after. For an open breaker of theirs nothing waits, and nobody would ever close it."""
+    disabled = [provider_id for provider_id, stands in known.items() if stands.disabled_at]
+    words = {"its": DEFAULT_ACCOUNT, "them": disabled}
+    having = {row.provider_id for row in runtime.database.rows(_HAVING, words)} if disabled else ()
+    for provider_id in disabled:
+        if provider_id in having or arrivals.are_wanted(runtime, provider_id):
+            yield provider_id
 
 
 def _sweeps(runtime: Runtime, _now: datetime) -> _Found:
@@ -367,6 +381,17 @@ def _waiting(
 _DELIVERIES = {
     status: _waiting(_ROWS, None, sa.text(f"status = '{status}'")) for status in ("waiting", "dead")
 }
+_JOBS = table(Job)
+_HAVING = (
+    sa.select(_JOBS.c.provider_id)
+    .where(
+        sa.text(IS_OPEN),
+        _JOBS.c.status.in_((Status.SENT.value, Status.UNCERTAIN.value)),
+        _JOBS.c.account_id == sa.bindparam("its"),
+        _JOBS.c.provider_id.in_(sa.bindparam("them", expanding=True)),
+    )
+    .distinct()
+)
 _STORED, _INBOUND = table(Callback), table(InboundFax)
 _WAITING = {
     "callbacks": _waiting(_STORED, _STORED.c.next_at, sa.text("applied_at IS NULL")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from faxbot import alarms, figures, metrics, results, sweeps, wiring
 from faxbot.config import Config
 from faxbot.events import Event, Status
 from faxbot.metrics import COUNTER, HISTOGRAM, METRICS, QUEUES
-from faxbot.models import FaxEvent, WebhookDelivery
+from faxbot.models import FaxEvent, ProviderState, WebhookDelivery
 from faxbot.runtime import Runtime
 from faxbot.tasks import app as tasks
 from faxbot.web.app import create_app
@@ -195,7 +195,7 @@ def test_providers_sweeps_retention_webhooks_and_alarms_are_told(
         session.execute(sa.update(WebhookDelivery).values(status="dead", next_at=None))
         session.execute(sa.text("UPDATE webhooks SET state = 'disabled'"))
     site.runtime.breakers.forget()
-    hold(site)
+    stands(site, "simulator", paused_at=site.now)
     told = scraped(site)
     assert told["faxbot_webhook_deliveries"] == {("waiting",): 0, ("dead",): 1}
     assert told["faxbot_webhook_overdue_seconds"][()] == 0
@@ -204,17 +204,52 @@ def test_providers_sweeps_retention_webhooks_and_alarms_are_told(
     assert webhook_id
 
 
-def hold(site: Site) -> None:
-    """Nothing is sent through the provider any more."""
-    row = {"p": "simulator", "at": site.now}
-    with site.runtime.database.transaction() as session:
-        session.execute(
-            sa.text(
-                "INSERT INTO provider_states (account_id, provider_id, openings, paused_at, updated_at) "
-                "VALUES ('default', :p, 0, :at, :at)"
-            ).bindparams(sa.bindparam("at", type_=figures._COUNTED.c.recorded_at.type)),
-            row,
-        )
+def stands(site: Site, provider_id: str, **columns: datetime) -> None:
+    """Write down that something happened to a provider."""
+    row = {
+        "account_id": "default",
+        "provider_id": provider_id,
+        "openings": 0,
+        "updated_at": site.now,
+        **columns,
+    }
+    with site.runtime.database.writing() as connection:
+        connection.execute(sa.insert(ProviderState), row)
+
+
+def with_settings(site: Site, **options: Any) -> None:
+    site.runtime = replace(site.runtime, config=replace(site.runtime.config, **options))
+
+
+def states(site: Site) -> set[tuple[str, ...]]:
+    """How providers stand, of those that are told."""
+    return {which for which, value in scraped(site)["faxbot_provider_state"].items() if value}
+
+
+def test_a_provider_that_is_active_no_more_is_told_no_more(site: Site) -> None:
+    """Nobody probes it, so that its breaker would stay half open for ever; its faxes are asked after all the same."""
+    site.sent()
+    for provider_id in ("simulator", "uninstalled"):
+        stands(site, provider_id, opened_at=site.now - HOUR, rests_until=site.now - DAY)
+    assert states(site) == {("simulator", "half_open")}
+
+    with_settings(site, fax_backends="phaxio")
+    assert states(site) == {("phaxio", "closed")}
+
+
+def test_a_disabled_plugin_is_told_as_long_as_somebody_misses_it(site: Site) -> None:
+    sent = site.sent()
+    for provider_id in ("simulator", "uninstalled"):
+        stands(site, provider_id, disabled_at=site.now)
+    with_settings(site, fax_backends="phaxio")
+    disabled = {("phaxio", "closed"), ("simulator", "plugin_disabled")}
+    assert states(site) == disabled, "nobody asks after the fax that it has"
+
+    deliver(site, sent, 1)
+    assert states(site) == {("phaxio", "closed")}
+
+    with_settings(site, inbound_backends="simulator", inbound_enabled=True)
+    assert states(site) == disabled, "what comes in is not fetched"
 
 
 def test_every_alarm_that_may_be_raised_has_its_metric() -> None:
