@@ -79,6 +79,20 @@ def test_rules_and_dashboard_ask_for_what_is_told_by_labels_that_it_has() -> Non
             assert set(labels.split(", ")) <= known, where
 
 
+def test_of_counters_the_largest_is_taken_label_by_label() -> None:
+    """Of fewer labels than the metric has, one provider's figure would stand in the place of all of theirs."""
+    counted = re.compile(r"max(?: by \((.*?)\) )?\((?:increase|rate)\((faxbot_\w+)(?:{(.*?)})?\[")
+    for where, query in asked_for():
+        plain = re.sub(r"\( ", "(", " ".join(query.split()))
+        found = counted.findall(plain)
+        assert len(found) == len(re.findall(r"increase|rate\(", plain)), where
+        for kept, name, chosen in found:
+            base = name if name in METRICS else name.removesuffix("_bucket")
+            its = {*METRICS[base].labels, *({"le"} if METRICS[base].kind == HISTOGRAM else ())}
+            fixed = re.findall(r'(\w+)="', chosen)
+            assert its <= {*kept.split(", "), *fixed}, where
+
+
 def test_what_is_told_is_on_the_dashboard() -> None:
     shown = DASHBOARD.read_text()
 
