@@ -279,6 +279,36 @@ def test_a_list_is_gone_through_by_keys(page: Page, site: Site) -> None:
     expect(page).to_have_url(f"{site.origin}/admin/ui/faxes/{faxes[1]}")
 
 
+@signed_in(OPERATOR)
+def test_commands_of_one_key_are_switched_off_and_on_again(page: Page, site: Site) -> None:
+    fax_id = site.send(send_at=ahead(2), **{"tags[batch]": "off"})
+    go(page, "faxes?tag=batch%3Doff")
+    row, opens = page.locator(f"#row-{fax_id} a"), page.get_by_role("button", name="Keyboard")
+
+    def switch() -> None:
+        press(opens)
+        press(dialog(page).get_by_label("are on in this browser"))
+        click(page, "Close")
+
+    def press_all() -> None:
+        for key in ("j", "x", "k", "/", "?"):
+            page.keyboard.press(key)
+
+    switch()
+    press_all()
+    expect(opens).to_be_focused()
+    expect(dialog(page)).to_have_count(0)
+    go(page, "faxes?tag=batch%3Doff")
+    press_all()
+    expect(page.locator("body")).to_be_focused()
+    expect(dialog(page)).to_have_count(0)
+    switch()
+    page.keyboard.press("j")
+    expect(row).to_be_focused()
+    page.keyboard.press("?")
+    expect(dialog(page)).to_contain_text("Keys")
+
+
 # The service ---------------------------------------------------------------------------------------------
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from faxbot.actors import ADMIN, OPERATOR, VIEWER
 from tests.browser import population
-from tests.browser.clicks import click, dialog, go, said
+from tests.browser.clicks import click, dialog, go, named, said
 from tests.browser.looks import signed_in
 from tests.browser.site import PASSWORD, Site
 from tests.browser.test_console_deeds import fill, state, stayed, stays
@@ -21,8 +22,9 @@ from tests.integration.web import ahead
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
+    """One web process: what one of them has saved, another knows two seconds later."""
     mail = {"EMAIL_FROM": "fax@example.org", "EMAIL_TO": "ward@example.org"}
-    return {**population.SETTINGS, **mail}
+    return {**population.SETTINGS, **mail, "FAXBOT_WEB_WORKERS": "1"}
 
 
 # What a form shows as saved ------------------------------------------------------------------------------
@@ -113,6 +115,143 @@ def test_who_works_by_keyboard_goes_on_at_the_top_once_the_button_that_he_presse
     expect(page.locator("h1")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Release", exact=True)).to_be_focused()
+
+
+# Pressed twice -------------------------------------------------------------------------------------------
+
+
+def press_again(button: Locator, path: str) -> None:
+    """A double click, and its form is sent once more, before anybody hears of the first; until the answer is there."""
+    page, first = button.page, list[Route]()
+
+    def wait(route: Route) -> None:
+        if first:
+            route.continue_()
+        else:
+            first.append(route)
+
+    page.route(f"**{path}", wait)
+    with page.expect_request(f"**{path}"):
+        button.dblclick()
+    expect(button).to_be_disabled()
+    button.evaluate("button => button.form.requestSubmit()")
+    first[0].continue_()
+    expect(page.locator(".htmx-request")).to_have_count(0)
+
+
+def written(site: Site, action: str, **of: str) -> list[dict[str, Any]]:
+    """What the audit trail has of it."""
+    query = "&".join(f"{name}={value}" for name, value in of.items())
+    answer = site.service.request("GET", f"/admin/audit?action={action}&{query}")
+    rows: list[dict[str, Any]] = answer.json()["items"]
+    return rows
+
+
+@signed_in(ADMIN)
+def test_a_secret_is_rotated_once_and_the_one_before_is_good_as_long_as_was_said(
+    page: Page, site: Site, watch: Watch
+) -> None:
+    wish = {"name": "pressed twice", "scopes": ["fax:read"]}
+    key = site.service.request("POST", "/admin/api-keys", json=wish).json()
+    path = f"/admin/ui/keys/{key['id']}/rotate"
+    go(page, f"keys/{key['id']}")
+    click(page, "New secret")
+    press_again(named(page, "Make the new secret"), path)
+    assert watch.posted == [path]
+    assert len(written(site, "key.rotated", object_id=key["id"])) == 1
+    for token in (key["token"], page.locator("#once-value").inner_text()):
+        answer = page.request.get(f"{site.origin}/fax", headers={"X-API-Key": token})
+        assert answer.status == 200
+
+
+@signed_in(ADMIN)
+@pytest.mark.parametrize(
+    ("where", "opens", "fields", "listed"),
+    [
+        ("keys", "Make a key", {"fax:read": "yes"}, "/admin/api-keys"),
+        ("webhooks", "Make a webhook", {"Address": "http://127.0.0.1:9999/"}, "/webhooks"),
+    ],
+)
+def test_a_thing_is_made_once_and_its_secret_is_the_one_that_is_shown(
+    page: Page,
+    site: Site,
+    watch: Watch,
+    where: str,
+    opens: str,
+    fields: dict[str, str],
+    listed: str,
+) -> None:
+    go(page, where)
+    click(page, opens)
+    dialog(page).get_by_label("What is it for?").fill("pressed once more")
+    for label, value in fields.items():
+        field = dialog(page).get_by_label(label)
+        field.check() if value == "yes" else field.fill(value)
+    press_again(named(page, "Make it"), f"/admin/ui/{where}")
+    assert watch.posted == [f"/admin/ui/{where}"]
+    expect(page.locator("#once-value")).to_have_count(1)
+    made = site.service.request("GET", listed).json()["items"]
+    assert [each["name"] for each in made].count("pressed once more") == 1
+
+
+def test_who_signs_in_has_one_session_however_often_he_pressed(
+    page: Page, site: Site, watch: Watch
+) -> None:
+    person = site.person(OPERATOR)
+    before = written(site, "session.opened", actor=person.id)
+    page.goto("/admin/ui/sign-in")
+    form = page.locator("main form")
+    form.get_by_label("Name").fill(person.name)
+    form.get_by_label("Password").fill(PASSWORD)
+    press_again(form.get_by_role("button"), "/admin/ui/sign-in")
+    expect(page.locator(".top")).to_contain_text(person.name)
+    assert watch.posted == ["/admin/ui/sign-in"]
+    assert len(written(site, "session.opened", actor=person.id)) == len(before) + 1
+
+
+@signed_in(ADMIN)
+def test_who_works_by_keyboard_is_still_at_the_button_that_he_pressed_once_it_is_answered(
+    page: Page, watch: Watch
+) -> None:
+    watch.expect("status of 422")
+    go(page, "keys")
+    click(page, "Make a key")
+    form = dialog(page).locator("form")
+    form.get_by_label("What is it for?").fill("nothing")
+    button = named(page, "Make it")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(form.locator(".problems")).to_contain_text("scopes")
+    expect(page.locator(".htmx-request")).to_have_count(0)
+    expect(button).to_be_focused()
+
+
+# What went wrong -----------------------------------------------------------------------------------------
+
+
+@signed_in(OPERATOR)
+def test_why_something_was_not_done_stays_when_what_stands_on_the_page_is_had_anew(
+    page: Page, site: Site, watch: Watch
+) -> None:
+    watch.expect("status of 409")
+    fax_id = site.send(send_at=ahead(2))
+    go(page, f"faxes/{fax_id}")
+
+    def too_late(route: Route) -> None:
+        """Somebody else was first."""
+        assert site.service.request("POST", f"/fax/{fax_id}/hold").ok
+        route.continue_()
+
+    page.route(f"**/faxes/{fax_id}/hold", too_late)
+    told = page.locator("#said")
+    click(page, "Hold")
+    expect(told).to_contain_text("holds it already")
+    state(page, "held")
+    expect(page.locator(".htmx-request")).to_have_count(0)
+    expect(told).to_contain_text("holds it already")
+    click(page, "Release")
+    state(page, "queued")
+    expect(told).to_be_empty()
 
 
 # Whose session it is -------------------------------------------------------------------------------------

@@ -100,6 +100,25 @@ def test_each_tab_shows_the_faxes_of_its_statuses_the_newest_first(
     assert everything == sorted(everything, reverse=True)
 
 
+def test_how_many_pages_are_confirmed_is_read_out_as_it_is_and_only_once(
+    site: Site, operator: FlaskClient
+) -> None:
+    known, unknown = site.fax(), site.fax()
+    with site.runtime.database.transaction() as session:
+        session.execute(sa.update(Job).where(Job.id == unknown).values(pages=None))
+    table = page(operator, "/admin/ui/faxes")
+    for fax, sentence in (
+        (known, "0 of 1 pages confirmed"),
+        (unknown, "0 pages confirmed, of how many is not known yet"),
+    ):
+        shown = page(operator, f"/admin/ui/faxes/{fax}")
+        for text in (table, shown):
+            heard = words(re.sub(r'<span aria-hidden="true">[^<]*</span>', "", text))
+            assert sentence in heard
+            assert f"{sentence} confirmed" not in heard
+        assert "<span aria-label" not in table + shown
+
+
 def test_pages_follow_each_other_without_a_gap_or_a_repeat_also_over_several_statuses(
     site: Site, operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

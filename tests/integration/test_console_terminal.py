@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from flask.testing import FlaskClient
 
-from faxbot import wiring
+from faxbot import terminal, wiring
 from faxbot.actors import ADMIN, OPERATOR
 from faxbot.runtime import Runtime
 from tests.installation import Stores
@@ -33,7 +33,9 @@ def test_it_is_in_the_menu_of_administrators_and_says_what_may_be_run(
     runtime: Runtime, admin: FlaskClient
 ) -> None:
     assert f'href="{PATH}"' in page(admin, "/admin/ui/")
-    assert "Say what is missing here" in words(page(admin, PATH))
+    shown = words(page(admin, PATH))
+    assert "Say what is missing here" in shown
+    assert "for 30 seconds at most" in shown
     operator = browser_of(runtime, new_user(runtime, OPERATOR))
     assert f'href="{PATH}"' not in page(operator, "/admin/ui/")
     assert operator.get(PATH).status_code == 403
@@ -44,6 +46,14 @@ def test_a_command_is_run_and_what_it_says_is_text(admin: FlaskClient) -> None:
     assert "done" in words(said)
     assert "simulator" in said
     assert "<html" not in said
+
+
+def test_a_command_that_is_cut_off_is_said_to_be_and_after_how_long(
+    admin: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "SECONDS", 0.05)
+    told = words(deed(admin, PATH, 200, command="doctor").text)
+    assert "faxbot doctor : it was ended after 0.05 seconds" in told
 
 
 @pytest.mark.parametrize(

@@ -27,4 +27,6 @@ def run_command() -> Response:
     must_be_here()
     wish = frame.checked(terminal_schemas.TerminalWish(), request.form)
     ended = terminal.run(runtime(), actor(), wish["command"])
-    return frame.show("terminal-output.html", command=wish["command"], ended=ended)
+    return frame.show(
+        "terminal-output.html", command=wish["command"], ended=ended, seconds=terminal.SECONDS
+    )

@@ -11,6 +11,7 @@
   document.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
     ctx.request.headers["X-CSRF-Token"] = token.content;
     if (ctx.background) ctx.request.headers["X-Background"] = "1";
+    ctx.focused = document.activeElement;
   });
   document.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
     all("[aria-invalid]", ctx.sourceElement).forEach((field) => field.removeAttribute("aria-invalid"));
@@ -22,6 +23,12 @@
       request.headers["X-CSRF-Token"] = token.content;
       return fetch(path, request);
     };
+  });
+  // A button cannot be used while its form is under way, and a browser takes the focus from it.
+  document.addEventListener("htmx:finally:request", ({ detail: { ctx } }) => {
+    queueMicrotask(() => { // htmx lets it be used again once this event is over
+      if (ctx.disabledElements?.includes(ctx.focused) && document.activeElement === body) ctx.focused.focus({ preventScroll: true });
+    });
   });
   const unproven = async (answer) =>
     answer.status === 403 && (await answer.clone().text()).includes('data-problem="csrf-token"');
@@ -41,6 +48,7 @@
       find("#again").close();
       find("#again-password").value = "";
     }
+    if (ctx.response.status < 400 && !ctx.background && ctx.sourceElement.closest("form")) find("#said").replaceChildren();
     if ((ctx.response.status === 401 || ctx.over) && token.content && !ctx.sourceElement.closest("#again")) {
       if (!ctx.background) find("#again").showModal();
     }
@@ -49,13 +57,13 @@
     dress(document);
     open(find("dialog[data-shows]"));
     const form = ctx.sourceElement.closest("form");
-    if (!form || (ctx.response?.status ?? 0) < 400) return;
-    all("[data-field]", form).forEach((line) => {
+    if (!form || ctx.background || (ctx.response?.status ?? 0) < 400) return;
+    all("[data-field]", ctx.target).forEach((line) => {
       const { field } = line.dataset;
       const wrong = form.elements.namedItem(field) ?? form.elements.namedItem("settings." + field);
       wrong?.setAttribute?.("aria-invalid", "true");
     });
-    find(".problems, #said", form)?.scrollIntoView({ block: "nearest" });
+    ctx.target.scrollIntoView({ block: "nearest" });
   });
   document.addEventListener("htmx:error", ({ detail: { ctx } }) => {
     if (!ctx?.background) say("The server could not be reached. Nothing you typed is lost: try again.");
@@ -304,8 +312,14 @@
     const choosesAll = event.target.closest("[data-chooses]");
     if (choosesAll) all(choosesAll.dataset.chooses).forEach((box) => { box.checked = choosesAll.checked; });
   });
+  // Commands of one key can be switched off: who dictates, or slips, gives them without meaning to.
+  const commands = find("#keys-on");
+  try { if (commands) commands.checked = localStorage.getItem("faxbot-keys") !== "off"; } catch { /* a browser that keeps nothing */ }
+  commands?.addEventListener("change", () => {
+    try { localStorage.setItem("faxbot-keys", commands.checked ? "on" : "off"); } catch { /* it holds for this page */ }
+  });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
+    if (!commands?.checked || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
     if (event.target.matches("input:not([type=checkbox]), select, textarea")) return;
     const rows = all("[data-row]");
     const at = rows.findIndex((row) => row.contains(document.activeElement));
