@@ -22,9 +22,8 @@ from tests.integration.web import ahead
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    """One web process: what one of them has saved, another knows two seconds later."""
     mail = {"EMAIL_FROM": "fax@example.org", "EMAIL_TO": "ward@example.org"}
-    return {**population.SETTINGS, **mail, "FAXBOT_WEB_WORKERS": "1"}
+    return {**population.SETTINGS, **mail}
 
 
 # What a form shows as saved ------------------------------------------------------------------------------
