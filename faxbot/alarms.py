@@ -43,8 +43,12 @@ WAITS: dict[Status, str] = {
 }
 RECEIVED = "received"
 NOT_HAD = (
-    "nobody has the documents of {} for more than {}: the list of received faxes says of each why; what is lost, mark "
-    "as read"
+    "the documents of {} could not be had for more than {}: the list of received faxes says of each why; what was "
+    "given up, have tried once more, or mark as read"
+)
+NOT_LET_GO = (
+    "of {} that are stored here, what was kept for that could not be removed for more than a day, a file in the "
+    "plugin's folder or the body of a callback: the worker's log says why (`received document not let go`)"
 )
 MASTER_KEY = "master_key"
 WEBHOOKS = "webhooks"
@@ -147,10 +151,18 @@ def _waiting(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
 
 
 def _not_had(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
-    row = runtime.database.row(_FETCHED_NOT, {"since": since})
-    if row is not None and row.faxes:
-        faxes = "1 received fax" if row.faxes == 1 else f"{row.faxes} received faxes"
-        yield Alarm(RECEIVED, row.faxes, NOT_HAD.format(faxes, _long(runtime)))
+    count, said = 0, []
+    for query, at, sentence in (
+        (_FETCHED_NOT, since, NOT_HAD),
+        (_NOT_LET_GO, runtime.now() - timedelta(days=1), NOT_LET_GO),
+    ):
+        row = runtime.database.row(query, {"since": at})
+        if row is not None and row.faxes:
+            count += row.faxes
+            faxes = "1 received fax" if row.faxes == 1 else f"{row.faxes} received faxes"
+            said.append(sentence.format(faxes, _long(runtime)))
+    if count:
+        yield Alarm(RECEIVED, count, ". Besides: ".join(said))
 
 
 def _long(runtime: Runtime) -> str:
@@ -215,6 +227,17 @@ _FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(
         ),
         # In the words of its index: until somebody has marked it as read.
         sa.select(InboundFax.id).where(sa.text("cause = 'no-document' AND read_at IS NULL")),
+    )
+    .limit(MOST)
+    .subquery()
+)
+# By the index over `next_at`, which few have.
+_NOT_LET_GO = sa.select(sa.func.count().label("faxes")).select_from(
+    sa.select(InboundFax.id)
+    .where(
+        InboundFax.next_at.is_not(None),
+        InboundFax.status == Reception.RECEIVED.value,
+        InboundFax.updated_at < sa.bindparam("since", type_=InboundFax.updated_at.type),
     )
     .limit(MOST)
     .subquery()

@@ -27,8 +27,9 @@ from faxbot.results import record_reception
 from faxbot.runtime import Runtime
 
 TASK = "faxbot.fetch_inbound"
-OF_NO_USE = (NotADocument.code, Refused.code, ArtifactNotFound.code)
+OF_NO_USE = (NotADocument, Refused, ArtifactNotFound)
 """What hinders where the request that brought a fax has no document in it, or none any more."""
+_CODES = [error.code for error in OF_NO_USE]
 
 
 def are_wanted(runtime: Runtime, provider_id: str) -> bool:
@@ -86,8 +87,7 @@ def note(
     if not is_new and not _may_help(fax, arrival):
         return None
     if fax.status == Reception.FAILED:
-        fax.status, fax.cause, fax.tries, fax.updated_at = Reception.FETCHING, None, 0, now
-        fax.fetching_at = now
+        begin_again(fax, now)
         if fax.purged_at is not None:
             fax.numbers_sealed, fax.purged_at = values["numbers_sealed"], None
             fax.from_key, fax.to_key = values["from_key"], values["to_key"]
@@ -97,11 +97,19 @@ def note(
     return fax.id
 
 
+def begin_again(fax: InboundFax, now: datetime) -> None:
+    """Have the document of a locked fax that failed tried to be had, as of one that came now; who marked it as read has
+    not read that."""
+    fax.status, fax.cause, fax.tries, fax.updated_at = Reception.FETCHING, None, 0, now
+    fax.fetching_at = fax.next_at = now
+    fax.read_at = fax.read_by = None
+
+
 def _may_help(fax: InboundFax, arrival: Arrival) -> bool:
     """Whether a repeat brings what is missing: a document where there is none yet, or one that is of no use. The first
     one is not given up for another."""
     if fax.status == Reception.FETCHING:
-        return arrival.attached and (fax.callback_id is None or fax.cause in OF_NO_USE)
+        return arrival.attached and (fax.callback_id is None or fax.cause in _CODES)
     return fax.status == Reception.FAILED
 
 

@@ -75,6 +75,8 @@ class Action(StrEnum):
     """As read, or as unread."""
     INBOUND_LINKED = "inbound.linked"
     """Somebody may open its document without a key for a while."""
+    INBOUND_FETCHED = "inbound.fetched"
+    """Its document, which nobody had, is tried to be had once more."""
     ACCESS_REFUSED = "access.refused"
     """To an actor that lacks the scope."""
     AUTHENTICATION_FAILED = "authentication.failed"

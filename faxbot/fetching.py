@@ -1,8 +1,9 @@
 """The document of a received fax is had, from the request that brought it or from the carrier, and stored; then the
 fax is received.
 
-A task tries again, later and later, for GIVEN_UP. To have it twice does no harm; the second one finds it stored. Only
-when it is stored, what was kept of it for that may go: the body of the callback, and what the plugin holds.
+A task tries again, later and later. It gives up when those who should have the document had none for GIVEN_UP; what
+hinders here never ends it. To have it twice does no harm; the second one finds it stored. Only when it is stored, what
+was kept of it for that may go: the body of the callback, and what the plugin holds.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from faxbot import artifacts, claims, guard, posted
-from faxbot.arrivals import TASK
+from faxbot.arrivals import OF_NO_USE, TASK
 from faxbot.artifacts import FAX_PAGES, PDF, Upload, Workspace
 from faxbot.db import UtcDateTime, table
 from faxbot.documents.process import RenderingFailed
 from faxbot.errors import (
+    AccountRefused,
     ArtifactNotFound,
     DatabaseAway,
     DocumentError,
     FaxbotError,
     NotADocument,
     PluginError,
+    ProviderError,
 )
 from faxbot.events import Event, Reception
 from faxbot.models import Artifact, Callback, InboundFax
@@ -43,10 +46,16 @@ LEASES = 5
 SOONEST, LATEST = timedelta(seconds=30), timedelta(hours=1)
 """Between two tries: twice as long each time, within these."""
 GIVEN_UP = timedelta(days=14)
+"""Of trying in vain: time in which the trouble was ours does not count."""
+IDLE = timedelta(days=1)
+"""Between two tries; where it was longer nobody was here to try, and it does not count either."""
 NO_DOCUMENT = "no-document"
 """The cause of a fax whose document nobody had for so long."""
 MOST_BYTES = 200 * 1024 * 1024
 """Of a document; a hundred times what a long fax has."""
+LET_GO, DAILY = timedelta(days=28), timedelta(days=1)
+"""For so long what was kept of a received fax is to be let go every hour, and nothing that is stored of it is removed;
+then each day, till it is done."""
 DRAWN_AGAIN = 3
 """So many tries may fail to make a PDF of a TIFF, for want of memory or time; then it is kept as it came."""
 STORAGE, INTERNAL = "storage", "internal"
@@ -96,7 +105,7 @@ _UNNEEDED = (
     .where(
         Artifact.callback_id.is_not(None),
         Callback.outcome.in_(("applied", "nothing")),
-        # What nobody had for two weeks may lie here all the same.
+        # Of what nobody had for two weeks a person may want another try.
         ~sa.exists().where(
             InboundFax.callback_id == Callback.id, InboundFax.status != Reception.RECEIVED.value
         ),
@@ -252,7 +261,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
             )
             rows.append(stored)
         with runtime.database.transaction() as session:
-            this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
+            this = locked(session, fax.id)
             if this.status != Reception.RECEIVED:  # nobody else has had it meanwhile
                 _receive(session, this, artifacts.to_insert(runtime, rows), pages, runtime.now())
                 unwanted = False  # now the commit decides, and its answer may be lost
@@ -302,6 +311,11 @@ def _receive(
     record_reception(session, fax, Event.RECEIVED, Reception.RECEIVED, now=now)
 
 
+def locked(session: Session, inbound_id: str) -> InboundFax:
+    """A received fax that is there, under its row lock until the transaction ends."""
+    return session.scalars(_LOCKED, {"inbound_id": inbound_id}).one()
+
+
 _LOCKED = (
     sa.select(InboundFax)
     .where(InboundFax.id == sa.bindparam("inbound_id"))
@@ -321,9 +335,9 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
         deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
     ended = [_without_trouble(fax, deed) for deed in deeds]
     now = runtime.now()
-    over = all(ended) or now - (fax.fetching_at or fax.created_at) >= 2 * GIVEN_UP
+    again = now + (LATEST if now - fax.created_at < LET_GO else DAILY)
     with runtime.database.writing() as connection:
-        connection.execute(_DONE, {"its_id": fax.id, "at": None if over else now + LATEST})
+        connection.execute(_DONE, {"its_id": fax.id, "at": None if all(ended) else again})
 
 
 def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
@@ -346,18 +360,30 @@ _DONE = (
 
 
 def _put_off(runtime: Runtime, fax: Row, code: str, error: Exception) -> None:
-    """Try again later; after GIVEN_UP there is no document."""
+    """Try again later; after GIVEN_UP of that there is no document."""
     names = {"inbound_id": fax.id, "provider_id": fax.provider_id, "error": code}
     log.warning("received document not there yet", extra={**names, "kind": type(error).__name__})
     now = runtime.now()
     with runtime.database.transaction() as session:
-        this = session.scalars(_LOCKED, {"inbound_id": fax.id}).one()
+        this = locked(session, fax.id)
         if this.status != Reception.FETCHING or this.next_at != fax.next_at:
             return  # it is another worker's by now
-        this.updated_at = now
-        if now - (this.fetching_at or this.created_at) >= GIVEN_UP:
+        since, passed = this.fetching_at or this.created_at, now - this.updated_at
+        if passed > IDLE or not _is_not_there(fax, error):
+            since += passed
+        this.fetching_at, this.updated_at = since, now
+        if now - since >= GIVEN_UP:
             this.cause, this.next_at = NO_DOCUMENT, None
             record_reception(session, this, Event.RECEIVE_FAILED, Reception.FAILED, now=now)
             return
         this.cause = code[:32]
         this.next_at = now + min(SOONEST * 2 ** min(this.tries - 1, 20), LATEST)
+
+
+def _is_not_there(fax: Row, error: Exception) -> bool:
+    """Whether who should have the document was asked and had none. Everything else is ours to mend, and the document
+    may well lie here: a plugin or a storage that is away, an account that is refused."""
+    if fax.callback_id is not None:
+        return isinstance(error, OF_NO_USE)
+    asked = isinstance(error, ProviderError | NotADocument)
+    return asked and not isinstance(error, AccountRefused)

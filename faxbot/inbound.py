@@ -1,4 +1,5 @@
-"""Received faxes as people see them: pages of them, one, its document, read and unread, and links that expire."""
+"""Received faxes as people see them: pages of them, one, its document, read and unread, links that expire, and another
+try at a document that nobody had."""
 
 from __future__ import annotations
 
@@ -169,11 +170,13 @@ def _error(fax: Row) -> dict[str, Any] | None:
     if fax.status == Reception.FETCHING:
         return {"code": fax.cause, "message": _NOT_YET, "retryable": True}
     message = _NEVER if fax.cause == fetching.NO_DOCUMENT else _ON_ITS_WAY
+    message = _AGAIN if may_be_fetched(fax) else message
     return {"code": fax.cause, "message": message, "retryable": False}
 
 
 _NOT_YET = "Its document cannot be had now; it is tried again."
-_NEVER = "Nobody had its document: ask the carrier, or who sent it."
+_AGAIN = "Its document could not be had for two weeks: have it tried once more, or ask the carrier, or who sent it."
+_NEVER = "Its document could not be had: ask who sent it."
 _ON_ITS_WAY = "It failed on its way here; who sent it may send it again."
 
 
@@ -260,6 +263,41 @@ def admit(runtime: Runtime, inbound_id: str, token: str) -> str:
                 raise NotFound("there is no received fax with this id")
             return str(fax.account_id)
     raise Unauthenticated("this link is not one of ours, or its time is over")
+
+
+# Tried once more ------------------------------------------------------------------------------------
+
+
+def may_be_fetched(fax: Row | InboundFax) -> bool:
+    """Whether a person may have its document tried to be had once more: it failed for want of that."""
+    lost = fax.status == Reception.FAILED and fax.cause == fetching.NO_DOCUMENT
+    return lost and fax.purged_at is None
+
+
+@audit.refusals(Action.INBOUND_FETCHED)
+def fetch(runtime: Runtime, actor: Actor, inbound_id: str) -> Row:
+    """Have its document tried to be had once more, as of a fax that comes now. Raises NotFound, and NotPossibleNow
+    where there is nothing to be had, or it is being had."""
+    find(runtime, actor, inbound_id)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        fax = fetching.locked(session, inbound_id)
+        if not may_be_fetched(fax):
+            raise NotPossibleNow(_why_not(fax))
+        arrivals.begin_again(fax, now)
+        audit.record(session, actor, Action.INBOUND_FETCHED, ("inbound", inbound_id), now=now)
+    runtime.ring(arrivals.TASK, inbound_id)
+    return find(runtime, actor, inbound_id)
+
+
+def _why_not(fax: InboundFax) -> str:
+    if fax.status == Reception.FETCHING:
+        return "its document is being had; `next_at` says when it is tried next"
+    if fax.status == Reception.RECEIVED:
+        return "its document is there"
+    if fax.purged_at is not None:
+        return "its time is over, and what was known of it is removed"
+    return "it failed on its way here, and has no document"
 
 
 # Read and unread ------------------------------------------------------------------------------------

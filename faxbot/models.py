@@ -409,7 +409,7 @@ class InboundFax(Base):
     """The callback that the document came in; None where it is fetched from the carrier."""
     tries: Mapped[int] = mapped_column(default=0)
     fetching_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Since when its document is being had."""
+    """Since when its document is being had; later by the time in which nobody could."""
     next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When its document is to be had next, or, once it is stored, what was kept for that is to be let go; None when
     nothing is to be done."""

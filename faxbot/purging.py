@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from faxbot import artifacts, results
+from faxbot import artifacts, fetching, results
 from faxbot.db import among, first_id, made_at, planned_anew, table
 from faxbot.errors import FaxbotError
 from faxbot.events import TERMINAL, Reception
@@ -483,24 +483,30 @@ _STEPS, _LANES = table(ProvenStep), table(Lane)
 _KEPT_FREE = _INBOUND.c.legal_hold_at.is_(None)
 
 
+def _is_had(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+    """Received faxes at which nobody works: of what a plugin cannot let go of, the documents here go all the same."""
+    long_ago = first_id(work.now - fetching.LET_GO)
+    let_go = sa.and_(_INBOUND.c.status == Reception.RECEIVED.value, _INBOUND.c.id < long_ago)
+    return (_INBOUND.c.status.in_(_HAD), sa.or_(_INBOUND.c.next_at.is_(None), let_go), _KEPT_FREE)
+
+
 def _of_received(work: Work) -> Sequence[sa.ColumnElement[bool]]:
-    return (
-        _before(work, _FILES.c.id),
-        _INBOUND.c.status.in_(_HAD),
-        _INBOUND.c.next_at.is_(None),
-        _KEPT_FREE,
-    )
+    return (_before(work, _FILES.c.id), *_is_had(work))
 
 
 def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
     return (
         _before(work, _INBOUND.c.id),
         _INBOUND.c.purged_at.is_(None),
-        _INBOUND.c.status.in_(_HAD),
-        _INBOUND.c.next_at.is_(None),
+        *_is_had(work),
         # Of one whose document nobody has, people want to know whose it was.
         sa.or_(_INBOUND.c.status == Reception.RECEIVED.value, _INBOUND.c.updated_at < work.cutoff),
-        _KEPT_FREE,
+        # What came with it may be its document, and there is no other: until a person gives it up.
+        sa.or_(
+            _INBOUND.c.cause.is_distinct_from(fetching.NO_DOCUMENT),
+            _INBOUND.c.callback_id.is_(None),
+            _INBOUND.c.read_at.is_not(None),
+        ),
         ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
     )
 
@@ -542,9 +548,8 @@ _NEEDED = sa.exists().where(
     _INBOUND.c.callback_id == _CALLBACKS.c.id,
     sa.or_(
         _INBOUND.c.status == Reception.FETCHING.value,
-        # What nobody could read may be read by a person.
+        # What nobody could read may be read by a person, or be tried once more.
         sa.and_(_INBOUND.c.status == Reception.FAILED.value, _INBOUND.c.purged_at.is_(None)),
-        _INBOUND.c.next_at.is_not(None),
         _INBOUND.c.legal_hold_at.is_not(None),
     ),
 )

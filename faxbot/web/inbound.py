@@ -226,3 +226,21 @@ def mark_inbound_unread(inbound_id: str) -> Response:
     """Mark a received fax as unread"""
     limits.admit_inbound(runtime(), actor(), "get")
     return _shown(inbound.mark(runtime(), actor(), inbound_id, read=False))
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/<inbound_id>/fetch",
+    access="inbound:read",
+    answers={200: api.answer(InboundFax, "It is tried.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_ID,
+)
+@enabled
+def fetch_inbound(inbound_id: str) -> Response:
+    """Have the document of a received fax tried once more
+
+    Of one that is `failed` for want of it (`no-document`): as if it came now, and unread.
+    """
+    limits.admit_inbound(runtime(), actor(), "get")
+    return _shown(inbound.fetch(runtime(), actor(), inbound_id))

@@ -15,8 +15,12 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, Page, expect
 
-from faxbot import breaker
+from faxbot import arrivals, breaker
 from faxbot.actors import ADMIN, VIEWER
+from faxbot.db import new_id
+from faxbot.events import DEFAULT_ACCOUNT, Reception
+from faxbot.fetching import NO_DOCUMENT
+from faxbot.models import InboundFax
 from tests.browser.clicks import named, press
 from tests.browser.site import PASSWORD, Site
 from tests.ground import eventually
@@ -147,6 +151,28 @@ def read(place: Place) -> dict[str, str]:
     return fax
 
 
+def lost(place: Place) -> dict[str, str]:
+    """A received fax whose document nobody had."""
+    runtime, inbound_id = place.site.runtime, new_id()
+    now, numbers = runtime.now(), json.dumps({"from": "+15550100001", "to": ""}).encode()
+    with runtime.database.transaction() as session:
+        session.add(
+            InboundFax(
+                id=inbound_id,
+                account_id=DEFAULT_ACCOUNT,
+                provider_id="simulator",
+                external_id=f"lost-{inbound_id}",
+                status=Reception.FAILED,
+                cause=NO_DOCUMENT,
+                numbers_sealed=runtime.keyring.seal(numbers, arrivals.place(DEFAULT_ACCOUNT)),
+                received_at=now,
+                created_at=now,
+                updated_at=now,
+            )
+        )
+    return {"inbound": inbound_id}
+
+
 def kept(place: Place) -> dict[str, str]:
     """A received fax under a legal hold."""
     fax = received(place)
@@ -266,6 +292,9 @@ FAXES = {
     ),
     "POST /admin/ui/needs-you/ask": Verb(
         "needs-you", (re.compile("^Cancel (it|all)$"),), re.compile(r"Cancel \d+ fax"), held
+    ),
+    "POST /admin/ui/inbound/<inbound_id>/fetch": Verb(
+        "inbound/<inbound>", ("Try once more",), "Its document is tried to be had once more.", lost
     ),
     "POST /admin/ui/inbound/<inbound_id>/read": Verb(
         "inbound/<inbound>", ("Mark as read",), "Marked as read.", received

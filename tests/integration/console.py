@@ -37,6 +37,7 @@ CONSOLE = {
     "GET /admin/ui/faxes/<fax_id>/pages/<number>/preview": "fax:read",
     "GET /admin/ui/inbound": "inbound:list",
     "GET /admin/ui/inbound/<inbound_id>": "inbound:read",
+    "POST /admin/ui/inbound/<inbound_id>/fetch": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/read": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/unread": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/link": "inbound:read",

@@ -15,15 +15,17 @@ import pypdfium2
 import pytest
 import sqlalchemy as sa
 
-from faxbot import artifacts, callbacks, fetching, health, inbound
+from faxbot import artifacts, breaker, callbacks, fetching, health, inbound
 from faxbot import feed as feeds
 from faxbot.actors import Actor
 from faxbot.db import table, utcnow
 from faxbot.errors import (
+    AccountRefused,
     NotFound,
     NotPossibleNow,
     OutcomeUnknown,
     Refused,
+    StorageAway,
     Unauthenticated,
     Unreachable,
 )
@@ -33,6 +35,7 @@ from faxbot.hidden import Hidden
 from faxbot.inbound import Filters
 from faxbot.models import Artifact, Callback, FaxEvent, InboundFax, ProviderHistory
 from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest
+from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.documents import make
 from tests.installation import Installation
@@ -97,6 +100,20 @@ def only(site: Site) -> Any:
 def events(site: Site) -> list[tuple[str, str, str | None]]:
     rows = site.runtime.database.rows(sa.select(table(FaxEvent)).order_by(FaxEvent.id), {})
     return [(row.type, row.status, row.cause) for row in rows if row.inbound_id]
+
+
+def days(site: Site, count: int) -> None:
+    """Its document is tried to be had once a day."""
+    for _ in range(count):
+        site.now += timedelta(days=1)
+        fetching.fetch(site.runtime, only(site).id)
+
+
+def given_up(site: Site) -> None:
+    """Until nobody tries any more."""
+    site.work()
+    days(site, 15)
+    assert only(site).next_at is None
 
 
 def content(site: Site, **how: Any) -> bytes:
@@ -349,34 +366,211 @@ def test_after_two_weeks_nobody_has_it_and_that_is_said(site: Site) -> None:
 def test_one_that_is_said_again_after_two_weeks_has_two_weeks_again(site: Site) -> None:
     site.odd.does["document"] = raises(Unreachable())
     arrives(site)
-    site.work()
-    site.now += timedelta(days=15)
-    site.sweep()
+    given_up(site)
     assert only(site).status == Reception.FAILED
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
     arrives(site, body=b"said once more")
     site.work()
     assert only(site).status == Reception.FETCHING
+    site.odd.does["document"] = gives()
+    site.after(60)
+    assert inbound.unread(site.runtime, ACTOR)["count"] == 1, "nobody has read this"
 
 
-def test_a_document_that_lies_here_outlasts_the_two_weeks(site: Site) -> None:
-    """What hindered was here; the document is had when the carrier says it once more."""
-    site.odd.does["attached"] = raises(Unreachable())
-    site.odd.does["document"] = raises(Unreachable())
+class FarStorage(LocalStorage):
+    """Its service may be away."""
+
+    is_away = False
+
+    def path(self, key: str) -> Path | None:
+        if self.is_away:
+            raise StorageAway
+        return super().path(key)
+
+    def open(self, key: str) -> BinaryIO:
+        if self.is_away:
+            raise StorageAway
+        return super().open(key)
+
+
+def disable(site: Site, disabled: bool, /) -> None:
+    """The plugin."""
+    now = site.now
+    with site.runtime.database.transaction() as session:
+        state = breaker.locked(session, ACTOR.account_id, "simulator", now)
+        state.disabled_at = now if disabled else None
+    site.runtime.breakers.forget()
+
+
+def send_away(site: Site, away: bool, /) -> None:
+    """The storage."""
+    site.runtime.plugins.get("local", FarStorage).is_away = away
+
+
+@pytest.mark.parametrize("hinder", [disable, send_away])
+def test_a_document_that_lies_here_is_had_however_long_what_hinders_here_lasts(
+    store: Installation, carrier_of_all: SimulatorProcess, hinder: Callable[[Site, bool], None]
+) -> None:
+    with open_site(store, carrier_of_all, more=INBOUND, storage=FarStorage) as site:
+        site.odd.does["attached"] = cut_out
+        arrives(site, body=b"", file=large(site), attached=True)
+        callbacks.apply(site.runtime, site.rung.pop(0)[1])
+        hinder(site, True)
+        days(site, 40)
+        site.purge()
+        assert only(site).status == Reception.FETCHING
+        assert only(site).next_at - site.now <= timedelta(hours=1)
+        assert "received" in [alarm["code"] for alarm in health.ready(site.runtime)["alarms"]]
+        hinder(site, False)
+        site.after(3600)
+        assert only(site).status == Reception.RECEIVED
+        assert content(site) == PDF
+
+
+def test_where_the_storage_misses_its_bytes_the_document_can_be_had_when_they_are_back(
+    site: Site,
+) -> None:
+    """A disk that is not mounted."""
+    site.odd.does["attached"], site.odd.does["document"] = cut_out, raises(Refused())
     arrives(site, body=b"", file=large(site), attached=True)
-    site.work()
-    site.now += timedelta(days=15)
-    site.sweep()
-    site.sweep()
+    callbacks.apply(site.runtime, site.rung.pop(0)[1])
+    documents = site.runtime.config.data_dir / "documents"
+    documents.rename(documents.with_name("elsewhere"))
+    given_up(site)
     assert only(site).status == Reception.FAILED
+    site.now += timedelta(days=60)
+    site.purge()
+    documents.with_name("elsewhere").rename(documents)
+    inbound.fetch(site.runtime, ACTOR, only(site).id)
+    site.work()
+    assert content(site) == PDF
+
+
+@pytest.mark.parametrize("error", [Unreachable(), AccountRefused(), ZeroDivisionError()])
+def test_a_document_in_its_request_is_not_given_up_while_the_request_may_be_opened_yet(
+    site: Site, error: Exception
+) -> None:
+    site.odd.does["attached"] = site.odd.does["document"] = raises(error)
+    arrives(site, attached=True)
+    site.work()
+    days(site, 20)
+    assert only(site).status == Reception.FETCHING
+
+
+def test_an_account_that_a_carrier_refuses_says_nothing_of_its_document(site: Site) -> None:
+    site.odd.does["document"] = raises(AccountRefused())
+    arrives(site)
+    site.work()
+    days(site, 20)
+    site.odd.does["document"] = raises(Unreachable())
+    days(site, 13)
+    assert only(site).status == Reception.FETCHING, "only now the two weeks are counted"
+    days(site, 1)
+    assert only(site).status == Reception.FAILED
+
+
+def test_time_in_which_nobody_was_here_to_try_is_not_counted(site: Site) -> None:
+    """The installation is off, and its first try after that fails for another reason."""
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    site.work()
+    days(site, 10)
+    site.now += timedelta(days=20)
+    days(site, 1)
+    assert only(site).status == Reception.FETCHING
+    days(site, 3)
+    assert only(site).status == Reception.FETCHING
+    days(site, 1)
+    assert only(site).status == Reception.FAILED
+
+
+# Tried once more ------------------------------------------------------------------------------------
+
+
+def test_a_person_has_one_tried_once_more_that_was_given_up(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    given_up(site)
+    said = inbound.describe(site.runtime, only(site))["error"]
+    assert "once more" in said["message"]
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    site.odd.does["document"] = gives()
+    again = inbound.fetch(site.runtime, ACTOR, only(site).id)
+    assert (again.status, again.cause, again.read_at) == ("fetching", None, None)
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+    assert [event for event, _, _ in events(site)] == ["FAX_RECEIVE_FAILED", "FAX_RECEIVED"]
+
+
+def test_one_that_is_tried_once_more_has_two_weeks_again(site: Site) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    given_up(site)
+    site.now += timedelta(days=9)
+    inbound.fetch(site.runtime, ACTOR, only(site).id)
+    site.work()
+    days(site, 13)
+    assert only(site).status == Reception.FETCHING
+    days(site, 1)
+    assert [cause for _, _, cause in events(site)] == ["no-document", "no-document"]
+
+
+def test_where_there_is_nothing_to_be_had_no_try_is_made(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    arrives(site, body=b"2", external_id="in-2", cause="busy")
+    site.work()
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site, body=b"3", external_id="in-3")
+    site.work()
+    before = faxes(site)
+    assert {fax.status for fax in before} == {"received", "failed", "fetching"}
+    for fax in before:
+        with pytest.raises(NotPossibleNow):
+            inbound.fetch(site.runtime, ACTOR, fax.id)
+    assert (faxes(site), site.rung) == (before, [])
+
+
+def test_the_only_copy_of_one_that_was_given_up_is_kept_until_a_person_gives_it_up(
+    site: Site,
+) -> None:
+    """What its plugin made nothing of, a later version of it may."""
+    site.odd.does["attached"] = site.odd.does["document"] = raises(Refused())
+    arrives(site, body=b"", file=large(site), attached=True)
+    given_up(site)
+    assert only(site).status == Reception.FAILED
+    for _ in range(3):
+        site.now += timedelta(days=40)
+        site.sweep()
+        site.purge()
     assert owners(site) == ["request"]
+    assert inbound.describe(site.runtime, only(site))["from"] == FROM
+    site.odd.does["attached"] = cut_out
+    inbound.fetch(site.runtime, ACTOR, only(site).id)
+    site.work()
+    assert content(site) == PDF
+
+
+def test_one_that_a_person_gave_up_goes_by_its_age_and_is_tried_no_more(site: Site) -> None:
+    site.odd.does["attached"] = site.odd.does["document"] = raises(Refused())
+    arrives(site, body=b"", file=large(site), attached=True)
+    given_up(site)
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    site.now += timedelta(days=31)
+    site.purge()
+    site.purge()
+    assert (owners(site), only(site).numbers_sealed) == ([], b"")
+    with pytest.raises(NotPossibleNow):
+        inbound.fetch(site.runtime, ACTOR, only(site).id)
+
+
+# What is said of them -------------------------------------------------------------------------------
 
 
 def test_one_that_nobody_has_raises_the_alarm_until_somebody_marks_it(site: Site) -> None:
     site.odd.does["document"] = raises(Unreachable())
     arrives(site)
-    site.work()
-    site.now += timedelta(days=15)
-    site.sweep()
+    given_up(site)
     assert [alarm["code"] for alarm in health.ready(site.runtime)["alarms"]] == ["received"]
     inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
     assert health.ready(site.runtime)["alarms"] == []
@@ -481,6 +675,42 @@ def test_the_plugin_is_told_when_it_may_let_go_and_its_trouble_is_none_of_the_fa
     assert told == ["in-1", "in-1"], "where it could not let go it is told again"
     site.after(3600)
     assert told == ["in-1", "in-1"]
+
+
+def test_a_plugin_that_cannot_let_go_is_told_again_for_ever_and_the_alarm_says_so(
+    site: Site,
+) -> None:
+    told: list[str] = []
+
+    def taken(_usual: object, external_id: str) -> None:
+        told.append(external_id)
+        raise PermissionError
+
+    site.odd.does |= {"document": gives(), "taken": taken}
+    arrives(site)
+    site.work()
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    assert health.ready(site.runtime)["alarms"] == []
+    days(site, 40)
+    assert len(told) == 41
+    assert only(site).next_at - site.now == timedelta(days=1)
+    (alarm,) = health.ready(site.runtime)["alarms"]
+    assert (alarm["code"], alarm["count"]) == ("received", 1)
+    assert "not let go" in alarm["detail"]
+
+    for _ in range(2):
+        site.now += timedelta(days=40)
+        site.purge()
+    assert owners(site) == [], "what is stored here goes by its age all the same"
+    assert (only(site).numbers_sealed, only(site).callback_id) == (b"", None)
+
+    site.odd.does["taken"] = answers(None)
+    days(site, 1)
+    assert only(site).next_at is None
+    assert health.ready(site.runtime)["alarms"] == []
+    site.now += timedelta(days=40)
+    site.purge()
+    assert faxes(site) == []
 
 
 def test_what_is_said_while_faxes_are_not_wanted_is_kept_and_received_when_they_are(

@@ -33,7 +33,7 @@ from faxbot import (
 from faxbot.actors import CLI, COMMAND
 from faxbot.audit import Action
 from faxbot.db import table
-from faxbot.errors import OutcomeUnknown
+from faxbot.errors import OutcomeUnknown, Refused
 from faxbot.models import AuditEvent, Job
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
@@ -44,7 +44,7 @@ from tests.integration.hooks import HERE, deliver, subscribe
 from tests.integration.hooks import rows as deliveries_of
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, number, open_site
-from tests.integration.test_arrivals import arrives, gives, only
+from tests.integration.test_arrivals import arrives, given_up, gives, only
 from tests.integration.test_document_links import link_of
 from tests.integration.test_users import told
 from tests.integration.web import ACCESS, NUMBER, browser_of, client_of, new_key, new_user, opened
@@ -123,6 +123,14 @@ def read(site: Site) -> str:
     return inbound_id
 
 
+def lost(site: Site) -> str:
+    """One whose document nobody had."""
+    site.odd.does["document"] = raises(Refused())
+    arrives(site)
+    given_up(site)
+    return str(only(site).id)
+
+
 def kept(site: Site) -> str:
     fax_id = queued(site)
     legalholds.hold(site.runtime, CLI, legalholds.FAX, fax_id, "asked")
@@ -163,6 +171,7 @@ PROVIDERS, PROVIDER = "/admin/providers/<provider_id>", ("plugin", "simulator")
 ROUTES: dict[str, tuple[Prepare, dict[str, Any] | None, Action, tuple[str, str] | None]] = {
     "POST /fax/search": (lambda _: None, {"to": NUMBER}, Action.FAX_SEARCHED, None),
     "POST /inbound/<inbound_id>/link": (received, None, Action.INBOUND_LINKED, ("inbound", "")),
+    "POST /inbound/<inbound_id>/fetch": (lost, None, Action.INBOUND_FETCHED, ("inbound", "")),
     "POST /inbound/<inbound_id>/read": (received, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /inbound/<inbound_id>/unread": (read, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /fax/<fax_id>/cancel": (queued, None, Action.FAX_CANCELLED, ("fax", "")),

@@ -11,12 +11,14 @@ from flask.testing import FlaskClient
 from faxbot import inbound, legalholds
 from faxbot.actors import ADMIN, CLI, OPERATOR, VIEWER
 from faxbot.audit import Action
+from faxbot.errors import Refused
 from faxbot.hidden import Hidden
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.console import deed, filled, page, problem, said, shown_once, words
+from tests.integration.odd import raises
 from tests.integration.site import Site, open_site
-from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, faxes, gives
+from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, faxes, given_up, gives
 from tests.integration.test_audit_deeds import rows
 from tests.integration.web import browser_of, client_of, new_user
 
@@ -100,6 +102,20 @@ def test_read_and_unread_and_back(site: Site) -> None:
     assert "Mark as read" in page(asks, f"/admin/ui/inbound/{inbound_id}")
 
 
+def test_one_whose_document_nobody_had_is_tried_once_more_by_a_button(site: Site) -> None:
+    site.odd.does["document"] = raises(Refused())
+    arrives(site)
+    given_up(site)
+    inbound_id, asks = str(faxes(site)[0].id), browser(site, OPERATOR)
+    path = f"/admin/ui/inbound/{inbound_id}"
+    assert "Try once more" in page(asks, path)
+    assert "tried" in said(deed(asks, f"{path}/fetch"))
+    assert "Try once more" not in page(asks, path)
+    assert "Its document is being had" in problem(
+        deed(asks, f"{path}/fetch", 409), 409, "not-possible-in-this-state"
+    )
+
+
 def test_a_link_is_shown_once_and_opens_the_document_without_a_session(site: Site) -> None:
     inbound_id, asks = received(site), browser(site, OPERATOR)
     url = shown_once(deed(asks, f"/admin/ui/inbound/{inbound_id}/link", 200))
@@ -162,5 +178,6 @@ def test_where_faxes_are_not_received_the_page_says_so(
         shown = page(asks, "/admin/ui/inbound")
         assert '<a href="/admin/ui/settings#INBOUND_ENABLED">' in shown
         assert 'href="/admin/ui/inbound"' not in shown, "nor does the menu lead there"
+        assert "is kept as it came for 30 days" in words(shown), "it goes like every message"
         assert "settings#" not in page(browser(site, OPERATOR), "/admin/ui/inbound")
         page(asks, f"/admin/ui/inbound/{NOTHING}", 404)

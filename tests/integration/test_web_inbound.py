@@ -10,15 +10,26 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from faxbot.errors import Refused
 from faxbot.models import Callback
 from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.web.auth import SIGNATURE
 from faxbot.web.patience import Reader
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.odd import answers
+from tests.integration.odd import answers, raises
 from tests.integration.site import Site, open_site, tiff
-from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, gives, only, owners
+from tests.integration.test_arrivals import (
+    FROM,
+    INBOUND,
+    PDF,
+    TO,
+    arrives,
+    given_up,
+    gives,
+    only,
+    owners,
+)
 from tests.integration.web import ACCESS, Unread, assert_problem, client_of, new_key
 
 
@@ -111,6 +122,16 @@ def test_read_and_unread_are_marked_and_counted(site: Site) -> None:
     assert said(asks.get("/inbound?unread=true"))["items"] == []
     assert said(asks.post(f"/inbound/{inbound_id}/unread"))["read_by"] is None
     assert len(said(asks.get("/inbound?unread=true"))["items"]) == 1
+
+
+def test_a_document_that_nobody_had_is_tried_once_more_when_somebody_asks(site: Site) -> None:
+    site.odd.does["document"] = raises(Refused())
+    arrives(site)
+    given_up(site)
+    path, asks = f"/inbound/{only(site).id}/fetch", client(site)
+    assert_problem(client(site, "inbound:list").post(path), 403, "forbidden")
+    assert said(asks.post(path))["status"] == "fetching"
+    assert_problem(asks.post(path), 409, "not-possible-in-this-state")
 
 
 @pytest.mark.parametrize("path", ["", "/pdf", "/document"])

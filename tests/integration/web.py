@@ -121,6 +121,7 @@ ACCESS = {
     "GET /inbound/<inbound_id>/document": "inbound:read",
     "GET /inbound/<inbound_id>/pages/<number>": "inbound:read",
     "POST /inbound/<inbound_id>/link": "inbound:read",
+    "POST /inbound/<inbound_id>/fetch": "inbound:read",
     "POST /inbound/<inbound_id>/read": "inbound:read",
     "POST /inbound/<inbound_id>/unread": "inbound:read",
     "GET /metrics": "metrics or this machine",

@@ -54,7 +54,7 @@ def are_wanted() -> bool:
 def list_received() -> Response:
     """The list; of an address that makes no sense the filters as they were typed, and what is wrong with them."""
     if not are_wanted():
-        return frame.show("inbound.html", enabled=False)
+        return frame.show("inbound.html", enabled=False, kept_days=runtime().config.callbacks_days)
     limits.admit_inbound(runtime(), actor(), "list")
     try:
         query = frame.checked(_QUERY, frame.days(request.args))
@@ -97,6 +97,7 @@ def show_received(inbound_id: str) -> Response:
         "received.html",
         fax=inbound.describe(runtime(), fax, masked=actor().masked),
         has_document=fax.status == Reception.RECEIVED and fax.purged_at is None,
+        may_be_fetched=inbound.may_be_fetched(fax),
         events=[
             {**event, "means": _meaning(event["type"], event["cause"])}
             for event in inbound.events(runtime(), fax.id)
@@ -131,6 +132,15 @@ def _mark(inbound_id: str, *, read: bool) -> Response:
     limits.admit_inbound(runtime(), actor(), "get")
     inbound.mark(runtime(), actor(), inbound_id, read=read)
     return frame.done("Marked as read." if read else "Marked as unread.")
+
+
+@pages.deed("/inbound/<inbound_id>/fetch", access="inbound:read")
+@enabled
+def fetch_document(inbound_id: str) -> Response:
+    """Try once more."""
+    limits.admit_inbound(runtime(), actor(), "get")
+    inbound.fetch(runtime(), actor(), inbound_id)
+    return frame.done("Its document is tried to be had once more.")
 
 
 @pages.deed("/inbound/<inbound_id>/link", access="inbound:read")
