@@ -126,6 +126,29 @@ def test_a_file_that_lies_here_is_fetched_again_until_it_is_there_and_then_remov
     assert [fax["status"] for fax in faxes(site)] == ["received"]
 
 
+def test_two_faxes_of_one_caller_whose_files_have_his_number_are_two_and_no_name_has_it(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    path = folder / "15550001111.tif"
+    for call, pages in (("1795289227.4", 1), ("1795289227.5", 2)):
+        path.write_bytes(tiff(pages))
+        assert posts(asks, path, uniqueid=call).status_code == 200
+        site.work()
+    found = faxes(site)
+    assert [fax["external_id"] for fax in found] == ["1795289227.5", "1795289227.4"]
+    assert [(fax["status"], fax["pages"]) for fax in found] == [("received", 2), ("received", 1)]
+    assert not list(folder.iterdir())
+
+
+def test_without_a_uniqueid_nothing_is_received_and_the_file_stays(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    (folder / "x.tif").write_bytes(tiff(1))
+    assert posts(asks, folder / "x.tif", uniqueid=None).status_code == 200  # kept, as unreadable
+    assert not faxes(site)
+    assert (folder / "x.tif").exists()
+
+
 def test_a_failed_one_is_no_document_and_a_path_from_outside_is_nothing(
     site: Site, asks: FlaskClient, tmp_path: Path
 ) -> None:

@@ -160,7 +160,7 @@ def test_a_document_is_had_again_and_again_until_it_is_taken(
 
 
 NO_FAX = (
-    *("", "..", "in-1-2", "../documents/x.tif", f"{NAME}/../x.tif", f"x/{NAME}"),
+    *("", "..", "-x", "../documents/x.tif", f"{NAME}/../x.tif", f"x/{NAME}"),
     *("x/.tif", "x/a b.tif", "x/y.pdf", f"{NAME}\n"),
 )
 
@@ -223,12 +223,56 @@ def test_what_an_earlier_faxbot_s_dialplan_posts_is_a_fax_with_its_file(
     (received / "fax-7.tif").write_bytes(b"II*\0")
     arrival = read(this, hook(received))
     assert arrival == read(this, hook(received)), "a repeat has the same name"
-    assert arrival.external_id != read(this, hook(received, uniqueid="1795289227.5")).external_id
-    assert (arrival.pages, arrival.cause, arrival.attached) == (2, None, False)
+    assert (arrival.external_id, arrival.attached) == ("1795289227.4", True)
+    assert (arrival.pages, arrival.cause) == (2, None)
     assert (arrival.sender.reveal(), arrival.recipient.reveal()) == (FROM, TO)
-    assert had(this, arrival.external_id) == b"II*\0"
+    for _ in range(2):
+        assert taken_out(this, hook(received)) == had(this, arrival.external_id) == b"II*\0"
     this.taken(arrival.external_id)
     assert not list(received.iterdir())
+
+
+def taken_out(this: Asterisk, request: CallbackRequest) -> bytes:
+    target = io.BytesIO()
+    this.attached(request, target)
+    return target.getvalue()
+
+
+def test_a_callers_number_that_names_his_file_is_in_no_name_and_told_apart_from_his_next(
+    this: Asterisk, received: Path
+) -> None:
+    path = received / f"{FROM.removeprefix('+')}.tif"
+    calls = [hook(received, tiff_path=str(path), uniqueid=f"1795289227.{n}") for n in (4, 5)]
+    names = [read(this, each).external_id for each in calls]
+    assert names == ["1795289227.4", "1795289227.5"]
+    for request, content in zip(calls, (b"II*\0 one", b"II*\0 two"), strict=True):
+        path.write_bytes(content)
+        assert taken_out(this, request) == content
+    assert [taken_out(this, each) for each in calls] == [b"II*\0 one", b"II*\0 two"]
+    path.write_bytes(b"II*\0 three")
+    assert taken_out(this, calls[0]) == b"II*\0 one", "the third one is not his first"
+    this.taken(names[0])
+    assert had(this, names[1]) == b"II*\0 two"
+    assert {each.name for each in received.iterdir()} == {path.name, "call-1795289227.5.tif"}
+
+
+def test_what_an_earlier_version_noted_is_had_and_let_go_by_its_files_name(
+    this: Asterisk, received: Path
+) -> None:
+    (received / "fax-7.tif").write_bytes(b"II*\0")
+    assert had(this, "1795289227.4/fax-7.tif") == had(this, "fax-7/fax-7.tif") == b"II*\0"
+    this.taken("1795289227.4/fax-7.tif")
+    assert not list(received.iterdir())
+
+
+def test_a_file_that_is_not_there_yet_is_none_and_one_that_cannot_be_taken_is_for_a_person(
+    this: Asterisk, received: Path
+) -> None:
+    with pytest.raises(Refused):
+        taken_out(this, hook(received))
+    (received / "fax-7.tif").mkdir()
+    with pytest.raises(AccountRefused):
+        taken_out(this, hook(received))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +283,7 @@ def test_what_an_earlier_faxbot_s_dialplan_posts_is_a_fax_with_its_file(
         ({"faxstatus": "", "faxpages": ""}, "dropped_early"),
         ({"faxpages": 0}, "doc_empty"),
         ({"faxpages": "3"}, None),
-        ({"faxstatus": None, "faxpages": None, "uniqueid": None}, None),
+        ({"faxstatus": None, "faxpages": None}, None),
     ],
 )
 def test_a_fax_that_failed_is_no_document(
@@ -265,6 +309,8 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(
 
 def test_a_hook_that_is_none_is_refused(this: Asterisk, received: Path) -> None:
     for changes in (
+        {"uniqueid": None},
+        {"uniqueid": ""},
         {"uniqueid": "a b"},
         {"uniqueid": "x" * 101},
         {"faxstatus": ["SUCCESS"]},

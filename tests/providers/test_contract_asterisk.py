@@ -119,7 +119,7 @@ class TestAsterisk(ProviderContract):
             "multipart/form-data; boundary=b",
             form(uniqueid=NAME, result=RESULT, file="II*\0 and so on"),
         )
-        read = {"external_id": "1795289227.4/1795289227.4.tif", "pages": 2, "attached": False}
+        read = {"external_id": "1795289227.4", "pages": 2, "attached": True}
         came = {"external_id": NAME, "pages": 1, "cause": None, "attached": True}
         return [
             Recorded("of an earlier Faxbot's dialplan", earlier, (read,), None, settings),
@@ -128,7 +128,7 @@ class TestAsterisk(ProviderContract):
 
     @pytest.fixture
     def received(self, recorded: list[Recorded]) -> list[Recorded]:
-        """Those that bring their documents; the other one lies in a folder."""
+        """Those that bring their documents; the other one's lies in a folder."""
         content = "II*\0" + "many pages " * 500_000
         large = posted(
             "multipart/form-data; boundary=b", form(uniqueid=NAME, result=RESULT, file=content)

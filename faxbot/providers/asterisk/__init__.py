@@ -234,8 +234,8 @@ class Asterisk(TransportPlugin):
         self._spool.copy(external_id, target)
 
     def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
-        """The file in the form of a handed over fax."""
-        handover.attached(request, target)
+        """The file in the form of a handed over fax, or the one that its JSON names."""
+        handover.attached(request, self._spool, target)
 
     def taken(self, external_id: str) -> None:
         """Remove the TIFF of a received fax."""

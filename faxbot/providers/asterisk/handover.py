@@ -16,7 +16,7 @@ from multipart import (
     parse_options_header,
 )
 
-from faxbot.errors import Refused
+from faxbot.errors import Refused, Unreachable
 from faxbot.plugins.base import Arrival, CallbackRequest
 from faxbot.providers.asterisk import arrivals
 from faxbot.providers.asterisk.calls import SUCCESS, result_in
@@ -28,6 +28,9 @@ _FIELDS = ("tiff_path", "to_number", "from_number", "faxstatus", "faxpages", "un
 _LONGEST = 8 * 1024
 """Characters of a field, and bytes of JSON eight times."""
 _MOST_PARTS = 32
+_NO_CALL = (
+    "has no uniqueid of letters, digits and ._:@- only: without one faxes cannot be told apart."
+)
 
 
 def is_genuine(request: CallbackRequest, secret: str) -> bool:
@@ -38,17 +41,22 @@ def is_genuine(request: CallbackRequest, secret: str) -> bool:
 
 def read(request: CallbackRequest, spool: Spool) -> Arrival:
     """The fax that was posted. Raises Refused for what is none."""
-    if _type(request)[0] == "multipart/form-data":
+    if _is_form(request):
         return _handed_over(request)
     said = _json(request)
-    call, path = said.get("uniqueid", ""), said.get("tiff_path", "")
-    if call and not is_call(call):
-        raise Refused("The uniqueid is none: letters, digits and ._:@- only.", cause="config")
-    return arrivals.arrival(spool.name_of(call, path), _entry(said))
+    call = said.get("uniqueid", "")
+    if not is_call(call):
+        raise Refused(f"The JSON {_NO_CALL}", cause="config")
+    spool.check(said.get("tiff_path", ""))
+    return arrivals.arrival(call, _entry(said), attached=True)
 
 
-def attached(request: CallbackRequest, target: BinaryIO) -> None:
-    """Write the file in the form into `target`. Raises Refused where there is none, or the form is cut off."""
+def attached(request: CallbackRequest, spool: Spool, target: BinaryIO) -> None:
+    """Write the file in the form, or at the path in the JSON, into `target`. Raises Refused where there is none, or the
+    form is cut off, and AccountRefused where it may not be read."""
+    if not _is_form(request):
+        _lying_here(_json(request), spool, target)
+        return
     found = False
     for name, piece in _parts(request):
         if name == FILE:
@@ -56,6 +64,15 @@ def attached(request: CallbackRequest, target: BinaryIO) -> None:
             target.write(piece)
     if not found:
         raise Refused("The form has no file in it.", cause="doc_unreadable")
+
+
+def _lying_here(said: Mapping[str, str], spool: Spool, target: BinaryIO) -> None:
+    call = said.get("uniqueid", "")
+    spool.adopt(call, said.get("tiff_path", ""))
+    try:
+        spool.copy(call, target)
+    except Unreachable as error:
+        raise Refused(error.detail, cause="config") from None
 
 
 def _handed_over(request: CallbackRequest) -> Arrival:
@@ -69,7 +86,7 @@ def _handed_over(request: CallbackRequest) -> Arrival:
     said = {name: value.decode("utf-8", "replace") for name, value in fields.items()}
     call = said.get("uniqueid", "")
     if not is_call(call):
-        raise Refused("The form has no uniqueid of letters, digits and ._:@- only.", cause="config")
+        raise Refused(f"The form {_NO_CALL}", cause="config")
     entry = _entry(said)
     if "result" in said:
         told = result_in(said["result"])
@@ -77,6 +94,10 @@ def _handed_over(request: CallbackRequest) -> Arrival:
             raise Refused("The result is none of faxbot's dialplan.", cause="config")
         entry = told
     return arrivals.arrival(call, entry, attached=file > 0)
+
+
+def _is_form(request: CallbackRequest) -> bool:
+    return _type(request)[0] == "multipart/form-data"
 
 
 def _entry(said: Mapping[str, str]) -> dict[str, str]:

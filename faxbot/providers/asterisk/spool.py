@@ -10,7 +10,8 @@ import re
 import shutil
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,8 @@ _OURS = re.compile(r"in-[0-9]{1,60}-[0-9]{9}")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}\.tiff?", re.IGNORECASE)
 _CALL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}")
 _SUFFIX, _PART = ".tif", ".part.tif"
+_CALLS = "call-"
+"""Begins the names of files that somebody else's dialplan has received, once they are ours."""
 PART_KEPT = 30 * 86_400.0
 """Seconds for which the pages stay that had arrived when a call failed."""
 
@@ -45,9 +48,9 @@ class Spool:
         """Whether faxes can be taken from it: where it is on another machine they are handed over instead."""
         return self._here.is_dir()
 
-    def name_of(self, call: str, path: str) -> str:
-        """The name for a fax that somebody else's dialplan received as the file at `path`: the call's, and the file's.
-        Raises Refused for a file that is not in this folder itself, symbolic links followed."""
+    def check(self, path: str) -> str:
+        """The name of the file that somebody else's dialplan has received at `path`, which may come later. Raises
+        Refused for one that is not in this folder itself, symbolic links followed."""
         try:
             file = Path(path).resolve()
             inside = Path(path).is_absolute() and file.parent == self._here.resolve()
@@ -55,7 +58,17 @@ class Spool:
             inside = False
         if not inside or not _FILE.fullmatch(file.name):
             raise Refused("The file is not in ASTERISK_RECEIVED_FOLDER.", cause="config")
-        return f"{call or file.stem}/{file.name}"
+        return file.name
+
+    def adopt(self, call: str, path: str) -> None:
+        """Give that file the name of its call, by which it is found from then on: its own may be a caller's number, and
+        the next one's, too. No error where it has it already, or is not there. Raises as check(), AccountRefused."""
+        name, its = self.check(path), _file_of(call)
+        if its is None or os.path.lexists(self._here / its):
+            return
+        with suppress(FileNotFoundError), _trouble():
+            _opened(self._here, name).close()
+            (self._here / name).rename(self._here / its)
 
     def copy(self, fax_name: str, target: BinaryIO) -> None:
         """Write the document of this fax into `target`. Raises Refused for what names none, AccountRefused where it may
@@ -64,17 +77,11 @@ class Spool:
         if name is None:
             raise Refused("This is no name of a fax that was received.")
         try:
-            with _opened(self._here, name) as source:
+            with _trouble(), _opened(self._here, name) as source:
                 shutil.copyfileobj(source, target)
-        except (PermissionError, IsADirectoryError) as error:
-            raise AccountRefused(
-                f"A received fax cannot be read in ASTERISK_RECEIVED_FOLDER: {error.strerror}.",
-                cause="config",
-            ) from None
-        except OSError as error:
+        except FileNotFoundError:
             raise Unreachable(
-                f"A received fax is not in ASTERISK_RECEIVED_FOLDER: {error.strerror}.",
-                cause="config",
+                "A received fax is not in ASTERISK_RECEIVED_FOLDER.", cause="config"
             ) from None
 
     def forget(self, fax_name: str) -> None:
@@ -111,11 +118,30 @@ class Spool:
 
 
 def _file_of(fax_name: str) -> str | None:
-    """The file of a fax: of ours by its name, of another dialplan's what stands behind the stroke."""
+    """The file of a fax: by the name that our dialplan, or another's call, gives it. What an earlier version noted has
+    the file's own name behind a stroke."""
     if is_ours(fax_name):
         return f"{fax_name}{_SUFFIX}"
-    call, _, name = fax_name.partition("/")
-    return name if is_call(call) and _FILE.fullmatch(name) else None
+    call, stroke, name = fax_name.partition("/")
+    if not is_call(call):
+        return None
+    if not stroke:
+        return f"{_CALLS}{call}{_SUFFIX}"
+    return name if _FILE.fullmatch(name) else None
+
+
+@contextmanager
+def _trouble() -> Iterator[None]:
+    """What is wrong with a file that is there is AccountRefused: somebody here must mend it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise AccountRefused(
+            f"A received fax cannot be taken in ASTERISK_RECEIVED_FOLDER: {error.strerror}.",
+            cause="config",
+        ) from None
 
 
 def _opened(folder: Path, name: str) -> BinaryIO:
