@@ -300,13 +300,13 @@ class TransportPlugin(FaxbotPlugin):
 
     def document(self, external_id: str, target: BinaryIO) -> None:
         """Write the carrier's copy of a fax, as PDF (a received one also as TIFF), into `target` (trait
-        `gives_document`). Raises Refused where there is none, another ProviderError where it cannot be had now; what
-        was written then is nothing."""
+        `gives_document`). Raises Refused where there is none, another ProviderError where it cannot be had now, and
+        AccountRefused where a person here must mend that first; what was written then is nothing."""
         raise PluginError(f"{type(self).__name__} gives no documents")
 
     def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
         """Write the document that came in this request, as it came (PDF or TIFF), into `target`: of an Arrival that
-        says `attached`. Raises Refused where there is none."""
+        says `attached`. Raises Refused where there is none; after anything else it is asked again, without an end."""
         raise PluginError(f"{type(self).__name__} takes no documents out of requests")
 
     def taken(self, external_id: str) -> None:

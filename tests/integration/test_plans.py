@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from faxbot import claims, deliveries, health, jobs, oversight, replays, sending
+from faxbot import alarms, claims, deliveries, health, jobs, oversight, replays, sending
 from faxbot.dialling import Answer
 from faxbot.errors import Unreachable
 from faxbot.events import Status
@@ -263,4 +263,44 @@ def test_deliveries_go_on_without_a_walk_through_those_that_are_done(
                 replays.page(session, ACTOR, webhook_id, which, limit=50, cursor=None)
             replays.find(session, ACTOR, row.id)
 
+    assert walks == []
+
+
+RECEIVED = (
+    "INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, tries, "
+    "last_sequence, received_at, created_at, updated_at) SELECT {text}, 'default', 'simulator', {text}, 'received', "
+    "'', 1, 1, {now}, {now}, {now} FROM {numbers}"
+)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_alarms_of_received_faxes_are_found_without_a_walk_through_those_that_are_stored(
+    kind: str, request: pytest.FixtureRequest, stores: Stores, carrier_of_all: SimulatorProcess
+) -> None:
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            site: Site = request.getfixturevalue("on_postgresql")
+        else:
+            site = stack.enter_context(open_site(stores.embedded(), carrier_of_all))
+        text, numbers, now = NUMBERS[kind]
+        stored = RECEIVED.format(text=text.replace("value", "key"), numbers=numbers, now=now)
+        with site.runtime.database.transaction() as session:
+            session.execute(sa.text(stored))
+            session.execute(sa.text("ANALYZE"))
+        walks, asked = list[str](), list[str]()
+
+        def explain(connection: sa.Connection, _c: Any, text: str, values: Any, *_: Any) -> None:
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN {'QUERY PLAN ' * (kind == 'sqlite')}{text}", values)
+            plan = str(cursor.fetchall())
+            cursor.close()
+            asked.append(text)
+            if re.search(r"(Seq Scan on|SCAN) inbound_faxes(?! USING INDEX ix_\w+_lost)", plan):
+                walks.append(f"{text}\n{plan}")
+
+        for engine in (site.runtime.database.engine, site.runtime.database.reader):
+            sa.event.listen(engine, "before_cursor_execute", explain)
+        assert alarms.of_received(site.runtime) == []
+
+    assert len(asked) == 2
     assert walks == []
