@@ -7,6 +7,7 @@ import http.client
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -24,6 +25,7 @@ from faxbot.config import Config
 
 FEW, MANY = "10,000 faxes", "1,000,000 faxes"
 SIZES = {FEW: 10_000, MANY: 1_000_000}
+_WEBHOOK = "0" * 31 + "1"
 ALIKE = {
     "overview": "/admin/ui/",
     "list of all": "/admin/ui/faxes",
@@ -34,18 +36,24 @@ ALIKE = {
     "what needs somebody, by cause": "/admin/ui/needs-you",
     "received faxes": "/admin/ui/inbound",
     "unread ones": "/admin/ui/inbound?tab=unread",
+    "three that failed": "/admin/ui/inbound?tab=failed",
+    "three that are being fetched": "/admin/ui/inbound?tab=fetching",
     "providers": "/admin/ui/providers",
     "one provider": "/admin/ui/providers/simulator",
     "webhooks": "/admin/ui/webhooks",
+    "deliveries": f"/admin/ui/webhooks/{_WEBHOOK}/deliveries",
+    "three deliveries of a type": f"/admin/ui/webhooks/{_WEBHOOK}/deliveries?type=FAX_HELD",
     "notifications": "/admin/ui/notifications",
     "settings": "/admin/ui/settings",
     "audit trail": "/admin/ui/audit",
     "one actor's deeds": "/admin/ui/audit?actor=bench",
+    "three deeds that were refused": "/admin/ui/audit?outcome=refused",
     "retention": "/admin/ui/retention",
     "diagnostics": "/admin/ui/diagnostics",
 }
 """Pages whose address is the same everywhere."""
-CONSOLE = (*ALIKE, "list of one number", "one fax")
+ENDED, ENDED_SO = "list of what ended within an hour", "list of what was not sent within an hour"
+CONSOLE = (*ALIKE, "list of one number", "one fax", ENDED, ENDED_SO)
 ONE, LIST, ONE_STATUS = (
     "one fax over the API",
     "a list over the API",
@@ -79,8 +87,11 @@ FROM (SELECT to_sealed, to_key FROM jobs WHERE id = :like) AS one, generate_seri
 _EVENTS = """
 INSERT INTO events (account_id, job_id, sequence, type, schema_version, status, attempt, provider_id, pages, pages_sent,
                     source, occurred_at, recorded_at)
-SELECT 'default', lpad(to_hex(n), 32, '0'), s, (ARRAY['FAX_QUEUED', 'FAX_SENT', 'FAX_DELIVERED'])[s], 1,
-       (ARRAY['queued', 'sent', 'delivered'])[s], CASE WHEN s > 1 THEN 1 END, 'simulator', 3, 3, 'bench', now(), now()
+SELECT 'default', lpad(to_hex(n), 32, '0'), s,
+       (ARRAY['FAX_QUEUED', 'FAX_SENT', CASE WHEN n % 20 = 0 THEN 'FAX_FAILED' ELSE 'FAX_DELIVERED' END])[s], 1,
+       (ARRAY['queued', 'sent', CASE WHEN n % 20 = 0 THEN 'failed' ELSE 'delivered' END])[s],
+       CASE WHEN s > 1 THEN 1 END, 'simulator', 3, 3, 'bench', now() - n * interval '1 second',
+       now() - n * interval '1 second'
 FROM generate_series(1, :faxes) AS n, generate_series(1, 3) AS s
 """
 _ATTEMPTS = """
@@ -93,7 +104,8 @@ FROM generate_series(1, :faxes) AS n
 _RECEIVED = """
 INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, pages, size, tries,
                            last_sequence, read_at, received_at, created_at, updated_at)
-SELECT lpad(to_hex(n), 32, '0'), 'default', 'simulator', n::text, 'received', ''::bytea, 3, 50000, 1, 1,
+SELECT lpad(to_hex(n), 32, '0'), 'default', 'simulator', n::text,
+       CASE WHEN n <= 3 THEN 'failed' WHEN n <= 6 THEN 'fetching' ELSE 'received' END, ''::bytea, 3, 50000, 1, 1,
        CASE WHEN n % 100 > 0 THEN now() END, now(), now(), now()
 FROM generate_series(1, :faxes) AS n
 """
@@ -102,7 +114,19 @@ INSERT INTO audit_events (account_id, happened_at, actor_kind, actor, action, ob
                           proof)
 SELECT 'default', now() - n * interval '1 second', 'key', CASE WHEN n % 100 = 0 THEN 'bench' ELSE 'another' END,
        'fax.submitted', 'fax',
-       lpad(to_hex(n), 32, '0'), 'done', '{}', n::text
+       lpad(to_hex(n), 32, '0'), CASE WHEN n <= 3 THEN 'refused' ELSE 'done' END, '{}', n::text
+FROM generate_series(1, :faxes) AS n
+"""
+_HOOK = f"""
+INSERT INTO webhooks (id, account_id, created_by, name, url_sealed, types, state, failures, rests, fence, created_at,
+                      updated_at)
+VALUES ('{_WEBHOOK}', 'default', 'bench', 'records', ''::bytea, '[]', 'disabled', 0, 0, 0, now(), now())
+"""
+_DELIVERIES = f"""
+INSERT INTO webhook_deliveries (id, account_id, webhook_id, fax_id, sequence, type, body, status, tries, turn, replays,
+                                created_at, ended_at)
+SELECT 'msg_' || lpad(to_hex(n), 32, '0'), 'default', '{_WEBHOOK}', lpad(to_hex(n), 32, '0'), 1,
+       CASE WHEN n <= 3 THEN 'FAX_HELD' ELSE 'FAX_DELIVERED' END, '', 'delivered', 0, 0, 0, now(), now()
 FROM generate_series(1, :faxes) AS n
 """
 _FIGURES = """
@@ -177,6 +201,7 @@ def _place(
             )
     finally:
         runtime.close()
+    hour_ago = f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
     return _Place(
         side,
         f"faxbot_session={token}",
@@ -187,6 +212,8 @@ def _place(
             **ALIKE,
             "list of one number": f"/admin/ui/faxes?to_key={to_key}",
             "one fax": f"/admin/ui/faxes/{fax_id}",
+            ENDED: f"/admin/ui/faxes?ended_since={hour_ago}",
+            ENDED_SO: f"/admin/ui/faxes?tab=failed&ended_since={hour_ago}",
         },
     )
 
@@ -196,12 +223,14 @@ def _fill(database: str, faxes: int, like: str) -> None:
     engine = sa.create_engine(sa.make_url(database).set(drivername="postgresql+psycopg"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text(_FIGURES))
+        connection.execute(sa.text(_HOOK))
         for table, statement in (
             ("jobs", _JOBS),
             ("events", _EVENTS),
             ("attempts", _ATTEMPTS),
             ("inbound_faxes", _RECEIVED),
             ("audit_events", _DEEDS),
+            ("webhook_deliveries", _DELIVERIES),
         ):
             connection.execute(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER ALL"))
             words: dict[str, object] = {"faxes": faxes}

@@ -250,6 +250,9 @@ KEEPS_STATUS = frozenset(
 )
 """Events that may stand in a timeline without moving the status."""
 
+ENDS = frozenset({Event.DELIVERED, Event.FAILED, Event.CANCELLED, Event.EXPIRED, Event.DECIDED})
+"""With which a fax may come to its end; others that come later leave it as it is."""
+
 PAIRS = frozenset((change.source, change.target) for change in TRANSITIONS)
 _MOVES = frozenset((change.source, change.target, change.event) for change in TRANSITIONS)
 

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 
 from faxbot import retention
 from faxbot.db import Base, Database, inserts, made_at, table, utcnow
-from faxbot.events import DEFAULT_ACCOUNT, OPEN, TERMINAL, Event, Status
+from faxbot.events import DEFAULT_ACCOUNT, ENDS, OPEN, TERMINAL, Event, Status
 from faxbot.feed import Feed
 from faxbot.models import IS_OPEN, CountedEvents, DurationCount, EventCount, FaxEvent, Job
 from faxbot.runtime import Runtime
@@ -50,8 +50,6 @@ BOUNDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400)
 """Seconds."""
 MOST = 10_000
 """Open faxes of one status are counted so far."""
-ENDS = frozenset({Event.DELIVERED, Event.FAILED, Event.CANCELLED, Event.EXPIRED, Event.DECIDED})
-"""With which a fax may come to its end; others that come later leave it as it is."""
 
 _COUNTS, _DURATIONS, _COUNTED = table(EventCount), table(DurationCount), table(CountedEvents)
 _EVENTS, _JOBS = table(FaxEvent), table(Job)

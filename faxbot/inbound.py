@@ -6,7 +6,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,25 +79,32 @@ def page(
 
     Keyset over the time-ordered id: no OFFSET, no COUNT. Raises Malformed for a cursor that is not ours.
     """
-    query = sa.select(_FAX).where(_FAX.c.account_id == actor.account_id)
+    query = sa.select(_FAX).where(_FAX.c.account_id == actor.account_id, *_asked(filters))
     if cursor is not None:
         if not _ID.fullmatch(cursor):
             raise Malformed("`cursor` is not one that this server gave")
         query = query.where(_FAX.c.id < cursor)
-    for name in ("status", "provider_id", "from_key", "to_key"):
-        if (wanted := getattr(filters, name)) is not None:
-            query = query.where(_FAX.c[name] == wanted)
-    if filters.unread is not None:
-        query = query.where(*_IS_UNREAD if filters.unread else (_FAX.c.read_at.is_not(None),))
-    if filters.since is not None:
-        query = query.where(_FAX.c.id >= first_id(filters.since))
-    if filters.until is not None:
-        query = query.where(_FAX.c.id < first_id(filters.until))
     found = runtime.database.rows(query.order_by(_FAX.c.id.desc()).limit(limit + 1), {})
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-# In the words of its index (models): SQLite takes no other condition for the same.
+def _asked(filters: Filters) -> Iterator[sa.ColumnElement[bool] | sa.TextClause]:
+    for name in ("status", "provider_id", "from_key", "to_key"):
+        if (wanted := getattr(filters, name)) is not None:
+            yield _FAX.c[name] == wanted
+    if filters.status not in (None, Reception.RECEIVED.value):
+        yield _NOT_RECEIVED
+    if filters.unread is not None:
+        yield from _IS_UNREAD if filters.unread else (_FAX.c.read_at.is_not(None),)
+    if filters.since is not None:
+        yield _FAX.c.id >= first_id(filters.since)
+    if filters.until is not None:
+        yield _FAX.c.id < first_id(filters.until)
+
+
+# In the words of their indexes (models): SQLite takes no other condition for the same, nor does PostgreSQL where it
+# plans for all values at once.
+_NOT_RECEIVED = sa.text("inbound_faxes.status <> 'received'")
 _UNREAD = sa.text("inbound_faxes.read_at IS NULL AND inbound_faxes.status = 'received'")
 _IS_UNREAD = (_UNREAD, _FAX.c.purged_at.is_(None))
 """What retention has removed, nobody can read any more."""

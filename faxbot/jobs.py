@@ -24,7 +24,7 @@ from faxbot.actors import Actor
 from faxbot.artifacts import Upload
 from faxbot.audit import Action
 from faxbot.crypto import Keyring, Unsealable
-from faxbot.db import first_id, inserts, new_id, table
+from faxbot.db import UtcDateTime, first_id, inserts, new_id, table
 from faxbot.errors import (
     FaxRemoved,
     InvalidFields,
@@ -38,7 +38,7 @@ from faxbot.errors import (
 from faxbot.events import AFTER_INTENT, CAUSES, TERMINAL, Event, Status
 from faxbot.explanation import explain
 from faxbot.hidden import Hidden
-from faxbot.models import Artifact, IdempotencyKey, Job, JobRow, JobTag
+from faxbot.models import IS_END, Artifact, FaxEvent, IdempotencyKey, Job, JobRow, JobTag
 from faxbot.results import append, event_row, locked, record_event, stamp
 from faxbot.runtime import Runtime
 
@@ -449,16 +449,20 @@ class Filters:
     """Of one number; empty: all."""
     since: datetime | None = None
     until: datetime | None = None
+    """Of when they were made."""
+    ended_since: datetime | None = None
+    """Those that are over, and ended then or later."""
     tags: dict[str, str] = field(default_factory=dict)
 
 
 def page(
     runtime: Runtime, actor: Actor, filters: Filters, *, limit: int, cursor: str | None
 ) -> tuple[list[JobRow], str | None]:
-    """Up to `limit` faxes, newest first, and the cursor of the next page (None at the end).
+    """Up to `limit` faxes, newest first, and the cursor of the next page (None at the end). With `ended_since` the
+    last to end comes first: by their ids, all that were made before would have to be looked through.
 
-    Keyset over the time-ordered id: no OFFSET, no COUNT. Raises Malformed for a cursor that is not
-    ours.
+    Keyset over the time-ordered id, or over the time of the end: no OFFSET, no COUNT. Raises
+    Malformed for a cursor that is not ours.
     """
     if cursor is not None and not _ID.fullmatch(cursor):
         raise Malformed("`cursor` is not one that this server gave")
@@ -470,16 +474,18 @@ def page(
 
 def _asked(actor: Actor, filters: Filters, cursor: str | None, rows: int) -> dict[str, Any]:
     """What _listing() asks for: that which is not None, and of what there may be several each by its number."""
+    statuses = filters.statuses or (_FINAL if filters.ended_since else ())
     asked = {
         "account_id": actor.account_id,
         "rows": rows,
         "before": cursor,
+        "ended_since": filters.ended_since,
         "provider_id": filters.provider_id,
         "since": filters.since and first_id(filters.since),
         "until": filters.until and first_id(filters.until),
     }
     for name, several in (
-        ("status", filters.statuses),
+        ("status", statuses),
         ("to_key", filters.to_keys),
         ("tag", filters.tags),
         ("value", filters.tags.values()),
@@ -493,28 +499,69 @@ def _listing(asked: frozenset[str]) -> sa.Select[Any]:
     """The list for what _asked() has. Made once: building it takes half as long as asking it (measured)."""
     # Each status by itself, from its end of the index: of several at once, of which few faxes are, a database reads
     # all faxes that are in none of them.
-    queries = [_of_status(asked, status) for status in _several("status", asked)]
-    if len(queries) < 2:
-        return queries[0] if queries else _of_status(asked)
+    statuses = _several("status", asked)
+    if "ended_since" in asked:
+        return _together([_ended(asked, status) for status in statuses], "ended_at", "id")
+    if len(statuses) > 1:
+        return _together([_of_status(asked, status) for status in statuses], "id")
+    return _of_status(asked, *statuses)
+
+
+def _together(queries: list[sa.Select[Any]], *order: str) -> sa.Select[Any]:
     each = sa.union_all(*(sa.select(one.subquery()) for one in queries)).subquery()
-    return _newest(sa.select(each), each.c.id)
+    shown = (each.c[name] for name in table(Job).c.keys())  # noqa: SIM118 - columns are no mapping
+    return _newest(sa.select(*shown), *(each.c[name] for name in order))
 
 
 def _of_status(
     asked: frozenset[str], status: sa.BindParameter[Any] | None = None
 ) -> sa.Select[Any]:
+    job = table(Job).c
+    found = _conditions(asked)
+    if "before" in asked:
+        found.append(job.id < sa.bindparam("before"))
+    if status is not None:
+        found.append(job.status == status)
+    return _newest(sa.select(table(Job)).where(*found), job.id)
+
+
+def _ended(asked: frozenset[str], status: sa.BindParameter[Any]) -> sa.Select[Any]:
+    """Those that ended so, with when: by the events with which they did, for those never change, and whoever counts
+    what ended counts them. A fax that retention removes while somebody turns the pages is their last one: what ended
+    before it goes as well."""
+    event, last, given = table(FaxEvent).c, table(FaxEvent).alias("last").c, sa.bindparam
+    place = sa.tuple_(event.recorded_at, event.job_id)
+    found: list[sa.ColumnElement[bool]] = [
+        _IS_END,
+        event.account_id == given("account_id"),
+        event.status == status,
+        event.recorded_at >= given("ended_since", type_=UtcDateTime),
+    ]
+    if "before" in asked:
+        its = sa.select(last.recorded_at, last.job_id).where(
+            last.job_id == given("before"), _IS_END
+        )
+        found.append(place < its.scalar_subquery())
+    ends = sa.select(event.job_id, event.recorded_at.label("ended_at")).where(*found).subquery()
+    job = table(Job)
+    query = sa.select(job, ends.c.ended_at).join_from(ends, job, job.c.id == ends.c.job_id)
+    return _newest(query.where(*_conditions(asked)), ends.c.ended_at, ends.c.job_id)
+
+
+_IS_END: sa.ColumnElement[bool] = sa.text(IS_END)  # type: ignore[assignment] # in its index's own words
+
+
+def _conditions(asked: frozenset[str]) -> list[sa.ColumnElement[bool]]:
+    """What a fax of the list must be, beside its status and its place."""
     job, tag, given = table(Job).c, table(JobTag).c, sa.bindparam
     to_keys = _several("to_key", asked)
     conditions = {
         "account_id": job.account_id == given("account_id"),
         "provider_id": job.provider_id == given("provider_id"),
-        "before": job.id < given("before"),
         "since": job.id >= given("since"),
         "until": job.id < given("until"),
     }
     found = [condition for name, condition in conditions.items() if name in asked]
-    if status is not None:
-        found.append(job.status == status)
     if to_keys:
         found.append(job.to_key.in_(to_keys))
     for name, value in zip(_several("tag", asked), _several("value", asked), strict=True):
@@ -522,7 +569,7 @@ def _of_status(
             tag.account_id == given("account_id"), tag.name == name, tag.value == value
         )
         found.append(job.id.in_(tagged))
-    return _newest(sa.select(table(Job)).where(*found), job.id)
+    return found
 
 
 def _several(name: str, asked: frozenset[str]) -> list[sa.BindParameter[Any]]:
@@ -530,8 +577,9 @@ def _several(name: str, asked: frozenset[str]) -> list[sa.BindParameter[Any]]:
     return [sa.bindparam(f"{name}_{number}") for number in numbers]
 
 
-def _newest(query: sa.Select[Any], fax_id: sa.ColumnElement[str]) -> sa.Select[Any]:
-    return query.order_by(fax_id.desc()).limit(sa.bindparam("rows", type_=sa.Integer))
+def _newest(query: sa.Select[Any], *order: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    newest = (each.desc() for each in order)
+    return query.order_by(*newest).limit(sa.bindparam("rows", type_=sa.Integer))
 
 
 def number(runtime: Runtime, job: Job | JobRow) -> Hidden[str]:
@@ -595,6 +643,7 @@ def describe(runtime: Runtime, job: Job | JobRow, *, masked: bool = False) -> di
     }
 
 
+_FINAL = tuple(status.value for status in Status if status in TERMINAL)
 _UNDER_WAY = (Status.SUBMITTING, Status.SENT, Status.RETRYING)
 """While it is in these, what was decided after its last attempt holds."""
 

@@ -8,6 +8,7 @@ refuses pairs that events.py does not hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from faxbot.db import Base, UtcDateTime
-from faxbot.events import DEFAULT_ACCOUNT, OPEN, Status
+from faxbot.events import DEFAULT_ACCOUNT, ENDS, OPEN, TERMINAL, Status
 
 Id = String(32)
 Name = String(64)
@@ -201,6 +202,15 @@ class Attempt(Base):
     """When the carrier had deleted it."""
 
 
+def _among(column: str, words: Iterable[str]) -> str:
+    """That a column is one of these, the same text whoever asks."""
+    return f"{column} IN ({', '.join(sorted(repr(str(word)) for word in words))})"
+
+
+IS_END = f"{_among('type', ENDS)} AND {_among('status', TERMINAL)}"
+"""Of the one event with which a fax that is sent came to its end; what ix_events_ended holds, in these words."""
+
+
 class FaxEvent(Base):
     """The results table: one immutable fact about one fax, sent (`job_id`) or received (`inbound_id`), numbered without
     gaps per fax. No PHI."""
@@ -210,6 +220,15 @@ class FaxEvent(Base):
         UniqueConstraint("job_id", "sequence"),
         UniqueConstraint("job_id", "key"),
         Index("uq_events_inbound", "inbound_id", "sequence", unique=True, **_where("inbound_id")),
+        Index(
+            "ix_events_ended",
+            "account_id",
+            "status",
+            "recorded_at",
+            "job_id",
+            postgresql_where=sa.text(IS_END),
+            sqlite_where=sa.text(IS_END),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
@@ -359,6 +378,7 @@ class CallbackFax(Base):
 
 
 _UNREAD = "read_at IS NULL AND status = 'received'"
+_NOT_RECEIVED = "status <> 'received'"
 _LOST = "cause = 'no-document' AND read_at IS NULL"
 
 
@@ -378,6 +398,14 @@ class InboundFax(Base):
             "id",
             postgresql_where=sa.text(_UNREAD),
             sqlite_where=sa.text(_UNREAD),
+        ),
+        Index(
+            "ix_inbound_faxes_status",
+            "account_id",
+            "status",
+            "id",
+            postgresql_where=sa.text(_NOT_RECEIVED),
+            sqlite_where=sa.text(_NOT_RECEIVED),
         ),
         Index("ix_inbound_faxes_due", "next_at", **_where("next_at")),
         Index(
@@ -647,6 +675,9 @@ class ConfigVersion(Base):
     """When one of these three changed last."""
 
 
+_NOT_DONE = "outcome <> 'done'"
+
+
 class AuditEvent(Base):
     """One deed, for the audit trail: who did what to which object, and how it ended. Never changed; no PHI."""
 
@@ -656,6 +687,15 @@ class AuditEvent(Base):
         Index("ix_audit_events_object", "object_kind", "object_id"),
         Index("ix_audit_events_actor", "account_id", "actor", "happened_at"),
         Index("ix_audit_events_action", "account_id", "action", "happened_at"),
+        Index(
+            "ix_audit_events_outcome",
+            "account_id",
+            "outcome",
+            "happened_at",
+            "id",
+            postgresql_where=sa.text(_NOT_DONE),
+            sqlite_where=sa.text(_NOT_DONE),
+        ),
         UniqueConstraint("proof"),
     )
 
@@ -878,6 +918,7 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
+        Index("ix_webhook_deliveries_type", "webhook_id", "type", "id"),
         Index("ix_webhook_deliveries_fax", "fax_id"),
         Index("ix_webhook_deliveries_ended", "ended_at"),
         Index(

@@ -42,13 +42,14 @@ class Filters:
     """Of the event."""
 
     def of(self, webhook_id: str) -> list[sa.ColumnElement[bool]]:
-        wanted = {"type": self.type, "fax_id": self.fax_id}
-        found = [_ROWS.c[name] == value for name, value in wanted.items() if value is not None]
-        found.append(_ROWS.c.webhook_id == webhook_id)
-        if self.status is not None:
-            # In clear: the few that are dead have an index of their own.
-            status = sa.literal(self.status, literal_execute=True)
-            found.append(_ROWS.c.status == status)
+        found = [_ROWS.c.webhook_id == webhook_id]
+        if self.fax_id is not None:
+            found.append(_ROWS.c.fax_id == self.fax_id)
+        # In clear: the few that are dead have an index of their own, and few may be of this type, which a plan for all
+        # types would not know.
+        for name, wanted in (("status", self.status), ("type", self.type)):
+            if wanted is not None:
+                found.append(_ROWS.c[name] == sa.literal(wanted, literal_execute=True))
         if self.since is not None:
             found.append(_ROWS.c.id >= f"msg_{first_id(self.since)}")
         if self.until is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -21,6 +22,7 @@ from faxbot.errors import ConfigError
 from faxbot.models import Job
 
 _MIGRATION_LOCK = 0x0FAB07
+_ASKED_EVERY = 0.2  # seconds
 
 
 def upgrade(config: Config) -> None:
@@ -80,7 +82,9 @@ def _one_at_a_time(config: Config, database: Database) -> Iterator[None]:
         return
     with database.engine.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+        # Asked for again and again: an index that is built beside writers waits for all who wait within a statement.
+        while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_MIGRATION_LOCK))):
+            time.sleep(_ASKED_EVERY)
         try:
             yield
         finally:

@@ -8,11 +8,12 @@ from faxbot.models import Job
 
 
 def run(connection: Connection) -> None:
-    """Run what was asked for in one transaction."""
+    """Run what was asked for in one transaction; a revision that builds beside writers ends it and begins another."""
     postgresql = connection.dialect.name == "postgresql"
     if postgresql:
         # A migration waits for nobody for long: better a failed upgrade than a stalled service behind it.
         connection.exec_driver_sql("SET lock_timeout = '5s'")
+        connection.commit()  # the transaction that follows is Alembic's: a revision may have to leave it
     context.configure(
         connection=connection,
         target_metadata=Job.metadata,

@@ -219,6 +219,12 @@ class _Page(ma.Schema):
     provider_id = fields.String(validate=PROVIDER, metadata=says("only faxes of this provider"))
     since = Instant(metadata=says("only faxes made at or after this time", EXAMPLE_TIME))
     until = Instant(metadata=says("only faxes made before this time", EXAMPLE_TIME))
+    ended_since = Instant(
+        metadata=says(
+            "only faxes that are over, and ended at or after this time; the last to end comes first",
+            EXAMPLE_TIME,
+        )
+    )
 
 
 class FaxQuery(_Page):

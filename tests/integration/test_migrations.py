@@ -7,6 +7,7 @@ import ast
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -24,8 +25,10 @@ from faxbot.config import Config
 from faxbot.db import Base, Database, UtcDateTime
 from faxbot.errors import ConfigError, DatabaseAway
 from faxbot.models import Job
+from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.command import one_line, run
+from tests.integration.site import Site
 
 FIRST = import_module("faxbot.migrations.versions.0001_jobs_and_results")
 assert Job.metadata is Base.metadata
@@ -166,11 +169,14 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
         assert constraints(connection) == expected_constraints()
         assert partial_indexes(connection) == {
             "ix_attempts_copies",
+            "ix_audit_events_outcome",
             "ix_callbacks_unwanted",
             "ix_callbacks_waiting",
+            "ix_events_ended",
             "ix_inbound_faxes_callback",
             "ix_inbound_faxes_due",
             "ix_inbound_faxes_lost",
+            "ix_inbound_faxes_status",
             "ix_inbound_faxes_unread",
             "ix_jobs_account_provider",
             "ix_jobs_due",
@@ -297,6 +303,42 @@ def test_several_processes_upgrade_at_once(store: Installation) -> None:
     assert failures == ["", "", ""]
     assert [upgrade.returncode for upgrade in upgrades] == [0, 0, 0]
     assert catalogue(config) == before
+
+
+def test_indexes_are_built_beside_who_writes_and_anew_where_that_was_broken_off(
+    on_postgresql: Site,
+) -> None:
+    config = on_postgresql.runtime.config
+    before = catalogue(config)
+    schema.migrate(config, "-1")
+    with closing(Database(config)) as database, ThreadPoolExecutor(1) as others:
+        with database.transaction() as session:
+            session.execute(sa.text("CREATE INDEX ix_events_ended ON events (id)"))
+
+        def waits() -> bool:
+            with database.reading() as session:
+                return bool(session.scalar(sa.text(_BUILDS)))
+
+        with database.transaction() as session:
+            session.execute(sa.text(_A_DEED), {"proof": "one"})
+            upgrade = others.submit(schema.upgrade, config)
+            eventually(waits)
+            with database.transaction() as another:
+                another.execute(sa.text(_A_DEED), {"proof": "two"})
+            assert not upgrade.done()
+        upgrade.result(60)
+
+    assert catalogue(config) == before
+
+
+_BUILDS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+    "AND query LIKE 'CREATE INDEX%'"
+)
+_A_DEED = (
+    "INSERT INTO audit_events (account_id, happened_at, actor_kind, actor, action, outcome, details, proof) "
+    "VALUES ('default', now(), 'cli', 'cli', 'fax.shown', 'done', '{}', :proof)"
+)
 
 
 def test_an_upgrade_that_fails_changes_nothing(store: Installation) -> None:

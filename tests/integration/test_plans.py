@@ -4,6 +4,7 @@ them. On PostgreSQL, which says how it would go about each."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,18 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from faxbot import alarms, claims, deliveries, health, jobs, oversight, replays, sending
+from faxbot import (
+    alarms,
+    auditors,
+    claims,
+    deliveries,
+    health,
+    inbound,
+    jobs,
+    oversight,
+    replays,
+    sending,
+)
 from faxbot.dialling import Answer
 from faxbot.errors import Unreachable
 from faxbot.events import Status
@@ -304,3 +316,96 @@ def test_alarms_of_received_faxes_are_found_without_a_walk_through_those_that_ar
 
     assert len(asked) == 2
     assert walks == []
+
+
+OLD = (
+    """INSERT INTO jobs (id, account_id, created_by, status, to_sealed, to_key, resolution, priority, tags, pages_sent,
+    attempts, tries, fence, last_sequence, created_at, updated_at) SELECT {text}, 'default', 'a', 'queued', '', {text},
+    'fine', 128, '{{}}', 0, 0, 0, 0, 2, {now}, {now} FROM {numbers}""",
+    "UPDATE jobs SET status = 'cancelled'",
+    """INSERT INTO events (account_id, job_id, sequence, type, schema_version, status, source, occurred_at, recorded_at)
+    SELECT 'default', {text}, 2, 'FAX_CANCELLED', 1, 'cancelled', 'api', {now}, {now} FROM {numbers}""",
+    """INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, tries,
+    last_sequence, received_at, created_at, updated_at) SELECT {text}, 'default', 'simulator', {text}, 'received', '',
+    0, 1, {now}, {now}, {now} FROM {numbers}""",
+    """INSERT INTO audit_events (account_id, happened_at, actor_kind, actor, action, outcome, details, proof)
+    SELECT 'default', {now}, 'cli', 'cli', 'fax.shown', 'done', '{{}}', {text} FROM {numbers}""",
+    DELIVERED,
+)
+"""So many that no database would choose a walk through them."""
+LISTED = "jobs|events|inbound_faxes|audit_events|webhook_deliveries"
+LAST = "f" * 32
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def with_much_that_is_old(
+    request: pytest.FixtureRequest, stores: Stores, carrier_of_all: SimulatorProcess
+) -> Iterator[tuple[Site, str]]:
+    """A site, and the id of a webhook of it."""
+    with ExitStack() as stack:
+        if request.param == "postgresql":
+            site: Site = request.getfixturevalue("on_postgresql")
+        else:
+            site = stack.enter_context(open_site(stores.embedded(), carrier_of_all))
+        webhook_id, _ = hooks.subscribe(site.runtime, "https://hooks.example.org/")
+        text, numbers, _ = NUMBERS[request.param]
+        words = {"text": text.replace("value", "key"), "numbers": numbers, "now": "'2026-01-02'"}
+        with site.runtime.database.transaction() as session:
+            for statement in OLD:
+                old = statement.format(**words, webhook_id=webhook_id)
+                session.connection().exec_driver_sql(old)
+            session.execute(sa.text("ANALYZE"))
+        yield site, webhook_id
+
+
+def plan_of(connection: sa.Connection, text: str, values: Any) -> str:
+    """Of a SELECT, on PostgreSQL the one for all values; there it must pass over no row to speak of, either."""
+    cursor = connection.connection.cursor()
+    if connection.dialect.name == "sqlite":
+        cursor.execute(f"EXPLAIN QUERY PLAN {text}", values)
+        return str(cursor.fetchall())
+    cursor.execute(f"EXPLAIN ANALYZE {text}", values)
+    lines = [line for (line,) in cursor.fetchall()]
+    # A fax has some events, among which the one is looked for with which it ended.
+    assert not [line for line in lines if re.search("Removed by Filter: [0-9]{2}", line)]
+    return plan_for_all_values(connection, text, values)
+
+
+def test_a_list_of_what_is_seldom_reads_nothing_else(
+    with_much_that_is_old: tuple[Site, str],
+) -> None:
+    (site, webhook_id), plans = with_much_that_is_old, list[str]()
+    runtime, since = site.runtime, site.now - timedelta(hours=1)
+    for _ in range(3):
+        jobs.cancel(runtime, ACTOR, site.fax())
+
+    def explain(connection: sa.Connection, _c: Any, text: str, values: Any, *_: Any) -> None:
+        if text.startswith("SELECT") and re.search(rf"FROM ({LISTED})\b", text):
+            plans.append(plan_of(connection, text, values))
+
+    def read_from(index: str) -> None:
+        """So it was with all that was asked since the last time."""
+        assert plans
+        assert [plan for plan in plans if index not in plan] == []
+        assert not re.search(rf"(Seq Scan on|SCAN) ({LISTED})\b", str(plans)), plans
+        plans.clear()
+
+    sa.event.listen(runtime.database.reader, "before_cursor_execute", explain)
+    for status in ("failed", "fetching"):
+        received = inbound.Filters(status=status)
+        inbound.page(runtime, ACTOR, received, limit=50, cursor=LAST)
+        read_from("ix_inbound_faxes_status")
+    for outcome in ("refused", "failed"):
+        deeds = auditors.Filters(outcome=outcome)
+        auditors.page(runtime, ACTOR, deeds, limit=50, cursor="1-1")
+        read_from("ix_audit_events_outcome")
+    for statuses in (("delivered",), ("failed", "cancelled", "expired"), ()):
+        over = Filters(statuses=statuses, ended_since=since)
+        found, following = jobs.page(runtime, ACTOR, over, limit=2, cursor=None)
+        more, _ = jobs.page(runtime, ACTOR, over, limit=2, cursor=following or LAST)
+        assert (len(found), len(more)) == ((0, 0) if statuses == ("delivered",) else (2, 1))
+        read_from("ix_events_ended")
+    with runtime.database.reading() as session:
+        seldom = replays.Filters(type="FAX_FAILED")
+        replays.page(session, ACTOR, webhook_id, seldom, limit=50, cursor=f"msg_{LAST}")
+    read_from("ix_webhook_deliveries_type")

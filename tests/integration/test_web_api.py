@@ -208,6 +208,14 @@ def test_a_list_is_filtered(client: FlaskClient) -> None:
     assert ids("since=2020-01-01T00:00:00Z&until=2021-01-01T00:00:00Z") == []
     assert ids("since=2020-01-01T00:00:00Z") == [other["id"], tagged["id"], plain["id"]]
     assert ids("provider_id=simulator") == []
+    client.post(f"/fax/{other['id']}/cancel")
+    client.post(f"/fax/{tagged['id']}/cancel")
+    over = "ended_since=2020-01-01T00:00:00Z"
+    assert ids(over) == [tagged["id"], other["id"], plain["id"]], "the last to end comes first"
+    assert ids(f"{over}&status=cancelled&tag[case]=4711") == [tagged["id"]]
+    assert ids(f"{over}&to_key={other['to_key']}") == [other["id"]]
+    assert ids(f"{over}&status=delivered") == ids(f"{over}&status=queued") == []
+    assert ids("ended_since=2999-01-01T00:00:00Z") == []
 
 
 def test_a_number_is_looked_for_in_a_body(client: FlaskClient) -> None:
