@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from faxbot.actors import ADMIN, OPERATOR, VIEWER
 from tests.browser import population
-from tests.browser.clicks import click, dialog, go, named, said
+from tests.browser.clicks import click, dialog, go, listens, named, said
 from tests.browser.looks import signed_in
 from tests.browser.site import PASSWORD, Site
 from tests.browser.test_console_deeds import fill, state, stayed, stays
@@ -80,6 +80,23 @@ def test_what_became_of_a_fax_is_decided_on_a_page_that_was_open_before_its_atte
     dialog(page).get_by_label("How do you know?").fill("the ward has it")
     click(page, "Settle it")
     state(page, "delivered")
+
+
+@signed_in(OPERATOR)
+def test_a_time_that_a_link_has_set_holds_until_a_day_is_chosen(page: Page, site: Site) -> None:
+    site.send(send_at=ahead(2))
+    go(page, "faxes?since=2999-01-01T00:00:00Z")
+    for _ in range(2):
+        expect(page.get_by_text("Only faxes accepted since")).to_be_visible()
+        expect(page.get_by_text("No fax is here.")).to_be_visible()
+        expect(page.get_by_label("From")).to_have_value("")
+        click(page, "Show")
+        listens(page)
+    page.get_by_label("From").fill("2020-01-01")
+    click(page, "Show")
+    expect(page.locator("[data-row]").first).to_be_visible()
+    expect(page.get_by_label("From")).to_have_value("2020-01-01")
+    expect(page.get_by_text("Only faxes accepted since")).to_have_count(0)
 
 
 @signed_in(ADMIN)

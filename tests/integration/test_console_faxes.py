@@ -21,7 +21,16 @@ from faxbot.web.console import faxes, frame
 from faxbot.web.console.faxes import TABS
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.console import BY_SCRIPT, deed, filled, page, problem, said, words
+from tests.integration.console import (
+    BY_SCRIPT,
+    deed,
+    filled,
+    filtered_again,
+    page,
+    problem,
+    said,
+    words,
+)
 from tests.integration.odd import raises
 from tests.integration.site import ACTOR, Site, open_site
 from tests.integration.web import browser_of, new_user, send
@@ -137,12 +146,89 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat_also_over_several_sta
     assert found == sorted(wanted, reverse=True)
 
 
+def test_faxes_are_listed_by_when_they_ended_the_last_to_end_first_and_news_of_later_changes_nothing(
+    site: Site, operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faxes, "ROWS", 2)
+    first, *others = [site.fax() for _ in range(6)]
+    delivered = ended(site, "0000")
+    jobs.cancel(site.runtime, ACTOR, first)
+    site.now += timedelta(minutes=10)
+    since, in_order = stamp(site.now), list[str]()
+    for fax in (others[2], others[0], others[3], others[1]):
+        jobs.cancel(site.runtime, ACTOR, fax)
+        in_order.insert(0, fax)
+        site.now += timedelta(seconds=1)
+    known = site.final_at_carrier(delivered)
+    site.receive(site.callback(known, status="failed", code="line-busy"))
+    site.work()
+    assert site.story(delivered).endswith("DELIVERED ANOMALY")
+
+    for tab in ("", "&tab=failed", "&status=cancelled"):
+        found: list[str] = []
+        path: str | None = f"/admin/ui/faxes?ended_since={since}{tab}"
+        while path:
+            text = page(operator, path)
+            assert "Only faxes that ended since" in words(text)
+            found += listed(text)
+            path = next_of(text)
+        assert found == in_order
+    for tab in ("waiting", "done"):
+        assert listed(page(operator, f"/admin/ui/faxes?ended_since={since}&tab={tab}")) == []
+    assert listed(page(operator, f"/admin/ui/faxes?ended_since={stamp(site.now)}")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("since", "Only faxes accepted since"),
+        ("ended_since", "Only faxes that ended since"),
+    ],
+)
+def test_a_time_that_a_link_has_set_is_said_and_kept_until_somebody_takes_it_away(
+    site: Site, operator: FlaskClient, name: str, sentence: str
+) -> None:
+    before = site.fax()
+    site.now += timedelta(minutes=10)
+    after = site.fax()
+    jobs.cancel(site.runtime, ACTOR, after)
+    set_to = f"{site.now:%Y-%m-%dT%H:%M:00Z}"
+    text = page(operator, f"/admin/ui/faxes?{name}={set_to}")
+    for _ in range(2):
+        assert listed(text) == [after]
+        assert f"{sentence} {site.now:%Y-%m-%d %H:%M}:00 UTC" in words(text)
+        many = filled(text.partition('id="many"')[2].partition("</form>")[0])
+        assert many[name] == set_to, "all that match are no more than these"
+        text = filtered_again(operator, text)
+    (without,) = re.findall('href="([^"]*)">Any time', text)
+    text = page(operator, without.replace("&amp;", "&"))
+    assert set(listed(text)) == {before, after}
+    assert "Only faxes" not in words(text)
+
+
+def test_a_day_that_somebody_chooses_counts_instead_of_the_time_of_a_link(
+    site: Site, operator: FlaskClient
+) -> None:
+    before = site.fax()
+    site.now += timedelta(minutes=10)
+    after = site.fax()
+    text = page(operator, f"/admin/ui/faxes?since={stamp(site.now)}")
+    assert 'type="date" id="since" name="since" value=""' in text
+    text = filtered_again(operator, text, since="2020-01-01")
+    assert listed(text) == [after, before]
+    assert 'type="date" id="since" name="since" value="2020-01-01"' in text
+    assert "Only faxes" not in words(text)
+    text = page(operator, f"/admin/ui/faxes?until={stamp(site.now)}")
+    assert listed(text) == [before]
+    assert "Only faxes accepted before" in words(text)
+
+
 @pytest.mark.parametrize(
     "query",
     [
         "tab=all", "tab=done&tab=failed", "status=lost", "provider_id=../x", "to_key=7", "to=%2B15550100000",
         "since=yesterday", "until=2026-13-01", "tag=nothing", "tag==x", "cursor=7", "cursor=" + "f" * 65, "unknown=1",
-        "tag=" + "x" * 200, "until=9999-12-31", "since=9999-12-31",
+        "tag=" + "x" * 200, "until=9999-12-31", "since=9999-12-31", "ended_since=now", "since=2026-11-01T00:00:00",
     ],
 )  # fmt: skip
 def test_an_address_that_makes_no_sense_is_refused_by_the_name_of_its_filter_and_can_be_mended(
@@ -157,9 +243,8 @@ def test_an_address_that_makes_no_sense_is_refused_by_the_name_of_its_filter_and
     assert "No fax is here" not in text
     typed = filled(text.partition('action="/admin/ui/faxes"')[2].partition("</form>")[0])
     assert typed[kept] == "2026-11-01"
-    assert name not in typed or name not in frame.BY_LINK, (
-        "what no field shows is not sent once more"
-    )
+    unseen = name in frame.BY_LINK or query == "since=yesterday"
+    assert not (unseen and typed.get(name)), "what no field shows is not sent once more"
     if name == "tag":
         assert f"tag={typed['tag']}" == query
 

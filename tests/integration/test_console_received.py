@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +15,19 @@ from faxbot.actors import ADMIN, CLI, OPERATOR, VIEWER
 from faxbot.audit import Action
 from faxbot.errors import Refused
 from faxbot.hidden import Hidden
+from faxbot.results import stamp
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
-from tests.integration.console import deed, filled, page, problem, said, shown_once, words
+from tests.integration.console import (
+    deed,
+    filled,
+    filtered_again,
+    page,
+    problem,
+    said,
+    shown_once,
+    words,
+)
 from tests.integration.odd import raises
 from tests.integration.site import Site, open_site
 from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, arrives, faxes, given_up, gives
@@ -114,6 +126,22 @@ def test_one_whose_document_nobody_had_is_tried_once_more_by_a_button(site: Site
     assert "Its document is being had" in problem(
         deed(asks, f"{path}/fetch", 409), 409, "not-possible-in-this-state"
     )
+
+
+def test_a_time_that_a_link_has_set_is_said_and_kept_when_the_list_is_filtered_further(
+    site: Site,
+) -> None:
+    received(site)
+    site.now += timedelta(minutes=10)
+    inbound_id, asks = received(site, "in-2"), browser(site, OPERATOR)
+    text = page(asks, f"/admin/ui/inbound?since={stamp(site.now)}")
+    for _ in range(2):
+        assert re.findall('id="row-([^"]*)"', text) == [inbound_id]
+        assert "Only faxes that came since" in words(text)
+        text = filtered_again(asks, text)
+    text = filtered_again(asks, text, since="2020-01-01")
+    assert text.count('id="row-') == 2
+    assert "Only faxes that came since" not in words(text)
 
 
 def test_a_link_is_shown_once_and_opens_the_document_without_a_session(site: Site) -> None:

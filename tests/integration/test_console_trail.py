@@ -20,12 +20,13 @@ from faxbot.audit import Action
 from faxbot.auditors import COLUMNS
 from faxbot.db import table
 from faxbot.models import AuditEvent
+from faxbot.results import stamp
 from faxbot.runtime import Runtime
 from faxbot.web import audit as web_audit
 from faxbot.web.console.trail import ROWS
 from faxbot.web.patience import Sender, paced
 from tests.installation import Stores
-from tests.integration.console import deed, filled, page, problem, words
+from tests.integration.console import deed, filled, filtered_again, page, problem, words
 from tests.integration.test_audit_chain import tamper
 from tests.integration.test_audit_deeds import rows
 from tests.integration.web import SECRET, browser_of, new_user
@@ -98,6 +99,21 @@ def test_filters_stand_in_the_address_and_are_written_down(
     today = runtime.now().date().isoformat()
     assert listed(page(admin, f"{TRAIL}?since={today}&until={today}"))
     assert "Nothing that matches" in page(admin, f"{TRAIL}?until=2001-01-01")
+
+
+def test_a_time_that_an_address_sets_is_said_and_kept_when_the_trail_is_filtered_further(
+    runtime: Runtime, admin: FlaskClient
+) -> None:
+    until = stamp(runtime.now())
+    written(runtime, Action.FAX_SHOWN, "fax", "0193f2c4a1b27c3d8e4f5a6b7c8d9e0f")
+    text = page(admin, f"{TRAIL}?until={until}")
+    last = listed(text)
+    for _ in range(2):
+        assert listed(text) == last
+        assert "Only what happened before" in words(text)
+        assert "?until=" in text.partition("Export as")[0], "nor is more exported"
+        text = filtered_again(admin, text)
+    assert len(listed(page(admin, TRAIL))) > len(last)
 
 
 def test_the_pages_hold_every_row_once_the_newest_first(

@@ -12,10 +12,20 @@ from faxbot import replays, webhooks
 from faxbot.actors import ADMIN, CLI
 from faxbot.config import Config
 from faxbot.events import Event
+from faxbot.results import stamp
 from faxbot.runtime import Runtime
 from faxbot.web.console.webhooks import MOST_COUNTED
 from tests.installation import Installation
-from tests.integration.console import deed, filled, page, problem, said, shown_once, words
+from tests.integration.console import (
+    deed,
+    filled,
+    filtered_again,
+    page,
+    problem,
+    said,
+    shown_once,
+    words,
+)
 from tests.integration.hooks import HERE, deliver, hook, rows, subscribe
 from tests.integration.web import SECRET, browser_of, client_of, new_key, new_user, send
 from tests.receiver import Receiver, verified
@@ -197,6 +207,25 @@ def test_where_there_are_more_than_one_request_takes_it_goes_on_behind_them(
     rest = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', first.text))
     assert said(deed(admin, f"{HOME}/{webhook_id}/replay", **rest)) == "Sent again: 1."
     assert [row.replays for row in rows(runtime)] == [1, 1, 1]
+
+
+def test_a_time_that_an_address_sets_is_said_and_kept_for_all_that_match(
+    runtime: Runtime, admin: FlaskClient
+) -> None:
+    webhook_id, _ = subscribe(runtime, "https://hooks.example.org:8080/")
+    send(client_of(runtime, new_key(runtime)))
+    path = f"{HOME}/{webhook_id}/deliveries"
+    later = stamp(runtime.now())
+    text = page(admin, f"{path}?since={later}&status=")
+    for _ in range(2):
+        assert "No delivery is here" in text
+        assert "Only deliveries made since" in words(text)
+        again = filled(
+            text.partition(f'action="{HOME}/{webhook_id}/ask"')[2].partition("</form>")[0]
+        )
+        assert again["since"] == later
+        text = filtered_again(admin, text)
+    assert "No delivery is here" not in filtered_again(admin, text, since="2020-01-01")
 
 
 def test_what_waits_and_is_given_up_is_counted_no_further_than_to_a_hundred(

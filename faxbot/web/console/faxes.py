@@ -95,7 +95,7 @@ class _Query(ma.Schema):
     status = fields.String(validate=validate.OneOf([str(status) for status in Status]))
     provider_id = fields.String(validate=schemas.PROVIDER)
     to_key = fields.String(validate=schemas.TO_KEY)
-    since, until = schemas.Instant(), schemas.Instant()
+    since, until, ended_since = schemas.Instant(), schemas.Instant(), schemas.Instant()
     tag = fields.String(validate=validate.Length(max=130))
     cursor = fields.String(validate=validate.Length(max=64))
 
@@ -108,7 +108,7 @@ _PAGE = tuple(name for name in _QUERY.fields if name != "cursor")
 def list_faxes() -> Response:
     """The list; of an address that makes no sense the filters as they were typed, and what is wrong with them."""
     try:
-        query = frame.checked(_QUERY, frame.days(request.args))
+        query = frame.checked(_QUERY, frame.days(frame.asked()))
         cursor = query.pop("cursor", None)
         found, following = _found(query, cursor, ROWS)
     except (InvalidFields, Malformed) as error:
@@ -143,6 +143,7 @@ def _found(
         to_keys=to_keys,
         since=query.get("since"),
         until=query.get("until"),
+        ended_since=query.get("ended_since"),
         tags=_tags(query.get("tag")),
     )
     return jobs.page(runtime(), actor(), filters, limit=limit, cursor=cursor)

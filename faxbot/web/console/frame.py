@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
@@ -33,10 +35,12 @@ POLICY = (
 )
 """What a page may load and do: nothing that is not this server's, and nothing that stands in the page itself."""
 
-INSTANTS = {"since", "until", "expires_at"}
+INSTANTS = {"since", "until", "ended_since", "expires_at"}
 """Fields of forms and addresses that are a time to the API, and for which a page asks a day."""
-BY_LINK = {"tab", "status", "from_key", "to_key"}
+BY_LINK = {"tab", "status", "from_key", "to_key", "ended_since"}
 """Filters of lists that links set and no field of a form."""
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""All that <input type="date"> shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,17 @@ def days(values: MultiDict[str, str]) -> MultiDict[str, str]:
     return found
 
 
+def asked() -> MultiDict[str, str]:
+    """What stands in this page's address. A form of filters sends a time that a link has set along, beside its field
+    for a day (words.day): a day that somebody chose there counts instead."""
+    found = request.args.copy()
+    for name in INSTANTS & found.keys():
+        given = [each for each in found.getlist(name) if each.strip()]
+        chosen = [each for each in given if _DAY.fullmatch(each)]
+        found.setlist(name, chosen if len(chosen) == 1 else given or [""])
+    return found
+
+
 def way_back() -> str:
     """Where somebody wanted to go before he signed in: a page of the console, and nothing else."""
     wanted = request.values.get("next", "")
@@ -166,10 +181,25 @@ def download(body: bytes | Iterable[str], media_type: str, name: str) -> Respons
 def filters(names: Iterable[str]) -> dict[str, str]:
     """Those of a list's filters that stand in its address, without wrong ones that no field shows: the form would send
     them once more."""
-    hidden = BY_LINK & _wrong()
-    return {
-        name: request.args[name] for name in names if request.args.get(name) and name not in hidden
-    }
+    given, wrong = asked(), _wrong()
+    found = {name: given[name] for name in names if given.get(name)}
+    return {name: value for name, value in found.items() if name not in wrong & _unseen(found)}
+
+
+def _unseen(found: Mapping[str, str]) -> set[str]:
+    """Which of these filters no field of the form shows."""
+    times = {name for name in INSTANTS & found.keys() if not _DAY.fullmatch(found[name])}
+    return BY_LINK | times
+
+
+def times(found: Mapping[str, str]) -> dict[str, datetime]:
+    """Those of a list's filters that are a time which no field shows: the page must say them."""
+    known = days(MultiDict(found))
+    shown = {}
+    for name in sorted(INSTANTS & _unseen(found) & found.keys()):
+        with suppress(ma.ValidationError):
+            shown[name] = schemas.Instant().deserialize(known[name])
+    return shown
 
 
 def _wrong() -> frozenset[str]:
@@ -188,7 +218,7 @@ def leaves(cursor: str | None, following: str | None) -> dict[str, str | None]:
 
 def here(**changes: Any) -> str:
     """The address of this page with other filters, without wrong ones; None takes one away."""
-    pairs = {**request.args.to_dict(), **dict.fromkeys(_wrong()), **changes}
+    pairs = {**asked().to_dict(), **dict.fromkeys(_wrong()), **changes}
     kept = {name: value for name, value in pairs.items() if value not in (None, "")}
     return request.path + ("?" + urlencode(kept, quote_via=quote) if kept else "")
 
@@ -264,6 +294,7 @@ def furnish(app: flask.Flask, places: tuple[Place, ...]) -> None:
         file=files.address,
         may=may,
         here=here,
+        times=times,
         version=__version__,
         option_names=frozenset(BY_NAME),
         mended_at=lambda code: _way_to(places, mends.OF_ALARMS[code]),

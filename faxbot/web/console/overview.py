@@ -88,15 +88,14 @@ def _count(tab: str, standing: Standing, now: datetime) -> _Count:
         return _Count(_faxes(tab=tab), word, f"{number:,}{more}", "now")
     last_day = standing.last_day
     number = last_day.delivered if tab == "done" else last_day.failed + last_day.cancelled
-    return _Count(_faxes(tab=tab, since=now - DAY), word, f"{number:,}", "in 24 h")
+    since = (now - DAY).replace(second=0, microsecond=0)  # figures are of whole minutes
+    return _Count(_faxes(tab=tab, ended_since=since), word, f"{number:,}", "in 24 h")
 
 
-def _faxes(
-    *, tab: str | None = None, since: datetime | None = None, path: str = "/admin/ui/faxes"
-) -> str:
-    """Where these faxes are listed."""
-    filters = {"tab": tab, "since": since and f"{since:%Y-%m-%dT%H:%M:%SZ}"}
-    return f"{path}?" + urlencode({name: each for name, each in filters.items() if each})
+def _faxes(*, tab: str = "", path: str = "/admin/ui/faxes", **times: datetime) -> str:
+    """Where these faxes are listed: those of a tab, and of the times at which they were made or ended."""
+    filters = {name: f"{at:%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items()}
+    return f"{path}?" + urlencode({"tab": tab, **filters} if tab else filters)
 
 
 def _oldest(standing: Standing) -> dict[str, Any] | None:
@@ -122,8 +121,8 @@ def _sums(points: Sequence[Point]) -> dict[str, Any]:
     sees = frame.may("inbound:list") and received.are_wanted()
     return {
         "accepted": (sum(one.accepted for one in points), _faxes(since=since)),
-        "delivered": (delivered, _faxes(tab="done", since=since)),
-        "not": (failed + cancelled, _faxes(tab="failed", since=since)),
+        "delivered": (delivered, _faxes(tab="done", ended_since=since)),
+        "not": (failed + cancelled, _faxes(tab="failed", ended_since=since)),
         "cancelled": cancelled,
         "received": (
             sum(one.received for one in points),

@@ -57,7 +57,7 @@ def list_received() -> Response:
         return frame.show("inbound.html", enabled=False, kept_days=runtime().config.callbacks_days)
     limits.admit_inbound(runtime(), actor(), "list")
     try:
-        query = frame.checked(_QUERY, frame.days(request.args))
+        query = frame.checked(_QUERY, frame.days(frame.asked()))
         tab, cursor = query.pop("tab", None), query.pop("cursor", None)
         wanted = replace(TABS[tab][1] if tab else Filters(), **query)
         found, following = inbound.page(runtime(), actor(), wanted, limit=ROWS, cursor=cursor)

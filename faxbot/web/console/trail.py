@@ -43,7 +43,7 @@ def read_trail() -> Response:
     """A page of it, the newest first; that it was read is written down as well. Of an address that makes no sense the
     filters as they were typed, and what is wrong with them."""
     try:
-        query = frame.checked(_QUERY, frame.days(request.args))
+        query = frame.checked(_QUERY, frame.days(frame.asked()))
         cursor = query.pop("cursor", None)
         found = auditors.page(runtime(), actor(), Filters(**query), limit=ROWS, cursor=cursor)
     except (InvalidFields, Malformed) as error:

@@ -153,7 +153,7 @@ def list_deliveries(webhook_id: str) -> Response:
     with runtime().database.reading() as session:
         webhook = webhooks.find(session, actor(), webhook_id)
         try:
-            query = frame.checked(_QUERY, frame.days(request.args))
+            query = frame.checked(_QUERY, frame.days(frame.asked()))
             cursor = query.pop("cursor", None)
             rows, following = replays.page(
                 session, actor(), webhook_id, Filters(**query), limit=ROWS, cursor=cursor
