@@ -103,6 +103,8 @@ def begin_again(fax: InboundFax, now: datetime) -> None:
     fax.status, fax.cause, fax.tries, fax.updated_at = Reception.FETCHING, None, 0, now
     fax.fetching_at = fax.next_at = now
     fax.read_at = fax.read_by = None
+    # What was to go at the carrier is needed now.
+    fax.delete_copy_at = fax.copy_wanted_at = fax.copy_deleted_at = None
 
 
 def _may_help(fax: InboundFax, arrival: Arrival) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -263,7 +263,7 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
         with runtime.database.transaction() as session:
             this = locked(session, fax.id)
             if this.status != Reception.RECEIVED:  # nobody else has had it meanwhile
-                _receive(session, this, artifacts.to_insert(runtime, rows), pages, runtime.now())
+                _receive(runtime, session, this, artifacts.to_insert(runtime, rows), pages)
                 unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:
@@ -298,16 +298,20 @@ def _looked_at(
 
 
 def _receive(
+    runtime: Runtime,
     session: Session,
     fax: InboundFax,
     rows: list[dict[str, Any]],
     pages: int | None,
-    now: datetime,
 ) -> None:
-    """These are its documents; the one that came is the last. What was kept for that is still to be let go."""
+    """These are its documents; the one that came is the last. What was kept for that is still to be let go, and the
+    carrier's copy where that is wished."""
+    now = runtime.now()
     session.execute(sa.insert(Artifact), rows)
     fax.pages, fax.size, fax.sha256 = pages, rows[-1]["size"], rows[-1]["sha256"]
     fax.cause, fax.next_at = None, fax.next_at or now
+    if runtime.config.delete_at_carrier:
+        fax.delete_copy_at = fax.copy_wanted_at = now
     record_reception(session, fax, Event.RECEIVED, Reception.RECEIVED, now=now)
 
 

@@ -22,7 +22,9 @@ FAX, INBOUND = "fax", "inbound"
 REASON_LENGTH = 500
 _FAXES: dict[str, sa.Table] = {FAX: table(Job), INBOUND: table(InboundFax)}
 _OWNER = {FAX: "job_id", INBOUND: "inbound_id"}
-_HOLDS, _FILES, _ATTEMPTS = table(LegalHold), table(Artifact), table(Attempt)
+_COPIES = {FAX: table(Attempt).c.job_id, INBOUND: table(InboundFax).c.id}
+"""Where it is said of a fax that its carrier's copy is to go."""
+_HOLDS, _FILES = table(LegalHold), table(Artifact)
 
 
 def place(account_id: str) -> str:
@@ -80,7 +82,8 @@ def lift(
         if len(these) == len(open_):
             _set(connection, actor, kind, fax_id, now, held=False)
             # The carrier was not asked meanwhile: it has as long as it ever had.
-            copies = sa.update(_ATTEMPTS).where(_ATTEMPTS.c.job_id == fax_id, sa.text(HAS_COPY))
+            its = _COPIES[kind]
+            copies = sa.update(its.table).where(its == fax_id, sa.text(HAS_COPY))
             connection.execute(copies.values(copy_wanted_at=now, delete_copy_at=now))
         if these:
             audit.record(connection, actor, Action.LEGAL_HOLD_LIFTED, (kind, fax_id), now=now)

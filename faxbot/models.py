@@ -415,6 +415,7 @@ class InboundFax(Base):
             sqlite_where=sa.text(_LOST),
         ),
         Index("ix_inbound_faxes_callback", "callback_id", **_where("callback_id")),
+        Index("ix_inbound_faxes_copies", "delete_copy_at", **_where("delete_copy_at")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -452,6 +453,12 @@ class InboundFax(Base):
     """When retention removed its numbers; numbers_sealed is empty then."""
     legal_hold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Since when nothing of it may be removed."""
+    delete_copy_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the carrier is to be asked to delete its copy of the document; None: it need not be."""
+    copy_wanted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when that is wished: since the document was stored, or retention removed it."""
+    copy_deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the carrier had deleted it."""
 
 
 class CallbackRefusal(Base):

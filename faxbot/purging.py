@@ -336,20 +336,29 @@ def _forget_documents(connection: Connection, work: Work, rows: Rows) -> int:
     )
     purged = sorted(faxes.difference(connection.scalars(more)))
     results.purge(connection, _JOBS, purged, DOCUMENT, now=work.now)
+    _forget_copies(connection, work, _ATTEMPTS.c.job_id, purged)
+    return deleted
+
+
+def _forget_copies(
+    connection: Connection, work: Work, column: sa.Column[Any], ids: Sequence[str]
+) -> None:
+    """Have carriers that can asked to delete their copies of these faxes' documents (copies); `column` holds the ids,
+    in the table where that is said."""
     able = [each.id for each in work.runtime.plugins.manifests() if each.has("deletes_copy")]
-    if purged and able:
+    its = column.table.c
+    if ids and able:
         wanted = (
-            sa.update(_ATTEMPTS)
+            sa.update(column.table)
             .where(
-                among(connection, _ATTEMPTS.c.job_id, purged),
-                _ATTEMPTS.c.provider_id.in_(able),
-                _ATTEMPTS.c.external_id.is_not(None),
-                _ATTEMPTS.c.copy_deleted_at.is_(None),
+                among(connection, column, ids),
+                its.provider_id.in_(able),
+                its.external_id.is_not(None),
+                its.copy_deleted_at.is_(None),
             )
             .values(delete_copy_at=work.now, copy_wanted_at=work.now)
         )
         connection.execute(wanted)
-    return deleted
 
 
 def _forget_files(connection: Connection, _work: Work, rows: Rows) -> int:
@@ -512,6 +521,7 @@ def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
 
 
 def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> int:
+    """Its documents are gone by now: the carrier's copy goes as well."""
     ids = [row.id for row in rows]
     emptied = {
         "numbers_sealed": GONE,
@@ -521,6 +531,7 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
         "purged_at": work.now,
     }
     purged = results.purge(connection, _INBOUND, ids, DOCUMENT, now=work.now, removed=emptied)
+    _forget_copies(connection, work, _INBOUND.c.id, ids)
     _forget_reasons(connection, ids)
     return purged
 
@@ -530,6 +541,7 @@ def _ended_reception_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
         _INBOUND.c.purged_at < work.cutoff,
         _INBOUND.c.status.in_(_HAD),
         _INBOUND.c.next_at.is_(None),
+        _INBOUND.c.delete_copy_at.is_(None),
         _KEPT_FREE,
         ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
     )

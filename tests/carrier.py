@@ -118,6 +118,20 @@ class SimulatorProcess(CarrierProcess):
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def has_document(self, fax_id: str) -> bool:
+        """Whether it still has the document of a fax that came in; raises urllib.error.HTTPError."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/faxes/{fax_id}/file", headers={"Authorization": f"Bearer {self.secret}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10):
+                return True
+        except urllib.error.HTTPError as error:
+            if error.code != 410:
+                raise
+            error.close()
+            return False
+
     def receive(self, caller: str, told_at: str, **wish: Any) -> dict[str, Any]:
         """Have a fax come in from a number with this ending, and the address `told_at` be told:
         its `id` and `sha256`. `to`, `pages`, `file` (base64) or `bytes` if wished; raises

@@ -232,6 +232,12 @@ class Carrier:
             return self._receiving.document(fax)
         return Answer(200, blank_pdf(fax.pages), {"Content-Type": PDF})
 
+    def forget(self, fax_id: str) -> Answer:
+        """Keep no document of this fax any more."""
+        if self._live.find(fax_id) is not None:
+            self._ledger.keep_documents(fax_id, [])
+        return self.fetch(fax_id)
+
     def receive(self, wished: Wish) -> Answer:
         """Have a fax come in."""
         numbers = [number for number in (wished.sender, wished.recipient) if number]
@@ -399,9 +405,8 @@ class Routes:
     def __call__(self, request: Request) -> Answer:
         if not self._admitted(request):
             return error(401, "bad-credentials")
-        if request.method == "DELETE":
-            return error(501, "no-such-method")
-        return self._post(request) if request.method == "POST" else self._get(request)
+        calls = {"POST": self._post, "DELETE": self._delete}
+        return calls.get(request.method, self._get)(request)
 
     def _admitted(self, request: Request) -> bool:
         """Whether the secret was given; /health and the ledger, which hold nothing private, are
@@ -426,6 +431,12 @@ class Routes:
             fax_id, _, part = path.removeprefix("/v1/faxes/").partition("/")
             if part in ("", "file"):
                 return self._carrier.document(fax_id) if part else self._carrier.fetch(fax_id)
+        return error(404, "no-such-path")
+
+    def _delete(self, request: Request) -> Answer:
+        fax_id, _, part = request.path.removeprefix("/v1/faxes/").partition("/")
+        if request.path.startswith("/v1/faxes/") and part == "file":
+            return self._carrier.forget(fax_id)
         return error(404, "no-such-path")
 
     def _post(self, request: Request) -> Answer:

@@ -314,7 +314,7 @@ class TransportPlugin(FaxbotPlugin):
         spool, may go. Called again, later, where it raises, and after a crash."""
 
     def delete_copy(self, external_id: str) -> None:
-        """Have the carrier delete its copy of the document, once the fax has ended (trait
+        """Have the carrier delete its copy of the document, once the fax has ended, sent or received (trait
         `deletes_copy`). One that is gone already is no error."""
         raise PluginError(f"{type(self).__name__} cannot delete copies")
 

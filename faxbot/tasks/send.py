@@ -47,6 +47,6 @@ def review_fax(job_id: str) -> None:
 
 
 @shared_task(name="faxbot.delete_copy")
-def delete_copy(attempt_id: str) -> None:
+def delete_copy(row_id: str) -> None:
     """Have a carrier delete its copy of a document."""
-    copies.delete(runtime(), attempt_id)
+    copies.delete(runtime(), row_id)

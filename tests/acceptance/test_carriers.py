@@ -279,10 +279,10 @@ def test_phaxio_fetches_the_document_from_a_link_where_that_is_wished(
     assert (fax["status"], fax["pages_sent"]) == ("delivered", PAGES), fax["error"]
 
 
-def test_what_comes_in_is_there_once_and_byte_for_byte_and_what_failed_is_no_document(
+def test_what_comes_in_is_here_once_and_byte_for_byte_then_not_there_and_what_failed_is_no_document(
     vendor: Vendor, store: Installation, start_service: StartService
 ) -> None:
-    site = started(vendor, store, start_service)
+    site = started(vendor, store, start_service, FAXBOT_DELETE_AT_CARRIER="true")
     came = {
         vendor.receive(site.service.url + door, wish): blank_pdf(1, int(wish.get("bytes", 0)))
         for door, wish in vendor.comes
@@ -304,4 +304,5 @@ def test_what_comes_in_is_there_once_and_byte_for_byte_and_what_failed_is_no_doc
         assert (fax["status"], fax["pages"]) == ("received", 1)
         document = site.service.request("GET", f"/inbound/{fax['id']}/document").content
         assert document == came[name]
+    eventually(lambda: not any(map(vendor.has_document, came)), 30, every=0.1)
     site.service.stop()

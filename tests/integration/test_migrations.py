@@ -174,6 +174,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "ix_callbacks_waiting",
             "ix_events_ended",
             "ix_inbound_faxes_callback",
+            "ix_inbound_faxes_copies",
             "ix_inbound_faxes_due",
             "ix_inbound_faxes_lost",
             "ix_inbound_faxes_status",

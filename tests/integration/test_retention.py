@@ -29,6 +29,7 @@ from faxbot.errors import (
     NotPossibleNow,
     Refused,
     StorageAway,
+    Unreachable,
 )
 from faxbot.models import (
     Artifact,
@@ -65,15 +66,17 @@ RECEIVER = "http://127.0.0.1:1024/"
 def site(
     request: pytest.FixtureRequest, store: Installation, carrier_of_all: SimulatorProcess
 ) -> Iterator[Site]:
-    """What a test gives are settings."""
-    with open_site(store, carrier_of_all, more=INBOUND, **getattr(request, "param", {})) as site:
+    """What a test gives are settings. Its carrier deletes no copies."""
+    settings, none = getattr(request, "param", {}), ("deletes_copy",)
+    with open_site(store, carrier_of_all, without=none, more=INBOUND, **settings) as site:
         yield site
 
 
 @pytest.fixture
 def able(store: Installation, carrier_of_all: SimulatorProcess) -> Iterator[Site]:
     """Its carrier can delete its copy."""
-    with open_site(store, carrier_of_all, more=("deletes_copy",)) as site:
+    with open_site(store, carrier_of_all) as site:
+        assert site.runtime.plugins.manifest("simulator").has("deletes_copy")
         yield site
 
 
@@ -502,6 +505,151 @@ def test_a_copy_of_a_held_fax_stays_at_the_carrier(able: Site) -> None:
     legalholds.lift(able.runtime, ACTOR, "fax", job_id)
     able.after(3600)
     assert len(asked) == 1
+
+
+def deletions(site: Site) -> list[str]:
+    """What the carrier is asked to delete from now on."""
+    asked: list[str] = []
+    site.odd.does["delete_copy"] = lambda _usual, name: asked.append(name)
+    return asked
+
+
+def test_the_carrier_s_copy_of_a_received_fax_goes_too_and_the_fax_not_before_that(
+    able: Site,
+) -> None:
+    came = able.carrier.receive("0011", RECEIVER)["id"]
+    able.receive(able.callback(able.carrier.get(f"/v1/faxes/{came}")["fax"]))
+    able.work()
+    (fax,) = rows(able, InboundFax)
+    assert (fax.status, fax.delete_copy_at) == ("received", None)
+    able.now += 29 * DAY
+    able.purge()
+    able.after(1)
+    assert able.carrier.has_document(came), "it is not old"
+
+    able.now += 2 * DAY
+    assert proofs(able, able.purge())["inbound"] == (2, 2, "done"), "what is removed here"
+    able.odd.does["delete_copy"] = raises(Unreachable())
+    able.after(1)
+    able.now += 3 * DAY
+    able.sweep()
+    assert [each.code for each in alarms.raised(able.runtime)] == ["copies"]
+    del able.odd.does["delete_copy"]
+    able.after(6 * 3600)
+    assert not able.carrier.has_document(came)
+    assert rows(able, InboundFax)[0].copy_deleted_at == able.now
+    assert alarms.raised(able.runtime) == []
+    able.now += 31 * DAY
+    able.purge()
+    assert rows(able, InboundFax) == []
+
+
+def test_a_carrier_that_never_deletes_its_copy_of_a_received_fax_keeps_it_for_a_week_and_no_longer(
+    able: Site,
+) -> None:
+    able.odd.does["delete_copy"] = raises(Unreachable())
+    received(able)
+    able.now += 31 * DAY
+    able.purge()
+    able.now += 31 * DAY
+    counted = {name: count for name, _, count in retention.would_remove(able.runtime)}
+    assert (counted["events"], proofs(able, able.purge())["events"][0]) == (0, 0)
+    assert len(rows(able, InboundFax)) == 1, "nobody has asked yet whether it is gone there"
+    able.after(1)
+    able.purge()
+    assert rows(able, InboundFax) == []
+
+
+def test_a_copy_that_went_when_its_fax_was_stored_is_not_asked_for_again(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, FAXBOT_DELETE_AT_CARRIER="true") as site:
+        asked = deletions(site)
+        received(site)
+        site.after(1)
+        assert asked == ["in-1"]
+        site.now += 31 * DAY
+        site.purge()
+        site.after(61)
+        assert asked == ["in-1"]
+
+
+def test_a_copy_of_a_held_received_fax_stays_at_the_carrier(able: Site) -> None:
+    asked = deletions(able)
+    held, other = received(able), received(able, "in-2")
+    legalholds.hold(able.runtime, ACTOR, "inbound", held, "a lawsuit")
+    able.now += 31 * DAY
+    able.purge()
+    able.after(1)
+    assert asked == ["in-2"]
+    legalholds.lift(able.runtime, ACTOR, "inbound", held)
+    able.purge()
+    legalholds.hold(able.runtime, ACTOR, "inbound", held, "another lawsuit")
+    able.after(3600)
+    assert asked == ["in-2"], "ours is gone, and the last one is at the carrier"
+    able.now += 40 * DAY
+    able.purge()
+    assert [each.id for each in rows(able, InboundFax)] == [held]
+    legalholds.lift(able.runtime, ACTOR, "inbound", held)
+    able.after(61)
+    assert asked == ["in-2", "in-1"]
+    assert other != held
+
+
+def test_a_received_fax_that_nobody_had_goes_at_the_carrier_too_unless_it_comes_again(
+    able: Site,
+) -> None:
+    able.odd.does["document"] = raises(Refused("it is gone"))
+    for name in ("in-1", "in-2"):
+        arrives(able, external_id=name, body=name.encode())
+    for _ in range(40):
+        able.after(DAY.total_seconds())
+    assert {each.status for each in rows(able, InboundFax)} == {"failed"}
+    asked = deletions(able)
+    able.now += 31 * DAY
+    able.purge()
+    able.rung.clear()
+    able.odd.does["document"] = gives()
+    arrives(able, external_id="in-1", body=b"again")
+    able.after(61)
+    assert asked == ["in-2"]
+    (first,) = [each for each in rows(able, InboundFax) if each.external_id == "in-1"]
+    assert (first.status, first.delete_copy_at, first.copy_wanted_at) == ("received", None, None)
+    able.now += 40 * DAY
+    able.purge()
+    able.after(1)
+    assert asked == ["in-2", "in-1"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "UPDATE artifacts SET deleted_at",
+        "DELETE FROM artifacts",
+        "UPDATE inbound_faxes SET numbers_sealed",
+        "UPDATE inbound_faxes SET delete_copy_at",
+        "UPDATE retention_proofs",
+    ],
+)
+def test_whoever_dies_in_the_middle_of_received_faxes_leaves_no_copy_at_the_carrier(
+    able: Site, where: str
+) -> None:
+    asked = deletions(able)
+    names = {f"in-{number}" for number in range(3)}
+    for name in names:
+        received(able, name)
+    able.now += 31 * DAY
+    run_id = retention.ask(able.runtime, ACTOR)
+    with _killing(able, where), pytest.raises(Killed):
+        retention.work(able.runtime, run_id)
+    able.after(181)
+    able.work()
+    able.after(61)
+    assert proofs(able, run_id)["inbound"][2] == "done"
+    assert (rows(able, Artifact), able.stored()) == ([], 0)
+    assert sorted(asked) == sorted(names)
+    assert {each.delete_copy_at for each in rows(able, InboundFax)} == {None}
+    assert None not in {each.copy_deleted_at for each in rows(able, InboundFax)}
 
 
 def test_to_lift_where_there_is_no_hold_changes_nothing(site: Site) -> None:

@@ -315,11 +315,12 @@ GONE = {
     ],
 )
 def test_the_stored_document_is_deleted_or_was_before(serve: Serve, said: bytes) -> None:
-    server = serve(said)
+    server = serve(said, answer("not_found.json"))
 
     make(server.url).delete_copy("323038033")
 
-    assert (asked(server).method, asked(server).path) == ("DELETE", "/v2.1/faxes/323038033/file")
+    first = Asked(server.requests[0])
+    assert (first.method, first.path) == ("DELETE", "/v2.1/faxes/323038033/file")
 
 
 @pytest.mark.parametrize(

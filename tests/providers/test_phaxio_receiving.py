@@ -212,6 +212,18 @@ def test_where_that_cannot_be_asked_nothing_is_decided(serve: Serve) -> None:
     assert not isinstance(unknown.value, Refused)
 
 
+def test_a_copy_that_may_still_come_is_not_taken_for_deleted(serve: Serve) -> None:
+    server = serve(answer("not_found.json"), got(**JUST_NOW))
+    with pytest.raises(Unreachable):
+        make(server.url).delete_copy("323034999")
+
+
+@pytest.mark.parametrize("second", [got(), answer("not_found.json")])
+def test_a_copy_that_is_missing_for_long_is_deleted(serve: Serve, second: bytes) -> None:
+    server = serve(answer("not_found.json"), second)
+    make(server.url).delete_copy("323034999")
+
+
 # With the stand-in --------------------------------------------------------------------------------
 
 
@@ -261,6 +273,17 @@ def test_a_fax_comes_in_with_its_document_or_it_is_fetched(
     assert fetched(provider, fax_id) == document
     if found.attached:
         assert attached(provider, request) == document
+
+
+def test_the_copy_of_a_fax_that_came_is_deleted(
+    carrier: PhaxioProcess, here: Receiver, provider: PhaxioProvider
+) -> None:
+    fax_id, other = (carrier.receive(here.url, send_file="false") for _ in range(2))
+    assert fetched(provider, fax_id) == blank_pdf()
+    provider.delete_copy(fax_id)
+    with pytest.raises(ProviderError):
+        fetched(provider, fax_id)
+    assert fetched(provider, other) == blank_pdf()
 
 
 def test_a_fax_that_fails_at_the_carrier_is_no_document(

@@ -175,7 +175,9 @@ CHUNKED = "Transfer-Encoding: chunked"
         ("GET /v1/ledger", [], "", 200),
         ("GET /v1/ledger", [STRANGER], "", 401),
         ("GET /v1/ledger?after=x", [], "", 400),
-        ("DELETE /v1/faxes/sf_none", [KNOWN], "", 501),
+        ("DELETE /v1/faxes/sf_none", [KNOWN], "", 404),
+        ("DELETE /v1/faxes/sf_none/file", [KNOWN], "", 404),
+        ("DELETE /v1/faxes/sf_none/file", [], "", 401),
     ],
 )
 def test_any_request_has_its_status_and_the_carrier_lives_on(

@@ -165,6 +165,17 @@ def test_a_document_that_is_gone_or_was_never_there_is_refused(
         assert refused.value.cause == "doc_fetch_failed"
 
 
+def test_the_document_of_a_fax_that_came_is_deleted_and_one_that_is_gone_is_no_error(
+    carrier: SimulatorProcess, here: Receiver, provider: SimulatorProvider, fax: MakeFax
+) -> None:
+    came, other = carrier.receive("0011", here.url), carrier.receive("0011", here.url)
+    for name in (came["id"], came["id"], "rf_none", provider.send(fax("0000")).external_id):
+        provider.delete_copy(name)
+    with pytest.raises(Refused):
+        fetched(provider, came["id"])
+    assert fetched(provider, other["id"]) == blank_pdf(1)
+
+
 @pytest.mark.parametrize(("ending", "cause"), FAILED.items())
 def test_a_fax_that_failed_at_the_carrier_has_a_cause_and_no_document(
     carrier: SimulatorProcess,

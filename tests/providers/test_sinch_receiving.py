@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -392,6 +393,38 @@ def test_a_webhook_without_a_document_is_fetched(
     (found,) = arrivals_in(sinch, request)
     assert not found.attached
     assert fetched(sinch, fax_id) == blank_pdf(2)
+
+
+def test_the_copy_of_a_fax_that_came_is_deleted_and_one_that_is_gone_is_no_error(
+    carrier: SinchProcess, here: Receiver, sinch: SinchProvider
+) -> None:
+    fax_id, other = (carrier.receive(here.url) for _ in range(2))
+    assert fetched(sinch, fax_id) == blank_pdf(1)
+    for _ in range(2):
+        sinch.delete_copy(fax_id)
+    with pytest.raises(ProviderError):
+        fetched(sinch, fax_id)
+    assert fetched(sinch, other) == blank_pdf(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [
+        ({"completedTime": NOW.isoformat()}, True),
+        ({"completedTime": NOW.isoformat(), "hasFile": None}, True),
+        ({"completedTime": NOW.isoformat(), "hasFile": False}, False),
+        ({"completedTime": NOW.isoformat(), "direction": "OUTBOUND"}, False),
+        ({}, False),
+    ],
+)
+def test_a_copy_that_may_still_come_is_not_taken_for_deleted(
+    changes: dict[str, Any], waits: bool
+) -> None:
+    replies = {f"DELETE {FILE}": [GONE], f"GET {FAX}": [shown(**changes)]}
+    with asking(replies) as (sinch, server):
+        with pytest.raises(Unreachable) if waits else nullcontext():
+            sinch.delete_copy(CAME)
+        assert [each.method for each in requests(server)] == ["DELETE", "GET"]
 
 
 def test_a_fax_that_fails_to_come_in_is_no_document(

@@ -172,10 +172,15 @@ class PhaxioProvider(TransportPlugin):
             raise Refused("This callback holds no document.", cause="doc_fetch_failed")
 
     def delete_copy(self, external_id: str) -> None:
-        """DELETE faxes/{id}/file; what Phaxio knows of the call stays."""
+        """DELETE faxes/{id}/file; what Phaxio knows of the call stays. Raises Unreachable for a fax that
+        was received so lately that its document may still come."""
         reply = self._call("DELETE", f"/faxes/{quote(external_id, safe='')}/file")
-        if not _is_unknown(reply) and "has been deleted" not in _message(_content(reply)):
+        if "has been deleted" in _message(_content(reply)):
+            return
+        if not _is_unknown(reply):
             _accepted(reply)
+        elif self._has_just_come(external_id):
+            raise Unreachable("Phaxio does not have the document of this fax yet.")
 
     def verify_callback(self, request: CallbackRequest) -> bool:
         """By X-Phaxio-Signature; without a callback token, or without the header, never."""

@@ -181,6 +181,11 @@ class SimulatorProvider(TransportPlugin):
         if not found:
             raise Refused("This callback holds no document.", cause="doc_fetch_failed")
 
+    def delete_copy(self, external_id: str) -> None:
+        reply = self._call("DELETE", f"/v1/faxes/{quote(external_id, safe='')}/file")
+        if not (reply.status == 404 and _code(reply) == "no-such-fax"):
+            _accepted(reply)
+
     def verify_callback(self, request: CallbackRequest) -> bool:
         match = _SIGNATURE.fullmatch(request.headers.get("x-simulator-signature", ""))
         if match is None:

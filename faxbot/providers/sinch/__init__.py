@@ -185,9 +185,7 @@ class SinchProvider(TransportPlugin):
         if reply is None:
             return
         if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
-            record = self._record(external_id) or {}
-            if record.get("direction") == answers.INBOUND and self._is_new(record, None):
-                raise Unreachable("Sinch does not have the document of this fax yet.")
+            self._wait_for_it(self._record(external_id) or {})
             raise Refused("Sinch has no document of this fax.", cause="doc_fetch_failed")
         answers.accepted(reply)
         raise OutcomeUnknown("The carrier's answer is no PDF.")
@@ -205,11 +203,20 @@ class SinchProvider(TransportPlugin):
             raise Refused("This webhook holds no whole document.", cause="doc_fetch_failed")
 
     def delete_copy(self, external_id: str) -> None:
-        """DELETE /faxes/{id}/file; the record of the fax stays for 13 months."""
+        """DELETE /faxes/{id}/file; the record of the fax stays for 13 months. Raises Unreachable for a
+        fax that was received so lately that its document may still come."""
         reply = self._call("DELETE", f"/faxes/{quote(external_id, safe='')}/file")
-        gone = reply.status == 404 and answers.NOT_FOUND.search(reply.body)
-        if not (gone or 200 <= reply.status < 300):
+        if reply.status == 404 and answers.NOT_FOUND.search(reply.body):
+            record = self._record(external_id) or {}
+            if not answers.keeps_none(record):
+                self._wait_for_it(record)
+        elif not 200 <= reply.status < 300:
             raise answers.refused(reply)
+
+    def _wait_for_it(self, record: Mapping[str, Any]) -> None:
+        """Of a fax that has no document in Sinch: raises Unreachable where it may still come."""
+        if record.get("direction") == answers.INBOUND and self._is_new(record, None):
+            raise Unreachable("Sinch does not have the document of this fax yet.")
 
     def verify_callback(self, request: CallbackRequest) -> bool:
         """Whether it has the Basic credentials of our callback addresses: Sinch signs nothing
