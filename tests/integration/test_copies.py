@@ -194,7 +194,7 @@ def test_a_copy_that_is_not_deleted_for_a_day_is_an_alarm_until_it_is_gone_or_it
     assert "second: 1" in alarm.detail
     legalholds.hold(site.runtime, ACTOR, kind, fax_id, "a test")
     assert said() == []
-    site.now += timedelta(days=30)
+    site.now += timedelta(days=20)
     legalholds.lift(site.runtime, ACTOR, kind, fax_id)
     assert said() == [], "it was not asked meanwhile, and has as long as ever"
     site.now += timedelta(days=1, seconds=1)
@@ -255,6 +255,26 @@ def test_a_worker_that_dies_before_it_notes_that_the_copy_is_gone_has_it_deleted
 
     assert asked == ["copy"] * 2
     assert noted(site, fax_id).copy_deleted_at == site.now
+
+
+@either
+def test_what_one_of_two_at_once_had_deleted_stays_deleted_when_the_other_fails(
+    site: Site, over: Over
+) -> None:
+    fax_id = over(site)
+    asked: list[str] = []
+
+    def both(_usual: object, name: str) -> None:
+        asked.append(name)
+        if len(asked) == 1:
+            copies.delete(site.runtime, noted(site, fax_id).id)
+            raise Unreachable
+
+    provider(site).does["delete_copy"] = both
+    copies.delete(site.runtime, noted(site, fax_id).id)
+    assert noted(site, fax_id).copy_deleted_at == site.now
+    site.after(3600)
+    assert asked == ["copy"] * 2
 
 
 def test_a_worker_that_dies_once_a_received_fax_is_stored_leaves_the_wish_behind(
