@@ -44,6 +44,7 @@ OVERLAP_HOURS, MOST_OVERLAP_HOURS = 24, 24 * 30
 _NONE = "0" * 64
 """No secret has this hash."""
 _PRESENTED = re.compile(r"fbk_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_ID = re.compile(r"[0-9a-f]{12}")
 _USED_EVERY = timedelta(minutes=10)
 """last_used_at is written at most this often: a write per request would cost more than the
 request."""
@@ -291,7 +292,7 @@ def revoke_key(session: Session, key_id: str, now: datetime, *, actor: Actor = C
 
 
 def _find(session: Session, actor: Actor, key_id: str) -> ApiKey:
-    key = session.get(ApiKey, key_id, with_for_update=True)
+    key = session.get(ApiKey, key_id, with_for_update=True) if _ID.fullmatch(key_id) else None
     if key is None or key.account_id != actor.account_id:
         raise NotFound("there is no key of that id")
     return key
@@ -317,7 +318,7 @@ def list_keys(session: Session, account_id: str = DEFAULT_ACCOUNT) -> Sequence[A
 
 def one(session: Session, actor: Actor, key_id: str) -> ApiKey:
     """The key of this id; raises NotFound."""
-    key = session.get(ApiKey, key_id)
+    key = session.get(ApiKey, key_id) if _ID.fullmatch(key_id) else None
     if key is None or key.account_id != actor.account_id:
         raise NotFound("there is no key of that id")
     return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from faxbot.runtime import Runtime
 FAX, INBOUND = "fax", "inbound"
 REASON_LENGTH = 500
 _FAXES: dict[str, sa.Table] = {FAX: table(Job), INBOUND: table(InboundFax)}
+_ID = re.compile(r"[0-9a-f]{32}")
 _OWNER = {FAX: "job_id", INBOUND: "inbound_id"}
 _COPIES = {FAX: table(Attempt).c.job_id, INBOUND: table(InboundFax).c.id}
 """Where it is said of a fax that its carrier's copy is to go."""
@@ -93,6 +95,7 @@ def _set(
     connection: Connection, actor: Actor, kind: str, fax_id: str, now: datetime, *, held: bool
 ) -> None:
     """Who removes a fax locks this row as well, and looks at it again when he has it."""
+    _must_be_an_id(fax_id)
     faxes = _FAXES[kind]
     at = sa.func.coalesce(faxes.c.legal_hold_at, sa.bindparam("now", now, UtcDateTime))
     found = connection.execute(
@@ -105,8 +108,14 @@ def _set(
         raise NotFound("there is no fax with this id")
 
 
+def _must_be_an_id(fax_id: str) -> None:
+    if not _ID.fullmatch(fax_id):
+        raise NotFound("there is no fax with this id")
+
+
 def of(runtime: Runtime, actor: Actor, kind: str, fax_id: str) -> list[dict[str, Any]]:
     """The holds of a fax, newest first, as plain JSON types; those that were lifted, too. Raises NotFound."""
+    _must_be_an_id(fax_id)
     faxes = _FAXES[kind]
     known = sa.select(faxes.c.id).where(
         faxes.c.id == fax_id, faxes.c.account_id == actor.account_id

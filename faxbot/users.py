@@ -5,6 +5,7 @@ Nobody is deleted, since the audit trail names users by their ids. A name is com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from faxbot.errors import InvalidFields, NotFound
 from faxbot.models import User, UserSession
 
 NAME_LENGTH = 64
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def fits_name(name: str) -> bool:
@@ -103,7 +105,7 @@ def everybody(session: Session, account_id: str) -> Sequence[User]:
 
 def one(session: Session, actor: Actor, user_id: str) -> User:
     """The user of this id; raises NotFound."""
-    user = session.get(User, user_id)
+    user = session.get(User, user_id) if _ID.fullmatch(user_id) else None
     if user is None or user.account_id != actor.account_id:
         raise NotFound("there is no user of that id")
     return user
@@ -219,7 +221,7 @@ def end_sessions(session: Session, user: User) -> None:
 
 
 def _held(session: Session, actor: Actor, user_id: str) -> User:
-    user = session.get(User, user_id, with_for_update=True)
+    user = session.get(User, user_id, with_for_update=True) if _ID.fullmatch(user_id) else None
     if user is None or user.account_id != actor.account_id:
         raise NotFound("there is no user of that id")
     if actor.id != user.id:

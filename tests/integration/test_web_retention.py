@@ -131,10 +131,11 @@ def test_a_hold_without_a_sound_reason_is_refused_and_leaves_nothing(
     assert admin.put(f"/fax/{fax_id}/legal-hold", json=wish).status_code in (400, 422)
     assert site.job(fax_id).legal_hold_at is None
     assert body(admin.get(f"/fax/{fax_id}/legal-hold")) == {"items": []}
-    for unknown in ("0" * 32, "nobody"):
+    for unknown in ("0" * 32, "nobody", "%00", "0" * 31 + "%00", "0" * 33):
         assert_problem(admin.get(f"/fax/{unknown}/legal-hold"), 404, "not-found")
         answer = admin.put(f"/fax/{unknown}/legal-hold", json={"reason": "x"})
         assert_problem(answer, 404, "not-found")
+        assert_problem(admin.delete(f"/fax/{unknown}/legal-hold"), 404, "not-found")
 
 
 # The command ----------------------------------------------------------------------------------------
