@@ -1005,11 +1005,23 @@ class LegalHold(Base):
     lifted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+_RUNS_NOW = "state = 'running'"
+
+
 class RetentionRun(Base):
-    """One run of retention, due at one time; whoever finds it due makes it, and nobody twice."""
+    """One run of retention, due at one time; whoever finds it due makes it, and nobody twice. One at a time runs."""
 
     __tablename__ = "retention_runs"
-    __table_args__ = (UniqueConstraint("account_id", "due_at"),)
+    __table_args__ = (
+        UniqueConstraint("account_id", "due_at"),
+        Index(
+            "uq_retention_runs_running",
+            "account_id",
+            unique=True,
+            postgresql_where=sa.text(_RUNS_NOW),
+            sqlite_where=sa.text(_RUNS_NOW),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     account_id: Mapped[str] = mapped_column(Name, default=DEFAULT_ACCOUNT)

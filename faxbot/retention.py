@@ -155,7 +155,8 @@ _RING = (
 def begin(
     runtime: Runtime, due: datetime, asked_by: str, *, only_noted: bool = False
 ) -> str | None:
-    """Make the run that is due at this time, or only note that it was; its id, or None where it was made before."""
+    """Make the run that is due at this time, or only note that it was; its id, or None where it was made before, or
+    where another one runs."""
     now = runtime.now()
     run = {
         "id": new_id(now),
@@ -186,12 +187,12 @@ def ask(runtime: Runtime, actor: Actor) -> str:
     """A run that somebody wants now: its id; where one works already, that one. It is about every account: raises
     Forbidden."""
     actor.require_house()
-    now = runtime.now()
-    if (running := runtime.database.row(_RUNNING, {})) is not None:
-        return str(running.id)
-    run_id = begin(runtime, now, actor.id)
-    if run_id is None:  # at this very moment by somebody else
-        return str(runtime.database.rows(_MADE, {"due": now})[0].id)
+    now, run_id = runtime.now(), None
+    while run_id is None:
+        known = runtime.database.row(_RUNNING, {}) or runtime.database.row(_MADE, {"due": now})
+        if known is not None:
+            return str(known.id)
+        run_id = begin(runtime, now, actor.id)  # None: at this very moment by somebody else
     with runtime.database.writing() as connection:
         audit.record(connection, actor, Action.RETENTION_ASKED, ("retention", run_id), now=now)
     return run_id

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from faxbot import db, events, schema
 from faxbot.config import Config
 from faxbot.db import Base, Database, UtcDateTime
 from faxbot.errors import ConfigError, DatabaseAway
-from faxbot.models import Job
+from faxbot.models import Job, RetentionProof, RetentionRun
 from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.command import one_line, run
@@ -187,6 +188,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
             "uq_artifacts_callback",
             "uq_artifacts_inbound",
             "uq_events_inbound",
+            "uq_retention_runs_running",
             "ix_webhook_deliveries_dead",
             "ix_webhook_deliveries_due",
             "ix_notices_untold",
@@ -354,3 +356,32 @@ def test_an_upgrade_that_fails_changes_nothing(store: Installation) -> None:
 
     assert catalogue(config) == before
     assert db.current(config) is None
+
+
+def test_of_two_runs_of_retention_that_were_under_way_at_once_the_older_goes_on(
+    store: Installation,
+) -> None:
+    config = store.config()
+    schema.migrate(config, "base")
+    schema.migrate(config, "0024")
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    with closing(Database(config)) as database:
+        with database.writing() as connection:
+            for number, state in enumerate(("done", "running", "running", "running")):
+                run = {"id": f"{number}", "due_at": at + timedelta(hours=number), "state": state}
+                more = {"asked_by": "clock", "fence": 3, "started_at": at, "lease_until": at}
+                connection.execute(sa.insert(RetentionRun).values(**run, **more))
+            proof = {"class": "document", "cutoff_at": at, "step": 0, "expected": 5, "deleted": 5}
+            for run_id in ("1", "2"):
+                more = {"run_id": run_id, "outcome": "open", "started_at": at}
+                connection.execute(sa.insert(RetentionProof).values(**proof, **more))
+        schema.upgrade(config)
+        runs = database.rows(sa.select(RetentionRun).order_by("id"), {})
+        assert [row.state for row in runs] == ["done", "running", "failed", "failed"]
+        assert [(row.fence, row.ended_at is None) for row in runs[1:]] == [
+            (3, True),
+            (4, False),
+            (4, False),
+        ]
+        proofs = database.rows(sa.select(RetentionProof).order_by("run_id"), {})
+        assert [(row.outcome, row.deleted) for row in proofs] == [("open", 5), ("failed", 5)]

@@ -919,6 +919,38 @@ def test_however_many_clocks_ring_at_once_a_run_is_made_once(site: Site) -> None
     assert {row.state for row in rows(site, RetentionRun)} == {"done"}
 
 
+def test_two_who_want_a_run_at_once_have_the_same_one(site: Site) -> None:
+    """Both have found that none runs."""
+    others: list[str] = []
+    site.interrupt(
+        "SELECT retention_runs.id",
+        lambda: others.append(retention.ask(site.runtime, ACTOR)),
+    )
+    site.now += timedelta(seconds=1)
+    assert [retention.ask(site.runtime, ACTOR)] == others
+    asked = [row.action for row in rows(site, AuditEvent)]
+    assert asked.count("retention.asked") == 1
+    site.work()
+    site.now += DAY
+    site.interrupt("SELECT retention_runs.id", lambda: retention.ask(site.runtime, ACTOR))
+    retention.announce_due(site.runtime)
+    assert [row.state for row in rows(site, RetentionRun)].count("running") == 1
+
+
+def test_however_many_want_a_run_at_once_one_is_made(site: Site) -> None:
+    start = threading.Barrier(6)
+
+    def ask(number: int) -> str:
+        at = site.now + timedelta(microseconds=number)
+        mine = replace(site.runtime, now=lambda: at)
+        start.wait()
+        return retention.ask(mine, ACTOR)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(ask, range(6)))) == 1
+    assert [row.state for row in rows(site, RetentionRun)] == ["running"]
+
+
 def test_a_clock_that_is_set_back_makes_no_run_twice(site: Site) -> None:
     site.now = datetime(2026, 6, 1, 23, 30, tzinfo=UTC)
     runs_due(site)
