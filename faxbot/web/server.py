@@ -31,6 +31,7 @@ from gunicorn.http.errors import (
 )
 
 from faxbot import lifeline, rotation, wiring
+from faxbot.collecting import Collector
 from faxbot.config import Config
 from faxbot.errors import ConfigError, DatabaseAway
 from faxbot.tasks.app import Bell
@@ -157,7 +158,13 @@ class _Server(BaseApplication):
         runtime = wiring.build(
             config, ring=bell, unanswered=bell.unanswered, threads=config.web_threads
         )
-        self._close = runtime.close
+        collector = Collector(runtime)
+
+        def close() -> None:
+            collector.close()
+            runtime.close()
+
+        self._close = close
         with suppress(
             DatabaseAway
         ):  # what is taken from now on is not in doubt, should this ledger be restored

@@ -4,15 +4,19 @@ is away."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import requests
 
 from faxbot import envelopes
 from tests.acceptance.site import PDF, SHORT, Site
 from tests.carrier import SimulatorProcess
 from tests.conftest import StartService
 from tests.ground import Ground, eventually
-from tests.installation import Installation
+from tests.installation import Installation, Service
+from tests.planted import Planted, build
 from tests.storage.server import S3Server
 
 
@@ -62,6 +66,45 @@ def test_faxes_go_by_way_of_s3_and_wait_while_it_is_away(
     s3.thaw()
     assert site.final(waiting)["status"] == "delivered"
     assert site.at_carrier(waiting) == 1
+
+
+BEGINS = "        with runtime.database.writing() as connection:\n            if key is not None:\n"
+DIES = "        import os\n        os.kill(os.getpid(), 9)\n"
+
+
+def test_bytes_of_a_web_process_that_was_killed_are_collected_by_the_next_one_without_a_worker(
+    store: Installation, s3: S3Server, tmp_path: Path
+) -> None:
+    """Behind the put, before the commit: its note lies where no worker comes."""
+    path = build(
+        tmp_path,
+        Planted("jobs.py", BEGINS, f"{DIES}{BEGINS}"),
+        Planted("artifacts.py", "UNSETTLED_AGE = timedelta(hours=1)", "UNSETTLED_AGE = timedelta(seconds=6)"),
+        Planted("collecting.py", "EVERY = 3600.0", "EVERY = 0.5"),
+    )  # fmt: skip
+    bucket = s3.bucket()
+    words = {"PYTHONPATH": str(path), "FAXBOT_WEB_WORKERS": "2", **s3.environ(bucket)}
+    web = Service(store, "web", **words)
+    form, files = {"to": "+15550100000"}, {"file": ("a name", PDF.read_bytes())}
+    web.start(wait=False)  # it is not ready: there is no worker
+
+    def is_up() -> bool:
+        with suppress(requests.RequestException):
+            return web.request("GET", "/health").status_code == 200
+        return False
+
+    try:
+        eventually(is_up, 30, every=0.1)
+        with pytest.raises(requests.RequestException):
+            web.request("POST", "/fax/send", data=form, files=files)
+        web.kill9()
+        assert len(s3.objects(bucket)) == 1
+        web.start(wait=False)
+        eventually(lambda: not s3.objects(bucket), 40, every=0.2)
+        assert nothing_lies_here(store)
+        assert is_up()
+    finally:
+        web.kill9()
 
 
 def nothing_lies_here(store: Installation) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -51,6 +53,24 @@ def test_bytes_whose_fax_was_never_recorded_are_removed_within_a_day(site: Site)
     assert unsettled(site) == 0
     site.work()
     assert {site.job(job_id).status for job_id in (before, after)} == {"sent"}
+
+
+def test_several_who_collect_at_once_do_each_other_no_harm(site: Site) -> None:
+    kept = site.fax()
+    for _ in range(40):
+        leave_bytes(site)
+    site.now += timedelta(hours=2)
+    start = threading.Barrier(4)
+
+    def collect(_: int) -> int:
+        start.wait()
+        return artifacts.collect(site.runtime)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(collect, range(4))) >= 40
+    assert (site.stored(), unsettled(site)) == (1, 0)
+    site.work()
+    assert site.job(kept).status == "sent"
 
 
 def unsettled(site: Site) -> int:
