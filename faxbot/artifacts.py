@@ -203,6 +203,15 @@ def discard(
     return gone
 
 
+def are_gone(runtime: Runtime, row: Mapping[str, Any]) -> bool:
+    """Whether stored bytes are surely not there (row as in discard()). Raises StorageAway."""
+    try:
+        storage(runtime, row["storage_id"]).open(_name(row)).close()
+    except ArtifactNotFound:
+        return True
+    return False
+
+
 def forget(runtime: Runtime, rows: Sequence[Mapping[str, Any]]) -> None:
     """Forget stored bytes and the rows that name them. Who dies in between leaves notes to collect()."""
     for row in rows:

@@ -7,6 +7,7 @@ so that whoever dies in between leaves what the next one finds. A legal hold is 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -56,6 +57,9 @@ _CALLBACKS, _DELIVERIES, _HOLDS = table(Callback), table(WebhookDelivery), table
 _FINAL = [status.value for status in TERMINAL]
 _HAD = [Reception.RECEIVED.value, Reception.FAILED.value]
 Rows = Sequence[sa.Row[Any]]
+Conditions = Sequence[sa.ColumnElement[bool]]
+
+log = logging.getLogger(__name__)
 
 
 class Mismatch(FaxbotError):
@@ -81,6 +85,9 @@ class Ledger(Protocol):
         """Count a batch in its own transaction, and note where the next one goes on."""
 
 
+LEASE = 3
+"""For so many times as long as a fax's a run's lease is good; for half of it storages are asked after it was prolonged:
+who stood still for longer removes nothing any more that the next one may have promised to keep."""
 IN_A_ROW = 3
 """So many refusals of a storage in a row, and it is away: it is not asked any more in this run."""
 AT_ONCE, MOST_AT_ONCE = 8, 128
@@ -105,8 +112,12 @@ class Work:
     """By the monotonic clock: when others are to have their turn."""
     away: set[str] = field(default_factory=set)
     """Storages that refused IN_A_ROW: they are not asked any more."""
+    rehearsed: Mapping[str, datetime] = field(default_factory=dict)
+    """The cutoffs of all classes where nothing is removed: what a run would have removed before is there still."""
     held: float = 0.0
     """For how many seconds the last batch held its locks: of one with bytes the longer time of two."""
+    asks_until: float = field(init=False, default=-math.inf)
+    """By the monotonic clock: whose lease is nearly over asks no storage to remove anything."""
     now: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,6 +129,7 @@ class Work:
         with self.runtime.database.writing() as connection, planned_anew(connection):
             since = time.monotonic()
             self.ledger.hold(connection)
+            self.asks_until = since + LEASE / 2 * self.runtime.config.lease_seconds
             yield connection
             self.held = max(self.held, time.monotonic() - since)
 
@@ -128,7 +140,7 @@ class Step:
     removed."""
 
     order: tuple[sa.Column[Any], ...]
-    which: Callable[[Work], Sequence[sa.ColumnElement[bool]]]
+    which: Callable[[Work], Conditions]
     remove: Callable[[Connection, Work, Rows], int]
     holds: sa.Table
     """Whose rows are locked."""
@@ -136,15 +148,17 @@ class Step:
     """What else `remove` looks at."""
     joined: sa.FromClause | None = None
 
-    def _query(self, work: Work, *columns: sa.Column[Any]) -> sa.Select[Any]:
-        query = sa.select(*self.order, *columns).where(*self.which(work))
+    def _query(self, which: Conditions, *columns: sa.Column[Any]) -> sa.Select[Any]:
+        query = sa.select(*self.order, *columns).where(*which)
         if self.joined is not None:
             query = query.select_from(self.joined)
         return query.order_by(*self.order)
 
     def query(self, work: Work, limit: int) -> sa.Select[Any]:
         """The next that go, behind the cursor."""
-        query = self._query(work)
+        return self._next(self._query(self.which(work)), work, limit)
+
+    def _next(self, query: sa.Select[Any], work: Work, limit: int) -> sa.Select[Any]:
         if work.cursor:
             query = query.where(sa.tuple_(*self.order) > self._place("after", work.cursor))
         return query.limit(limit)
@@ -165,7 +179,7 @@ class Step:
             return 0
         last = self.last(found)
         with work.locking() as connection:
-            rows = self.locked(connection, work, found)
+            rows = self.locked(connection, self.which(work), found)
             deleted = self.remove(connection, work, rows) if rows else 0
             if deleted != len(rows):
                 raise Mismatch(len(rows), deleted)
@@ -173,15 +187,19 @@ class Step:
         work.cursor = last
         return len(found)
 
-    def locked(self, connection: Connection, work: Work, found: Rows) -> Rows:
-        """Those that still are to go, under their locks; who is looked for without one keeps nobody waiting."""
+    def settle(self, _work: Work) -> int:
+        """As BytesStep.settle(): nothing is left half removed where no bytes are."""
+        return 0
+
+    def locked(self, connection: Connection, which: Conditions, found: Rows) -> Rows:
+        """Those that still are such, under their locks; who is looked for without one keeps nobody waiting."""
         # Both ends say where to look: by the ids alone a planner that knows the table as it was some thousands of rows
         # ago reads all that is old for each batch (measured: half of the time at 60,000 faxes).
         place = sa.tuple_(*self.order)
-        query = self._query(work, *self.columns).where(
+        query = self._query(which, *self.columns).where(
             _named(connection, self.order[0].table, found),
-            place >= self._place("first", found[0]),
-            place <= self._place("last", found[-1]),
+            place >= self._place("first", self.last(found[:1])),
+            place <= self._place("last", self.last(found)),
         )
         locking = query.with_for_update(of=self.holds, skip_locked=True)
         return connection.execute(locking).all()
@@ -206,6 +224,9 @@ def _named(connection: Connection, of: sa.FromClause, rows: Rows) -> sa.ColumnEl
 class BytesStep(Step):
     """Stored bytes and the rows that name them."""
 
+    its: Conditions = ()
+    """Which of the joined rows are of this step at all."""
+
     def batch(self, work: Work) -> int:
         """As Step.batch(). What a storage does not remove stays, and is counted as found and not gone."""
         work.held = 0.0
@@ -213,7 +234,7 @@ class BytesStep(Step):
         if not found:
             return 0
         with work.locking() as connection:
-            rows = self.locked(connection, work, found)
+            rows = self.locked(connection, self.which(work), found)
             _mark(connection, rows, work.now)
         # Nothing is open meanwhile.
         try:
@@ -229,6 +250,30 @@ class BytesStep(Step):
             removed = {row.id for row in gone}
             _mark(connection, [row for row in rows if row.id not in removed], None)
             work.ledger.prove(connection, len(gone) + len(left), deleted, last)
+        work.cursor = last
+        return len(found)
+
+    def settle(self, work: Work) -> int:
+        """Look at the next that are said to go and were not found as such: who said so died, and they are to be kept by
+        now. A row goes, and is counted, whose bytes he had removed; of all others it is said that they stay, also where
+        the storage cannot tell. How many were found. Raises as batch(); nobody else works on the run, so nobody's bytes
+        are on their way."""
+        work.held = 0.0
+        said = (*self.its, _FILES.c.deleted_at.is_not(None))
+        query = self._next(self._query(said, *self.columns), work, work.limit)
+        found = work.runtime.database.rows(query, {})
+        if not found:
+            return 0
+        gone = {row.id for row in found if _are_gone(work, row)}
+        last = self.last(found)
+        with work.locking() as connection:
+            _mark(connection, [row for row in found if row.id not in gone], None)
+            these = [row for row in found if row.id in gone]
+            rows = self.locked(connection, said, these) if these else ()
+            deleted = self.remove(connection, work, rows) if rows else 0
+            if deleted != len(rows):
+                raise Mismatch(len(rows), deleted)
+            work.ledger.prove(connection, len(rows), deleted, last)
         work.cursor = last
         return len(found)
 
@@ -278,7 +323,7 @@ class _Asking:
 
     def _discarded(self, row: sa.Row[Any]) -> bool:
         work, storage_id = self._work, row.storage_id
-        if storage_id in work.away:
+        if storage_id in work.away or time.monotonic() >= work.asks_until:
             return False
         is_gone = artifacts.discard(work.runtime, [row._asdict()], were_settled=True)
         with self._lock:
@@ -286,6 +331,18 @@ class _Asking:
             if self._refusals[storage_id] >= IN_A_ROW:
                 work.away.add(storage_id)
         return is_gone
+
+
+def _are_gone(work: Work, row: sa.Row[Any]) -> bool:
+    """Whether its bytes are surely not there. A storage that cannot tell is not asked again in this run."""
+    if row.storage_id in work.away:
+        return False
+    try:
+        return artifacts.are_gone(work.runtime, row._asdict())
+    except Exception as error:  # noqa: BLE001 - a store's client raises anything
+        work.away.add(row.storage_id)
+        log.warning("stored bytes not looked for", extra={"exception": type(error).__name__})
+        return False
 
 
 def _mark(connection: Connection, rows: Rows, at: datetime | None) -> None:
@@ -305,14 +362,20 @@ def _before(work: Work, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     return column < first_id(work.cutoff)
 
 
+def _without_bytes(work: Work, its: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """No bytes are left of who is looked for by this class, whose step before this one has removed the old ones."""
+    young = (~_before(work, _FILES.c.id),) if work.rehearsed else ()
+    return ~sa.exists().where(its, *young)
+
+
 # Sent faxes -----------------------------------------------------------------------------------------
 
 _FREE = _JOBS.c.legal_hold_at.is_(None)
 _BYTES = (_FILES.c.storage_id, _FILES.c.key, _FILES.c.data_key_sealed)
 
 
-def _of_ended(role: str) -> Callable[[Work], Sequence[sa.ColumnElement[bool]]]:
-    def which(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _of_ended(role: str) -> Callable[[Work], Conditions]:
+    def which(work: Work) -> Conditions:
         return (
             _before(work, _FILES.c.id),
             _FILES.c.role == role,
@@ -345,27 +408,30 @@ def _forget_copies(
 ) -> None:
     """Have carriers that can asked to delete their copies of these faxes' documents (copies); `column` holds the ids,
     in the table where that is said."""
-    able = [each.id for each in work.runtime.plugins.manifests() if each.has("deletes_copy")]
-    its = column.table.c
-    if ids and able:
+    if ids:
         wanted = (
             sa.update(column.table)
-            .where(
-                among(connection, column, ids),
-                its.provider_id.in_(able),
-                its.external_id.is_not(None),
-                its.copy_deleted_at.is_(None),
-            )
+            .where(among(connection, column, ids), *_with_copy(work, column.table))
             .values(delete_copy_at=work.now, copy_wanted_at=work.now)
         )
         connection.execute(wanted)
+
+
+def _with_copy(work: Work, of: sa.FromClause) -> Conditions:
+    """Attempts, or received faxes, of which a carrier may have a copy that it can delete."""
+    able = [each.id for each in work.runtime.plugins.manifests() if each.has("deletes_copy")]
+    return (
+        of.c.provider_id.in_(able),
+        of.c.external_id.is_not(None),
+        of.c.copy_deleted_at.is_(None),
+    )
 
 
 def _forget_files(connection: Connection, _work: Work, rows: Rows) -> int:
     return _delete(connection, _FILES.c.id, [row.id for row in rows])
 
 
-def _ended_numbers(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _ended_numbers(work: Work) -> Conditions:
     return (sa.text(HAS_ENDED), _JOBS.c.updated_at < work.cutoff, _FREE)  # type: ignore[return-value]
 
 
@@ -434,14 +500,35 @@ def _locked_keys_of(connection: Connection, ids: Sequence[str]) -> Iterator[sa.C
         yield these
 
 
-def _ended_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _ended_trails(work: Work) -> Conditions:
     return (
         _JOBS.c.purged_at.is_not(None),
         _JOBS.c.purged_at < work.cutoff,
         _JOBS.c.updated_at < work.cutoff,
         _FREE,
-        ~sa.exists().where(_FILES.c.job_id == _JOBS.c.id),
+        *(_as_if_gone(work) if work.rehearsed else (~sa.exists().where(_OF_JOB),)),
         ~sa.exists().where(_ATTEMPTS.c.job_id == _JOBS.c.id, sa.text(HAS_COPY)),
+    )
+
+
+_OF_JOB = _FILES.c.job_id == _JOBS.c.id
+
+
+def _as_if_gone(work: Work) -> Conditions:
+    """That a run would have removed all bytes of a fax before, and no carrier would be asked then for its copy."""
+    gone = [
+        sa.and_(_FILES.c.role == role, _FILES.c.id < first_id(cutoff), _JOBS.c.updated_at < cutoff)
+        for role, cutoff in (
+            ("document", work.rehearsed["document"]),
+            ("pages", work.rehearsed["renditions"]),
+        )
+    ]
+    return (
+        ~sa.exists().where(_OF_JOB, ~sa.or_(*gone)),
+        ~sa.and_(
+            sa.exists().where(_OF_JOB, _FILES.c.role == "document"),
+            sa.exists().where(_ATTEMPTS.c.job_id == _JOBS.c.id, *_with_copy(work, _ATTEMPTS)),
+        ),
     )
 
 
@@ -463,7 +550,7 @@ def _keys_until(work: Work) -> datetime:
     return work.now - timedelta(days=days) + KEY_LIFE if days else made_at("0" * 12)
 
 
-def _over_keys(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _over_keys(work: Work) -> Conditions:
     until = min(work.now, work.cutoff + KEY_LIFE)
     return (_KEYS.c.expires_at < until, ~sa.exists().where(_JOBS.c.id == _KEYS.c.job_id))
 
@@ -492,18 +579,18 @@ _STEPS, _LANES = table(ProvenStep), table(Lane)
 _KEPT_FREE = _INBOUND.c.legal_hold_at.is_(None)
 
 
-def _is_had(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _is_had(work: Work) -> Conditions:
     """Received faxes at which nobody works: of what a plugin cannot let go of, the documents here go all the same."""
     long_ago = first_id(work.now - fetching.LET_GO)
     let_go = sa.and_(_INBOUND.c.status == Reception.RECEIVED.value, _INBOUND.c.id < long_ago)
     return (_INBOUND.c.status.in_(_HAD), sa.or_(_INBOUND.c.next_at.is_(None), let_go), _KEPT_FREE)
 
 
-def _of_received(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _of_received(work: Work) -> Conditions:
     return (_before(work, _FILES.c.id), *_is_had(work))
 
 
-def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _ended_receptions(work: Work) -> Conditions:
     return (
         _before(work, _INBOUND.c.id),
         _INBOUND.c.purged_at.is_(None),
@@ -516,7 +603,7 @@ def _ended_receptions(work: Work) -> Sequence[sa.ColumnElement[bool]]:
             _INBOUND.c.callback_id.is_(None),
             _INBOUND.c.read_at.is_not(None),
         ),
-        ~sa.exists().where(_FILES.c.inbound_id == _INBOUND.c.id),
+        _without_bytes(work, _FILES.c.inbound_id == _INBOUND.c.id),
     )
 
 
@@ -536,7 +623,7 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
     return purged
 
 
-def _ended_reception_trails(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _ended_reception_trails(work: Work) -> Conditions:
     return (
         _INBOUND.c.purged_at < work.cutoff,
         _INBOUND.c.status.in_(_HAD),
@@ -556,27 +643,32 @@ def _forget_reception_trails(connection: Connection, _work: Work, rows: Rows) ->
 
 # Carriers' messages, and webhooks -------------------------------------------------------------------
 
-_NEEDED = sa.exists().where(
-    _INBOUND.c.callback_id == _CALLBACKS.c.id,
-    sa.or_(
-        _INBOUND.c.status == Reception.FETCHING.value,
-        # What nobody could read may be read by a person, or be tried once more.
-        sa.and_(_INBOUND.c.status == Reception.FAILED.value, _INBOUND.c.purged_at.is_(None)),
-        _INBOUND.c.legal_hold_at.is_not(None),
-    ),
-)
+
+def _needed(work: Work) -> sa.ColumnElement[bool]:
+    # What nobody could read may be read by a person, or be tried once more.
+    lost = [_INBOUND.c.status == Reception.FAILED.value, _INBOUND.c.purged_at.is_(None)]
+    if "inbound" in work.rehearsed:
+        lost.append(~sa.and_(*_ended_receptions(replace(work, cutoff=work.rehearsed["inbound"]))))
+    return sa.exists().where(
+        _INBOUND.c.callback_id == _CALLBACKS.c.id,
+        sa.or_(
+            _INBOUND.c.status == Reception.FETCHING.value,
+            sa.and_(*lost),
+            _INBOUND.c.legal_hold_at.is_not(None),
+        ),
+    )
 
 
-def _over_callbacks(work: Work) -> Sequence[sa.ColumnElement[bool]]:
-    return (_before(work, _CALLBACKS.c.id), _CALLBACKS.c.applied_at.is_not(None), ~_NEEDED)
+def _over_callbacks(work: Work) -> Conditions:
+    return (_before(work, _CALLBACKS.c.id), _CALLBACKS.c.applied_at.is_not(None), ~_needed(work))
 
 
-def _bodies(work: Work) -> Sequence[sa.ColumnElement[bool]]:
+def _bodies(work: Work) -> Conditions:
     return (_before(work, _FILES.c.id), *_over_callbacks(work))
 
 
-def _callbacks_without_body(work: Work) -> Sequence[sa.ColumnElement[bool]]:
-    return (*_over_callbacks(work), ~sa.exists().where(_FILES.c.callback_id == _CALLBACKS.c.id))
+def _callbacks_without_body(work: Work) -> Conditions:
+    return (*_over_callbacks(work), _without_bytes(work, _FILES.c.callback_id == _CALLBACKS.c.id))
 
 
 _OF_HELD = sa.or_(
@@ -614,6 +706,7 @@ def _of_fax(step: tuple[sa.Column[Any], ...], *, role: str) -> BytesStep:
         _JOBS,
         (*_BYTES, _FILES.c.job_id),
         _FILES_OF_JOBS,
+        (_FILES.c.role == role,),
     )
 
 

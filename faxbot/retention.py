@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from faxbot.db import UtcDateTime, inserts, new_id, table
 from faxbot.errors import DatabaseAway, LeaseLost
 from faxbot.events import DEFAULT_ACCOUNT
 from faxbot.models import RetentionProof, RetentionRun
-from faxbot.purging import CLASSES, Mismatch, Step, Work
+from faxbot.purging import CLASSES, LEASE, Mismatch, Work
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
 
@@ -78,12 +79,14 @@ def cutoffs(config: Config, now: datetime) -> dict[str, datetime]:
 
 
 def would_remove(runtime: Runtime) -> Iterator[tuple[str, datetime, int]]:
-    """By class the cutoff, and how many rows a run would remove now, as far as they are counted; nothing is changed."""
-    for name, cutoff in cutoffs(runtime.config, runtime.now()).items():
+    """By class the cutoff, and how many rows a run would remove now, as far as they are counted: what its proof will
+    say. Nothing is changed."""
+    all_ = cutoffs(runtime.config, runtime.now())
+    for name, cutoff in all_.items():
         counted = 0
         yield name, cutoff, counted
         for step in CLASSES[name].steps:
-            for some in step.count(Work(runtime, cutoff, _Rehearsal()), COUNTED):
+            for some in step.count(Work(runtime, cutoff, _Rehearsal(), rehearsed=all_), COUNTED):
                 counted += some
                 yield name, cutoff, counted
 
@@ -228,8 +231,8 @@ def work(
     ledger = _Ledger(runtime, run_id, run.fence)
     slice_ = _Slice(runtime, ledger, time.monotonic() + seconds, progress, rest)
     try:
-        for name, proof in _proofs(runtime, run):
-            if not slice_.purge(name, proof):
+        for turn in _turns(runtime, run, slice_):
+            if not turn():
                 runtime.database.row(_LET_GO, {**ledger.its, "now": runtime.now()})
                 runtime.ring(TASK, run_id)
                 return False
@@ -241,7 +244,7 @@ def work(
 
 def _lease(runtime: Runtime) -> timedelta:
     """A storage may take long to say that it is away."""
-    return timedelta(seconds=3 * runtime.config.lease_seconds)
+    return timedelta(seconds=LEASE * runtime.config.lease_seconds)
 
 
 _OF_RUN = _RUNS.c.id == sa.bindparam("run_id")
@@ -308,14 +311,15 @@ class _Page:
         )
 
 
-def _proofs(runtime: Runtime, run: sa.Row[Any]) -> Iterator[tuple[str, sa.Row[Any]]]:
-    """The classes that this run has not ended, each with its proof, which is made when its turn has come. What is kept
-    for ever since the run began is left alone."""
+def _turns(runtime: Runtime, run: sa.Row[Any], slice_: _Slice) -> Iterator[Callable[[], bool]]:
+    """What is left to do in this run: the classes that it has not ended, each with its proof, which is made when its
+    turn has come. Of what is kept for ever nothing goes, and nothing is left half removed: at once where that is so
+    since the run began, and of the others at its end."""
     wanted = cutoffs(runtime.config, run.started_at)
     begun = runtime.database.rows(_PROOFS_OF, {"ids": [run.id]})
     for proof in begun:
         if proof.outcome == OPEN and getattr(proof, "class") not in wanted:
-            _finish(runtime, run.id, getattr(proof, "class"), OFF)
+            yield partial(slice_.spare, getattr(proof, "class"), proof.cutoff_at, proof.deleted)
     for name, cutoff in wanted.items():
         first = {
             "run_id": run.id,
@@ -334,7 +338,9 @@ def _proofs(runtime: Runtime, run: sa.Row[Any]) -> Iterator[tuple[str, sa.Row[An
         runtime.database.row(_LONGER, lowered)
         (proof,) = runtime.database.rows(_PROOF, {"of_run": run.id, "of_class": name})
         if proof.outcome == OPEN:
-            yield name, proof
+            yield partial(slice_.purge, name, proof)
+    for name in (each for each in CLASSES if each not in wanted):
+        yield partial(slice_.spare, name, run.started_at)
 
 
 _FIRST = {
@@ -355,6 +361,10 @@ _LONGER = (
 )
 
 
+_Deed = tuple[int, Callable[[Work], int], Sequence[Any]]
+"""The number of a step, what is done of it, and behind what."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Slice:
     """Some seconds of work on a run."""
@@ -367,16 +377,29 @@ class _Slice:
 
     def purge(self, name: str, proof: sa.Row[Any]) -> bool:
         """Work on one class; whether it has ended, however it did."""
-        removed, away = proof.deleted, set[str]()
+        deeds = list[_Deed]()
         for number, step in enumerate(CLASSES[name].steps):
-            if number < proof.step:
-                continue
-            cursor = _read(step.order, proof.cursor) if number == proof.step else ()
+            if number >= proof.step:
+                cursor = _read(step.order, proof.cursor) if number == proof.step else ()
+                deeds += [(number, step.batch, cursor), (number, step.settle, ())]
+        return self._do(name, deeds, proof.cutoff_at, proof.deleted, DONE)
+
+    def spare(self, name: str, cutoff: datetime, removed: int = 0) -> bool:
+        """The same for one that is kept for ever: what somebody had begun to remove who died."""
+        steps = enumerate(CLASSES[name].steps)
+        deeds: list[_Deed] = [(number, step.settle, ()) for number, step in steps]
+        return self._do(name, deeds, cutoff, removed, OFF)
+
+    def _do(
+        self, name: str, deeds: Sequence[_Deed], cutoff: datetime, removed: int, outcome: str
+    ) -> bool:
+        away = set[str]()
+        for number, deed, cursor in deeds:
             page = self.ledger.of(name, number)
-            task = Work(self.runtime, proof.cutoff_at, page, cursor, FIRST_BATCH, self.until, away)
+            task = Work(self.runtime, cutoff, page, cursor, FIRST_BATCH, self.until, away)
             while True:
                 since = time.monotonic()
-                found = self._batch(name, step, task)
+                found = self._batch(name, deed, task)
                 if found is None:
                     return True
                 if not found:
@@ -388,13 +411,13 @@ class _Slice:
                     return False
                 task.limit = _next_limit(self.runtime, task, took)
                 self.rest(took * REST)
-        _finish(self.runtime, self.ledger.run_id, name, DONE)
+        _finish(self.runtime, self.ledger.run_id, name, outcome)
         return True
 
-    def _batch(self, name: str, step: Step, task: Work) -> int | None:
+    def _batch(self, name: str, deed: Callable[[Work], int], task: Work) -> int | None:
         """How many rows were found; None where the class is broken off."""
         try:
-            return step.batch(task)
+            return deed(task)
         except LeaseLost:
             raise
         except DatabaseAway as away:
