@@ -707,7 +707,9 @@ def test_a_plugin_that_cannot_let_go_is_told_again_for_ever_and_the_alarm_says_s
     site.odd.does["taken"] = answers(None)
     days(site, 1)
     assert only(site).next_at is None
-    assert health.ready(site.runtime)["alarms"] == []
+    assert "received" not in [each["code"] for each in health.ready(site.runtime)["alarms"]]
+    site.sweep()
+    site.work()  # its carrier is asked for its copy
     site.now += timedelta(days=40)
     site.purge()
     assert faxes(site) == []

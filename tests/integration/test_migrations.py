@@ -313,7 +313,7 @@ def test_indexes_are_built_beside_who_writes_and_anew_where_that_was_broken_off(
 ) -> None:
     config = on_postgresql.runtime.config
     before = catalogue(config)
-    schema.migrate(config, "-1")
+    schema.migrate(config, f"-{int(db.head()) - 22}")
     with closing(Database(config)) as database, ThreadPoolExecutor(1) as others:
         with database.transaction() as session:
             session.execute(sa.text("CREATE INDEX ix_events_ended ON events (id)"))
