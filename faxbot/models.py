@@ -301,6 +301,7 @@ class Artifact(Base):
             )
             for owner in ("inbound", "callback")
         ),
+        Index("ix_artifacts_going", "id", **_where("deleted_at")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)

@@ -1,5 +1,6 @@
 """Lists that walked through all others, found in an index now: received faxes that failed or are being fetched, deeds
-that were refused or failed, deliveries of one type, and faxes by when they ended. Old code has no need of them.
+that were refused or failed, deliveries of one type, faxes by when they ended, and stored bytes that were said to go.
+Old code has no need of them.
 
 PostgreSQL builds them beside those who write, so outside of a transaction: one that was broken off is begun anew.
 """
@@ -34,6 +35,7 @@ INDEXES: tuple[tuple[str, str, list[str], str | None], ...] = (
         ["account_id", "status", "recorded_at", "job_id"],
         f"type IN ({ENDS}) AND status IN ({FINAL})",
     ),
+    ("ix_artifacts_going", "artifacts", ["id"], "deleted_at IS NOT NULL"),
 )
 
 

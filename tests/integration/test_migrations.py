@@ -169,6 +169,7 @@ def test_the_migrations_make_what_the_models_say(store: Installation) -> None:
         assert compare_metadata(context, Base.metadata) == []
         assert constraints(connection) == expected_constraints()
         assert partial_indexes(connection) == {
+            "ix_artifacts_going",
             "ix_attempts_copies",
             "ix_audit_events_outcome",
             "ix_callbacks_unwanted",

@@ -18,6 +18,7 @@ from faxbot import (
     alarms,
     auditors,
     claims,
+    configuration,
     deliveries,
     health,
     inbound,
@@ -328,11 +329,21 @@ OLD = (
     """INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, tries,
     last_sequence, received_at, created_at, updated_at) SELECT {text}, 'default', 'simulator', {text}, 'received', '',
     0, 1, {now}, {now}, {now} FROM {numbers}""",
+    """INSERT INTO artifacts (id, account_id, job_id, role, position, storage_id, key, sha256, size, media_type, pages,
+    created_at) SELECT {text}, 'default', {text}, 'document', 0, 'local', {text}, '', 1, '', 1, {now} FROM {numbers}""",
     """INSERT INTO audit_events (account_id, happened_at, actor_kind, actor, action, outcome, details, proof)
     SELECT 'default', {now}, 'cli', 'cli', 'fax.shown', 'done', '{{}}', {text} FROM {numbers}""",
     DELIVERED,
 )
 """So many that no database would choose a walk through them."""
+RETENTION = (
+    "ARTIFACT_TTL_DAYS",
+    "INBOUND_RETENTION_DAYS",
+    *(
+        f"STORAGE_RETENTION_{name}_DAYS"
+        for name in ("RENDITIONS", "NUMBERS", "EVENTS", "CALLBACKS", "KEYS", "WEBHOOKS")
+    ),
+)
 LISTED = "jobs|events|inbound_faxes|audit_events|webhook_deliveries"
 LAST = "f" * 32
 
@@ -409,3 +420,22 @@ def test_a_list_of_what_is_seldom_reads_nothing_else(
         seldom = replays.Filters(type="FAX_FAILED")
         replays.page(session, ACTOR, webhook_id, seldom, limit=50, cursor=f"msg_{LAST}")
     read_from("ix_webhook_deliveries_type")
+
+
+def test_what_a_killed_run_of_retention_had_marked_is_found_without_a_walk(
+    with_much_that_is_old: tuple[Site, str],
+) -> None:
+    (site, _), plans = with_much_that_is_old, list[str]()
+    kept = dict.fromkeys(RETENTION, 0)
+    configuration.change(
+        site.runtime, ACTOR, kept, note="all is kept, so that nothing else is looked for"
+    )
+
+    def explain(connection: sa.Connection, _c: Any, text: str, values: Any, *_: Any) -> None:
+        if text.startswith("SELECT") and "deleted_at IS NOT NULL" in text:
+            plans.append(plan_of(connection, text, values))
+
+    sa.event.listen(site.runtime.database.reader, "before_cursor_execute", explain)
+    site.purge()
+    assert len(plans) == 4
+    assert [plan for plan in plans if "ix_artifacts_going" not in plan] == []
