@@ -20,7 +20,7 @@ from faxbot.runtime import Runtime
 
 def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
     """{"items": usable ones, "broken": the others with the reason}, as plain JSON types."""
-    _forget(runtime)
+    runtime = runtime.anew()
     broken = runtime.plugins.broken  # imports what was not imported yet
     return {
         "items": [_describe(runtime, actor, each) for each in runtime.plugins.manifests()],
@@ -32,13 +32,8 @@ def plugins(runtime: Runtime, actor: Actor) -> dict[str, Any]:
 
 def plugin(runtime: Runtime, actor: Actor, plugin_id: str) -> dict[str, Any]:
     """One of them; raises NotFound."""
-    _forget(runtime)
+    runtime = runtime.anew()
     return _describe(runtime, actor, the_manifest(runtime, plugin_id))
-
-
-def _forget(runtime: Runtime) -> None:
-    """Who looks sees what another process has just saved."""
-    runtime.settings.catch_up()
 
 
 def _describe(runtime: Runtime, actor: Actor, manifest: Manifest) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def in_words(traits: Iterable[str]) -> list[str]:
 def settings(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
     """How the settings of one plugin stand: value (secrets masked), where it comes from, and what
     is wrong with them, whose values are shown all the same; raises NotFound."""
-    _forget(runtime)
+    runtime = runtime.anew()
     manifest = the_manifest(runtime, plugin_id)
     try:
         values, fault = runtime.plugins.settings(plugin_id), None

@@ -65,7 +65,8 @@ def receivers(plugins: Plugins, config: Config) -> list[str]:
 
 def providers(runtime: Runtime, actor: Actor) -> list[dict[str, Any]]:
     """Every transport plugin that can be used, as plain JSON types; no secrets, no PHI."""
-    _forget(runtime)
+    runtime.breakers.forget()  # who looks sees what another process has just done
+    runtime = runtime.anew()
     return [
         _describe(runtime, actor, manifest)
         for manifest in runtime.plugins.manifests()
@@ -77,7 +78,8 @@ def provider(runtime: Runtime, actor: Actor, provider_id: str) -> dict[str, Any]
     """One of them, with its history; raises NotFound."""
     manifest = _manifest(runtime, provider_id)
     of_provider = {"account_id": actor.account_id, "provider_id": provider_id}
-    _forget(runtime)
+    runtime.breakers.forget()  # who looks sees what another process has just done
+    runtime = runtime.anew()
     return {
         **_describe(runtime, actor, manifest),
         "history": [
@@ -103,12 +105,6 @@ _HISTORY = (
     .order_by(ProviderHistory.id.desc())
     .limit(HISTORY)
 )
-
-
-def _forget(runtime: Runtime) -> None:
-    """Who looks sees what another process has just done."""
-    runtime.breakers.forget()
-    runtime.settings.catch_up()
 
 
 def _manifest(runtime: Runtime, provider_id: str) -> Manifest:

@@ -78,6 +78,12 @@ class Runtime:
         self.plugins.set(snapshot.saved, snapshot.serial)
         return self if snapshot.config is self.config else replace(self, config=snapshot.config)
 
+    def anew(self) -> Runtime:
+        """The same as fresh() with a look at the database now: who looks at settings sees what another process has just
+        saved. Raises as fresh()."""
+        self.settings.catch_up()
+        return self.fresh()
+
     def close(self) -> None:
         """Write the last notes, and let go of child processes, plugins and connections."""
         self.notes.close()

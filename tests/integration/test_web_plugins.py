@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from faxbot import callbacks, guard, wiring
+from faxbot import callbacks, guard, settings, wiring
 from faxbot.config import Config
 from faxbot.models import Callback
 from faxbot.plugins import registry
@@ -90,8 +90,9 @@ def test_settings_are_shown_with_their_source_and_secrets_are_masked(admin: Flas
 
 
 def test_what_was_just_saved_is_shown_by_every_process(
-    runtime: Runtime, admin: FlaskClient, store: Installation
+    runtime: Runtime, admin: FlaskClient, store: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(settings, "LOOK_EVERY", 3600.0)
     with closing(wiring.build(store.config(**SETTINGS))) as another:
         elsewhere = client_of(another, new_key(runtime, "admin"))
         asked(elsewhere, "/plugins/phaxio/config")
