@@ -18,15 +18,17 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 	@exec .venv/bin/faxbot up
 
 spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
-# Whole installations with all their processes, programs as users start them, models, kills and real telephone calls: some ten
-# minutes by themselves.
-whole = tests/acceptance tests/integration/programs tests/integration/models tests/providers/asterisk
+# Whole installations with all their processes, programs as users start them, models, kills and real telephone calls, and what
+# goes on for hours and days of a set clock: a quarter of an hour by themselves.
+days = alarms arrivals copies figures followup ladder lanes resending restored retention retention_killed
+whole = tests/acceptance tests/integration/programs tests/integration/models tests/providers/asterisk \
+	tests/notifications/test_notices.py $(patsubst %,tests/integration/test_%.py,$(days))
 
 test: ## the tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(addprefix --ignore=,$(whole)) $(spread))
 
-test-whole: ## whole installations, programs and models: faxbot up, kills, a real Asterisk and its calls
+test-whole: ## whole installations, programs, models and days of a clock: faxbot up, kills, a real Asterisk and its calls
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest --store postgresql $(whole) $(spread)
 
