@@ -180,12 +180,17 @@ class Step:
         last = self.last(found)
         with work.locking() as connection:
             rows = self.locked(connection, self.which(work), found)
-            deleted = self.remove(connection, work, rows) if rows else 0
-            if deleted != len(rows):
-                raise Mismatch(len(rows), deleted)
+            deleted = self._removed(connection, work, rows)
             work.ledger.prove(connection, len(rows), deleted, last)
         work.cursor = last
         return len(found)
+
+    def _removed(self, connection: Connection, work: Work, rows: Rows) -> int:
+        """Remove these; how many that was. Raises Mismatch."""
+        deleted = self.remove(connection, work, rows) if rows else 0
+        if deleted != len(rows):
+            raise Mismatch(len(rows), deleted)
+        return deleted
 
     def settle(self, _work: Work) -> int:
         """As BytesStep.settle(): nothing is left half removed where no bytes are."""
@@ -244,9 +249,7 @@ class BytesStep(Step):
             raise
         last = self.last(later) if later else self.last(found)
         with work.locking() as connection:
-            deleted = self.remove(connection, work, gone) if gone else 0
-            if deleted != len(gone):
-                raise Mismatch(len(gone), deleted)
+            deleted = self._removed(connection, work, gone)
             removed = {row.id for row in gone}
             _mark(connection, [row for row in rows if row.id not in removed], None)
             work.ledger.prove(connection, len(gone) + len(left), deleted, last)
@@ -270,9 +273,7 @@ class BytesStep(Step):
             _mark(connection, [row for row in found if row.id not in gone], None)
             these = [row for row in found if row.id in gone]
             rows = self.locked(connection, said, these) if these else ()
-            deleted = self.remove(connection, work, rows) if rows else 0
-            if deleted != len(rows):
-                raise Mismatch(len(rows), deleted)
+            deleted = self._removed(connection, work, rows)
             work.ledger.prove(connection, len(rows), deleted, last)
         work.cursor = last
         return len(found)

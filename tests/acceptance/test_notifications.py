@@ -38,7 +38,7 @@ def site(
 ) -> Iterator[Site]:
     build = planted.build(tmp_path / "build", *IN_A_HURRY)
     with SimulatorProcess(store.folder) as carrier:
-        settings = {**SHORT, **carrier.environ, **mail.environ, "EMAIL_SECONDS": "120"}
+        settings = {**SHORT, **carrier.environ, **mail.environ, "EMAIL_SECONDS": "60"}
         yield Site(start_service(store, "up", **settings, PYTHONPATH=str(build)), carrier)
 
 
