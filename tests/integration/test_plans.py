@@ -438,4 +438,6 @@ def test_what_a_killed_run_of_retention_had_marked_is_found_without_a_walk(
     sa.event.listen(site.runtime.database.reader, "before_cursor_execute", explain)
     site.purge()
     assert len(plans) == 4
-    assert [plan for plan in plans if "ix_artifacts_going" not in plan] == []
+    # Those of received faxes and of messages may be found through these, of which there are none here.
+    ways = "ix_artifacts_going|uq_artifacts_(inbound|callback)"
+    assert [plan for plan in plans if not re.search(ways, plan)] == []
