@@ -19,7 +19,7 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 
 spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
 # Whole installations with all their processes, programs as users start them, models, kills and real telephone calls, and what
-# goes on for hours and days of a set clock: a quarter of an hour by themselves.
+# goes on for days of a set clock or among thousands of rows: a quarter of an hour by themselves.
 days = alarms arrivals audit_chain breaker copies deliveries figures followup ladder lanes plans resending restored retention \
 	retention_killed rotation
 whole = tests/acceptance tests/integration/programs tests/integration/models tests/providers/asterisk \
