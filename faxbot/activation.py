@@ -97,7 +97,7 @@ def activate(
         _demand(runtime, plugin_id, snapshot.of_plugin(plugin_id))
     change = Change(actor, plugin_id, note, ProviderEvent.ACTIVATED, slot)
     _save(runtime, change, {OPTIONS: options}, snapshot.version)
-    return catalogue.plugin(runtime.fresh(), actor, plugin_id)
+    return catalogue.plugin(runtime, actor, plugin_id)
 
 
 @audit.refusals(Action.PLUGIN_DEACTIVATED, of_plugin=True)
@@ -178,7 +178,7 @@ def configure(
     _save(
         runtime, configured(actor, plugin_id, note, untested), {plugin_id: wish}, snapshot.version
     )
-    return catalogue.settings(runtime.fresh(), plugin_id)
+    return catalogue.settings(runtime, plugin_id)
 
 
 def demand_right(actor: Actor, manifest: Manifest) -> None:

@@ -250,7 +250,7 @@ def rotate_key(
     """A new secret for a key, and its token to show once. The secret of before is good for `overlap` (0: no more);
     the one before that ends now. Raises NotFound, HasEnded, and Forbidden where the key has a scope that the actor
     lacks: he would get it."""
-    key = _find(session, actor, key_id)
+    key = one(session, actor, key_id, locked=True)
     actor.require_all(key.scopes)
     if _state(key, now) != ACTIVE:
         raise HasEnded
@@ -269,7 +269,7 @@ def expire_key(
 ) -> ApiKey:
     """Change when a key ends (None: never by itself). Raises NotFound, HasEnded, InvalidFields for a time that is
     over, and Forbidden where a key that has a scope that the actor lacks would live longer."""
-    key = _find(session, actor, key_id)
+    key = one(session, actor, key_id, locked=True)
     if _state(key, now) != ACTIVE:
         raise HasEnded
     _must_lie_ahead(expires_at, now)
@@ -283,18 +283,11 @@ def expire_key(
 
 def revoke_key(session: Session, key_id: str, now: datetime, *, actor: Actor = CLI) -> ApiKey:
     """End a key at once, with both of its secrets; raises NotFound. A second time changes nothing."""
-    key = _find(session, actor, key_id)
+    key = one(session, actor, key_id, locked=True)
     if key.revoked_at is None:
         key.revoked_at = now
         session.flush()
         audit.record(session, actor, Action.KEY_REVOKED, ("key", key_id), now=now)
-    return key
-
-
-def _find(session: Session, actor: Actor, key_id: str) -> ApiKey:
-    key = session.get(ApiKey, key_id, with_for_update=True) if _ID.fullmatch(key_id) else None
-    if key is None or key.account_id != actor.account_id:
-        raise NotFound("there is no key of that id")
     return key
 
 
@@ -316,9 +309,10 @@ def list_keys(session: Session, account_id: str = DEFAULT_ACCOUNT) -> Sequence[A
     ).all()
 
 
-def one(session: Session, actor: Actor, key_id: str) -> ApiKey:
+def one(session: Session, actor: Actor, key_id: str, *, locked: bool = False) -> ApiKey:
     """The key of this id; raises NotFound."""
-    key = session.get(ApiKey, key_id) if _ID.fullmatch(key_id) else None
+    known = _ID.fullmatch(key_id)
+    key = session.get(ApiKey, key_id, with_for_update=locked or None) if known else None
     if key is None or key.account_id != actor.account_id:
         raise NotFound("there is no key of that id")
     return key

@@ -103,9 +103,10 @@ def everybody(session: Session, account_id: str) -> Sequence[User]:
     ).all()
 
 
-def one(session: Session, actor: Actor, user_id: str) -> User:
+def one(session: Session, actor: Actor, user_id: str, *, locked: bool = False) -> User:
     """The user of this id; raises NotFound."""
-    user = session.get(User, user_id) if _ID.fullmatch(user_id) else None
+    known = _ID.fullmatch(user_id)
+    user = session.get(User, user_id, with_for_update=locked or None) if known else None
     if user is None or user.account_id != actor.account_id:
         raise NotFound("there is no user of that id")
     return user
@@ -221,9 +222,7 @@ def end_sessions(session: Session, user: User) -> None:
 
 
 def _held(session: Session, actor: Actor, user_id: str) -> User:
-    user = session.get(User, user_id, with_for_update=True) if _ID.fullmatch(user_id) else None
-    if user is None or user.account_id != actor.account_id:
-        raise NotFound("there is no user of that id")
+    user = one(session, actor, user_id, locked=True)
     if actor.id != user.id:
         actor.require_all(ROLES[user.role])
     return user
