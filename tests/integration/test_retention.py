@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,7 +48,8 @@ from faxbot.models import (
     RetentionRun,
     WebhookDelivery,
 )
-from faxbot.purging import AT_ONCE, CLASSES, IN_A_ROW
+from faxbot.plugins.base import Context
+from faxbot.purging import AT_ONCE, CLASSES, IN_A_ROW, _Asking
 from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
@@ -804,11 +805,55 @@ def test_who_is_stopped_while_bytes_are_removed_says_of_none_that_it_goes(
             raise RuntimeError("can't start new thread")
 
         with monkeypatch.context() as patched:
-            patched.setattr(ThreadPoolExecutor, "map", no_thread)
+            patched.setattr(ThreadPoolExecutor, "submit", no_thread)
             found = proofs(site, site.purge())
         assert found["document"][2] == "failed"
         assert [row.deleted_at for row in rows(site, Artifact)] == [None]
         legalholds.hold(site.runtime, ACTOR, "fax", job_id, "a lawsuit")
+
+
+class Waiting(LocalStorage):
+    """Removes nothing before it may."""
+
+    def initialize(self, config: Mapping[str, Any], context: Context) -> None:
+        super().initialize(config, context)
+        self.is_asked, self.may = threading.Event(), threading.Event()
+
+    def delete(self, key: str) -> None:
+        self.is_asked.set()
+        assert self.may.wait(60)
+        super().delete(key)
+
+
+def test_who_is_stopped_while_some_bytes_are_on_their_way_has_no_more_removed(
+    store: Installation, carrier_of_all: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_site(store, carrier_of_all, storage=Waiting) as site:
+        storage = site.runtime.plugins.get("local", Waiting)
+        for _ in range(5):
+            jobs.cancel(site.runtime, ACTOR, site.submit(number()).job_id)
+        site.now += 31 * DAY
+        submit, stop = ThreadPoolExecutor.submit, _Asking.stop
+
+        def one_thread(pool: ThreadPoolExecutor, *work: Any) -> Any:
+            if storage.is_asked.is_set():
+                raise RuntimeError("can't start new thread")
+            begun = submit(pool, *work)
+            assert storage.is_asked.wait(60)
+            return begun
+
+        def stopped(asking: _Asking) -> None:
+            stop(asking)
+            storage.may.set()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ThreadPoolExecutor, "submit", one_thread)
+            patched.setattr(_Asking, "stop", stopped)
+            found = proofs(site, site.purge())
+        assert found["document"] == (0, 0, "failed")
+        assert {row.deleted_at for row in rows(site, Artifact)} == {None}
+        assert site.stored() == 4
+        assert proofs(site, site.purge())["document"] == (5, 5, "done")
 
 
 def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(

@@ -62,12 +62,15 @@ class LocalStorage(StoragePlugin):
         return self._path(key)
 
     def delete(self, key: str) -> None:
-        """Also what a put() left that was killed while it copied."""
+        """Also what a put() left that was killed while it copied: what is there whole was not left so."""
         folder, _, name = f"{self._root}/{check_key(key)}".rpartition("/")
-        # No Path: retention asks for many thousands, and four of them cost as much as it takes to unlink a file.
-        for each in (_unfinished(name), name):
+        # No Path: retention asks for many thousands, and four of them cost as much as it takes to unlink a file. Nor is
+        # a name tried without need: also who unlinks nothing keeps the others out of the folder meanwhile (measured, by
+        # eight threads: 105 us a document with two names, 70 with one).
+        for each in (name, _unfinished(name)):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{folder}/{each}")  # noqa: PTH108
+                return
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
