@@ -364,9 +364,13 @@ def _batch(store: Store, key: Sequence[str]) -> sa.Select[Any]:
 
 
 def _update(store: Store, key: Sequence[str]) -> sa.Update:
-    main = next(iter(store.places))
-    as_read = [store.rows.c[name] == sa.bindparam(f"its_{name}") for name in (*key, main)]
-    return sa.update(store.rows).where(*as_read)
+    """Of a row that is as it was read, in all that is written: a webhook's secret changes while its address stays."""
+    its = [store.rows.c[name] == sa.bindparam(f"its_{name}") for name in key]
+    as_read = [
+        store.rows.c[name].is_not_distinct_from(sa.bindparam(f"its_{name}"))
+        for name in store.places
+    ]
+    return sa.update(store.rows).where(*its, *as_read)
 
 
 def _words(key: Sequence[str], row: Row, values: dict[str, Any]) -> dict[str, Any]:
@@ -387,7 +391,8 @@ def _sealed_anew(change: Change, store: Store, row: Row) -> dict[str, Any]:
             plain = keyring.open(sealed, place)
             beside = store.beside(change, row, plain) if column == main else {}
             values |= {column: keyring.seal_with(change.new, plain, place), **beside}
-    return {f"its_{main}": was[main], **was, **values} if values else {}
+    as_read = {f"its_{column}": sealed for column, sealed in was.items()}
+    return {**as_read, **was, **values} if values else {}
 
 
 # What is a hash alone -------------------------------------------------------------------------------

@@ -954,6 +954,36 @@ def test_what_is_saved_between_reading_and_writing_a_batch_stays(opened: Opened)
     assert opened(NEW).runtime.settings.read().config.fax_header == "meanwhile"
 
 
+@pytest.mark.parametrize("overlap", [timedelta(), timedelta(days=1)])
+def test_a_secret_that_is_rotated_between_reading_and_writing_a_batch_stays(
+    opened: Opened, overlap: timedelta
+) -> None:
+    site = opened(NEW, OLD)
+    webhook_id, first = subscribe(site.runtime, "https://hooks.example/faxes")
+    switched(site)
+    saved: list[str] = []
+
+    def renew(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if "substr(webhooks.secret_sealed" in text and "ORDER BY" in text and not saved:
+            saved.append("")
+            with site.runtime.database.transaction() as session:
+                _, saved[0] = webhooks.rotate(
+                    session,
+                    site.runtime.keyring,
+                    CLI,
+                    webhook_id,
+                    overlap=overlap,
+                    now=site.now,
+                )
+
+    sa.event.listen(site.runtime.database.reader, "after_cursor_execute", renew)
+    rotate(site)
+
+    after = opened(NEW).runtime
+    live = webhooks.live_secrets(after.keyring, hook(after, webhook_id), site.now)
+    assert [each.text for each in live] == ([saved[0], first] if overlap else [saved[0]])
+
+
 # Killed anywhere ------------------------------------------------------------------------------------
 
 
