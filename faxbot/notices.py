@@ -185,9 +185,19 @@ def _some(rows: sa.Table, *which: sa.ColumnElement[bool]) -> sa.Executable:
     return sa.delete(rows).where(rows.c.id.in_(some)).returning(rows.c.id)
 
 
+# By the notice it is known that people were told of a wait that lasts.
+_MAY_LAST = sa.and_(
+    NOTICES.c.kind == Notable.HELD.value,
+    sa.exists().where(Job.id == NOTICES.c.fax_id, sa.text(IS_OPEN)),
+)
 # Each by an index of its own: these are asked every few seconds.
 _OLD = (
-    _some(NOTICES, NOTICES.c.created_at < _BEFORE, NOTICES.c.notification_id.is_not(None)),
+    _some(
+        NOTICES,
+        NOTICES.c.created_at < _BEFORE,
+        NOTICES.c.notification_id.is_not(None),
+        ~_MAY_LAST,
+    ),
     _some(MESSAGES, MESSAGES.c.ended_at < _BEFORE),
 )
 _UNWANTED = (

@@ -238,6 +238,22 @@ def test_of_a_wait_people_are_told_once_when_it_has_lasted(
     assert notices.note_waits(site.runtime) == 0, "those behind it have their turn"
 
 
+def test_of_a_wait_that_lasts_for_months_people_are_told_once_and_it_is_forgotten_when_it_is_over(
+    site: Site, mail: MailServer
+) -> None:
+    job_id = uncertain(site)
+    site.after(HOUR + 1)
+    assert told(site) == [(job_id, "held")]
+    for _ in range(5):
+        site.after(20 * 24 * HOUR)
+    assert told(site) == [(job_id, "held")]
+    assert len(mail.taken) == 1
+    decisions.decide(site.runtime, ACTOR, job_id, "failed", "nobody knows")
+    for _ in range(4):
+        site.after(20 * 24 * HOUR)
+    assert told(site) == []
+
+
 def test_a_fax_that_is_let_go_and_held_again_all_the_time_is_told_of_once(site: Site) -> None:
     others = [site.fax() for _ in range(2)]
     job_id = held(site)
