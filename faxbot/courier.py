@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from faxbot import deliveries, webhooks
 from faxbot.deliveries import IN_A_ROW, Standing, Target, Tried
@@ -58,6 +59,21 @@ REPLAY = "faxbot-replay"
 """The header that says which replay of a delivery this is."""
 LONGEST_END = 5.0
 """Seconds that calls under way may take when the process ends."""
+
+
+def _written(runtime: Runtime, tried: Sequence[Tried]) -> dict[str, Standing]:
+    """deliveries.conclude(), and where the ledger does not know one of them, as one that was restored meanwhile, each
+    by itself: it keeps no other waiting. Raises DatabaseAway."""
+    try:
+        return deliveries.conclude(runtime, tried)
+    except IntegrityError:
+        if len(tried) == 1:
+            log.error("a try of an unknown delivery", extra={"webhook_id": tried[0].target.id})  # noqa: TRY400 - no PHI
+            return {tried[0].target.id: Standing(True, 0)}  # it goes on with what is known
+    standings: dict[str, Standing] = {}
+    for each in tried:
+        standings |= _written(runtime, [each])
+    return standings
 
 
 class _Endpoint:
@@ -249,7 +265,7 @@ class Courier:
         if not tried:
             return 0
         try:
-            standings = deliveries.conclude(runtime, tried)
+            standings = _written(runtime, tried)
         except Exception:
             with self._lock:
                 self._tried[:0] = tried

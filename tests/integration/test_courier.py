@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from faxbot import courier, deliveries, health, webhooks
 from faxbot.courier import CALLS_EACH, MOST_CALLS, Courier
+from faxbot.models import WebhookDelivery
 from tests import certificates
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
@@ -288,6 +289,33 @@ def test_what_was_done_while_the_database_was_away_is_written_later(
     assert len(failed) == 3
     assert len(set(receiver.ids)) == len(receiver.ids) == 3
     assert [each.outcome for each in tries(site.runtime)] == ["ok"] * 3
+
+
+def test_a_delivery_that_the_ledger_does_not_know_any_more_keeps_no_other_waiting(
+    site: Site, receivers: ExitStack
+) -> None:
+    """As after a restore beneath a worker that runs."""
+    hanging, other = (receivers.enter_context(Receiver()) for _ in range(2))
+    may = threading.Event()
+
+    def waits(_heard: Heard) -> int:
+        assert may.wait(60)
+        return 200
+
+    hanging.does = waits
+    gone, _ = subscribe(site.runtime, hanging.url)
+    stays, _ = subscribe(site.runtime, other.url)
+    faxes(site, 1)
+    with closing(Courier(site.runtime)) as works:
+        works.wake()
+        eventually(lambda: statuses(site, stays) == {"delivered"} and len(hanging.heard) == 1)
+        with site.runtime.database.writing() as connection:
+            connection.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.webhook_id == gone))
+        may.set()
+        faxes(site, 3)
+        works.wake()
+        eventually(lambda: len(other.heard) == 4 and statuses(site, stays) == {"delivered"})
+        eventually(lambda: statuses(site, gone) == {"delivered"})
 
 
 def test_one_that_is_deleted_while_it_is_called_gets_nothing_more(
