@@ -257,3 +257,6 @@ def test_what_no_list_of_deliveries_can_show_is_said_beside_the_filters(
     assert "No delivery is here" not in answer.text
     form = answer.text.partition('class="filters"')[2].partition("</form>")[0]
     assert "status" not in filled(form), "what no field shows is not sent once more"
+    assert "/ask" not in answer.text, (
+        "who cannot be shown what matches is not asked whether to send it"
+    )

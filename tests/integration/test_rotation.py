@@ -967,14 +967,10 @@ def test_a_secret_that_is_rotated_between_reading_and_writing_a_batch_stays(
         if "substr(webhooks.secret_sealed" in text and "ORDER BY" in text and not saved:
             saved.append("")
             with site.runtime.database.transaction() as session:
-                _, saved[0] = webhooks.rotate(
-                    session,
-                    site.runtime.keyring,
-                    CLI,
-                    webhook_id,
-                    overlap=overlap,
-                    now=site.now,
-                )
+                words: dict[str, Any] = {"overlap": overlap, "now": site.now}
+                saved[0] = webhooks.rotate(session, site.runtime.keyring, CLI, webhook_id, **words)[
+                    1
+                ]
 
     sa.event.listen(site.runtime.database.reader, "after_cursor_execute", renew)
     rotate(site)
