@@ -265,9 +265,7 @@ def fetch(runtime: Runtime, artifact: ArtifactRow, workspace: Workspace) -> Path
     """The stored bytes in clear, as a file to be read: where they lie, or a copy (0600). Raises as read()."""
     if artifact.data_key_sealed is None:
         here = storage(runtime, artifact.storage_id).path(artifact.key)
-        if here is not None:
-            if not here.is_file():
-                raise ArtifactNotFound
+        if here is not None and here.is_file():
             _check(artifact, *hash_file(here))
             return here
     target = workspace.folder / str(artifact.id)

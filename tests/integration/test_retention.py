@@ -875,6 +875,24 @@ def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(
         assert site.stored() == 0
 
 
+def test_a_process_without_the_volume_of_the_documents_proves_no_removal(site: Site) -> None:
+    ended(site)
+    site.now += 31 * DAY
+    there = site.runtime.config.data_dir / "documents"
+    elsewhere = there.rename(there.with_name("elsewhere"))
+    for made in (False, True):  # as a check of health makes it
+        if made:
+            there.mkdir()
+        found = proofs(site, site.purge())
+        assert (found["document"], found["renditions"]) == ((1, 0, "storage"),) * 2
+        assert len(rows(site, Artifact)) == 2
+    there.rmdir()
+    elsewhere.rename(there)
+    found = proofs(site, site.purge())
+    assert (found["document"], found["renditions"]) == ((1, 1, "done"),) * 2
+    assert site.stored() == 0
+
+
 def test_every_run_is_there_to_be_looked_at(site: Site) -> None:
     ended(site)
     site.now += 31 * DAY

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faxbot.errors import ArtifactNotFound, PluginError
+from faxbot.errors import ArtifactNotFound, PluginError, StorageAway
 from faxbot.plugins.base import Context
 from faxbot.providers.http import HttpClient
 from faxbot.storage.local import LocalStorage
@@ -283,6 +283,23 @@ def test_what_a_process_left_that_was_killed_while_it_copied_is_deleted_with_its
 
     storage.delete(KEY)
     assert files_below(root) == []
+
+
+def test_where_nothing_was_ever_kept_nothing_is_said_to_be_gone(
+    storage: LocalStorage, make: Make, root: Path
+) -> None:
+    for has_folder in (False, True):
+        assert root.is_dir() is has_folder
+        for deed in (storage.open, storage.delete):
+            with pytest.raises(StorageAway):
+                deed(KEY)
+        assert storage.health().ok
+
+    storage.put(f"{KEY}-2", make(b"pages"))
+    storage.delete(f"{KEY}-2")
+    storage.delete(KEY)
+    with pytest.raises(ArtifactNotFound):
+        storage.open(KEY)
 
 
 def test_health_says_whether_documents_can_be_kept(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from faxbot.errors import ArtifactNotFound
+from faxbot.errors import ArtifactNotFound, StorageAway
 from faxbot.plugins.base import Context, Health, StoragePlugin, check_key
 
 
@@ -56,6 +56,7 @@ class LocalStorage(StoragePlugin):
         try:
             return self._path(key).open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._is_here()
             raise ArtifactNotFound from None
 
     def path(self, key: str) -> Path | None:
@@ -71,6 +72,15 @@ class LocalStorage(StoragePlugin):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{folder}/{each}")  # noqa: PTH108
                 return
+        self._is_here()
+
+    def _is_here(self) -> None:
+        """Raises StorageAway where nothing was ever kept, as of a process that lacks the volume of the others: of what
+        it does not find nothing can be said. The folder of a day stays when all in it is deleted."""
+        with suppress(FileNotFoundError), os.scandir(self._root) as entries:
+            if any(not each.name.startswith(".") for each in entries):
+                return
+        raise StorageAway
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
