@@ -31,7 +31,7 @@ from faxbot.dialling import Answer
 from faxbot.errors import Unreachable
 from faxbot.events import Status
 from faxbot.jobs import Filters
-from faxbot.models import WebhookDelivery
+from faxbot.models import Job, WebhookDelivery
 from faxbot.web.console.faxes import TABS
 from tests.carrier import SimulatorProcess
 from tests.installation import Stores
@@ -210,6 +210,36 @@ def test_on_sqlite_what_is_due_is_announced_without_a_walk_through_what_is_done(
 
     assert len(plans) >= 3
     assert [plan for plan in plans if "SCAN jobs" in plan] == []
+
+
+_LEDGER = "jobs|artifacts|events|attempts|idempotency_keys"
+
+
+def test_on_sqlite_a_batch_of_retention_reads_what_it_removes_and_no_more(
+    stores: Stores, carrier_of_all: SimulatorProcess
+) -> None:
+    """All faxes are of one account: who looks for what is of it looks at everything, for each batch."""
+    read, whole = list[str](), list[str]()
+
+    def explain(connection: sa.Connection, _c: Any, text: str, values: Any, *_: Any) -> None:
+        if re.match("(SELECT|UPDATE|DELETE)", text):
+            plan = plan_of(connection, text, values)
+            read.extend(re.findall(rf"SEARCH ({_LEDGER})", plan))
+            if re.search(
+                rf"SCAN ({_LEDGER})(?! USING (COVERING )?INDEX ix_)|\(account_id=\?\)'", plan
+            ):
+                whole.append(f"{text}\n{plan}")
+
+    with open_site(stores.embedded(), carrier_of_all) as site:
+        jobs.cancel(site.runtime, ACTOR, site.fax())
+        for engine in (site.runtime.database.engine, site.runtime.database.reader):
+            sa.event.listen(engine, "before_cursor_execute", explain)
+        for _ in range(2):
+            site.now += timedelta(days=31)
+            site.purge()
+        assert set(read) == set(_LEDGER.split("|"))
+        assert whole == []
+        assert site.runtime.database.rows(sa.select(Job.id), {}) == [], "all of it was tried"
 
 
 DELIVERED = (
