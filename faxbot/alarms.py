@@ -47,8 +47,8 @@ NOT_HAD = (
     "given up, have tried once more, or mark as read"
 )
 NOT_LET_GO = (
-    "of {} that are stored here, what was kept for that could not be removed for more than a day, a file in the "
-    "plugin's folder or the body of a callback: the worker's log says why (`received document not let go`)"
+    "of {} that are stored here, or were given up, what was kept could not be removed for more than a day, a file in "
+    "the plugin's folder or the body of a callback: the worker's log says why (`received document not let go`)"
 )
 MASTER_KEY = "master_key"
 WEBHOOKS = "webhooks"
@@ -218,12 +218,13 @@ def _webhooks(count: int) -> str:
     return "1 webhook" if count == 1 else f"{count} webhooks"
 
 
+_SINCE = sa.bindparam("since", type_=InboundFax.created_at.type)
 _FETCHED_NOT = sa.select(sa.func.count().label("faxes")).select_from(
     sa.union_all(
         sa.select(InboundFax.id).where(
             InboundFax.next_at.is_not(None),
             InboundFax.status == Reception.FETCHING.value,
-            InboundFax.created_at < sa.bindparam("since", type_=InboundFax.created_at.type),
+            InboundFax.created_at < _SINCE,
         ),
         # In the words of its index: until somebody has marked it as read.
         sa.select(InboundFax.id).where(sa.text("cause = 'no-document' AND read_at IS NULL")),
@@ -236,8 +237,15 @@ _NOT_LET_GO = sa.select(sa.func.count().label("faxes")).select_from(
     sa.select(InboundFax.id)
     .where(
         InboundFax.next_at.is_not(None),
-        InboundFax.status == Reception.RECEIVED.value,
-        InboundFax.updated_at < sa.bindparam("since", type_=InboundFax.updated_at.type),
+        sa.or_(
+            sa.and_(InboundFax.status == Reception.RECEIVED.value, InboundFax.updated_at < _SINCE),
+            # One that was given up, and went by its age (purging).
+            sa.and_(
+                InboundFax.status == Reception.FAILED.value,
+                InboundFax.purged_at < _SINCE,
+                InboundFax.legal_hold_at.is_(None),
+            ),
+        ),
     )
     .limit(MOST)
     .subquery()

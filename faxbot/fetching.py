@@ -118,14 +118,15 @@ _UNNEEDED = (
 
 
 def fetch(runtime: Runtime, inbound_id: str) -> None:
-    """Have the document of one received fax and store it; nothing when that is done, or another worker's now. Safe to
-    call any number of times."""
+    """Have the document of one received fax and store it; nothing when that is done, or another worker's now. Where it
+    is stored, or retention has removed a fax that was given up, let go of what was kept of it. Safe to call any number
+    of times."""
     now, lease = runtime.now(), timedelta(seconds=runtime.config.lease_seconds)
     claim = {"inbound_id": inbound_id, "now": now, "until": now + LEASES * lease}
     fax = runtime.database.row(_CLAIM, claim)
     if fax is None:
         return
-    if fax.status == Reception.RECEIVED:
+    if fax.status != Reception.FETCHING:
         _let_go(runtime, fax)
         return
     try:
@@ -145,7 +146,6 @@ _CLAIM = (
     sa.update(_FAX)
     .where(
         _FAX.c.id == sa.bindparam("inbound_id"),
-        _FAX.c.status != Reception.FAILED.value,
         _FAX.c.next_at <= _NOW,
     )
     .values(next_at=sa.bindparam("until", type_=UtcDateTime), tries=_FAX.c.tries + 1)
@@ -329,15 +329,18 @@ _LOCKED = (
 
 
 def _let_go(runtime: Runtime, fax: Row) -> None:
-    """It is stored: what was kept of it for that may go. Nothing of this is trouble with the fax; a worker that dies on
-    the way leaves it to the next one."""
+    """It is stored: what was kept of it for that may go. Or it was given up, and retention has removed it: what its
+    plugin may have goes as well, but not of one that is held. Nothing of this is trouble with the fax; a worker that
+    dies on the way leaves it to the next one."""
+    was_given_up = fax.status == Reception.FAILED
     now_in = runtime.database.row(_CAME_IN, {"inbound_id": fax.id})
     deeds: list[Callable[[], object]] = [
         lambda: runtime.plugins.get(fax.provider_id, TransportPlugin).taken(fax.external_id)
     ]
-    if now_in is not None and now_in.callback_id is not None:
+    if not was_given_up and now_in is not None and now_in.callback_id is not None:
         deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
-    ended = [_without_trouble(fax, deed) for deed in deeds]
+    is_held = was_given_up and fax.legal_hold_at is not None
+    ended = [not is_held and _without_trouble(fax, deed) for deed in deeds]
     now = runtime.now()
     again = now + (LATEST if now - fax.created_at < LET_GO else DAILY)
     with runtime.database.writing() as connection:
@@ -358,7 +361,7 @@ def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
 _CAME_IN = sa.select(_FAX.c.callback_id).where(_FAX.c.id == sa.bindparam("inbound_id"))
 _DONE = (
     sa.update(_FAX)
-    .where(_FAX.c.id == sa.bindparam("its_id"), _FAX.c.status == Reception.RECEIVED.value)
+    .where(_FAX.c.id == sa.bindparam("its_id"), _FAX.c.status != Reception.FETCHING.value)
     .values(next_at=sa.bindparam("at", type_=UtcDateTime))
 )
 

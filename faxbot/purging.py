@@ -604,18 +604,29 @@ def _ended_receptions(work: Work) -> Conditions:
         *_is_had(work),
         # Of one whose document nobody has, people want to know whose it was.
         sa.or_(_INBOUND.c.status == Reception.RECEIVED.value, _INBOUND.c.updated_at < work.cutoff),
-        # What came with it may be its document, and there is no other: until a person gives it up.
+        # What came with it may be its document, or lie where its plugin finds it some day, and there is no other: until
+        # a person gives it up.
         sa.or_(
             _INBOUND.c.cause.is_distinct_from(fetching.NO_DOCUMENT),
-            _INBOUND.c.callback_id.is_(None),
+            sa.and_(
+                _INBOUND.c.callback_id.is_(None),
+                _INBOUND.c.provider_id.in_(_providers(work, keep=False)),
+            ),
             _INBOUND.c.read_at.is_not(None),
         ),
         _without_bytes(work, _FILES.c.inbound_id == _INBOUND.c.id),
     )
 
 
+def _providers(work: Work, *, keep: bool) -> list[str]:
+    """Those that keep documents of received faxes on this machine, or those that do not."""
+    manifests = work.runtime.plugins.manifests()
+    return [each.id for each in manifests if each.has("keeps_documents") is keep]
+
+
 def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> int:
-    """Its documents are gone by now: the carrier's copy goes as well."""
+    """Its documents are gone by now: the carrier's copy goes as well, and what lies with a plugin of one that was given
+    up (fetching)."""
     ids = [row.id for row in rows]
     emptied = {
         "numbers_sealed": GONE,
@@ -626,6 +637,12 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
     }
     purged = results.purge(connection, _INBOUND, ids, DOCUMENT, now=work.now, removed=emptied)
     _forget_copies(connection, work, _INBOUND.c.id, ids)
+    let_go = sa.update(_INBOUND).where(
+        among(connection, _INBOUND.c.id, ids),
+        _INBOUND.c.cause == fetching.NO_DOCUMENT,
+        _INBOUND.c.provider_id.in_(_providers(work, keep=True)),
+    )
+    connection.execute(let_go.values(next_at=work.now))
     _forget_reasons(connection, ids)
     return purged
 

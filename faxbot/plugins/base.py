@@ -310,8 +310,9 @@ class TransportPlugin(FaxbotPlugin):
         raise PluginError(f"{type(self).__name__} takes no documents out of requests")
 
     def taken(self, external_id: str) -> None:
-        """Core has the document of this received fax for good: what the plugin keeps of it on this machine, as in a
-        spool, may go. Called again, later, where it raises, and after a crash."""
+        """Core has the document of this received fax for good, or a person has given it up and its time is over: what
+        the plugin keeps of it on this machine, as in a spool, may go (trait `keeps_documents`). Called again, later,
+        where it raises, and after a crash."""
 
     def delete_copy(self, external_id: str) -> None:
         """Have the carrier delete its copy of the document, once the fax has ended, sent or received (trait

@@ -99,6 +99,11 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             methods=("document",),
             readers=("fetching",),
         ),
+        "keeps_documents": Trait(
+            "documents of received faxes lie on this machine until `taken()` says that they may go",
+            methods=("taken",),
+            readers=("purging",),
+        ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",
             methods=("delete_copy",),

@@ -426,7 +426,8 @@ _PROMISES: dict[str, tuple[str, ...]] = {
     "status_lookup": ("look_up", "fetch"),
     "cancel": ("cancel",),
     "gives_document": ("document",),
-    "inbound_supported": ("attached", "taken"),
+    "inbound_supported": ("attached",),
+    "keeps_documents": ("taken",),
     "deletes_copy": ("delete_copy",),
     "listens": ("listen", "read_callback"),
 }

@@ -15,7 +15,7 @@ import pypdfium2
 import pytest
 import sqlalchemy as sa
 
-from faxbot import artifacts, breaker, callbacks, fetching, health, inbound
+from faxbot import artifacts, breaker, callbacks, fetching, health, inbound, legalholds
 from faxbot import feed as feeds
 from faxbot.actors import Actor
 from faxbot.db import table, utcnow
@@ -35,6 +35,7 @@ from faxbot.hidden import Hidden
 from faxbot.inbound import Filters
 from faxbot.models import Artifact, Callback, FaxEvent, InboundFax, ProviderHistory
 from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest
+from faxbot.providers.asterisk.spool import Spool
 from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.documents import make
@@ -562,6 +563,118 @@ def test_one_that_a_person_gave_up_goes_by_its_age_and_is_tried_no_more(site: Si
     assert (owners(site), only(site).numbers_sealed) == ([], b"")
     with pytest.raises(NotPossibleNow):
         inbound.fetch(site.runtime, ACTOR, only(site).id)
+
+
+# Where it lies in a folder here ---------------------------------------------------------------------
+
+LIES_HERE = "in-1795289227-530475496"
+
+
+@pytest.fixture
+def folder(
+    store: Installation, carrier_of_all: SimulatorProcess, tmp_path: Path
+) -> Iterator[tuple[Site, Path]]:
+    """A site whose provider finds its documents as Asterisk does, in a folder that is not mounted yet."""
+    with open_site(store, carrier_of_all, more=(*INBOUND, "keeps_documents")) as site:
+        spool = Spool(str(tmp_path / "received"))
+
+        def taken(_usual: object, external_id: str) -> None:
+            spool.demand()
+            spool.forget(external_id)
+
+        site.odd.does |= {"document": lambda _usual, both: spool.copy(*both), "taken": taken}
+        yield site, tmp_path / "received"
+
+
+def mounted(folder: Path) -> Path:
+    """With the document of the fax in it."""
+    folder.mkdir()
+    (folder / f"{LIES_HERE}.tif").write_bytes(tiff())
+    return folder / f"{LIES_HERE}.tif"
+
+
+def test_a_folder_that_is_not_there_for_weeks_says_nothing_of_the_documents_in_it(
+    folder: tuple[Site, Path],
+) -> None:
+    site, path = folder
+    arrives(site, external_id=LIES_HERE)
+    site.work()
+    days(site, 20)
+    assert (only(site).status, only(site).cause) == ("fetching", AccountRefused.code)
+    document = mounted(path)
+    days(site, 1)
+    assert (only(site).status, document.exists()) == ("received", False)
+
+
+def test_one_whose_folder_was_empty_for_weeks_stays_until_a_person_gives_it_up_and_goes_with_its_file(
+    folder: tuple[Site, Path],
+) -> None:
+    """A mount point without its mount is an empty folder."""
+    site, path = folder
+    path.mkdir()
+    arrives(site, external_id=LIES_HERE)
+    given_up(site)
+    path.rmdir()
+    for _ in range(2):
+        site.now += timedelta(days=40)
+        site.purge()
+        site.sweep()
+    assert inbound.describe(site.runtime, only(site))["from"] == FROM
+
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    site.now += timedelta(days=31)
+    site.purge()
+    for _ in range(2):
+        site.after(86_400)
+    assert (only(site).numbers_sealed, only(site).status) == (b"", "failed")
+    (alarm,) = health.ready(site.runtime)["alarms"]
+    assert (alarm["code"], "not let go" in alarm["detail"]) == ("received", True)
+    site.now += timedelta(days=40)
+    site.purge()
+    assert len(faxes(site)) == 1, "its file may lie there yet"
+
+    document = mounted(path)
+    site.after(86_400)
+    assert not document.exists()
+    site.purge()
+    assert (faxes(site), health.ready(site.runtime)["alarms"]) == ([], [])
+
+
+def test_one_that_is_found_there_after_it_was_given_up_is_had_when_a_person_asks(
+    folder: tuple[Site, Path],
+) -> None:
+    site, path = folder
+    path.mkdir()
+    arrives(site, external_id=LIES_HERE)
+    given_up(site)
+    path.rmdir()
+    site.now += timedelta(days=90)
+    site.purge()
+    document = mounted(path)
+    inbound.fetch(site.runtime, ACTOR, only(site).id)
+    site.work()
+    assert (only(site).status, document.exists()) == ("received", False)
+
+
+def test_the_file_of_one_that_is_held_stays_though_it_was_given_up(
+    folder: tuple[Site, Path],
+) -> None:
+    site, path = folder
+    path.mkdir()
+    arrives(site, external_id=LIES_HERE)
+    given_up(site)
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    path.rmdir()
+    site.now += timedelta(days=31)
+    site.purge()
+    legalholds.hold(site.runtime, ACTOR, legalholds.INBOUND, only(site).id, "a lawsuit")
+    document = mounted(path)
+    for _ in range(2):
+        site.after(86_400)
+    assert (document.exists(), health.ready(site.runtime)["alarms"]) == (True, [])
+    legalholds.lift(site.runtime, ACTOR, legalholds.INBOUND, only(site).id)
+    site.after(86_400)
+    assert not document.exists()
 
 
 # What is said of them -------------------------------------------------------------------------------

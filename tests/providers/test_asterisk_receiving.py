@@ -159,6 +159,21 @@ def test_a_document_is_had_again_and_again_until_it_is_taken(
     assert [each.name for each in received.iterdir()] == ["theirs.tif"]
 
 
+def test_a_folder_that_is_not_there_is_for_a_person_to_mend_and_hides_what_may_lie_in_it(
+    this: Asterisk, received: Path
+) -> None:
+    received.rmdir()
+    with pytest.raises(AccountRefused):
+        had(this, NAME)
+    with pytest.raises(AccountRefused):
+        taken_out(this, hook(received))
+    this.taken(NAME)  # it was handed over
+    folder = received.with_name("documents")
+    alone = provider(port=9, password=PASSWORD, folder=folder)
+    with pytest.raises(AccountRefused):
+        alone.taken(NAME)
+
+
 NO_FAX = (
     *("", "..", "-x", "../documents/x.tif", f"{NAME}/../x.tif", f"x/{NAME}"),
     *("x/.tif", "x/a b.tif", "x/y.pdf", f"{NAME}\n"),

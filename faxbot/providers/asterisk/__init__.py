@@ -238,7 +238,10 @@ class Asterisk(TransportPlugin):
         handover.attached(request, self._spool, target)
 
     def taken(self, external_id: str) -> None:
-        """Remove the TIFF of a received fax."""
+        """Remove the TIFF of a received fax. Raises AccountRefused where its folder is not there, unless faxes are
+        handed over: then it may be on another machine."""
+        if not self.config.get("inboundSecret"):
+            self._spool.demand()
         self._spool.forget(external_id)
 
     def _connected(self) -> AbstractContextManager[Ami]:

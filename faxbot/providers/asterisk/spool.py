@@ -72,7 +72,7 @@ class Spool:
 
     def copy(self, fax_name: str, target: BinaryIO) -> None:
         """Write the document of this fax into `target`. Raises Refused for what names none, AccountRefused where it may
-        not be read, Unreachable where it is not there, which may be because it comes later."""
+        not be read, or there is no folder, Unreachable where it is not there, which may be because it comes later."""
         name = _file_of(fax_name)
         if name is None:
             raise Refused("This is no name of a fax that was received.")
@@ -80,9 +80,16 @@ class Spool:
             with _trouble(), _opened(self._here, name) as source:
                 shutil.copyfileobj(source, target)
         except FileNotFoundError:
+            self.demand()
             raise Unreachable(
                 "A received fax is not in ASTERISK_RECEIVED_FOLDER.", cause="config"
             ) from None
+
+    def demand(self) -> None:
+        """Raise AccountRefused where the folder is not there: of what lies in one that is not mounted, nobody can say
+        that it is gone."""
+        if not self.is_there:
+            raise AccountRefused("ASTERISK_RECEIVED_FOLDER is not there.", cause="config")
 
     def forget(self, fax_name: str) -> None:
         """Remove the document of this fax; one that is not there is no error. Raises OSError where it cannot be removed
