@@ -277,7 +277,8 @@ class Config:
     delete_at_carrier: bool = option(
         "FAXBOT_DELETE_AT_CARRIER",
         False,
-        "have carriers that can (trait `deletes_copy`) delete their copy once a fax has ended, or came and is stored",
+        "have carriers that can (trait `deletes_copy`) delete their copy once a fax has ended, or came and is stored "
+        "undamaged",
         editable=True,
         feature="delete_at_carrier",
         warning="what the carrier deletes cannot be looked at there any more, by nobody",

@@ -245,7 +245,7 @@ def _kind(path: Path) -> str:
 
 def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
     """Store it, and a PDF of it where it is none; then it is received."""
-    pages, uploads = _looked_at(runtime, fax, path, workspace)
+    pages, uploads, is_sound = _looked_at(runtime, fax, path, workspace)
     rows: list[dict[str, Any]] = []
     unwanted = True
     try:
@@ -264,6 +264,8 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
             this = locked(session, fax.id)
             if this.status != Reception.RECEIVED:  # nobody else has had it meanwhile
                 _receive(runtime, session, this, artifacts.to_insert(runtime, rows), pages)
+                if runtime.config.delete_at_carrier and is_sound:
+                    this.delete_copy_at = this.copy_wanted_at = runtime.now()
                 unwanted = False  # now the commit decides, and its answer may be lost
     finally:
         if unwanted:
@@ -275,14 +277,15 @@ def _keep(runtime: Runtime, fax: Row, path: Path, workspace: Workspace) -> None:
 
 def _looked_at(
     runtime: Runtime, fax: Row, path: Path, workspace: Workspace
-) -> tuple[int | None, dict[str, Upload]]:
-    """How many pages it has, and what is stored of it, by role. Whatever it is, it is what came: people may read what a
-    strict reader does not."""
+) -> tuple[int | None, dict[str, Upload], bool]:
+    """How many pages it has, what is stored of it, by role, and whether it is sound. Whatever it is, it is what came:
+    people may read what a strict reader does not; but only the carrier may have it whole then."""
     names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
-    kind, pages, shown = _kind(path), fax.pages, None
+    kind, pages, shown, is_sound = _kind(path), fax.pages, None, True
     try:
         pages = runtime.checker.check(path).pages
     except DocumentError as error:
+        is_sound = False
         log.warning("received document is not sound", extra={**names, "error": error.code})
     if kind == FAX_PAGES:
         drawn = workspace.folder / "shown.pdf"
@@ -292,9 +295,10 @@ def _looked_at(
         except (DocumentError, RenderingFailed) as error:
             if isinstance(error, RenderingFailed) and fax.tries < DRAWN_AGAIN:
                 raise
+            is_sound = False
             log.warning("received document cannot be shown", extra={**names, "error": error.code})
     document = Upload(path, *artifacts.hash_file(path), kind, pages or 0)
-    return pages, {**({"pages": shown} if shown else {}), "document": document}
+    return pages, {**({"pages": shown} if shown else {}), "document": document}, is_sound
 
 
 def _receive(
@@ -304,14 +308,11 @@ def _receive(
     rows: list[dict[str, Any]],
     pages: int | None,
 ) -> None:
-    """These are its documents; the one that came is the last. What was kept for that is still to be let go, and the
-    carrier's copy where that is wished."""
+    """These are its documents; the one that came is the last. What was kept for that is still to be let go."""
     now = runtime.now()
     session.execute(sa.insert(Artifact), rows)
     fax.pages, fax.size, fax.sha256 = pages, rows[-1]["size"], rows[-1]["sha256"]
     fax.cause, fax.next_at = None, fax.next_at or now
-    if runtime.config.delete_at_carrier:
-        fax.delete_copy_at = fax.copy_wanted_at = now
     record_reception(session, fax, Event.RECEIVED, Reception.RECEIVED, now=now)
 
 

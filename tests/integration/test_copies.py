@@ -22,8 +22,8 @@ from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration import odd
 from tests.integration.odd import Odd, Vanished, answers, raises
-from tests.integration.site import ACTOR, Site, open_site
-from tests.integration.test_arrivals import FROM, INBOUND, TO, gives, said
+from tests.integration.site import ACTOR, Site, open_site, tiff
+from tests.integration.test_arrivals import FROM, INBOUND, PDF, TO, gives, said
 
 CAN = ("send_fax", "status_lookup", "deletes_copy", "status_callback", *INBOUND)
 
@@ -59,7 +59,7 @@ def ended(site: Site, state: State = State.DELIVERED, cause: str | None = None) 
     return job_id
 
 
-def received(site: Site) -> str:
+def received(site: Site, content: bytes = PDF) -> str:
     """A received fax whose document is stored; its carrier's name for it is `copy`, too."""
     does = provider(site).does
     arrival = Arrival("copy", sender=Hidden(FROM), recipient=Hidden(TO))
@@ -69,7 +69,7 @@ def received(site: Site) -> str:
     site.work()
     (fax,) = site.runtime.database.rows(sa.select(table(InboundFax)), {})
     assert (fax.status, fax.delete_copy_at) == ("fetching", None), "it was to go before it is here"
-    does["document"] = gives()
+    does["document"] = gives(content)
     site.after(31)
     return str(fax.id)
 
@@ -123,6 +123,23 @@ def test_that_of_a_received_fax_goes_once_its_document_is_stored_here(site: Site
     assert (asked, this.delete_copy_at) == (["copy"], None)
     assert this.copy_deleted_at is not None
     assert site.stored() == 1, "ours stays"
+
+
+@pytest.mark.parametrize("broken", [b"%PDF-1.4 and rubbish", PDF[:-300], tiff()[:-60]])
+def test_that_of_a_received_fax_whose_document_came_damaged_stays_as_it_may_be_the_only_whole_one(
+    site: Site, broken: bytes
+) -> None:
+    asked = deletions(site)
+    fax_id = received(site, broken)
+    for _ in range(5):  # several tries are made to show a TIFF
+        site.after(3600)
+    this = noted(site, fax_id)
+    assert (this.status, this.delete_copy_at, asked) == ("received", None, [])
+
+    site.now += timedelta(days=31)
+    site.purge()
+    site.after(1)
+    assert asked == ["copy"], "ours has gone by its age"
 
 
 def test_the_carrier_has_no_document_of_the_received_fax_any_more(
