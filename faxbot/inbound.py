@@ -313,12 +313,14 @@ def _why_not(fax: InboundFax) -> str:
 def mark(runtime: Runtime, actor: Actor, inbound_id: str, *, read: bool) -> Row:
     """Say that somebody has read it, or that nobody has; the first who did stays. Raises NotFound, and NotPossibleNow
     for one whose document is not there yet."""
-    if find(runtime, actor, inbound_id).status == Reception.FETCHING:
-        raise NotPossibleNow("its document is not there yet")
+    find(runtime, actor, inbound_id)
     now = runtime.now()
     values: dict[str, Any] = {"inbound_id": inbound_id, "at": now if read else None}
     values |= {"by": actor.id if read else None, "now": now}
     with runtime.database.writing() as connection:
+        # Who has it tried once more locks it as well: what nobody has had nobody has read.
+        if connection.scalar(_STATUS, {"inbound_id": inbound_id}) == Reception.FETCHING:
+            raise NotPossibleNow("its document is not there yet")
         changed = connection.execute(_MARK_READ if read else _MARK_UNREAD, values).first()
         if changed is not None:
             details = {"read": read}
@@ -329,6 +331,7 @@ def mark(runtime: Runtime, actor: Actor, inbound_id: str, *, read: bool) -> Row:
     return find(runtime, actor, inbound_id)
 
 
+_STATUS = sa.select(_FAX.c.status).where(_FAX.c.id == sa.bindparam("inbound_id")).with_for_update()
 _MARK = (
     sa.update(_FAX)
     .where(_FAX.c.id == sa.bindparam("inbound_id"))

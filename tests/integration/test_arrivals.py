@@ -565,6 +565,22 @@ def test_one_that_a_person_gave_up_goes_by_its_age_and_is_tried_no_more(site: Si
         inbound.fetch(site.runtime, ACTOR, only(site).id)
 
 
+def test_who_marks_one_as_read_while_another_has_it_tried_once_more_has_not_read_its_document(
+    site: Site,
+) -> None:
+    site.odd.does["document"] = raises(Unreachable())
+    arrives(site)
+    given_up(site)
+    inbound_id = only(site).id
+    site.interrupt("SELECT inbound_faxes", lambda: inbound.fetch(site.runtime, ACTOR, inbound_id))
+    with pytest.raises(NotPossibleNow):
+        inbound.mark(site.runtime, ACTOR, inbound_id, read=True)
+    site.odd.does["document"] = gives()
+    site.work()
+    assert (only(site).status, only(site).read_at) == ("received", None)
+    assert inbound.unread(site.runtime, ACTOR)["count"] == 1
+
+
 # Where it lies in a folder here ---------------------------------------------------------------------
 
 LIES_HERE = "in-1795289227-530475496"
