@@ -43,8 +43,8 @@ WAITS: dict[Status, str] = {
 }
 RECEIVED = "received"
 NOT_HAD = (
-    "the documents of {} could not be had for more than {}: the list of received faxes says of each why; what was "
-    "given up, have tried once more, or mark as read"
+    "the documents of {} could not be had for more than {}: the list of received faxes says of each why; what will "
+    "never be had, give up; what was given up, have tried once more, or mark as read"
 )
 NOT_LET_GO = (
     "of {} that are stored here, or were given up, what was kept could not be removed for more than a day, a file in "

@@ -77,6 +77,8 @@ class Action(StrEnum):
     """Somebody may open its document without a key for a while."""
     INBOUND_FETCHED = "inbound.fetched"
     """Its document, which nobody had, is tried to be had once more."""
+    INBOUND_GIVEN_UP = "inbound.given_up"
+    """Its document is not tried to be had any more."""
     ACCESS_REFUSED = "access.refused"
     """To an actor that lacks the scope."""
     AUTHENTICATION_FAILED = "authentication.failed"

@@ -2,8 +2,9 @@
 fax is received.
 
 A task tries again, later and later. It gives up when those who should have the document had none for GIVEN_UP; what
-hinders here never ends it. To have it twice does no harm; the second one finds it stored. Only when it is stored, what
-was kept of it for that may go: the body of the callback, and what the plugin holds.
+hinders here never ends it, but a person may (inbound). To have it twice does no harm; the second one finds it stored.
+Only when it is stored, or was given up and is purged, what was kept of it for that may go: the body of the callback,
+and what the plugin holds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -50,7 +51,7 @@ GIVEN_UP = timedelta(days=14)
 IDLE = timedelta(days=1)
 """Between two tries; where it was longer nobody was here to try, and it does not count either."""
 NO_DOCUMENT = "no-document"
-"""The cause of a fax whose document nobody had for so long."""
+"""The cause of a fax whose document nobody had for so long, or till a person gave it up."""
 MOST_BYTES = 200 * 1024 * 1024
 """Of a document; a hundred times what a long fax has."""
 LET_GO, DAILY = timedelta(days=28), timedelta(days=1)
@@ -381,11 +382,17 @@ def _put_off(runtime: Runtime, fax: Row, code: str, error: Exception) -> None:
             since += passed
         this.fetching_at, this.updated_at = since, now
         if now - since >= GIVEN_UP:
-            this.cause, this.next_at = NO_DOCUMENT, None
-            record_reception(session, this, Event.RECEIVE_FAILED, Reception.FAILED, now=now)
+            give_up(session, this, now)
             return
         this.cause = code[:32]
         this.next_at = now + min(SOONEST * 2 ** min(this.tries - 1, 20), LATEST)
+
+
+def give_up(session: Session, fax: InboundFax, now: datetime) -> None:
+    """The document of a locked fax is not tried to be had any more; a worker that has it in this moment brings it all
+    the same."""
+    fax.cause, fax.next_at = NO_DOCUMENT, None
+    record_reception(session, fax, Event.RECEIVE_FAILED, Reception.FAILED, now=now)
 
 
 def _is_not_there(fax: Row, error: Exception) -> bool:

@@ -1,5 +1,5 @@
-"""Received faxes as people see them: pages of them, one, its document, read and unread, links that expire, and another
-try at a document that nobody had."""
+"""Received faxes as people see them: pages of them, one, its document, read and unread, links that expire, another
+try at a document that nobody had, and the end of trying."""
 
 from __future__ import annotations
 
@@ -182,7 +182,9 @@ def _error(fax: Row) -> dict[str, Any] | None:
 
 
 _NOT_YET = "Its document cannot be had now; it is tried again."
-_AGAIN = "Its document could not be had for two weeks: have it tried once more, or ask the carrier, or who sent it."
+_AGAIN = (
+    "Its document could not be had: have it tried once more, or ask the carrier, or who sent it."
+)
 _NEVER = "Its document could not be had: ask who sent it."
 _ON_ITS_WAY = "It failed on its way here; who sent it may send it again."
 
@@ -272,7 +274,7 @@ def admit(runtime: Runtime, inbound_id: str, token: str) -> str:
     raise Unauthenticated("this link is not one of ours, or its time is over")
 
 
-# Tried once more ------------------------------------------------------------------------------------
+# Tried once more, and given up ----------------------------------------------------------------------
 
 
 def may_be_fetched(fax: Row | InboundFax) -> bool:
@@ -294,6 +296,21 @@ def fetch(runtime: Runtime, actor: Actor, inbound_id: str) -> Row:
         arrivals.begin_again(fax, now)
         audit.record(session, actor, Action.INBOUND_FETCHED, ("inbound", inbound_id), now=now)
     runtime.ring(arrivals.TASK, inbound_id)
+    return find(runtime, actor, inbound_id)
+
+
+@audit.refusals(Action.INBOUND_GIVEN_UP)
+def give_up(runtime: Runtime, actor: Actor, inbound_id: str) -> Row:
+    """Have its document not tried to be had any more: then it can be marked as read, and goes by its age; or be tried
+    once more (fetch()). Raises NotFound, and NotPossibleNow where nobody tries."""
+    find(runtime, actor, inbound_id)
+    now = runtime.now()
+    with runtime.database.transaction() as session:
+        fax = fetching.locked(session, inbound_id)
+        if fax.status != Reception.FETCHING:
+            raise NotPossibleNow("its document is not being had: it is there, or was given up")
+        fetching.give_up(session, fax, now)
+        audit.record(session, actor, Action.INBOUND_GIVEN_UP, ("inbound", inbound_id), now=now)
     return find(runtime, actor, inbound_id)
 
 

@@ -244,3 +244,22 @@ def fetch_inbound(inbound_id: str) -> Response:
     """
     limits.admit_inbound(runtime(), actor(), "get")
     return _shown(inbound.fetch(runtime(), actor(), inbound_id))
+
+
+@blueprint.operation(
+    "POST",
+    "/inbound/<inbound_id>/give-up",
+    access="inbound:read",
+    answers={200: api.answer(InboundFax, "It is given up.")},
+    errors=(NotFound, NotPossibleNow),
+    parameters=_ID,
+)
+@enabled
+def give_up_inbound(inbound_id: str) -> Response:
+    """Have the document of a received fax not tried any more
+
+    Of one that is `fetching`: it is `failed` then (`no-document`), can be marked as read, and goes by its age; or
+    is tried once more.
+    """
+    limits.admit_inbound(runtime(), actor(), "get")
+    return _shown(inbound.give_up(runtime(), actor(), inbound_id))

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -153,6 +154,18 @@ def read(place: Place) -> dict[str, str]:
 
 def lost(place: Place) -> dict[str, str]:
     """A received fax whose document nobody had."""
+    return without_document(place, status=Reception.FAILED, cause=NO_DOCUMENT)
+
+
+def waiting(place: Place) -> dict[str, str]:
+    """A received fax whose document cannot be had, and is not tried again for a while."""
+    next_at = place.site.runtime.now() + timedelta(hours=1)
+    return without_document(
+        place, status=Reception.FETCHING, cause="account-refused", next_at=next_at
+    )
+
+
+def without_document(place: Place, **its: Any) -> dict[str, str]:
     runtime, inbound_id = place.site.runtime, new_id()
     now, numbers = runtime.now(), json.dumps({"from": "+15550100001", "to": ""}).encode()
     with runtime.database.transaction() as session:
@@ -162,12 +175,11 @@ def lost(place: Place) -> dict[str, str]:
                 account_id=DEFAULT_ACCOUNT,
                 provider_id="simulator",
                 external_id=f"lost-{inbound_id}",
-                status=Reception.FAILED,
-                cause=NO_DOCUMENT,
                 numbers_sealed=runtime.keyring.seal(numbers, arrivals.place(DEFAULT_ACCOUNT)),
                 received_at=now,
                 created_at=now,
                 updated_at=now,
+                **its,
             )
         )
     return {"inbound": inbound_id}
@@ -295,6 +307,9 @@ FAXES = {
     ),
     "POST /admin/ui/inbound/<inbound_id>/fetch": Verb(
         "inbound/<inbound>", ("Try once more",), "Its document is tried to be had once more.", lost
+    ),
+    "POST /admin/ui/inbound/<inbound_id>/give-up": Verb(
+        "inbound/<inbound>", ("Give up",), "Given up", waiting
     ),
     "POST /admin/ui/inbound/<inbound_id>/read": Verb(
         "inbound/<inbound>", ("Mark as read",), "Marked as read.", received

@@ -38,6 +38,7 @@ CONSOLE = {
     "GET /admin/ui/inbound": "inbound:list",
     "GET /admin/ui/inbound/<inbound_id>": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/fetch": "inbound:read",
+    "POST /admin/ui/inbound/<inbound_id>/give-up": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/read": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/unread": "inbound:read",
     "POST /admin/ui/inbound/<inbound_id>/link": "inbound:read",

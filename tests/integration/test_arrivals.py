@@ -565,6 +565,70 @@ def test_one_that_a_person_gave_up_goes_by_its_age_and_is_tried_no_more(site: Si
         inbound.fetch(site.runtime, ACTOR, only(site).id)
 
 
+@pytest.mark.parametrize("attached", [True, False], ids=["attached", "fetched"])
+def test_a_person_gives_one_up_that_will_never_be_had_and_it_goes_by_its_age(
+    site: Site, attached: bool
+) -> None:
+    """Its account is closed; what came with its callback proves nothing."""
+    site.odd.does["attached"] = site.odd.does["document"] = raises(AccountRefused())
+    if attached:
+        arrives(site, body=b"", file=large(site), attached=True)
+    else:
+        arrives(site)
+    site.work()
+    days(site, 20)
+    assert (only(site).status, bool(owners(site))) == ("fetching", attached)
+    inbound.give_up(site.runtime, ACTOR, only(site).id)
+    assert events(site) == [("FAX_RECEIVE_FAILED", "failed", "no-document")]
+    fetching.fetch(site.runtime, only(site).id)
+    assert (only(site).status, only(site).next_at) == ("failed", None)
+
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    assert health.ready(site.runtime)["alarms"] == []
+    site.now += timedelta(days=41)
+    site.purge()
+    site.purge()
+    assert (owners(site), only(site).numbers_sealed) == ([], b"")
+
+
+def test_one_that_a_person_gave_up_is_tried_once_more_and_received_when_it_can_be(
+    site: Site,
+) -> None:
+    site.odd.does["attached"] = site.odd.does["document"] = raises(AccountRefused())
+    arrives(site, attached=True)
+    site.work()
+    inbound.give_up(site.runtime, ACTOR, only(site).id)
+    site.odd.does["attached"] = gives()
+    inbound.fetch(site.runtime, ACTOR, only(site).id)
+    site.work()
+    assert only(site).status == Reception.RECEIVED
+
+
+def test_a_document_that_is_had_while_a_person_gives_it_up_is_received(site: Site) -> None:
+    def meanwhile(_usual: object, arguments: tuple[object, BinaryIO]) -> None:
+        inbound.give_up(site.runtime, ACTOR, only(site).id)
+        arguments[1].write(PDF)
+
+    site.odd.does["document"] = meanwhile
+    arrives(site)
+    site.work()
+    assert (only(site).status, only(site).cause) == ("received", None)
+    assert content(site) == PDF
+
+
+def test_only_one_whose_document_is_being_had_can_be_given_up(site: Site) -> None:
+    site.odd.does["document"] = gives()
+    arrives(site)
+    arrives(site, body=b"2", external_id="in-2", cause="busy")
+    site.work()
+    before = faxes(site)
+    assert {fax.status for fax in before} == {"received", "failed"}
+    for fax in before:
+        with pytest.raises(NotPossibleNow):
+            inbound.give_up(site.runtime, ACTOR, fax.id)
+    assert faxes(site) == before
+
+
 def test_who_marks_one_as_read_while_another_has_it_tried_once_more_has_not_read_its_document(
     site: Site,
 ) -> None:

@@ -33,7 +33,7 @@ from faxbot import (
 from faxbot.actors import CLI, COMMAND
 from faxbot.audit import Action
 from faxbot.db import table
-from faxbot.errors import OutcomeUnknown, Refused
+from faxbot.errors import AccountRefused, OutcomeUnknown, Refused
 from faxbot.models import AuditEvent, Job
 from faxbot.runtime import Runtime
 from tests.carrier import SimulatorProcess
@@ -123,6 +123,14 @@ def read(site: Site) -> str:
     return inbound_id
 
 
+def waiting(site: Site) -> str:
+    """One whose document cannot be had."""
+    site.odd.does["document"] = raises(AccountRefused())
+    arrives(site)
+    site.work()
+    return str(only(site).id)
+
+
 def lost(site: Site) -> str:
     """One whose document nobody had."""
     site.odd.does["document"] = raises(Refused())
@@ -172,6 +180,7 @@ ROUTES: dict[str, tuple[Prepare, dict[str, Any] | None, Action, tuple[str, str] 
     "POST /fax/search": (lambda _: None, {"to": NUMBER}, Action.FAX_SEARCHED, None),
     "POST /inbound/<inbound_id>/link": (received, None, Action.INBOUND_LINKED, ("inbound", "")),
     "POST /inbound/<inbound_id>/fetch": (lost, None, Action.INBOUND_FETCHED, ("inbound", "")),
+    "POST /inbound/<inbound_id>/give-up": (waiting, None, Action.INBOUND_GIVEN_UP, ("inbound", "")),
     "POST /inbound/<inbound_id>/read": (received, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /inbound/<inbound_id>/unread": (read, None, Action.INBOUND_MARKED, ("inbound", "")),
     "POST /fax/<fax_id>/cancel": (queued, None, Action.FAX_CANCELLED, ("fax", "")),

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from faxbot import inbound, legalholds
 from faxbot.actors import ADMIN, CLI, OPERATOR, VIEWER
 from faxbot.audit import Action
-from faxbot.errors import Refused
+from faxbot.errors import AccountRefused, Refused
 from faxbot.hidden import Hidden
 from faxbot.results import stamp
 from tests.carrier import SimulatorProcess
@@ -142,6 +142,25 @@ def test_a_time_that_a_link_has_set_is_said_and_kept_when_the_list_is_filtered_f
     text = filtered_again(asks, text, since="2020-01-01")
     assert text.count('id="row-') == 2
     assert "Only faxes that came since" not in words(text)
+
+
+def test_one_whose_document_will_never_be_had_is_given_up_by_a_button(site: Site) -> None:
+    site.odd.does["document"] = raises(AccountRefused())
+    arrives(site)
+    site.work()
+    inbound_id, asks = str(faxes(site)[0].id), browser(site, OPERATOR)
+    path = f"/admin/ui/inbound/{inbound_id}"
+    assert "Mark as read" not in page(asks, path)
+    assert "Given up" in said(deed(asks, f"{path}/give-up"))
+    shown = page(asks, path)
+    assert ("Give up" in shown, "Mark as read" in shown, "Try once more" in shown) == (
+        False,
+        True,
+        True,
+    )
+    assert "is not being had" in problem(
+        deed(asks, f"{path}/give-up", 409), 409, "not-possible-in-this-state"
+    )
 
 
 def test_a_link_is_shown_once_and_opens_the_document_without_a_session(site: Site) -> None:

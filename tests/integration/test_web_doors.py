@@ -53,6 +53,7 @@ OPERATES = {
     "POST /admin/providers/<provider_id>/test", "GET /inbound", "GET /inbound/unread", "GET /inbound/<inbound_id>",
     "GET /inbound/<inbound_id>/pdf", "GET /inbound/<inbound_id>/document", "POST /inbound/<inbound_id>/link",
     "POST /inbound/<inbound_id>/read", "POST /inbound/<inbound_id>/unread", "POST /inbound/<inbound_id>/fetch",
+    "POST /inbound/<inbound_id>/give-up",
     "GET /events",
     "GET /events/stream",
 }  # fmt: skip

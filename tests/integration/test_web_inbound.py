@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from faxbot.errors import Refused
+from faxbot.errors import AccountRefused, Refused
 from faxbot.models import Callback
 from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.web.auth import SIGNATURE
@@ -131,6 +131,21 @@ def test_a_document_that_nobody_had_is_tried_once_more_when_somebody_asks(site: 
     path, asks = f"/inbound/{only(site).id}/fetch", client(site)
     assert_problem(client(site, "inbound:list").post(path), 403, "forbidden")
     assert said(asks.post(path))["status"] == "fetching"
+    assert_problem(asks.post(path), 409, "not-possible-in-this-state")
+
+
+def test_a_document_that_will_never_be_had_is_given_up_when_somebody_says_so(site: Site) -> None:
+    site.odd.does["document"] = raises(AccountRefused())
+    arrives(site)
+    site.work()
+    path, asks = f"/inbound/{only(site).id}/give-up", client(site)
+    assert_problem(client(site, "inbound:list").post(path), 403, "forbidden")
+    given = said(asks.post(path))
+    assert (given["status"], given["error"]["code"], given["next_at"]) == (
+        "failed",
+        "no-document",
+        None,
+    )
     assert_problem(asks.post(path), 409, "not-possible-in-this-state")
 
 

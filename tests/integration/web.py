@@ -122,6 +122,7 @@ ACCESS = {
     "GET /inbound/<inbound_id>/pages/<number>": "inbound:read",
     "POST /inbound/<inbound_id>/link": "inbound:read",
     "POST /inbound/<inbound_id>/fetch": "inbound:read",
+    "POST /inbound/<inbound_id>/give-up": "inbound:read",
     "POST /inbound/<inbound_id>/read": "inbound:read",
     "POST /inbound/<inbound_id>/unread": "inbound:read",
     "GET /metrics": "metrics or this machine",

@@ -143,6 +143,15 @@ def fetch_document(inbound_id: str) -> Response:
     return frame.done("Its document is tried to be had once more.")
 
 
+@pages.deed("/inbound/<inbound_id>/give-up", access="inbound:read")
+@enabled
+def give_up_document(inbound_id: str) -> Response:
+    """Try no more."""
+    limits.admit_inbound(runtime(), actor(), "get")
+    inbound.give_up(runtime(), actor(), inbound_id)
+    return frame.done("Given up: its document is not tried to be had any more.")
+
+
 @pages.deed("/inbound/<inbound_id>/link", access="inbound:read")
 @enabled
 def link_document(inbound_id: str) -> Response:
