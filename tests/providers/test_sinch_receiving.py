@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faxbot.carriers.pages import blank_pdf
-from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Refused, Unreachable
+from faxbot.errors import (
+    AccountRefused,
+    DestinationBarred,
+    OutcomeUnknown,
+    ProviderError,
+    Refused,
+    Unreachable,
+)
 from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, State, TransportPlugin
 from faxbot.providers.http import HttpClient
@@ -155,7 +162,6 @@ def test_sinchs_own_copy_is_the_document_and_without_one_what_came_with_the_webh
         (GONE, GONE, Refused),
         (answer(b"", 500), GONE, OutcomeUnknown),
         (shown(), answer(b"", 500), OutcomeUnknown),
-        (shown(), answer(b"", 401), AccountRefused),
         (shown(completedTime=NOW.isoformat()), GONE, Unreachable),
     ],
 )
@@ -168,6 +174,29 @@ def test_while_sinch_does_not_say_whether_it_has_a_copy_nothing_is_taken(
     ):
         attached(sinch, webhook("incoming_json.http"))
     assert type(untaken.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("fax", "file"),
+    [(answer(b"", 401), GONE), (answer(b"", 403), GONE), (shown(), answer(b"", 401))],
+)
+def test_where_sinch_refuses_the_account_for_two_weeks_what_came_with_the_webhook_is_taken(
+    fax: bytes, file: bytes
+) -> None:
+    """Until then its own copy may be had again, and proves what was sent."""
+
+    def came(days: float) -> CallbackRequest:
+        at = (NOW - timedelta(days=days)).isoformat()
+        return posted(eventTime=at, file=base64.b64encode(DOCUMENT).decode())
+
+    with asking({f"GET {FAX}": [fax], f"GET {FILE}": [file]}) as (sinch, _):
+        with pytest.raises((AccountRefused, DestinationBarred)):
+            attached(sinch, came(13.9))
+        with pytest.raises((AccountRefused, DestinationBarred)):
+            attached(sinch, posted(fax={"id": CAME}, file=base64.b64encode(DOCUMENT).decode()))
+        assert attached(sinch, came(14.1)) == DOCUMENT
+        with pytest.raises(Refused):
+            attached(sinch, posted(eventTime=(NOW - timedelta(days=15)).isoformat()))
 
 
 # What counts --------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
 
 from faxbot.errors import (
     AccountRefused,
+    DestinationBarred,
     OutcomeUnknown,
     ProviderError,
     Refused,
@@ -52,6 +53,9 @@ harm."""
 SHOWN_WITHIN = timedelta(hours=1)
 """So long after a fax came in, Sinch's record or copy of it may still be on its way to where it is
 asked for; how long that takes is not documented."""
+GIVEN_UP = timedelta(days=14)
+"""So long after a fax came in, a Sinch that refuses the account is not waited for any more where the document lies
+here: an account that is closed is asked in vain for ever."""
 TOKEN_MARGIN, UNSAID_SECONDS, LONGEST_SECONDS = 60.0, 300.0, 86_400.0
 """Seconds: a token is renewed so long before its end; for so long it is good where Sinch does not
 say; and at most for a day."""
@@ -192,15 +196,32 @@ class SinchProvider(TransportPlugin):
 
     def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
         """Sinch's own copy, because nothing proves what a webhook holds; and what came with the webhook
-        where Sinch says that it has none, of a fax that it knows."""
-        external_id = id_in(webhooks.read(request).fax)
-        record = self._record(external_id)
-        if record and not answers.keeps_none(record):
-            with suppress(Refused):
-                self.document(external_id, target)
+        where Sinch says that it has none, of a fax that it knows, or where it has refused to be asked for GIVEN_UP: it
+        confirmed the fax when that was noted."""
+        event = webhooks.read(request)
+        try:
+            if self._own_copy(id_in(event.fax), target):
                 return
-        if record is None or not webhooks.save(request, target):
+        except (AccountRefused, DestinationBarred):  # 403, too
+            at = _told_at(event.fax, event.at)
+            if at is None or self.context.now() - at < GIVEN_UP:
+                raise
+        if not webhooks.save(request, target):
             raise Refused("This webhook holds no whole document.", cause="doc_fetch_failed")
+
+    def _own_copy(self, external_id: str, target: BinaryIO) -> bool:
+        """Write Sinch's own copy into `target`; False where it says that it has none. Raises Refused for a fax that it
+        does not know."""
+        record = self._record(external_id)
+        if record is None:
+            raise Refused("Sinch does not know this fax.", cause="doc_fetch_failed")
+        if answers.keeps_none(record):
+            return False
+        try:
+            self.document(external_id, target)
+        except Refused:
+            return False
+        return True
 
     def delete_copy(self, external_id: str) -> None:
         """DELETE /faxes/{id}/file; the record of the fax stays for 13 months. Raises Unreachable for a
@@ -262,7 +283,7 @@ class SinchProvider(TransportPlugin):
 
     def _is_new(self, fax: Mapping[str, Any], told_at: datetime | None) -> bool:
         """Whether a fax came in, as far as is said, within SHOWN_WITHIN."""
-        at = told_at or moment(fax.get("completedTime")) or moment(fax.get("createTime"))
+        at = _told_at(fax, told_at)
         return at is not None and abs(self.context.now() - at) < SHOWN_WITHIN
 
     def _with_credentials(self, address: str) -> str:
@@ -327,6 +348,11 @@ class SinchProvider(TransportPlugin):
 
 
 _FILE_NAMES = {"application/pdf": "fax.pdf", "image/tiff": "fax.tif"}
+
+
+def _told_at(fax: Mapping[str, Any], told_at: datetime | None) -> datetime | None:
+    """When a fax came in, as far as is said."""
+    return told_at or moment(fax.get("completedTime")) or moment(fax.get("createTime"))
 
 
 def _proofs(config: Mapping[str, Any]) -> Iterable[bytes]:
