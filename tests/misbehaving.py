@@ -6,8 +6,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 Behaviour = Callable[[socket.socket, "Server"], None]
@@ -130,3 +130,18 @@ def dripping(connection: socket.socket, server: Server) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
     while not server.done.wait(0.05):
         connection.sendall(b"x")
+
+
+@contextmanager
+def black_hole(address: str, port: int) -> Iterator[socket.socket]:
+    """An address of this machine at which nothing answers: the queue of this listener is full."""
+    made = [socket.create_server((address, port), backlog=0)]
+    try:
+        for _ in range(4):
+            made.append(filler := socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(made[0].getsockname())
+        yield made[0]
+    finally:
+        for each in made:
+            each.close()

@@ -4,9 +4,10 @@ is refused with the name of the setting."""
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ from tests.mailserver import (
     USER,
     MailServer,
 )
+from tests.misbehaving import black_hole
 from tests.servers import free_port
 
 MANIFEST = manifest.read(
@@ -224,6 +226,48 @@ def test_a_visit_ends_in_time_however_slowly_the_server_speaks() -> None:
         with pytest.raises(Unreachable):
             told(dripping, seconds=1)
         assert time.monotonic() - begun_at < 10
+
+
+NAME = "mail.practice.example"
+Leads = Callable[..., None]
+
+
+@pytest.fixture
+def leads(monkeypatch: pytest.MonkeyPatch) -> Leads:
+    """leads(address, ...): where the name NAME leads from now on, as the DNS says."""
+    usual = socket.getaddrinfo
+
+    def lead(*addresses: str) -> None:
+        def found(host: str, port: int, *more: Any, **options: Any) -> list[Any]:
+            hosts = addresses if host == NAME else (host,)
+            return [each for name in hosts for each in usual(name, port, *more, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+
+    return lead
+
+
+def test_a_mail_arrives_where_nothing_answers_at_the_first_addresses_of_the_name(
+    mail: MailServer, leads: Leads
+) -> None:
+    leads("127.0.0.2", "127.0.0.3", "127.0.0.1")
+    with black_hole("127.0.0.2", mail.port), black_hole("127.0.0.3", mail.port):
+        assert told(mail, host=NAME, seconds=2)
+    assert len(mail.taken) == 1
+
+
+def test_a_visit_ends_in_time_however_many_addresses_do_not_answer(
+    mail: MailServer, leads: Leads
+) -> None:
+    holes = [f"127.0.0.{number}" for number in range(2, 8)]
+    leads(*holes)
+    with ExitStack() as stack:
+        for each in holes:
+            stack.enter_context(black_hole(each, mail.port))
+        begun_at = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer in time"):
+            told(mail, host=NAME, seconds=1)
+        assert time.monotonic() - begun_at < 4
 
 
 def test_health_asks_up_to_the_recipients_and_sends_nothing(mail: MailServer) -> None:

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from faxbot.config import Config
 from faxbot.destinations import Rules
 from faxbot.dialling import Answer, Dialler
 from faxbot.errors import ConfigError
-from tests import certificates
+from tests import certificates, misbehaving
 from tests.misbehaving import (
     OK,
     Behaviour,
@@ -194,22 +194,9 @@ def test_a_name_is_tried_at_its_other_addresses_where_the_first_is_away(serve: S
 
 @pytest.fixture
 def black_hole() -> Iterator[Callable[[str, int], socket.socket]]:
-    """Addresses of this machine at which nothing answers: the listener's queue is full."""
-    made: list[socket.socket] = []
-
-    def make(address: str, port: int) -> socket.socket:
-        listener = socket.create_server((address, port), backlog=0)
-        made.append(listener)
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            made.append(filler)
-        return listener
-
-    yield make
-    for each in made:
-        each.close()
+    """Until the test is over."""
+    with ExitStack() as stack:
+        yield lambda address, port: stack.enter_context(misbehaving.black_hole(address, port))
 
 
 NEAR = Rules((ip_network("127.0.0.0/8"),), RULES.ports, https_only=False)

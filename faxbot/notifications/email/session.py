@@ -13,6 +13,7 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class _Smtp(smtplib.SMTP):
         self.local_hostname = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        sock = socket.create_connection((host, port), timeout)
+        sock = _connected(host, port, timeout)
         # TLS takes the socket over; the connection can still be cut by another handle of it.
         self._handle = sock.dup()
         if self._late.is_set():
@@ -82,6 +83,32 @@ class _Smtp(smtplib.SMTP):
         self.close()
         if self._handle is not None:
             self._handle.close()
+
+
+def _connected(host: str, port: int, seconds: float) -> socket.socket:
+    """A connection with one of the addresses that this name has. Each has its part of the time, and so has what is said
+    then: one at which nothing answers, such as that of an IPv6 that leads nowhere, leaves enough. Raises OSError."""
+    until = time.monotonic() + seconds
+    found = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    last: OSError = TimeoutError()
+    for count, (family, kind, protocol, _, address) in enumerate(found):
+        left = until - time.monotonic()
+        if left <= 0:  # looking for the name took it all
+            break
+        try:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(left / (len(found) - count + 1))
+                sock.connect(address)
+                sock.settimeout(max(until - time.monotonic(), 0.001))  # 0 would not wait at all
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            last = error
+        else:
+            return sock
+    raise last
 
 
 class Session:
