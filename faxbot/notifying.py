@@ -46,10 +46,12 @@ MOST_DOUBTS = 5
 """So often is a message sent of which nobody knows whether it arrived."""
 MOST_REFUSALS = 3
 """So often is one sent that the other end says it never takes."""
+PUT_OFF_LONG = timedelta(minutes=15)
+"""For so long a message waits for those to whom it is not taken for now: greylisting lets us in within minutes."""
 MOST_IN_ONE = 5000
 MOST_SHOWN = 100
 """Of the faxes of one message those that it names."""
-REFUSED, UNKNOWN, PARTLY = "refused", "outcome-unknown", "partly"
+REFUSED, UNKNOWN, PUT_OFF, PARTLY = "refused", "outcome-unknown", "throttled", "partly"
 _NOTIFIERS = table(Notifier)
 
 
@@ -197,7 +199,8 @@ def next_message(runtime: Runtime, place: Place) -> Message | None:
         sent.doubts += 1
         sent.next_at = now + max(LEASE, wait(sent.tries))
         notifier.lease_until = now + LEASE
-        return Message(_notification(session, sent), sent.tries)
+        put_off_long = sent.cause == PUT_OFF and now - sent.created_at >= PUT_OFF_LONG
+        return Message(_notification(session, sent, put_off_long=put_off_long), sent.tries)
 
 
 _OPEN = sa.select(SentNotification).where(
@@ -291,14 +294,15 @@ def _later(config: Config, ready_at: datetime | None, now: datetime) -> datetime
     return max(ready_at or earliest, earliest) + apart
 
 
-def _notification(session: Session, sent: SentNotification) -> Notification:
+def _notification(session: Session, sent: SentNotification, *, put_off_long: bool) -> Notification:
     of_it = {"sent": sent.id}
     rows = session.connection().execute(_SHOWN, of_it)
     happenings = tuple(
         Happening(Notable(row.kind), row.fax_id, row.occurred_at, sentence(row.why)) for row in rows
     )
     counted = session.connection().execute(_COUNTED, of_it)
-    return Notification(sent.id, happenings, {Notable(kind): number for kind, number in counted})
+    counts = {Notable(kind): number for kind, number in counted}
+    return Notification(sent.id, happenings, counts, put_off_long)
 
 
 _OF_IT = NOTICES.c.notification_id == sa.bindparam("sent")

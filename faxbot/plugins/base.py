@@ -412,6 +412,9 @@ class Notification:
     """The oldest of them first; after a storm not all."""
     counts: Mapping[Notable, int] = field(default_factory=dict)
     """How many there are of each kind, also of those that are not among `happenings`."""
+    put_off_long: bool = False
+    """Whether its last try was put off (Throttled), a quarter of an hour or more after it was made: who can be told now
+    is told, without the rest."""
 
     @property
     def count(self) -> int:
@@ -461,11 +464,12 @@ class NotificationPlugin(FaxbotPlugin):
     @abstractmethod
     def notify(self, notification: Notification) -> bool:
         """Send one message, within a minute. True: it is taken for all who are to be told; False: for some of them,
-        and the others were refused for good.
+        and the others were refused for good, or for now with `put_off_long`.
 
         Raises OutcomeUnknown when it may have been taken: it is sent again a few times, with the same id. Raises
-        Refused when this very message is not taken, and never will be. After anything else it was surely not taken,
-        and is sent again for a day, less and less often.
+        Refused when this very message is not taken, and never will be. Raises Throttled where some could be told, and
+        others not now: nobody is told, so that all can be together a little later. After that and anything else it was
+        surely not taken, and is sent again for a day, less and less often.
         """
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from faxbot.errors import (
     OutcomeUnknown,
     PluginError,
     Refused,
+    Throttled,
     Unreachable,
 )
 from faxbot.events import Notable
@@ -204,6 +206,33 @@ def test_some_of_several_recipients_may_be_refused_and_that_is_said(mail: MailSe
     mail.recipient = lambda address: "550 gone" if "gone" in address else "250 OK"
     assert told(mail, to="gone@practice.example,desk@practice.example") is False
     assert [each.recipients for each in mail.taken] == [["desk@practice.example"]]
+
+
+FULL = "desk@practice.example,full@practice.example"
+
+
+def puts_off(address: str) -> str:
+    return f"452 mailbox full {SAYS}" if "full" in address else "250 OK"
+
+
+def test_a_mail_waits_for_recipients_who_are_put_off_until_that_has_lasted(
+    mail: MailServer,
+) -> None:
+    mail.recipient = puts_off
+    with pytest.raises(Throttled, match=r"EMAIL_TO.*\(452\)") as raised:
+        told(mail, ONE, to=FULL)
+    assert "else" not in str(raised.value)
+    assert mail.handed == []
+
+    assert told(mail, replace(ONE, put_off_long=True), to=FULL) is False
+    assert [each.recipients for each in mail.taken] == [["desk@practice.example"]]
+
+
+def test_health_says_that_a_recipient_is_put_off(mail: MailServer) -> None:
+    mail.recipient = puts_off
+    with begun({**mail.settings, "to": FULL}) as notifier:
+        health = notifier.health()
+    assert (health.ok, "(452)" in health.detail) == (False, True)
 
 
 @pytest.mark.parametrize("day", [DROP, KEEP_AND_DROP, HANG])

@@ -407,6 +407,64 @@ def test_of_a_message_that_may_have_arrived_a_repeat_has_the_same_id_and_there_a
     assert (row.status, row.cause) == ("given_up", "outcome-unknown")
 
 
+TWO = ["desk@practice.example", "nurse@practice.example"]
+
+
+def test_who_is_refused_once_for_now_has_the_message_with_the_others(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    asked: list[str] = []
+
+    def greylists(address: str) -> str:
+        asked.append(address)
+        return "450 greylisted" if asked.count(address) == 1 and address == TWO[1] else "250 OK"
+
+    mail.recipient = greylists
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        failed(site)
+        site.sweep()
+        assert mail.handed == [], "it is sent to all, or to nobody yet"
+        site.after(61)
+        site.after(HOUR)
+        assert [each.recipients for each in mail.taken] == [TWO]
+        (row,) = people.messages(site.runtime)
+        assert (row.status, row.cause, row.tries) == ("sent", None, 2)
+
+
+def test_who_is_refused_for_now_for_ever_does_not_keep_the_others_from_it(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    mail.recipient = lambda address: "452 full" if address == TWO[1] else "250 OK"
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        failed(site)
+        for seconds in (0, 61, 301):
+            site.after(seconds)
+        assert mail.handed == []
+        site.after(901)
+        assert [each.recipients for each in mail.taken] == [TWO[:1]]
+        (row,) = people.messages(site.runtime)
+        assert (row.status, row.cause, row.tries) == ("sent", "partly", 4)
+        site.after(HOUR)
+        assert len(mail.taken) == 1, "who has it gets it no second time"
+
+
+def test_who_is_refused_for_now_when_the_server_is_back_after_hours_is_waited_for(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    mail.data = lambda _mail: "451 later"
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        failed(site)
+        for _ in range(6):
+            site.after(HOUR)
+        mail.data = lambda _mail: "250 OK"
+        mail.recipient = lambda address: "450 greylisted" if address == TWO[1] else "250 OK"
+        site.after(HOUR)
+        assert mail.taken == []
+        mail.recipient = lambda _address: "250 OK"
+        site.after(HOUR)
+        assert [each.recipients for each in mail.taken] == [TWO]
+
+
 def test_a_fault_of_a_plugin_is_no_end_of_it(
     site: Site, mail: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

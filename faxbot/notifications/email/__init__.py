@@ -1,6 +1,7 @@
 """Notices by e-mail, over SMTP: plain text that names a fax by its id, and nobody.
 
-A message goes to all recipients in one transaction, which the server takes or does not. Its Message-ID is made of the
+A message goes to all recipients in one transaction, which the server takes or does not: it waits for those who are put
+off (greylisting, a full mailbox), for a quarter of an hour. Its Message-ID is made of the
 notification's own id, so that a mail that is sent twice, because nobody knows whether it arrived, is known as one.
 """
 
@@ -37,7 +38,9 @@ class EmailNotifier(NotificationPlugin):
     def notify(self, notification: Notification) -> bool:
         message = self._message(notification)
         with visit(self._server) as session:
-            all_taken = session.address(self._sender, self._recipients)
+            all_taken = session.address(
+                self._sender, self._recipients, or_some=notification.put_off_long
+            )
             session.send(message)
         return all_taken
 

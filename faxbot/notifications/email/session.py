@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from faxbot.errors import AccountRefused, OutcomeUnknown, Refused, Unreachable
+from faxbot.errors import AccountRefused, OutcomeUnknown, Refused, Throttled, Unreachable
 
 STARTTLS, TLS, NONE = "starttls", "tls", "none"
 PORTS = {STARTTLS: 587, TLS: 465, NONE: 25}
@@ -117,8 +117,9 @@ class Session:
     def __init__(self, smtp: smtplib.SMTP, server: Server) -> None:
         self._smtp, self._server = smtp, server
 
-    def address(self, sender: str, recipients: Sequence[str]) -> bool:
-        """Say from whom and to whom; whether it takes all of them. Raises Refused... as visit(), when it takes none."""
+    def address(self, sender: str, recipients: Sequence[str], *, or_some: bool = False) -> bool:
+        """Say from whom and to whom; whether it takes all of them. Raises AccountRefused when it takes none; Throttled
+        when it takes some and puts others off, unless these `or_some` are enough."""
         code, _ = self._smtp.mail(sender)
         if code != 250:
             raise AccountRefused(f"The mail server does not take mail from EMAIL_FROM ({code}).")
@@ -126,6 +127,11 @@ class Session:
         taken = [code for code in codes if code in (250, 251)]
         if not taken:
             raise AccountRefused(f"The mail server takes mail to nobody of EMAIL_TO ({codes[0]}).")
+        later = [code for code in codes if 400 <= code < 500]
+        if later and not or_some:
+            raise Throttled(
+                f"The mail server takes mail to some of EMAIL_TO, and not now to others ({later[0]})."
+            )
         return len(taken) == len(codes)
 
     def send(self, message: bytes) -> None:
