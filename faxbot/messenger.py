@@ -12,7 +12,7 @@ import threading
 import time
 
 from faxbot import notifying
-from faxbot.errors import FaxbotError
+from faxbot.errors import DatabaseAway, FaxbotError
 from faxbot.notifying import PARTLY, Message, Place
 from faxbot.plugins.base import NotificationPlugin
 from faxbot.runtime import Runtime
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_END = 5.0
 """Seconds that messages under way may take when the process ends."""
+AFTER_FAULT = 1.0
+"""Seconds after which it is written again what came of a message, where the database was away."""
 
 
 class Messenger:
@@ -74,9 +76,27 @@ class Messenger:
             message = notifying.next_message(runtime, claimed)
             if message is None:
                 break
-            cause, sent = _send(runtime, claimed, message)
-            notifying.conclude(runtime, claimed, message, cause=cause, sent=sent)
+            self._conclude(runtime, claimed, message, *_send(runtime, claimed, message))
         notifying.release(runtime, claimed)
+
+    def _conclude(
+        self, runtime: Runtime, place: Place, message: Message, cause: str | None, sent: bool
+    ) -> None:
+        """Write down what came of it, however long the database is away: what is known here nobody else knows, and
+        would send again. Where somebody else has the place by then, nothing is written. Raises DatabaseAway when the
+        process ends before that."""
+        said = False
+        while True:
+            try:
+                return notifying.conclude(runtime, place, message, cause=cause, sent=sent)
+            except DatabaseAway as error:
+                if self._ending.is_set():
+                    raise
+                if not said:  # once, not each second
+                    names = {"plugin_id": place.plugin_id, "error": error.code}
+                    log.warning("what came of a notice waits", extra=names)
+                said = True
+            self._ending.wait(AFTER_FAULT)
 
 
 def _send(runtime: Runtime, place: Place, message: Message) -> tuple[str | None, bool]:

@@ -78,6 +78,8 @@ class Message:
     notification: Notification
     tries: int
     """This one among them."""
+    doubts: int
+    """Tries before this one of which nobody knows whether they arrived."""
 
 
 _UNTOLD = (
@@ -200,7 +202,8 @@ def next_message(runtime: Runtime, place: Place) -> Message | None:
         sent.next_at = now + max(LEASE, wait(sent.tries))
         notifier.lease_until = now + LEASE
         put_off_long = sent.cause == PUT_OFF and now - sent.created_at >= PUT_OFF_LONG
-        return Message(_notification(session, sent, put_off_long=put_off_long), sent.tries)
+        notification = _notification(session, sent, put_off_long=put_off_long)
+        return Message(notification, sent.tries, sent.doubts - 1)
 
 
 _OPEN = sa.select(SentNotification).where(
@@ -319,7 +322,7 @@ def conclude(
     runtime: Runtime, place: Place, message: Message, *, cause: str | None, sent: bool
 ) -> None:
     """Write down what came of a message: it is `sent` (with the cause PARTLY not to all), or why not. Nothing where
-    this process has lost the place. Raises DatabaseAway."""
+    this process has lost the place. To write it again does no harm. Raises DatabaseAway."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         if _mine(session, place) is None:
@@ -330,7 +333,7 @@ def conclude(
             this.status, this.ended_at, this.next_at = SENT, now, None
             return
         if cause != UNKNOWN:
-            this.doubts -= 1
+            this.doubts = message.doubts
         this.next_at = now + wait(this.tries)
         never = cause == REFUSED and this.tries >= MOST_REFUSALS
         if never or _is_over(this, now):

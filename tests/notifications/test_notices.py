@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -463,6 +463,76 @@ def test_who_is_refused_for_now_when_the_server_is_back_after_hours_is_waited_fo
         mail.recipient = lambda _address: "250 OK"
         site.after(HOUR)
         assert [each.recipients for each in mail.taken] == [TWO]
+
+
+@contextmanager
+def away(site: Site, times: int) -> Iterator[list[str]]:
+    """From the moment in which `begun` is put into this list the database refuses so many transactions; each is put
+    into it."""
+    seen: list[str] = []
+
+    def begins(_connection: sa.Connection) -> None:
+        if seen and len(seen) <= times:
+            seen.append("refused")
+            raise sa.exc.OperationalError("BEGIN", None, OSError("the connection is gone"))
+
+    sa.event.listen(site.runtime.database.engine, "begin", begins, insert=True)
+    yield seen
+    sa.event.remove(site.runtime.database.engine, "begin", begins)
+
+
+def test_a_mail_that_was_taken_while_the_database_went_away_is_sent_once(
+    site: Site, mail: MailServer
+) -> None:
+    failed(site)
+    with away(site, 2) as seen:
+
+        def takes(_mail: object) -> str:
+            seen.append("begun")
+            return "250 OK"
+
+        mail.data = takes
+        people.tell(site.runtime)
+    for _ in range(5):
+        site.after(60)
+    assert len(mail.taken) == 1
+    (row,) = people.messages(site.runtime)
+    assert (row.status, row.cause, row.tries) == ("sent", None, 1)
+    assert seen == ["begun", "refused", "refused"]
+
+
+def test_what_came_of_a_mail_may_be_written_twice(site: Site) -> None:
+    """The database had written it, and its answer was lost."""
+    failed(site)
+    (place,) = notifying.due(site.runtime, ["email"], site.now)
+    mine = notifying.claim(site.runtime, place)
+    assert mine is not None
+    message = notifying.next_message(site.runtime, mine)
+    assert message is not None
+    written: list[Any] = []
+    for _ in range(2):
+        notifying.conclude(site.runtime, mine, message, cause="unreachable", sent=False)
+        written += people.messages(site.runtime)
+    assert written[0] == written[1]
+    assert (written[1].status, written[1].doubts) == ("waiting", 0)
+
+
+def test_a_process_that_ends_while_the_database_is_away_waits_no_longer_for_it(
+    site: Site, mail: MailServer
+) -> None:
+    failed(site)
+    with away(site, 1000) as seen:
+
+        def takes(_mail: object) -> str:
+            seen.append("begun")
+            return "250 OK"
+
+        mail.data = takes
+        works = Messenger(site.runtime)
+        works.wake()
+        eventually(lambda: "refused" in seen)
+        works.close()
+        assert works.is_idle()
 
 
 def test_a_fault_of_a_plugin_is_no_end_of_it(
