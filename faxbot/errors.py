@@ -12,6 +12,7 @@
     │   ├── IdentityAway            an identity provider cannot be asked
     │   ├── TooMany                 a limit is reached; says when it is over
     │   │   └── RequestsPerMinute  FailedLogins  PagesPerDay  SignInCrowded  ListenersFull  WebhookTestsCrowded
+    │   │       PluginTestsCrowded
     │   └── DocumentError
     │       └── DocumentTooLarge  DocumentUnsupported  DocumentUnreadable
     ├── ProviderError               what one call to a provider told us
@@ -233,6 +234,12 @@ class WebhookTestsCrowded(TooMany):
     """Another webhook is being tested at this moment."""
 
     code = "webhook-tests-crowded"
+
+
+class PluginTestsCrowded(TooMany):
+    """Another plugin is being tested at this moment."""
+
+    code = "plugin-tests-crowded"
 
 
 class IdentityAway(RequestError):

@@ -1,4 +1,5 @@
-"""Limits against mistakes, guessing and toll fraud: requests a minute, failed logins of an address, pages a day.
+"""Limits against mistakes, guessing and toll fraud: requests a minute, failed logins of an address, pages a day; and
+one test of a plugin at a time.
 
 The counts are rows that all processes share (tallies); what nobody needs any more is removed by a sweep. A limit that
 is 0 is off, and then nothing is counted and nothing asked.
@@ -7,7 +8,9 @@ is 0 is off, and then nothing is counted and nothing asked.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, time, timedelta
 
 import sqlalchemy as sa
@@ -21,6 +24,7 @@ from faxbot.errors import (
     DocumentTooLarge,
     FailedLogins,
     PagesPerDay,
+    PluginTestsCrowded,
     RequestsPerMinute,
 )
 from faxbot.models import FailedLogin, PageCount, RequestCount
@@ -32,8 +36,26 @@ PASSWORD, API_KEY = "password", "key"
 KEPT = timedelta(hours=1)
 PAGES_KEPT = timedelta(days=35)
 """For so long counts of the past are kept; they count nothing any more."""
+TEST_SECONDS = 20.0
+"""So long takes a test, as a rule, where nobody answers."""
+_one_test = threading.Lock()
 
 log = logging.getLogger(__name__)
+
+
+# Tests ----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def one_test() -> Iterator[None]:
+    """Around a test of a plugin. It waits for somebody else's computer, in a thread of a web process: no more than one
+    of them. Raises PluginTestsCrowded."""
+    if not _one_test.acquire(blocking=False):
+        raise PluginTestsCrowded(retry_after=TEST_SECONDS)
+    try:
+        yield
+    finally:
+        _one_test.release()
 
 
 # Requests a minute --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import audit, notices
+from faxbot import audit, limits, notices
 from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.db import new_id
@@ -130,7 +130,7 @@ _LAST = (
 
 def test(runtime: Runtime, actor: Actor, plugin_id: str) -> dict[str, Any]:
     """{"ok": bool, "detail": str}: send a test notice to all whom this plugin tells, whether it is active or not;
-    raises NotFound."""
+    raises NotFound, PluginTestsCrowded."""
     try:
         manifest = runtime.plugins.manifest(plugin_id)
     except PluginError:
@@ -140,7 +140,8 @@ def test(runtime: Runtime, actor: Actor, plugin_id: str) -> dict[str, Any]:
             "there is no notification plugin of this id: `faxbot notifications list` shows all"
         )
     notification = Notification(new_id(runtime.now()))
-    detail = _tried(runtime, plugin_id, notification)
+    with limits.one_test():
+        detail = _tried(runtime, plugin_id, notification)
     of, now = ("plugin", plugin_id), runtime.now()
     outcome = audit.FAILED if detail else audit.DONE
     # One that arrived is a message like others: what was wrong before it is over.

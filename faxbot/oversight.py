@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faxbot import audit, breaker, callbacks, guard
+from faxbot import audit, breaker, callbacks, guard, limits
 from faxbot.actors import Actor
 from faxbot.audit import Action
 from faxbot.breaker import WINDOW
@@ -202,10 +202,11 @@ def check_note(note: str) -> None:
 
 
 def try_connection(runtime: Runtime, actor: Actor, provider_id: str) -> dict[str, Any]:
-    """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound. What is
-    wrong is said in a sentence, without secrets."""
+    """{"ok": bool, "detail": str}: whether the carrier lets us in now; raises NotFound,
+    PluginTestsCrowded. What is wrong is said in a sentence, without secrets."""
     _manifest(runtime, provider_id)
-    found = health_of(runtime, provider_id)
+    with limits.one_test():
+        found = health_of(runtime, provider_id)
     outcome = audit.DONE if found["ok"] else audit.FAILED
     of, now = ("plugin", provider_id), runtime.now()
     with runtime.database.writing() as connection:

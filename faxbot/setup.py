@@ -17,6 +17,7 @@ from faxbot import (
     audit,
     configuration,
     identity,
+    limits,
     passwords,
     phone,
     sessions,
@@ -98,11 +99,12 @@ def test(standing: Standing, actor: Actor, answers: Answers) -> dict[str, Any]:
     """{"ok": bool, "detail": str}: whether the carrier lets us in with these answers, which is written down; nothing is
     saved, no fax is sent.
 
-    Raises InvalidFields, by question, for settings that do not hold together, and Forbidden.
+    Raises InvalidFields, by question, for settings that do not hold together, Forbidden, and PluginTestsCrowded.
     """
     actor.require_house()
     manifest = _chosen(standing, answers)
-    found = _tested(standing, manifest, answers)
+    with limits.one_test():
+        found = _tested(standing, manifest, answers)
     outcome = audit.DONE if found["ok"] else audit.FAILED
     of = ("plugin", manifest.id)
     audit.note(standing.runtime, actor, Action.PROVIDER_TESTED, of, outcome=outcome)

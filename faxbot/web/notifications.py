@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from faxbot import notifiers
-from faxbot.errors import NotFound
+from faxbot.errors import NotFound, PluginTestsCrowded
 from faxbot.web import api, problems, schemas
 from faxbot.web.auth import actor, runtime
 
@@ -36,7 +36,7 @@ def list_notifications() -> Response:
     "/admin/notifications/<plugin_id>/test",
     access="operate",
     answers={200: api.answer(schemas.Part, "Whether it is on its way, and what is wrong.")},
-    errors=(NotFound,),
+    errors=(NotFound, PluginTestsCrowded),
     parameters=[api.path("plugin_id", "the plugin's id", "email")],
 )
 def send_test_notice(plugin_id: str) -> Response:

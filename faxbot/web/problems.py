@@ -164,6 +164,11 @@ RAISED: dict[type[FaxbotError], Problem] = {
             "Send it again after Retry-After.",
         ),
         (
+            errors.PluginTestsCrowded,
+            429,
+            "Send it again after Retry-After.",
+        ),
+        (
             errors.IdentityAway,
             503,
             "Sign in again in a moment, or by password. `faxbot plugins test` and the log say what is wrong.",

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from faxbot import activation, oversight
-from faxbot.errors import ChangedMeanwhile, ChangeRefused, NotFound
+from faxbot.errors import ChangedMeanwhile, ChangeRefused, NotFound, PluginTestsCrowded
 from faxbot.web import api, problems, schemas
 from faxbot.web.auth import actor, runtime
 
@@ -154,7 +154,7 @@ def list_callback_doors() -> Response:
     "/admin/providers/<provider_id>/test",
     access="operate",
     answers={200: api.answer(schemas.Part, "Whether the carrier lets us in, and what is wrong.")},
-    errors=(NotFound,),
+    errors=(NotFound, PluginTestsCrowded),
     parameters=_PROVIDER_ID,
 )
 def test_provider(provider_id: str) -> Response:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import actors, configuration, jobs, users, wiring
+from faxbot import actors, configuration, jobs, limits, users, wiring
 from faxbot.audit import Action
 from faxbot.models import AuditEvent
 from faxbot.runtime import Runtime
@@ -243,6 +243,20 @@ def test_what_does_not_hold_is_said_by_field_and_nothing_is_saved(
     assert said in problem(answer, 422, "invalid-fields")
     assert "<script" not in answer.text
     assert unset.settings.read().version == version
+
+
+def test_while_a_plugin_is_tested_another_test_is_put_off(
+    admin: FlaskClient, carrier_of_all: SimulatorProcess
+) -> None:
+    good = {"settings.baseUrl": carrier_of_all.url, "settings.secret": carrier_of_all.secret}
+    form = form_of(admin, "simulator", **good)
+    with limits.one_test():
+        for path in ("setup/test", "providers/simulator/test", "notifications/email/test"):
+            put_off = admin.post(f"/admin/ui/{path}", data=form, headers=BY_SCRIPT)
+            problem(put_off, 429, "plugin-tests-crowded")
+    assert "lets us in" in words(
+        admin.post("/admin/ui/setup/test", data=form, headers=BY_SCRIPT).text
+    )
 
 
 def test_a_provider_whose_carrier_is_there_is_tested_saved_and_sends_a_test_page(

@@ -3,6 +3,8 @@ send a test notice."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +19,17 @@ from faxbot.runtime import Runtime
 from faxbot.web import schemas
 from tests import certificates
 from tests.carrier import SimulatorProcess
+from tests.ground import eventually
 from tests.installation import Installation
 from tests.integration.command import run
 from tests.integration.site import ACTOR, Site, open_site
 from tests.integration.web import assert_problem, client_of, new_key
-from tests.mailserver import PASSWORD, USER, MailServer
+from tests.mailserver import HANG, PASSWORD, USER, MailServer
 from tests.servers import free_port
 
 NOTE = {"note": "the front desk wants to know"}
 SLOT = {**NOTE, "slot": "notification"}
+TEST_NOTICE = "/admin/notifications/email/test"
 ACTIVATE, DEACTIVATE = (f"/admin/providers/email/{deed}" for deed in ("activate", "deactivate"))
 
 
@@ -45,6 +49,29 @@ def runtime(site: Site) -> Runtime:
 @pytest.fixture
 def admin(runtime: Runtime) -> FlaskClient:
     return client_of(runtime, new_key(runtime, "admin"))
+
+
+def test_a_mail_server_that_hangs_costs_one_thread_and_another_test_meanwhile_is_put_off(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    mail.data = lambda _mail: HANG
+    said: list[dict[str, Any]] = []
+    with open_site(store, carrier_of_all, **mail.environ) as site:
+        one, other = (client_of(site.runtime, new_key(site.runtime, "operate")) for _ in "ab")
+        thread = threading.Thread(target=lambda: said.append(one.post(TEST_NOTICE).get_json()))
+        thread.start()
+        eventually(lambda: mail.handed)
+        begun_at = time.monotonic()
+        for path in (TEST_NOTICE, "/admin/providers/simulator/test"):
+            answer = other.post(path)
+            assert_problem(answer, 429, "plugin-tests-crowded")
+            assert int(answer.headers["Retry-After"]) >= 1
+        took = time.monotonic() - begun_at
+        thread.join()
+        assert said[0]["ok"] is False
+        assert took < 3, "they waited for the mail server, which had three seconds"
+        mail.data = lambda _mail: "250 OK"
+        assert other.post(TEST_NOTICE).get_json()["ok"] is True
 
 
 def wanted(runtime: Runtime) -> dict[str, frozenset[str]]:
