@@ -314,6 +314,8 @@ def _receive(
     session.execute(sa.insert(Artifact), rows)
     fax.pages, fax.size, fax.sha256 = pages, rows[-1]["size"], rows[-1]["sha256"]
     fax.cause, fax.next_at = None, fax.next_at or now
+    # Who gave it up while it was had, and marked that, has not read it.
+    fax.read_at = fax.read_by = None
     record_reception(session, fax, Event.RECEIVED, Reception.RECEIVED, now=now)
 
 

@@ -604,15 +604,18 @@ def test_one_that_a_person_gave_up_is_tried_once_more_and_received_when_it_can_b
     assert only(site).status == Reception.RECEIVED
 
 
-def test_a_document_that_is_had_while_a_person_gives_it_up_is_received(site: Site) -> None:
+def test_a_document_that_is_had_while_a_person_gives_it_up_is_received_and_unread(
+    site: Site,
+) -> None:
     def meanwhile(_usual: object, arguments: tuple[object, BinaryIO]) -> None:
         inbound.give_up(site.runtime, ACTOR, only(site).id)
+        inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
         arguments[1].write(PDF)
 
     site.odd.does["document"] = meanwhile
     arrives(site)
     site.work()
-    assert (only(site).status, only(site).cause) == ("received", None)
+    assert (only(site).status, only(site).cause, only(site).read_at) == ("received", None, None)
     assert content(site) == PDF
 
 
