@@ -193,6 +193,10 @@ class Step:
         """As BytesStep.settle(): nothing is left half removed where no bytes are."""
         return 0
 
+    def spare(self, _work: Work) -> int:
+        """As BytesStep.spare(), likewise."""
+        return 0
+
     def locked(self, connection: Connection, which: Conditions, found: Rows) -> Rows:
         """Those that still are such, under their locks; who is looked for without one keeps nobody waiting."""
         # Both ends say where to look: by the ids alone a planner that knows the table as it was some thousands of rows
@@ -255,13 +259,11 @@ class BytesStep(Step):
 
     def settle(self, work: Work) -> int:
         """Look at the next that are said to go and were not found as such: who said so died, and they are to be kept by
-        now. A row goes, and is counted, whose bytes he had removed; of all others it is said that they stay, also where
-        the storage cannot tell. How many were found. Raises as batch(); nobody else works on the run, so nobody's bytes
-        are on their way."""
+        now, or he could not go on. A row goes, and is counted, whose bytes he had removed; of all others it is said
+        that they stay, also where the storage cannot tell. How many were found. Raises as batch(); nobody else works on
+        the run, so nobody's bytes are on their way."""
         work.held = 0.0
-        said = (*self.its, _FILES.c.deleted_at.is_not(None))
-        query = self._next(self._query(said, *self.columns), work, work.limit)
-        found = work.runtime.database.rows(query, {})
+        said, found = self._said(work)
         if not found:
             return 0
         gone = {row.id for row in found if _are_gone(work, row)}
@@ -274,6 +276,24 @@ class BytesStep(Step):
             work.ledger.prove(connection, len(rows), deleted, last)
         work.cursor = last
         return len(found)
+
+    def spare(self, work: Work) -> int:
+        """Say of the next that are said to go that they stay, whatever has become of their bytes: the next run
+        removes what is gone. How many were found; raises as batch()."""
+        work.held = 0.0
+        _, found = self._said(work)
+        if not found:
+            return 0
+        with work.locking() as connection:
+            _mark(connection, found, None)
+        work.cursor = self.last(found)
+        return len(found)
+
+    def _said(self, work: Work) -> tuple[Conditions, Rows]:
+        """Which rows of this step are said to go, and the next of them."""
+        said = (*self.its, _FILES.c.deleted_at.is_not(None))
+        query = self._next(self._query(said, *self.columns), work, work.limit)
+        return said, work.runtime.database.rows(query, {})
 
     def _spare(self, work: Work, rows: Rows) -> None:
         """Who was stopped in the middle says so of all: what is gone already is removed by the next run."""

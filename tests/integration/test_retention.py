@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -677,7 +677,8 @@ def test_a_run_that_cannot_remove_what_it_found_is_broken_off_and_raises_an_alar
         run_id = site.purge()
         found = proofs(site, run_id)
         assert found["renditions"] == (3, 0, "mismatch")
-        assert len([row for row in rows(site, Artifact) if row.role == "pages"]) == 3
+        left = [row for row in rows(site, Artifact) if row.role == "pages"]
+        assert [row.deleted_at for row in left] == [None] * 3, "they may be held"
         (run,) = [row for row in rows(site, RetentionRun) if row.id == run_id]
         assert run.state == "failed"
         (alarm,) = [each for each in alarms.raised(site.runtime) if each.code == "retention"]
@@ -688,9 +689,89 @@ def test_a_run_that_cannot_remove_what_it_found_is_broken_off_and_raises_an_alar
     assert [each for each in alarms.raised(site.runtime) if each.code == "retention"] == []
 
 
+@pytest.mark.parametrize("refused", [1, 100], ids=["once", "again and again"])
+def test_a_class_that_is_broken_off_behind_the_bytes_leaves_nothing_that_cannot_be_held(
+    store: Installation, carrier_of_all: SimulatorProcess, refused: int
+) -> None:
+    """Its rows go all the same where that is possible, and are counted once."""
+    with open_site(store, carrier_of_all, storage=Stubborn) as site:
+        ids = [site.submit(number()).job_id for _ in range(3)]
+        for each in ids:
+            jobs.cancel(site.runtime, ACTOR, each)
+        first = rows(site, Artifact)[0]
+        site.runtime.plugins.get("local", Stubborn).keeps = first.key
+        site.now += 31 * DAY
+        with refusing(site, "DELETE FROM artifacts", refused):
+            run_id = site.purge()
+        assert proofs(site, run_id)["document"][2] == "failed"
+        assert {row.deleted_at for row in rows(site, Artifact)} == {None}
+        for each in ids:
+            legalholds.hold(site.runtime, ACTOR, "fax", each, "a lawsuit")
+        if refused == 1:
+            assert [row.id for row in rows(site, Artifact)] == [first.id]
+            assert proofs(site, run_id)["document"] == (2, 2, "failed")
+            purged = [e.job_id for e in rows(site, FaxEvent) if e.reason == "document"]
+            assert sorted(purged) == sorted(set(ids) - {first.job_id})
+
+
+def test_what_differed_and_goes_when_the_class_is_settled_is_counted_once(site: Site) -> None:
+    ids = [ended(site) for _ in range(3)]
+    site.now += 31 * DAY
+    with refusing_deletes(site, "document") as allow:
+        site.interrupt("DELETE FROM artifacts", allow)
+        run_id = site.purge()
+    assert proofs(site, run_id)["document"] == (3, 3, "mismatch")
+    assert roles(site) == []
+    for each in ids:
+        assert [e.reason for e in site.events(each)].count("document") == 1
+
+
 @contextmanager
-def refusing_deletes(site: Site, role: str) -> Iterator[None]:
-    """A database in which the rows of some stored bytes stay whatever is asked."""
+def refusing(site: Site, beginning: str, times: int) -> Iterator[None]:
+    """A database that gives up statements which begin so, so often."""
+    left = [times]
+
+    def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:
+        if text.startswith(beginning) and left[0]:
+            left[0] -= 1
+            raise RuntimeError("a fault")
+
+    engine = site.runtime.database.engine
+    sa.event.listen(engine, "before_cursor_execute", executed)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", executed)
+
+
+def test_what_a_class_left_that_was_broken_off_is_settled_by_who_works_on_the_run_then(
+    site: Site,
+) -> None:
+    """Its process was killed before it had."""
+    ids = [ended(site) for _ in range(3)]
+    site.now += 31 * DAY
+    run_id = retention.ask(site.runtime, ACTOR)
+    with (
+        refusing(site, "DELETE FROM artifacts", 1),
+        _killing(site, "DELETE FROM artifacts"),
+        pytest.raises(Killed),
+    ):
+        retention.work(site.runtime, run_id)
+    assert proofs(site, run_id)["document"] == (0, 0, "failed")
+    with pytest.raises(NotPossibleNow):
+        legalholds.hold(site.runtime, ACTOR, "fax", ids[0], "a lawsuit")
+
+    site.after(181)
+    site.work()
+    assert proofs(site, run_id)["document"] == (3, 3, "failed")
+    assert rows(site, Artifact) == []
+    for each in ids:
+        legalholds.hold(site.runtime, ACTOR, "fax", each, "a lawsuit")
+
+
+@contextmanager
+def refusing_deletes(site: Site, role: str) -> Iterator[Callable[[], None]]:
+    """A database in which the rows of some stored bytes stay whatever is asked, until what is given here is called."""
     name = "artifacts"
     sqlite = site.runtime.database.is_sqlite
     make = (
@@ -705,17 +786,19 @@ def refusing_deletes(site: Site, role: str) -> Iterator[None]:
         ]
     )
     undo = (
-        ["DROP TRIGGER stays"]
+        ["DROP TRIGGER IF EXISTS stays"]
         if sqlite
-        else [f"DROP TRIGGER stays ON {name}", "DROP FUNCTION stays()"]
+        else [f"DROP TRIGGER IF EXISTS stays ON {name}", "DROP FUNCTION IF EXISTS stays()"]
     )
 
-    for statements in (make, undo):
+    def done(statements: list[str]) -> None:
         with site.runtime.database.writing() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
-        if statements is make:
-            yield
+
+    done(make)
+    yield lambda: done(undo)
+    done(undo)
 
 
 class Stubborn(LocalStorage):
