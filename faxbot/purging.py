@@ -260,13 +260,15 @@ class BytesStep(Step):
     def settle(self, work: Work) -> int:
         """Look at the next that are said to go and were not found as such: who said so died, and they are to be kept by
         now, or he could not go on. A row goes, and is counted, whose bytes he had removed; of all others it is said
-        that they stay, also where the storage cannot tell. How many were found. Raises as batch(); nobody else works on
-        the run, so nobody's bytes are on their way."""
+        that they stay, also where the storage cannot tell. How many were looked at, as long as there was time. Raises
+        as batch(); nobody else works on the run, so nobody's bytes are on their way."""
         work.held = 0.0
         said, found = self._said(work)
         if not found:
             return 0
-        gone = {row.id for row in found if _are_gone(work, row)}
+        with work.locking():
+            pass  # its lease is good for as long as storages are asked
+        found, gone = _looked_for(work, found)
         last = self.last(found)
         with work.locking() as connection:
             _mark(connection, [row for row in found if row.id not in gone], None)
@@ -358,6 +360,19 @@ class _Asking:
             if self._refusals[storage_id] >= IN_A_ROW:
                 work.away.add(storage_id)
         return is_gone
+
+
+def _looked_for(work: Work, rows: Rows) -> tuple[Rows, set[str]]:
+    """Look for the bytes of these as long as there is time, of one at least: those that were looked for, and the ids of
+    those whose bytes are gone."""
+    gone = set[str]()
+    until = min(work.until, work.asks_until)
+    for number, row in enumerate(rows):
+        if number and time.monotonic() >= until:
+            return rows[:number], gone
+        if _are_gone(work, row):
+            gone.add(row.id)
+    return rows, gone
 
 
 def _are_gone(work: Work, row: sa.Row[Any]) -> bool:

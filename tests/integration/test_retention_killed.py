@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 
 from faxbot import artifacts, jobs, legalholds, resending, retention
 from faxbot.artifacts import Workspace
-from faxbot.db import table
+from faxbot.db import table, utcnow
 from faxbot.errors import ArtifactNotFound, NotPossibleNow, StorageAway
 from faxbot.models import Artifact, RetentionRun
 from faxbot.purging import CLASSES, BytesStep
@@ -195,6 +196,65 @@ class Away(LocalStorage):
             self.asked += 1
             raise StorageAway
         return super().open(key)
+
+
+class Slow(LocalStorage):
+    """It takes its time to say what it has."""
+
+    asked = 0
+
+    def open(self, key: str) -> Any:
+        self.asked += 1
+        time.sleep(0.1)
+        self.then()
+        return super().open(key)
+
+    def then(self) -> None:
+        """What a test does when it has been asked."""
+
+
+def marked(site: Site, faxes: int) -> tuple[Slow, str]:
+    """A run in which it is to be asked for so many."""
+    for _ in range(faxes):
+        over(site)
+    mark(site)
+    keep(site, artifact_ttl_days=0)
+    return site.runtime.plugins.get("local", Slow), retention.ask(site.runtime, ACTOR)
+
+
+def test_however_long_a_storage_takes_to_tell_a_slice_ends_and_so_does_the_run(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Slow, **KEPT) as site:
+        storage, run_id = marked(site, 12)
+        asked, is_over = [0], False
+        while not is_over:
+            is_over = retention.work(site.runtime, run_id, seconds=0.25, rest=lambda _s: None)
+            asked.append(storage.asked)
+        assert asked[-1] == 12, "for each once"
+        assert max(after - before for before, after in pairwise(asked)) <= 3
+        assert {row.deleted_at for row in rows(site, Artifact)} == {None}
+
+
+def test_who_waits_for_a_storage_for_longer_than_his_lease_is_good_prolongs_it_in_time(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    lease = {"FAXBOT_LEASE_SECONDS": "1", "FAXBOT_HEARTBEAT_SECONDS": "0.4"}
+    with open_site(store, carrier_of_all, storage=Slow, **KEPT, **lease) as site:
+        storage, run_id = marked(site, 40)
+        site.runtime = replace(site.runtime, now=utcnow)
+        left = list[float]()
+
+        def then() -> None:
+            (run,) = rows(site, RetentionRun)
+            left.append((run.lease_until - utcnow()).total_seconds())
+
+        storage.then = then  # type: ignore[method-assign]
+        while not retention.work(site.runtime, run_id, seconds=60, rest=lambda _s: None):
+            pass
+        assert len(left) == 40
+        assert min(left) > 0, "another process could have begun the same"
+        assert [(run.state, run.fence) for run in rows(site, RetentionRun)] == [("done", 1)]
 
 
 def test_a_storage_that_cannot_tell_is_asked_once_and_keeps_nobody_from_a_hold(
