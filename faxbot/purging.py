@@ -253,7 +253,7 @@ class BytesStep(Step):
             deleted = self._removed(connection, work, gone)
             removed = {row.id for row in gone}
             _mark(connection, [row for row in rows if row.id not in removed], None)
-            work.ledger.prove(connection, len(gone) + len(left), deleted, last)
+            work.ledger.prove(connection, deleted + len(left), deleted, last)
         work.cursor = last
         return len(found)
 
@@ -275,9 +275,21 @@ class BytesStep(Step):
             these = [row for row in found if row.id in gone]
             rows = self.locked(connection, said, these) if these else ()
             deleted = self._removed(connection, work, rows)
-            work.ledger.prove(connection, len(rows), deleted, last)
+            work.ledger.prove(connection, deleted, deleted, last)
         work.cursor = last
         return len(found)
+
+    def _removed(self, connection: Connection, work: Work, rows: Rows) -> int:
+        """As Step._removed(). Nobody had their locks since they were found: a row that somebody else has removed by now
+        who did not need it any more (artifacts.forget) is none that was found."""
+        deleted = self.remove(connection, work, rows) if rows else 0
+        if deleted != len(rows):
+            left = sa.select(_FILES.c.id).where(
+                among(connection, _FILES.c.id, [r.id for r in rows])
+            )
+            if connection.execute(left.limit(1)).first() is not None:
+                raise Mismatch(len(rows), deleted)
+        return deleted
 
     def spare(self, work: Work) -> int:
         """Say of the next that are said to go that they stay, whatever has become of their bytes: the next run

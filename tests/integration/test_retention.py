@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot import alarms, copies, inbound, jobs, legalholds, retention, sending
+from faxbot import alarms, copies, fetching, inbound, jobs, legalholds, posted, retention, sending
 from faxbot.config import Config
 from faxbot.db import table
 from faxbot.errors import (
@@ -714,6 +715,37 @@ def test_a_class_that_is_broken_off_behind_the_bytes_leaves_nothing_that_cannot_
             assert sorted(purged) == sorted(set(ids) - {first.job_id})
 
 
+def test_the_body_of_an_old_message_that_goes_because_its_fax_is_received_breaks_nothing_off(
+    site: Site,
+) -> None:
+    """Another worker lets go of it between the mark and the rows."""
+    site.odd.does["verify_callback"] = answers(True)
+    site.odd.does["read_callback"] = raises(ValueError())  # who can read it may be built yet
+    for each in (1, 2):
+        large(site, each)
+    path = site.runtime.config.spool_dir / "upload-document"
+    path.write_bytes(b"x" * 2_000_000)
+    site.odd.does["attached"] = site.odd.does["document"] = raises(Unreachable())
+    arrives(site, file=path, attached=True)
+    site.work()
+    (fax,) = rows(site, InboundFax)
+    assert (fax.status, roles(site)) == ("fetching", ["request"] * 3)
+
+    site.now += 31 * DAY
+    runs = list[str]()
+
+    def taken(*_: object) -> None:
+        let_go = partial(posted.forget_body, site.runtime, fax.callback_id)
+        site.interrupt("UPDATE artifacts SET deleted_at", let_go)
+        runs.append(site.purge())
+
+    site.odd.does["attached"], site.odd.does["taken"] = gives(), taken
+    fetching.fetch(site.runtime, fax.id)
+    assert rows(site, InboundFax)[0].status == "received"
+    assert proofs(site, runs[0])["callbacks"] == (5, 5, "done"), "two bodies and three messages"
+    assert (rows(site, Callback), roles(site)) == ([], ["document"])
+
+
 def test_what_differed_and_goes_when_the_class_is_settled_is_counted_once(site: Site) -> None:
     ids = [ended(site) for _ in range(3)]
     site.now += 31 * DAY
@@ -797,8 +829,10 @@ def refusing_deletes(site: Site, role: str) -> Iterator[Callable[[], None]]:
                 connection.exec_driver_sql(statement)
 
     done(make)
-    yield lambda: done(undo)
-    done(undo)
+    try:
+        yield lambda: done(undo)
+    finally:
+        done(undo)
 
 
 class Stubborn(LocalStorage):
@@ -1004,11 +1038,11 @@ def rehearsed(site: Site) -> dict[str, int]:
     return {name: count for name, _, count in retention.would_remove(site.runtime)}
 
 
-def large(site: Site) -> None:
+def large(site: Site, number: int = 0) -> None:
     """A carrier's message that is kept beside the database, and tells of nothing."""
     path = site.runtime.config.spool_dir / "upload-large"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x" * 2_000_000)
+    path.write_bytes(bytes([number]) * 2_000_000)
     site.receive(said(file=path))
 
 
