@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from faxbot import claims, guard
 from faxbot.db import UtcDateTime, table
-from faxbot.errors import FaxbotError
+from faxbot.errors import FaxbotError, PluginError
 from faxbot.models import HAS_COPY, Attempt, InboundFax, Job
 from faxbot.plugins.base import TransportPlugin
 from faxbot.runtime import Runtime
@@ -129,8 +129,8 @@ def _delete(runtime: Runtime, kind: _Kind, this: sa.Row[Any]) -> None:
     names = {"provider_id": this.provider_id, kind.named: this.fax_id}
     now = runtime.now()
     words: dict[str, Any] = {"row_id": this.id, "at": None, "deleted": this.copy_deleted_at}
-    if this.external_id is None:
-        pass
+    if this.external_id is None or _has_no_way(runtime, this.provider_id):
+        pass  # the wish has ended, and nothing was deleted: retention asks once there is a way
     elif _deleted(runtime, this, names):
         words["deleted"] = now
     elif now - this.since >= GIVEN_UP:
@@ -140,13 +140,20 @@ def _delete(runtime: Runtime, kind: _Kind, this: sa.Row[Any]) -> None:
     runtime.database.row(kind.next(), words)
 
 
+def _has_no_way(runtime: Runtime, provider_id: str) -> bool:
+    """Whether its plugin is there, and is none that can have a copy deleted."""
+    try:
+        return not runtime.plugins.manifest(provider_id).has("deletes_copy")
+    except PluginError:
+        return False
+
+
 def _deleted(runtime: Runtime, this: sa.Row[Any], names: dict[str, str]) -> bool:
-    """Whether the carrier has deleted it, or has no way to."""
+    """Whether the carrier has deleted it."""
     if guard.is_disabled(runtime, this.account_id, this.provider_id):
         return False
     try:
-        if runtime.plugins.manifest(this.provider_id).has("deletes_copy"):
-            runtime.plugins.get(this.provider_id, TransportPlugin).delete_copy(this.external_id)
+        runtime.plugins.get(this.provider_id, TransportPlugin).delete_copy(this.external_id)
     except FaxbotError as error:
         log.warning("copy not deleted yet", extra={**names, "error": error.code})
         return False

@@ -343,3 +343,29 @@ def test_in_a_crowded_queue_it_is_not_announced_again_each_minute(site: Site, ov
         site.now += timedelta(minutes=1)
 
     assert site.rung.count((copies.TASK, noted(site, fax_id).id)) == 1
+
+
+@either
+def test_a_plugin_that_cannot_delete_it_ends_the_wish_and_says_of_nothing_that_it_is_deleted(
+    site: Site, over: Over
+) -> None:
+    """Retention asks for it once a later version can."""
+    able = site.runtime
+    without = {"second": [trait for trait in CAN if trait != "deletes_copy"]}
+    site.runtime = replace(able, plugins=odd.plugins(able, others=without))
+    asked = deletions(site)
+    fax_id = over(site)
+    site.sweep()
+    this = noted(site, fax_id)
+    assert (asked, this.delete_copy_at, this.copy_deleted_at) == ([], None, None)
+    site.now += timedelta(days=2)
+    site.sweep()
+    assert alarms.raised(site.runtime) == []
+
+    site.runtime = replace(site.runtime, plugins=able.plugins)
+    asked = deletions(site)
+    site.now += timedelta(days=29)
+    site.purge()
+    site.after(61)
+    assert asked == ["copy"]
+    assert noted(site, fax_id).copy_deleted_at == site.now
