@@ -529,6 +529,26 @@ def test_each_refusal_has_a_sentence_with_its_setting_and_nothing_of_what_was_wr
     assert "837" not in detail
 
 
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchBucket"])
+def test_of_a_server_that_answers_404_what_is_not_there_is_deleted_and_a_bucket_must_be(
+    begin: Begin, code: str
+) -> None:
+    def service(asked: Asked) -> Answer:
+        if asked.method == "DELETE":
+            return Answer(404, error(code))
+        return Answer(200, b"<ListMultipartUploadsResult/>")
+
+    settings = {"bucket": "faxes", "accessKeyId": "key", "secretAccessKey": "a long test secret"}
+    with StandIn(service) as counted:
+        storage = begin({**settings, "endpointUrl": counted.url})
+        if code == "NoSuchKey":
+            storage.delete(KEY)
+        else:
+            with pytest.raises(StorageAway, match="S3_BUCKET"):
+                storage.delete(KEY)
+        assert [each.method for each in counted.asked] == ["GET", "DELETE"]
+
+
 def test_a_kms_key_that_may_not_be_used_is_told_apart_from_the_bucket(begin: Begin) -> None:
     message = "User is not authorized to perform: kms:GenerateDataKey on the resource"
     settings = {"bucket": "faxes", "accessKeyId": "key", "secretAccessKey": "a long test secret"}

@@ -95,13 +95,15 @@ class S3Storage(StoragePlugin):
         return cast(BinaryIO, io.BufferedReader(_Body(answer["Body"]), READ_BYTES))
 
     def delete(self, key: str) -> None:
-        """Uploads first: one that is under way would else be there afterwards."""
+        """Uploads first: one that is under way would else be there afterwards. What is not there is deleted, also where
+        a server says so with 404 and NoSuchKey (Google Cloud Storage XML API, "DELETE Object")."""
         name = self._name(key)
         client = self._client()
         with _in_our_words():
             for upload in self._uploads(client, name):
                 self._abort(client, name, upload)
-            client.delete_object(Bucket=self._bucket, Key=name)
+            with suppress(client.exceptions.NoSuchKey):
+                client.delete_object(Bucket=self._bucket, Key=name)
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
