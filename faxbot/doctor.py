@@ -28,8 +28,6 @@ from faxbot.production import Finding, demand, of_config, sqlite_file, without_d
 from faxbot.runtime import Runtime
 from faxbot.settings import Stored
 
-ANSWERED_WITHIN = 5.0
-"""Seconds in which a carrier, or a server of mails, says how it is."""
 LEAST_FREE = 500 * 1024 * 1024
 """Bytes that the disk of FAX_DATA_DIR must have left: some hundred faxes, and what the database writes."""
 LONGEST_BEHIND = timedelta(minutes=2)
@@ -224,7 +222,7 @@ def _of_plugins(runtime: Runtime) -> Iterator[Finding]:
             else f"mend or uninstall the package {broken.package}",
         )
     providers, notifiers = runtime.config.provider_ids, runtime.config.notification_plugin_ids
-    all_say = oversight.health_in_time(runtime, (*providers, *notifiers), ANSWERED_WITHIN)
+    all_say = oversight.health_in_time(runtime, (*providers, *notifiers))
     for provider_id in providers:
         said = all_say[provider_id]
         yield Finding(

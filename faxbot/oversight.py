@@ -37,6 +37,8 @@ DEEDS = {
     "enable": (guard.enable, Action.PLUGIN_ENABLED),
 }
 NOTE_LENGTH = 255
+ANSWERED_WITHIN = 5.0
+"""Seconds in which a carrier, a storage or a server of mails says how it is."""
 LATEST = datetime(3000, 1, 1, tzinfo=UTC)
 """The databases and their drivers cannot tell every later time in every zone."""
 DAY = timedelta(days=1)
@@ -223,10 +225,11 @@ def health_of(runtime: Runtime, plugin_id: str) -> dict[str, Any]:
 
 
 def health_in_time(
-    runtime: Runtime, plugin_ids: Iterable[str], seconds: float
+    runtime: Runtime, plugin_ids: Iterable[str], seconds: float | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The same of several, asked at once, by their ids; of one whose carrier takes longer, that it does. Nobody is
-    asked twice at a time: who asks meanwhile gets the same answer."""
+    """The same of several, asked at once, by their ids; of one whose carrier takes longer (ANSWERED_WITHIN), that it
+    does. Nobody is asked twice at a time: who asks meanwhile gets the same answer."""
+    seconds = ANSWERED_WITHIN if seconds is None else seconds
     until = time.monotonic() + seconds
     found, asked = dict[str, dict[str, Any]](), dict[str, Future[dict[str, Any]]]()
     for plugin_id in plugin_ids:

@@ -41,7 +41,7 @@ def list_plugins() -> Response:
 def check_plugins() -> Response:
     """Ask the active plugins whether they work
 
-    They ask their carriers; no fax is sent.
+    They ask their carriers, all at once, and have five seconds; no fax is sent.
     """
     return api.reply(problems.dumps({"items": catalogue.health(runtime())}))
 

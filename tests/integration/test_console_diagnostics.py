@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from faxbot import configuration, diagnostics, doctor, jobs, oversight, retention, wiring
+from faxbot import configuration, diagnostics, jobs, oversight, retention, wiring
 from faxbot.actors import CLI, OPERATOR
 from faxbot.db import table
 from faxbot.models import AuditEvent
@@ -185,12 +185,18 @@ def test_a_carrier_that_hangs_holds_up_no_page_and_is_asked_once_by_all_who_look
 def test_one_that_does_not_answer_in_time_is_a_finding_and_is_not_asked_twice_at_a_time(
     runtime: Runtime, admin: FlaskClient, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "ANSWERED_WITHIN", 0.1)
+    monkeypatch.setattr(oversight, "ANSWERED_WITHIN", 0.1)
     for _ in range(2):
         text = page(admin, f"{DIAGNOSTICS}/findings")
         assert "It did not answer within 0.1 s." in words(text)
         assert grade_of(text, "carrier of simulator") == "warning"
         assert "hx-get" not in text
+    of_all = admin.get("/plugins/health").get_json()["items"]
+    assert of_all[0] == {
+        "id": "simulator",
+        "ok": False,
+        "detail": "It did not answer within 0.1 s.",
+    }
     assert hanging.asked == 1
     hanging.go_on.set()
     eventually(
