@@ -17,6 +17,8 @@ from faxbot.db import inserts, table
 from faxbot.events import ASKED, DEFAULT_ACCOUNT, WAIT_ENDS, Reception, Status
 from faxbot.models import (
     IS_OPEN,
+    Callback,
+    CallbackFax,
     ConfigVersion,
     FaxEvent,
     Heartbeat,
@@ -50,6 +52,13 @@ NOT_LET_GO = (
     "of {} that are stored here, or were given up, what was kept could not be removed for more than a day, a file in "
     "the plugin's folder or the body of a callback: the worker's log says why (`received document not let go`)"
 )
+CALLBACKS = "callbacks"
+UNREAD = (
+    "could not be read for more than {}, name no fax that was sent, and may be of received ones: the worker's log says "
+    "why (`callback cannot be read`). Mend the settings of the provider, or the account at its carrier: they are read "
+    "again by themselves, each hour or each day, while they are kept; of one that makes no sense this ends in a week"
+)
+UNREADABLE_FOR = timedelta(days=7)
 MASTER_KEY = "master_key"
 WEBHOOKS = "webhooks"
 GIVEN_UP = (
@@ -90,6 +99,7 @@ MAYBE_SENT = (
 CODES = (
     *map(str, WAITS),
     RECEIVED,
+    CALLBACKS,
     MASTER_KEY,
     AUDIT_LOG,
     RETENTION,
@@ -114,10 +124,10 @@ BROKEN_OFF = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, MASTER_KEY, so many WEBHOOKS or SEALED
-    ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take nothing, RETENTION and so
-    many classes were broken off, so many COPIES are at carriers still, or so many faxes are held because the ledger was
-    RESTORED."""
+    """`count` faxes wait for a person, and `code` is their status; or RECEIVED, so many unread CALLBACKS, MASTER_KEY,
+    so many WEBHOOKS or SEALED ones, so many plugins that do not tell people (NOTICES), AUDIT_LOG and so many logs take
+    nothing, RETENTION and so many classes were broken off, so many COPIES are at carriers still, or so many faxes are
+    held because the ledger was RESTORED."""
 
     code: str
     count: int
@@ -131,8 +141,9 @@ def raised(runtime: Runtime) -> list[Alarm]:
 
 
 def of_received(runtime: Runtime) -> list[Alarm]:
-    """Those of received faxes alone."""
-    return list(_not_had(runtime, _since(runtime)))
+    """Those of received faxes alone, and of what may be one."""
+    since = _since(runtime)
+    return [*_not_had(runtime, since), *_unread(runtime, since)]
 
 
 def _since(runtime: Runtime) -> datetime:
@@ -163,6 +174,18 @@ def _not_had(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
             said.append(sentence.format(faxes, _long(runtime)))
     if count:
         yield Alarm(RECEIVED, count, ". Besides: ".join(said))
+
+
+def _unread(runtime: Runtime, since: datetime) -> Iterator[Alarm]:
+    # Till then it may but wait for its fax to be known.
+    patient = runtime.now() - timedelta(seconds=runtime.config.callback_wait_seconds)
+    sensible = runtime.now() - UNREADABLE_FOR
+    row = runtime.database.row(_UNREAD, {"since": min(since, patient), "sensible": sensible})
+    if row is not None and row.callbacks:
+        more = "more than " if row.callbacks >= MOST else ""
+        one = "1 message of a carrier"
+        said = one if row.callbacks == 1 else f"{more}{row.callbacks} messages of carriers"
+        yield Alarm(CALLBACKS, row.callbacks, f"{said} {UNREAD.format(_long(runtime))}")
 
 
 def _long(runtime: Runtime) -> str:
@@ -211,7 +234,7 @@ def _in_doubt(runtime: Runtime, _since: datetime) -> Iterator[Alarm]:
         yield Alarm(RESTORED, held, f"{faxes} {MAYBE_SENT}")
 
 
-_LOOKS = (_waiting, _not_had, _unfinished, _not_removed, _untold, _in_doubt)
+_LOOKS = (_waiting, _not_had, _unread, _unfinished, _not_removed, _untold, _in_doubt)
 
 
 def _webhooks(count: int) -> str:
@@ -246,6 +269,22 @@ _NOT_LET_GO = sa.select(sa.func.count().label("faxes")).select_from(
                 InboundFax.legal_hold_at.is_(None),
             ),
         ),
+    )
+    .limit(MOST)
+    .subquery()
+)
+# Few are not applied (ix_callbacks_waiting).
+_UNREAD = sa.select(sa.func.count().label("callbacks")).select_from(
+    sa.select(Callback.id)
+    .where(
+        Callback.applied_at.is_(None),
+        Callback.tries > 0,
+        Callback.received_at < _SINCE,
+        sa.or_(
+            Callback.outcome.is_(None),
+            Callback.received_at > sa.bindparam("sensible", type_=Callback.received_at.type),
+        ),
+        ~sa.exists().where(CallbackFax.callback_id == Callback.id),
     )
     .limit(MOST)
     .subquery()

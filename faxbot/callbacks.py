@@ -3,7 +3,8 @@ worker (apply).
 
 What was stored is applied once. A callback that comes before our own commit of the carrier's
 answer waits until the fax it speaks of is known; one that nobody can place in time is kept and
-marked, never guessed.
+marked, never guessed. One that cannot be read may be all that is known of a received fax, unless its
+address names an attempt, which is polled: it is read again as long as it is kept.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from faxbot.artifacts import Workspace
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, inserts, new_id, table
 from faxbot.errors import (
+    AccountRefused,
     ArtifactNotFound,
+    DatabaseAway,
     FaxbotError,
     NotFound,
     PluginError,
+    ProviderError,
     Unauthenticated,
     Unreachable,
 )
@@ -43,9 +47,12 @@ TASK = "faxbot.apply_callback"
 UNREADABLE, UNMATCHED, UNWANTED = "unreadable", "unmatched", "unwanted"
 LONGEST_WAIT = timedelta(hours=1)
 LONGEST_SILENCE = timedelta(hours=24)
-"""For so long a carrier that cannot be asked about its own callback is asked again; polls go on."""
-GIVEN_UP = timedelta(days=30)
-"""What a plugin that is disabled, or gone, has not read by then is kept no longer than the others."""
+"""For so long a carrier that cannot be asked about its own callback is asked again about an attempt; polls go on."""
+GIVEN_UP, TRIED_AT_LEAST = timedelta(days=30), 24
+"""What was put off for so long, and so often, since for days nobody may have been here to try, is kept no longer than
+the others."""
+DAILY = timedelta(days=1)
+"""Between two readings of what could not be read, and names no attempt: a mended setting or plugin may."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
 
@@ -242,7 +249,11 @@ def _reopen(row: dict[str, Any], keys: Sequence[str]) -> sa.Update:
             Callback.outcome.in_((UNREADABLE, UNMATCHED)),
         )
         .values(
-            outcome=None, applied_at=None, received_at=row["received_at"], next_at=row["next_at"]
+            outcome=None,
+            applied_at=None,
+            received_at=row["received_at"],
+            next_at=row["next_at"],
+            tries=0,
         )
         .returning(Callback.id)
     )
@@ -259,6 +270,7 @@ _STORED = sa.select(
     Callback.raw_sealed,
     Callback.received_at,
     Callback.applied_at,
+    Callback.outcome,
 ).where(Callback.id == sa.bindparam("callback_id"))
 _CALLBACK = sa.select(Callback).where(Callback.id == sa.bindparam("callback_id")).with_for_update()
 
@@ -269,13 +281,17 @@ def apply(runtime: Runtime, callback_id: str) -> None:
     stored = runtime.database.row(_STORED, {"callback_id": callback_id})
     if stored is None or stored.applied_at is not None:
         return
+    tag = ""
     try:
-        news, tag = _read(runtime, callback_id, stored)
-    except (PluginError, Unsealable, Unreachable, ArtifactNotFound) as error:
+        with Workspace(runtime) as workspace:
+            request = posted.opened(runtime, callback_id, stored.raw_sealed, workspace)
+            tag = addresses.attempt_of(request.url)
+            news = _read(runtime, stored, request)
+    except (PluginError, Unsealable, ProviderError, ArtifactNotFound) as error:
         # A setting of this server is wrong, or the carrier away that was to confirm it; not the
         # callback.
         _log_unread(stored, error.code)
-        _put_off(runtime, callback_id)
+        _put_off(runtime, callback_id, tag)
         return
     is_over, came = _applied(runtime, callback_id, news, tag)
     for inbound_id in came:
@@ -290,12 +306,11 @@ def _applied(
     """Whether nobody needs it any more but for received faxes, and those whose documents are to be had now."""
     now = runtime.now()
     with runtime.database.transaction() as session:
-        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
-        if callback.applied_at is not None:
+        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one_or_none()
+        if callback is None or callback.applied_at is not None:
             return False, []
         if news is None:
-            _note_named(session, callback, tag)
-            _finish(callback, UNREADABLE, now)
+            _unreadable(session, callback, tag, now)
             return False, []
         arrived = [each for each in news if isinstance(each, Arrival)]
         if arrived and not arrivals.are_wanted(runtime, callback.provider_id):
@@ -325,16 +340,28 @@ def _applied(
         return is_over, [each for each in came if each is not None]
 
 
-def _put_off(runtime: Runtime, callback_id: str) -> None:
+def _unreadable(session: Session, callback: Callback, tag: str, now: datetime) -> None:
+    """Mark it: for good where its address names an attempt, else until it is read, or retention removes it."""
+    _note_named(session, callback, tag)
+    callback.tries += 1
+    if tag:
+        _finish(callback, UNREADABLE, now)
+    else:
+        callback.outcome, callback.next_at = UNREADABLE, now + DAILY
+
+
+def _put_off(runtime: Runtime, callback_id: str, tag: str) -> None:
     """Try again later, and later each time."""
     with runtime.database.transaction() as session:
-        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one()
-        if callback.applied_at is not None:
-            return  # another worker has applied it
-        if runtime.now() - callback.received_at >= GIVEN_UP:
+        callback = session.scalars(_CALLBACK, {"callback_id": callback_id}).one_or_none()
+        if callback is None or callback.applied_at is not None:
+            return  # retention has removed it, or another worker has applied it
+        is_old = runtime.now() - callback.received_at >= GIVEN_UP
+        if is_old and callback.tries >= TRIED_AT_LEAST:
             log.error("callback not applied", extra={"provider_id": callback.provider_id})
-            _finish(callback, UNREADABLE, runtime.now())
+            _unreadable(session, callback, tag, runtime.now())
             return
+        _note_named(session, callback, tag)
         wait = runtime.config.ring_again_seconds * 2 ** min(callback.tries, 10)
         callback.tries += 1
         callback.next_at = runtime.now() + min(timedelta(seconds=wait), LONGEST_WAIT)
@@ -408,36 +435,42 @@ def _is_genuine(provider: TransportPlugin, provider_id: str, request: CallbackRe
 
 
 def _read(
-    runtime: Runtime, callback_id: str, stored: sa.Row[Any]
-) -> tuple[list[Update | Arrival] | None, str]:
-    """The news in a stored callback, None when its plugin cannot make anything of it, and the tag of the attempt that
-    the address names to which it came. Raises PluginError, Unsealable, ArtifactNotFound; Unreachable where the carrier
-    must be asked first, and is away."""
-    with Workspace(runtime) as workspace:
-        request = posted.opened(runtime, callback_id, stored.raw_sealed, workspace)
-        tag = addresses.attempt_of(request.url)
-        provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
-        if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
-            raise PluginError("The plugin is disabled.")
-        try:
-            news = list(provider.read_callback(request))
-        except FaxbotError as error:
-            late = runtime.now() - stored.received_at >= LONGEST_SILENCE
-            if isinstance(error, Unreachable) and not late:
-                raise
-            _log_unread(stored, error.code)
-            return None, tag
-        except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
-            _log_unread(stored, type(error).__name__)
+    runtime: Runtime, stored: sa.Row[Any], request: CallbackRequest
+) -> list[Update | Arrival] | None:
+    """The news in a stored callback, None when its plugin cannot make anything of it. Raises PluginError and
+    ProviderError for what is to be read again."""
+    provider = runtime.plugins.get(stored.provider_id, TransportPlugin)
+    if guard.is_disabled(runtime, stored.account_id, stored.provider_id):
+        raise PluginError("The plugin is disabled.")
+    try:
+        news = list(provider.read_callback(request))
+    except FaxbotError as error:
+        if _is_for_later(runtime, stored, request, error):
+            raise
+        _log_unread(stored, error.code)
+        return None
+    except Exception as error:  # noqa: BLE001 - a plugin's bug stops this callback only
+        _log_unread(stored, type(error).__name__)
+        if stored.outcome is None:  # what is read again each day is one fault all the same
             guard.failed(runtime, stored.account_id, stored.provider_id, error)
-            return None, tag
+        return None
     try:
         checked = [_checked(each) for each in news]
         arrivals.ask_for_one([each for each in checked if isinstance(each, Arrival)])
-        return checked, tag
+        return checked
     except ValueError as error:
         _log_unread(stored, type(error).__name__)
-        return None, tag
+        return None
+
+
+def _is_for_later(
+    runtime: Runtime, stored: sa.Row[Any], request: CallbackRequest, error: FaxbotError
+) -> bool:
+    """Whether the carrier must be asked first and cannot be, or the database is away."""
+    if isinstance(error, Unreachable):
+        late = runtime.now() - stored.received_at >= LONGEST_SILENCE
+        return not (late and addresses.attempt_of(request.url))
+    return isinstance(error, AccountRefused | DatabaseAway)
 
 
 def _checked(news: object) -> Update | Arrival:

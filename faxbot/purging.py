@@ -731,7 +731,9 @@ def _needed(work: Work) -> sa.ColumnElement[bool]:
 
 
 def _over_callbacks(work: Work) -> Conditions:
-    return (_before(work, _CALLBACKS.c.id), _CALLBACKS.c.applied_at.is_not(None), ~_needed(work))
+    # What could not be read is tried as long as it is kept (callbacks), and kept no longer for that.
+    is_over = sa.or_(_CALLBACKS.c.applied_at.is_not(None), _CALLBACKS.c.outcome == "unreadable")
+    return (_before(work, _CALLBACKS.c.id), is_over, ~_needed(work))
 
 
 def _bodies(work: Work) -> Conditions:

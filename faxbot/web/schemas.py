@@ -453,8 +453,8 @@ class FaxEvidence(ma.Schema):
         required=True,
         allow_none=True,
         metadata=says(
-            "`applied`; `nothing`: no news in it; `unreadable`: the plugin could not understand it; `unmatched`: of no "
-            "attempt that we know; null while it waits",
+            "`applied`; `nothing`: no news in it; `unreadable`: the plugin could not understand it, "
+            "tried again while `applied_at` is null; `unmatched`: of no attempt that we know; null while it waits",
             "applied",
         ),
     )

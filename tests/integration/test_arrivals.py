@@ -15,7 +15,7 @@ import pypdfium2
 import pytest
 import sqlalchemy as sa
 
-from faxbot import artifacts, breaker, callbacks, fetching, health, inbound, legalholds
+from faxbot import alarms, artifacts, breaker, callbacks, fetching, health, inbound, legalholds
 from faxbot import feed as feeds
 from faxbot.actors import Actor
 from faxbot.db import table, utcnow
@@ -936,6 +936,75 @@ ODD_FACTS: list[dict[str, Any]] = [
     {"external_id": "a\nb"},
     {"external_id": None},
 ]
+
+
+UNREAD = [
+    (Unreachable(), 28),
+    (AccountRefused(), 28),
+    (ValueError(), 28),
+    (OutcomeUnknown(), 28),
+    # No worker ran for longer than anything is put off.
+    (Unreachable(), -40),
+    (AccountRefused(), -40),
+]
+
+
+@pytest.mark.parametrize(("error", "days"), UNREAD)
+def test_a_fax_whose_news_could_not_be_read_for_weeks_is_received_when_it_can_be(
+    site: Site, error: Exception, days: int
+) -> None:
+    arrives(site)
+    reads = site.odd.does["read_callback"]
+    site.odd.does["read_callback"] = raises(error)
+    site.now += timedelta(days=max(-days, 0))
+    site.work()
+    for _ in range(max(days, 3)):
+        site.after(86400)
+    assert faults(site) == isinstance(error, ValueError), "once, however often it is read"
+    assert faxes(site) == []
+
+    site.odd.does.update(read_callback=reads, document=gives())
+    site.after(86400)
+    assert only(site).status == Reception.RECEIVED
+
+
+def faults(site: Site) -> int:
+    """Of the plugin's own code, as they are noted."""
+    noted = sa.select(ProviderHistory.id).where(ProviderHistory.type == "PLUGIN_FAILED")
+    return len(site.runtime.database.rows(noted, {}))
+
+
+def test_news_that_could_not_be_read_is_an_alarm_until_it_is(site: Site) -> None:
+    arrives(site)
+    reads = site.odd.does["read_callback"]
+    site.odd.does.update(read_callback=raises(AccountRefused()), document=gives())
+    site.after(60)
+    assert alarms.raised(site.runtime) == []
+    site.after(3600)
+    (alarm,) = alarms.raised(site.runtime)
+    assert (alarm.code, alarm.count) == ("callbacks", 1)
+    assert alarm.detail.startswith("1 message of a carrier could not be read for more than 60 min")
+    assert alarms.of_received(site.runtime) == [alarm]
+    site.odd.does["read_callback"] = reads
+    site.after(3600)
+    assert (alarms.raised(site.runtime), only(site).status) == ([], Reception.RECEIVED)
+
+
+def test_news_that_makes_no_sense_is_an_alarm_for_a_week_and_kept_no_longer_than_other_news(
+    site: Site,
+) -> None:
+    arrives(site, external_id="")
+    site.work()
+    site.after(6 * 86400)
+    assert [alarm.code for alarm in alarms.raised(site.runtime)] == ["callbacks"]
+    site.after(86400)
+    assert alarms.raised(site.runtime) == []
+    site.now += timedelta(days=22)
+    site.purge()
+    assert site.count(Callback) == 1
+    site.now += timedelta(days=2)
+    site.purge()
+    assert site.count(Callback) == 0
 
 
 @pytest.mark.parametrize("facts", ODD_FACTS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import callbacks, sending
+from faxbot import addresses, callbacks, sending
 from faxbot.crypto import Keyring
 from faxbot.errors import NotFound, Unauthenticated, Unreachable
 from faxbot.models import Attempt, Callback
@@ -352,7 +352,7 @@ UNREADABLE: tuple[Deed, ...] = (
 )
 
 
-def test_a_callback_nobody_can_read_is_kept_and_asks_nobody_again(
+def test_a_callback_nobody_can_read_is_kept_and_not_asked_about_at_once(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number, deed in enumerate(UNREADABLE):
@@ -388,9 +388,11 @@ def test_a_callback_that_its_carrier_cannot_confirm_now_is_read_again_later(site
     assert site.job(job_id).status == "delivered"
 
 
-def test_a_callback_that_is_never_confirmed_is_given_up_after_a_day(site: Site) -> None:
+def test_one_about_an_attempt_that_is_never_confirmed_is_given_up_after_a_day(site: Site) -> None:
+    """Its fax is polled."""
+    address = addresses.of_callbacks(site.runtime, site.attempt(site.sent("0044")))
     site.odd.does["read_callback"] = raises(Unreachable("away"))
-    site.receive(site.signed(b"{}"))
+    site.receive(replace(site.signed(b"{}"), url=address))
     site.work()
     for _ in range(23):
         site.after(3600)

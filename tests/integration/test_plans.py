@@ -309,11 +309,17 @@ def test_deliveries_go_on_without_a_walk_through_those_that_are_done(
     assert walks == []
 
 
-RECEIVED = (
-    "INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, tries, "
-    "last_sequence, received_at, created_at, updated_at) SELECT {text}, 'default', 'simulator', {text}, 'received', "
-    "'', 1, 1, {now}, {now}, {now} FROM {numbers}"
-)
+RECEIVED = [
+    (
+        "INSERT INTO inbound_faxes (id, account_id, provider_id, external_id, status, numbers_sealed, tries, "
+        "last_sequence, received_at, created_at, updated_at) SELECT {text}, 'default', 'simulator', {text}, "
+        "'received', '', 1, 1, {now}, {now}, {now} FROM {numbers}"
+    ),
+    (
+        "INSERT INTO callbacks (id, account_id, provider_id, key, raw_sealed, received_at, applied_at, tries, outcome) "
+        "SELECT {text}, 'default', 'simulator', {text}, '', {now}, {now}, 1, 'applied' FROM {numbers}"
+    ),
+]
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
@@ -326,9 +332,10 @@ def test_alarms_of_received_faxes_are_found_without_a_walk_through_those_that_ar
         else:
             site = stack.enter_context(open_site(stores.embedded(), carrier_of_all))
         text, numbers, now = NUMBERS[kind]
-        stored = RECEIVED.format(text=text.replace("value", "key"), numbers=numbers, now=now)
         with site.runtime.database.transaction() as session:
-            session.execute(sa.text(stored))
+            for each in RECEIVED:
+                stored = each.format(text=text.replace("value", "key"), numbers=numbers, now=now)
+                session.execute(sa.text(stored))
             session.execute(sa.text("ANALYZE"))
         walks, asked = list[str](), list[str]()
 
@@ -338,14 +345,16 @@ def test_alarms_of_received_faxes_are_found_without_a_walk_through_those_that_ar
             plan = str(cursor.fetchall())
             cursor.close()
             asked.append(text)
-            if re.search(r"(Seq Scan on|SCAN) inbound_faxes(?! USING INDEX ix_\w+_lost)", plan):
+            if re.search(r"(Seq Scan on|SCAN) inbound_faxes(?! USING INDEX ix_\w+_lost)", plan) or (
+                re.search(r"(Seq Scan on|SCAN) callbacks(?! USING INDEX ix_\w+_waiting)", plan)
+            ):
                 walks.append(f"{text}\n{plan}")
 
         for engine in (site.runtime.database.engine, site.runtime.database.reader):
             sa.event.listen(engine, "before_cursor_execute", explain)
         assert alarms.of_received(site.runtime) == []
 
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert walks == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faxbot.errors import OutcomeUnknown, ProviderError, Unreachable
+from faxbot.errors import AccountRefused, OutcomeUnknown, ProviderError, Unreachable
 from faxbot.events import CAUSES as CANONICAL
 from faxbot.plugins.base import CallbackRequest, HttpReply, State, Update
 from faxbot.providers.facts import id_in
@@ -212,7 +212,6 @@ def test_at_an_address_without_an_attempt_the_label_alone_names_it() -> None:
     [
         answering(answer(said("errors/500.json"), 500)),
         answering(said("errors/429.http")),
-        answering(said("errors/401.http")),
         answering(answer(b"", 403)),
         answering(answer(b"<html>")),
         answering(answer(b"[]")),
@@ -228,6 +227,12 @@ def test_what_sinch_does_not_confirm_now_is_read_again_later(behaviour: Behaviou
     ):
         sinch.read_callback(webhook("completed_multipart.http"))
     assert not [word for word in SECRETS if word in unconfirmed.value.detail]
+
+
+def test_where_sinch_refuses_the_account_it_says_so() -> None:
+    """For a person to mend; the webhook is read again then, too."""
+    with asking(answering(said("errors/401.http"))) as (sinch, _), pytest.raises(AccountRefused):
+        sinch.read_callback(webhook("incoming_json.http"))
 
 
 # Nonsense -----------------------------------------------------------------------------------------

@@ -252,17 +252,14 @@ class SinchProvider(TransportPlugin):
         record tells what it is. With our label we sent it; without one it is none of ours, or came.
 
         Raises OutcomeUnknown where it cannot be read, Unreachable where Sinch does not confirm it
-        yet.
+        yet, AccountRefused where it lets us ask nothing.
         """
         event = webhooks.read(request)
         named = event.name in (webhooks.INCOMING, webhooks.COMPLETED)
         if not named and answers.state_of(event.fax) not in answers.END:
             return []
         external_id = id_in(event.fax)
-        try:
-            record = self._record(external_id)
-        except ProviderError as error:
-            raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
+        record = self._confirmed(external_id)
         if record is None:
             # With a document in it, it is kept for whoever may find out why, when asking has led to nothing.
             if event.name == webhooks.INCOMING and (
@@ -280,6 +277,15 @@ class SinchProvider(TransportPlugin):
         if came:
             return [answers.arrival(record, documents=event.documents)]
         return [answers.update(record)]
+
+    def _confirmed(self, external_id: str) -> dict[str, Any] | None:
+        """The record, as _record(); raises AccountRefused, and Unreachable for all else."""
+        try:
+            return self._record(external_id)
+        except AccountRefused:
+            raise
+        except ProviderError as error:
+            raise Unreachable(f"The callback is not confirmed. {error.detail}") from None
 
     def _is_new(self, fax: Mapping[str, Any], told_at: datetime | None) -> bool:
         """Whether a fax came in, as far as is said, within SHOWN_WITHIN."""

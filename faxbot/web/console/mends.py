@@ -48,6 +48,7 @@ OF_ALARMS = {
     Status.UNCERTAIN.value: "/admin/ui/needs-you",
     Status.HELD.value: "/admin/ui/needs-you",
     alarms.RECEIVED: "/admin/ui/inbound",
+    alarms.CALLBACKS: "/admin/ui/providers",
     alarms.MASTER_KEY: "/admin/ui/settings#CONFIG_MASTER_KEY",
     alarms.AUDIT_LOG: "/admin/ui/settings#AUDIT_LOG_FILE",
     alarms.RETENTION: "/admin/ui/retention",
