@@ -466,11 +466,13 @@ def _read(
 def _is_for_later(
     runtime: Runtime, stored: sa.Row[Any], request: CallbackRequest, error: FaxbotError
 ) -> bool:
-    """Whether the carrier must be asked first and cannot be, or the database is away."""
+    """Whether the carrier must be asked first and cannot be, a setting of this server is wrong, or the database is
+    away."""
     if isinstance(error, Unreachable):
         late = runtime.now() - stored.received_at >= LONGEST_SILENCE
         return not (late and addresses.attempt_of(request.url))
-    return isinstance(error, AccountRefused | DatabaseAway)
+    ours = isinstance(error, ProviderError) and error.cause == "config"
+    return ours or isinstance(error, AccountRefused | PluginError | DatabaseAway)
 
 
 def _checked(news: object) -> Update | Arrival:

@@ -328,7 +328,8 @@ class TransportPlugin(FaxbotPlugin):
     def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         """The news in a verified request; an unreadable one raises ProviderError, news about
         nothing of ours is left out. A plugin may ask its carrier first, whether it is true: where
-        that is not possible now, Unreachable has it read again later, and AccountRefused."""
+        that is not possible now, Unreachable has it read again later; so do AccountRefused, PluginError,
+        and any ProviderError of cause `config`: what a person may mend."""
         return []
 
     def listen(self) -> Iterator[Notice | Gap | None]:

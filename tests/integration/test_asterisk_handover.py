@@ -37,14 +37,16 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+SETTINGS = {
+    "FAX_INBOUND_BACKENDS": "asterisk",
+    "ASTERISK_AMI_PASSWORD": "nobody is called",
+    "ASTERISK_INBOUND_SECRET": SECRET,
+}
+
+
 @pytest.fixture
 def site(store: Installation, carrier_of_all: SimulatorProcess, folder: Path) -> Iterator[Site]:
-    settings = {
-        "FAX_INBOUND_BACKENDS": "asterisk",
-        "ASTERISK_AMI_PASSWORD": "nobody is called",
-        "ASTERISK_FOLDER": str(folder.with_name("documents")),
-        "ASTERISK_INBOUND_SECRET": SECRET,
-    }
+    settings = {**SETTINGS, "ASTERISK_FOLDER": str(folder.with_name("documents"))}
     with open_site(store, carrier_of_all, **settings) as site:
         site.runtime = replace(site.runtime, plugins=wiring.plugins(site.runtime.config))
         yield site
@@ -137,6 +139,25 @@ def test_two_faxes_of_one_caller_whose_files_have_his_number_are_two_and_no_name
     found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
     assert found == {"1795289227.4": ("received", 1), "1795289227.5": ("received", 2)}
     assert not list(folder.iterdir())
+
+
+def test_what_is_posted_while_the_folder_is_set_wrongly_is_received_when_it_is_set_right(
+    site: Site, asks: FlaskClient, store: Installation, tmp_path: Path
+) -> None:
+    (path := tmp_path / "spool" / "x.tif").parent.mkdir()
+    path.write_bytes(tiff(2))
+    assert posts(asks, path).status_code == 200
+    assert not faxes(site)
+    site.after(86400)
+    assert not faxes(site)
+
+    folders = {"ASTERISK_FOLDER": str(tmp_path / "documents")}
+    right = store.config(**SETTINGS, **folders, ASTERISK_RECEIVED_FOLDER=str(path.parent))
+    wrong, plugins = site.runtime.plugins, wiring.plugins(right)
+    site.runtime = replace(site.runtime, plugins=plugins)
+    wrong.close()
+    site.after(3600)
+    assert as_it_came(site) == tiff(2)
 
 
 def test_without_a_uniqueid_nothing_is_received_and_the_file_stays(

@@ -40,13 +40,13 @@ def is_genuine(request: CallbackRequest, secret: str) -> bool:
 
 
 def read(request: CallbackRequest, spool: Spool) -> Arrival:
-    """The fax that was posted. Raises Refused for what is none."""
+    """The fax that was posted. Raises Refused for what is none, of cause `config` where the folder may be wrong."""
     if _is_form(request):
         return _handed_over(request)
     said = _json(request)
     call = said.get("uniqueid", "")
     if not is_call(call):
-        raise Refused(f"The JSON {_NO_CALL}", cause="config")
+        raise Refused(f"The JSON {_NO_CALL}")
     spool.check(said.get("tiff_path", ""))
     return arrivals.arrival(call, _entry(said), attached=True)
 
@@ -86,12 +86,12 @@ def _handed_over(request: CallbackRequest) -> Arrival:
     said = {name: value.decode("utf-8", "replace") for name, value in fields.items()}
     call = said.get("uniqueid", "")
     if not is_call(call):
-        raise Refused(f"The form {_NO_CALL}", cause="config")
+        raise Refused(f"The form {_NO_CALL}")
     entry = _entry(said)
     if "result" in said:
         told = result_in(said["result"])
         if told is None or not is_ours(call):
-            raise Refused("The result is none of faxbot's dialplan.", cause="config")
+            raise Refused("The result is none of faxbot's dialplan.")
         entry = told
     return arrivals.arrival(call, entry, attached=file > 0)
 
@@ -104,7 +104,7 @@ def _entry(said: Mapping[str, str]) -> dict[str, str]:
     """The same in our dialplan's words. Who does not say how it ended means that it ended well."""
     for name, value in said.items():
         if len(value) > _LONGEST:
-            raise Refused(f"{name} is too long.", cause="config")
+            raise Refused(f"{name} is too long.")
     pages = said.get("faxpages", "").strip()
     return {
         "status": said.get("faxstatus", SUCCESS).strip().upper(),
@@ -121,14 +121,14 @@ def _json(request: CallbackRequest) -> dict[str, str]:
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
-        raise Refused("The body is neither JSON nor a form (multipart/form-data).", cause="config")
+        raise Refused("The body is neither JSON nor a form (multipart/form-data).")
     return {name: _text(said[name]) for name in _FIELDS if said.get(name) is not None}
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
-    raise Refused("A field is neither text nor a number.", cause="config")
+    raise Refused("A field is neither text nor a number.")
 
 
 def _type(request: CallbackRequest) -> tuple[str, dict[str, str]]:
@@ -153,4 +153,4 @@ def _parts(request: CallbackRequest) -> Iterator[tuple[str, bytes]]:
                     yield name, bytes(event)
         parser.close()
     except (MultipartError, ValueError, LookupError, AssertionError):
-        raise Refused("The form cannot be read to its end.", cause="config") from None
+        raise Refused("The form cannot be read to its end.") from None
