@@ -34,7 +34,7 @@ from faxbot.errors import (
     Unreachable,
 )
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import Artifact, Attempt, Callback, CallbackFax, CallbackRefusal, Job
+from faxbot.models import Artifact, Attempt, Callback, CallbackFax, Job
 from faxbot.outcomes import Entry
 from faxbot.plugins.base import Arrival, CallbackRequest, TransportPlugin, Update
 from faxbot.plugins.manifest import Manifest
@@ -212,28 +212,8 @@ REFUSALS = {
 
 def _refusal(runtime: Runtime, provider_id: str, reason: str) -> Unauthenticated:
     """Count it, for who looks why a carrier's news does not come; nothing of the request is kept."""
-    seen = {"provider_id": provider_id, "reason": reason, "now": runtime.now()}
-    runtime.database.row(_REFUSED[runtime.database.engine.dialect.name], seen)
+    runtime.tallies.refused(provider_id, reason, runtime.now())
     return Unauthenticated(REFUSALS[reason])
-
-
-_NOW = sa.bindparam("now", type_=UtcDateTime)
-_REFUSED = {
-    dialect: insert.values(
-        account_id=DEFAULT_ACCOUNT,
-        provider_id=sa.bindparam("provider_id"),
-        reason=sa.bindparam("reason"),
-        count=1,
-        first_at=_NOW,
-        last_at=_NOW,
-    )
-    .on_conflict_do_update(
-        index_elements=["account_id", "provider_id", "reason"],
-        set_={"count": CallbackRefusal.count + 1, "last_at": insert.excluded.last_at},
-    )
-    .returning(table(CallbackRefusal).c.reason)
-    for dialect, insert in inserts(CallbackRefusal).items()
-}
 
 
 def _kept(provider_id: str, keys: Sequence[str]) -> sa.Select[Any]:

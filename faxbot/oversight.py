@@ -297,7 +297,9 @@ LATEST_CALLBACKS = 100
 def webhooks(runtime: Runtime) -> list[dict[str, Any]]:
     """Of every provider whose carrier calls back, as plain JSON types: the addresses to paste there,
     how many came within a day and what became of them, what was refused, and the newest without
-    their content."""
+    their content. Of what was refused another process may not have written yet what came within a second of what it
+    wrote last: it does with the next one, or when it ends."""
+    runtime.tallies.write_refused()
     return [
         _webhooks_of(runtime, manifest)
         for manifest in runtime.plugins.manifests()

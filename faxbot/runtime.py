@@ -85,8 +85,9 @@ class Runtime:
         return self.fresh()
 
     def close(self) -> None:
-        """Write the last notes, and let go of child processes, plugins and connections."""
+        """Write the last notes and counts, and let go of child processes, plugins and connections."""
         self.notes.close()
+        self.tallies.close()
         self.leases.close()
         self.checker.close()
         self.renderer.close()

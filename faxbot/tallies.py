@@ -1,8 +1,9 @@
-"""What all processes count together, at the price of a statement now and then: requests a minute, and failed logins.
+"""What all processes count together, at the price of a statement now and then: requests a minute, failed logins, and
+requests that were refused at the carriers' door.
 
 The database holds the counts. Of a minute's requests a process takes a part at a time, with one statement, and hands
 it out by itself: what all of them hand out is never more than the limit. Of addresses that are barred a process knows
-what it has read, and asks nothing more until their time is over.
+what it has read, and asks nothing more until their time is over. What is refused at the door it writes once a second.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -19,14 +21,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from faxbot.db import Database, UtcDateTime, inserts, table
+from faxbot.errors import DatabaseAway
 from faxbot.events import DEFAULT_ACCOUNT
-from faxbot.models import FailedLogin, RequestCount
+from faxbot.models import CallbackRefusal, FailedLogin, RequestCount
 
 MINUTE = 60
 PARTS = 10
 """A process takes this part of what is left of a minute, and at least one: so much may lie unused in one that gets no
 more requests of this key. The 600 requests of a limit of 600 cost 54 statements."""
 REMEMBERED = 2.0  # seconds
+WRITTEN_EVERY = 1.0
+"""Seconds between two writes of what is refused for one reason: a stranger's request costs no commit."""
 MOST_KNOWN = 10_000
 """Of each kind a process remembers no more; what it forgets it asks for again."""
 _SKEW = timedelta(minutes=1)
@@ -67,6 +72,8 @@ class Tallies:
         self._shares: dict[tuple[str, str], _Share] = {}
         self._remembered: dict[str, tuple[Any, float]] = {}
         self._barred: dict[tuple[str, str], tuple[float, int]] = {}
+        self._refused: dict[tuple[str, str], tuple[int, datetime, datetime]] = {}
+        self._wrote: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
     # Requests ---------------------------------------------------------------------------------------------------
@@ -170,6 +177,48 @@ class Tallies:
             self._barred[kind, origin] = until, row.failures
         return float(until - now.timestamp())
 
+    # The carriers' door -----------------------------------------------------------------------------------------
+
+    def refused(self, provider_id: str, reason: str, now: datetime) -> None:
+        """Count a refused request; raises DatabaseAway where it is time to write it, and it is not lost then."""
+        key = (provider_id, reason)
+        with self._lock:
+            self._add(key, 1, now, now)
+            clock = self._clock()
+            if key in self._wrote and clock - self._wrote[key] < WRITTEN_EVERY:
+                return
+            self._wrote[key] = clock
+        self._write(key)
+
+    def write_refused(self) -> None:
+        """Write what this process has counted since; raises DatabaseAway."""
+        for key in list(self._refused):
+            self._write(key)
+
+    def close(self) -> None:
+        """The process ends: write what is left, where the database is there."""
+        with suppress(DatabaseAway):
+            self.write_refused()
+
+    def _add(self, key: tuple[str, str], count: int, first_at: datetime, last_at: datetime) -> None:
+        before, first, last = self._refused.get(key, (0, first_at, last_at))
+        self._refused[key] = before + count, min(first, first_at), max(last, last_at)
+
+    def _write(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            seen = self._refused.pop(key, None)
+        if seen is None:
+            return  # another thread has just written it
+        (provider_id, reason), (count, first_at, last_at) = key, seen
+        names = {"provider_id": provider_id, "reason": reason, "count": count}
+        try:
+            at = {"first_at": first_at, "last_at": last_at}
+            self._database.row(_REFUSE[self._dialect], {**names, **at})
+        except DatabaseAway:
+            with self._lock:
+                self._add(key, *seen)
+            raise
+
     def _make_room(
         self, known: dict[tuple[str, str], Known], age: Callable[[Known], float]
     ) -> None:
@@ -240,6 +289,30 @@ def _time(name: str) -> sa.BindParameter[datetime]:
     return sa.bindparam(name, type_=UtcDateTime)
 
 
+def _refuse(insert: _Insert) -> Any:
+    new, kept = insert.excluded, table(CallbackRefusal).c
+    return (
+        insert.values(
+            account_id=DEFAULT_ACCOUNT,
+            provider_id=sa.bindparam("provider_id"),
+            reason=sa.bindparam("reason"),
+            count=sa.bindparam("count"),
+            first_at=sa.bindparam("first_at", type_=UtcDateTime),
+            last_at=sa.bindparam("last_at", type_=UtcDateTime),
+        )
+        .on_conflict_do_update(
+            index_elements=["account_id", "provider_id", "reason"],
+            set_={
+                "count": kept.count + new.count,
+                # Another process may have written a later one.
+                "last_at": sa.case((new.last_at > kept.last_at, new.last_at), else_=kept.last_at),
+            },
+        )
+        .returning(kept.reason)
+    )
+
+
+_REFUSE = {dialect: _refuse(insert) for dialect, insert in inserts(CallbackRefusal).items()}
 _TAKE = {dialect: _take(insert) for dialect, insert in inserts(RequestCount).items()}
 _FAIL = {dialect: _fail(insert) for dialect, insert in inserts(FailedLogin).items()}
 _FAILURES = sa.select(FailedLogin.failures, FailedLogin.began_at).where(

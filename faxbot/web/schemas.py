@@ -706,7 +706,13 @@ class CallbackRefusal(ma.Schema):
 
     reason = fields.String(required=True, metadata=says("a word", "not_proven"))
     detail = fields.String(required=True, metadata=says("a sentence, with what to compare"))
-    count = fields.Integer(required=True)
+    count = fields.Integer(
+        required=True,
+        metadata=says(
+            "written once a second at most: what another process counted within a second of its last write it adds "
+            "with its next one, or when it ends; what it counted when it is killed is lost"
+        ),
+    )
     first_at = fields.AwareDateTime(required=True)
     last_at = fields.AwareDateTime(required=True)
 

@@ -4,6 +4,7 @@ never guessed at."""
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from faxbot import addresses, callbacks, sending
+from faxbot import addresses, callbacks, oversight, sending
 from faxbot.crypto import Keyring
 from faxbot.errors import NotFound, Unauthenticated, Unreachable
 from faxbot.models import Attempt, Callback
@@ -66,6 +67,37 @@ def test_what_is_not_the_carriers_is_refused_and_leaves_nothing(site: Site) -> N
             callbacks.receive(site.runtime, provider_id, good)
     assert stored(site) == []
     assert site.rung == []
+
+
+def test_a_hundred_forged_requests_at_once_cost_few_commits_and_are_counted(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    forged = CallbackRequest("POST", "http://127.0.0.1:9/callbacks/simulator", {}, b"")
+
+    def forge(site: Site, times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(Unauthenticated):
+                site.receive(forged)
+
+    def refused(site: Site) -> list[tuple[str, int]]:
+        doors = {one["provider_id"]: one for one in oversight.webhooks(site.runtime)}
+        door = doors["simulator"]
+        return [(one["reason"], one["count"]) for one in door["refused"]]
+
+    with open_site(store, carrier_of_all) as site:
+        began, writes = time.monotonic(), list[str]()
+
+        def executed(_c: Any, _cursor: Any, text: str, _p: Any, _x: Any, _m: bool) -> None:
+            if text.startswith("INSERT INTO callback_refusals"):
+                writes.append(text)
+
+        sa.event.listen(site.runtime.database.reader, "after_cursor_execute", executed)
+        at_once(20, lambda _: forge(site, 5))
+        assert 1 <= len(writes) <= time.monotonic() - began + 1
+        assert refused(site) == [("not_proven", 100)]
+        forge(site, 10)
+    with open_site(store, carrier_of_all) as site:
+        assert refused(site) == [("not_proven", 110)], "a process that ends writes the rest"
 
 
 @pytest.mark.parametrize("answer", [raises(KeyError("signature")), answers("yes"), answers(None)])
