@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +19,15 @@ from hypothesis import strategies as st
 from faxbot.errors import AccountRefused, ProviderError, Refused, Unreachable
 from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest, Health
 from faxbot.providers.asterisk import Asterisk, spool
+from faxbot.providers.asterisk.ami import connected
 from faxbot.providers.asterisk.fitness import FUNCTIONS
+from faxbot.providers.asterisk.receiving import KEPT_WITHOUT_FILE, Receiving
 from tests.ground import eventually
 from tests.providers.ami import PASSWORD, Asked, Manager, dialplan, error, ok, text
 from tests.providers.asterisk.ear import Ear, provider
 
 NAME, OTHER = "in-1795289227-530475496", "in-1795289228-100000001"
+THIRD, FOURTH = "in-1795289229-100000002", "in-1795289230-100000003"
 FROM, TO = "+15550001111", "+15550100900"
 WHO = "from=%2B15550001111&to=%2B15550100900&begun=1795289227&channel=1795289227.6"
 ARRIVED = f"status=SUCCESS&error=&text=OK&pages=2&mode=T38&remote=x&ended=1795289243&{WHO}"
@@ -54,6 +59,11 @@ def this(manager: Manager, received: Path) -> Asterisk:
     return provider(port=manager.port, password=PASSWORD, folder=folder, inboundSecret=SECRET)
 
 
+def arrives(received: Path, name: str = NAME) -> None:
+    """Asterisk has written its pages."""
+    (received / f"{name}.tif").write_bytes(b"II*\0")
+
+
 def rings(manager: Manager, name: str, **more: str) -> None:
     fields = {"Event": "UserEvent", "UserEvent": "FaxbotReceived", "FaxID": name, **more}
     manager.tell(text(*fields.items()))
@@ -62,7 +72,10 @@ def rings(manager: Manager, name: str, **more: str) -> None:
 # Heard ------------------------------------------------------------------------------------------------
 
 
-def test_an_event_is_a_bell_and_the_database_tells(manager: Manager, this: Asterisk) -> None:
+def test_an_event_is_a_bell_and_the_database_tells(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    arrives(received)
     with Ear(this) as ear:
         rings(manager, OTHER, Result=ARRIVED)
         manager.received[NAME] = ARRIVED
@@ -111,7 +124,50 @@ def test_where_the_folder_is_elsewhere_faxes_are_left_to_who_hands_them_over(
     assert NAME in manager.received
 
 
-def test_a_dialplan_that_deletes_nothing_is_told_of_once(manager: Manager, this: Asterisk) -> None:
+def test_a_fax_whose_file_is_not_there_is_told_of_and_left_to_who_may_hand_it_over(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    """The folder is there, but empty: that of Asterisk is on another machine."""
+    now = int(time.time())
+    young, old = (
+        ARRIVED.replace("1795289243", str(each))
+        for each in (now - 60, now - int(KEPT_WITHOUT_FILE) - 60)
+    )
+    manager.received |= {NAME: young, OTHER: old, THIRD: DROPPED}
+    with Ear(this) as ear:
+        eventually(lambda: len(ear.arrivals) == 3)
+        eventually(lambda: list(manager.received) == [NAME])
+        rings(manager, NAME)
+        eventually(lambda: manager.of("DBGet"))
+        manager.received[FOURTH] = DROPPED
+        rings(manager, FOURTH)
+        eventually(lambda: FOURTH not in manager.received)
+        assert list(manager.received) == [NAME]
+        arrives(received)
+        rings(manager, NAME)
+        eventually(lambda: not manager.received)
+    assert [each.external_id for each in ear.arrivals].count(NAME) == 1
+
+
+def test_a_fax_that_was_fetched_before_it_was_acknowledged_has_its_entry_deleted(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    manager.received[NAME] = ARRIVED
+    arrives(received)
+    with connected(this._login) as ami:
+        receiving = Receiving(this._spool, logging.getLogger("test"))
+        receiving.ask(ami, all_of_them=True)
+        (notice,) = receiving.notices(0.0, 1.0)
+        this.taken(NAME)
+        notice.acknowledge()
+        receiving.ask(ami, all_of_them=False)
+    assert not manager.received
+
+
+def test_a_dialplan_that_deletes_nothing_is_told_of_once(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    arrives(received)
     manager.answers["Originate"] = error("Extension does not exist.")
     manager.received[NAME] = ARRIVED
     with Ear(this) as ear:
@@ -448,6 +504,11 @@ def test_what_keeps_it_from_receiving_is_said_and_is_no_fault(
     manager.answers["Getvar"] = evaluated
     assert "ASTERISK_RECEIVED_FOLDER is not there" in this.health().detail
     received.mkdir()
+    manager.received |= {NAME: ARRIVED, OTHER: DROPPED, THIRD: f"status=BEGUN&{WHO}"}
+    health = this.health()
+    assert health.ok
+    assert "files are not in ASTERISK_RECEIVED_FOLDER: 1." in health.detail
+    arrives(received)
     assert this.health() == Health(True, "Asterisk has all that a fax needs.")
 
 

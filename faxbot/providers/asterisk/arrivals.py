@@ -58,6 +58,11 @@ def arrival(name: str, entry: Mapping[str, str], *, attached: bool = False) -> A
     )
 
 
+def has_document(entry: Mapping[str, str]) -> bool:
+    """Whether this fax has arrived, so that there is a file of it."""
+    return entry.get("status") != BEGUN and _why(entry, _count(entry.get("pages", ""))) is None
+
+
 def _why(entry: Mapping[str, str], pages: int | None) -> str | None:
     status = entry.get("status", "")
     if status == SUCCESS:

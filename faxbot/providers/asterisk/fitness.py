@@ -7,6 +7,7 @@ import time
 from faxbot.providers.asterisk.ami import Ami, Declined, Message
 from faxbot.providers.asterisk.calls import CAUSE
 from faxbot.providers.asterisk.listener import FAMILY
+from faxbot.providers.asterisk.receiving import without_file
 from faxbot.providers.asterisk.spool import Spool
 
 RIGHTS = {
@@ -60,6 +61,11 @@ def reception(ami: Ami, spool: Spool) -> str:
             return f"It receives none: load the module that has {name} (modules_faxbot.conf)."
     if not spool.is_there:
         return "It takes none from here that came in: ASTERISK_RECEIVED_FOLDER is not there."
+    if missing := without_file(ami, spool):
+        return (
+            f"Received faxes whose files are not in ASTERISK_RECEIVED_FOLDER: {missing}."
+            " Is that the folder into which Asterisk writes?"
+        )
     return ""
 
 

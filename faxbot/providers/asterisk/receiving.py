@@ -1,13 +1,15 @@
 """Finds the faxes that Asterisk has received, in its database; an event only says that there is one.
 
 What lies in the database stays there until core has kept it for good. A fax that came while nobody listened is found in
-the next look; what has the same name says the same, so that one that is told of twice is kept once.
+the next look; what has the same name says the same, so that one that is told of twice is kept once. The entry of a fax
+whose file is not in the folder stays longer: if that is on another machine, the entry is what has it handed over.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -23,6 +25,8 @@ EVENT = "FaxbotReceived"
 ACK_CHANNEL = "Local/received@faxbot-ack/n"
 _CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,149}")
 _MOST = 10_000
+KEPT_WITHOUT_FILE = 30 * 86_400.0
+"""Seconds after its end for which the entry of a fax stays that core knows and whose file was never seen."""
 
 
 class Receiving:
@@ -38,6 +42,8 @@ class Receiving:
         self._gone: deque[str] = deque()
         """What core has kept, and the database need not."""
         self._acknowledged: dict[str, None] = {}
+        self._elsewhere: dict[str, None] = {}
+        """Of which core knows while their files were never in the folder, as far as was seen."""
 
     def hear(self, event: Message) -> None:
         """Take in an event. Of those about calls that come in, any text may be the caller's: it is believed for the
@@ -75,20 +81,41 @@ class Receiving:
                 yield Notice(arrivals.body(name, entry), partial(self._acknowledge, name))
 
     def _take(self, name: str, entry: Mapping[str, str] | None) -> None:
-        known = name in self._found or name in self._acknowledged
-        if entry is not None and entry["status"] != BEGUN and not known:
+        if entry is None or entry["status"] == BEGUN:
+            return
+        if name in self._acknowledged:
+            if name in self._elsewhere and self._may_go(name, entry):
+                del self._elsewhere[name]
+                self._gone.append(name)
+        elif name not in self._found:
             self._found[name] = (entry, None)
+            # Now: once core knows of it, a worker may have taken the file away.
+            if not self._may_go(name, entry):
+                self._elsewhere[name] = None
+                self._log.warning("a received fax is not in ASTERISK_RECEIVED_FOLDER")
+
+    def _may_go(self, name: str, entry: Mapping[str, str]) -> bool:
+        """Whether the entry is not needed any more once core knows of the fax."""
+        if not arrivals.has_document(entry) or self._spool.has(name):
+            return True
+        ended = arrivals.arrival(name, entry).received_at
+        return ended is None or time.time() - ended.timestamp() > KEPT_WITHOUT_FILE
 
     def _acknowledge(self, name: str) -> None:
         entry, _ = self._found.pop(name, ({}, None))
         if name in self._acknowledged:
             return
         self._acknowledged[name] = None
-        self._gone.append(name)
-        if arrivals.arrival(name, entry).cause is not None:
+        if name in self._elsewhere and self._may_go(name, entry):
+            del self._elsewhere[name]
+        if name not in self._elsewhere:
+            self._gone.append(name)
+        if not arrivals.has_document(entry):
             self._spool.set_aside(name)
         while len(self._acknowledged) > _MOST:
-            del self._acknowledged[next(iter(self._acknowledged))]
+            oldest = next(iter(self._acknowledged))
+            del self._acknowledged[oldest]
+            self._elsewhere.pop(oldest, None)
 
     def _let_go(self, ami: Ami) -> None:
         while self._gone:
@@ -103,6 +130,12 @@ class Receiving:
             except Declined:
                 self._log.warning("Asterisk keeps a received fax's entry: include faxbot-ack")
             self._gone.popleft()
+
+
+def without_file(ami: Ami, spool: Spool) -> int:
+    """How many faxes have arrived, as Asterisk's database has it, and are not in the folder. Raises Lost."""
+    arrived = (name for name, entry in _entries(ami) if arrivals.has_document(entry))
+    return sum(not spool.has(name) for name in arrived)
 
 
 def _entry(ami: Ami, name: str) -> Mapping[str, str] | None:

@@ -48,6 +48,11 @@ class Spool:
         """Whether faxes can be taken from it: where it is on another machine they are handed over instead."""
         return self._here.is_dir()
 
+    def has(self, fax_name: str) -> bool:
+        """Whether the document of this fax lies there now."""
+        name = _file_of(fax_name)
+        return name is not None and (self._here / name).is_file()
+
     def check(self, path: str) -> str:
         """The name of the file that somebody else's dialplan has received at `path`, which may come later. Raises
         Refused for one that is not in this folder itself, symbolic links followed."""
