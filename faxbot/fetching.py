@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -185,11 +186,14 @@ def _taken_out(runtime: Runtime, fax: Row, provider: TransportPlugin, workspace:
         raise ArtifactNotFound
     request = posted.opened(runtime, fax.callback_id, row.raw_sealed, workspace)
     target = workspace.folder / "attached"
-    _asked(runtime, fax, target, lambda file: provider.attached(request, file))
+    dated = replace(request, received_at=row.received_at)
+    _asked(runtime, fax, target, lambda file: provider.attached(dated, file))
     return target
 
 
-_RAW = sa.select(Callback.raw_sealed).where(Callback.id == sa.bindparam("callback_id"))
+_RAW = sa.select(Callback.raw_sealed, Callback.received_at).where(
+    Callback.id == sa.bindparam("callback_id")
+)
 
 
 def _asked(runtime: Runtime, fax: Row, target: Path, give: Callable[[BinaryIO], None]) -> None:

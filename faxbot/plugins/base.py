@@ -216,7 +216,7 @@ class CallbackRequest:
     to.
 
     A body of more than LARGEST_IN_MEMORY bytes lies in `file` for as long as the plugin is asked, and `body` is empty
-    then; chunks() gives either.
+    then; chunks() gives either. Where its document is asked for, `received_at` says when it came.
     """
 
     method: str
@@ -224,6 +224,7 @@ class CallbackRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     file: Path | None = field(repr=False, default=None)
+    received_at: datetime | None = None
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces of at most CHUNK bytes."""

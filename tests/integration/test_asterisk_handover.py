@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from faxbot import inbound, wiring
 from faxbot.artifacts import Workspace
 from faxbot.plugins.base import LARGEST_IN_MEMORY
+from faxbot.providers.asterisk.spool import LATE
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.site import ACTOR, Site, open_site, tiff
@@ -158,6 +159,47 @@ def test_what_is_posted_while_the_folder_is_set_wrongly_is_received_when_it_is_s
     wrong.close()
     site.after(3600)
     assert as_it_came(site) == tiff(2)
+
+
+def test_a_file_that_was_posted_is_its_calls_own_though_the_next_call_writes_to_the_same_path(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    """Before any worker has looked at the first."""
+    path = folder / "15550001111.tif"
+    for call, pages in (("1795289227.4", 1), ("1795289227.5", 2)):
+        path.write_bytes(tiff(pages))
+        assert posts(asks, path, uniqueid=call).status_code == 200
+        assert not path.exists(), "it was the call's before it was answered"
+    found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
+    assert found == {"1795289227.4": ("received", 1), "1795289227.5": ("received", 2)}
+    assert not list(folder.iterdir())
+
+
+def test_a_call_without_its_file_does_not_take_that_of_a_later_call(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    path = folder / "15550001111.tif"
+    assert posts(asks, path, uniqueid="1795289227.4", faxstatus=None).status_code == 200
+    path.write_bytes(tiff(2))
+    later = site.runtime.now().timestamp() + LATE + 10
+    os.utime(path, (later, later))
+    assert [fax["status"] for fax in faxes(site)] == ["fetching"]
+    site.after(600)
+    assert [fax["status"] for fax in faxes(site)] == ["fetching"]
+    assert posts(asks, path, uniqueid="1795289227.5").status_code == 200
+    found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
+    assert found == {"1795289227.4": ("fetching", 1), "1795289227.5": ("received", 2)}
+
+
+def test_what_is_posted_without_the_secret_or_of_a_call_that_failed_renames_nothing(
+    asks: FlaskClient, folder: Path
+) -> None:
+    path = folder / "x.tif"
+    path.write_bytes(tiff(1))
+    said = {"tiff_path": str(path), "uniqueid": "1795289227.4"}
+    assert asks.post(HOOK, json=said, headers={"X-Internal-Secret": "x"}).status_code == 401
+    assert posts(asks, path, faxstatus="FAILED").status_code == 200
+    assert path.exists()
 
 
 def test_without_a_uniqueid_nothing_is_received_and_the_file_stays(

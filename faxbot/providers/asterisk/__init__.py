@@ -218,8 +218,13 @@ class Asterisk(TransportPlugin):
         return listener.listen()
 
     def verify_callback(self, request: CallbackRequest) -> bool:
-        """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET."""
-        return handover.is_genuine(request, str(self.config.get("inboundSecret") or ""))
+        """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET. The file that such a
+        one names is its call's own from then on: before it is answered, for the next call may write to the same path.
+        """
+        genuine = handover.is_genuine(request, str(self.config.get("inboundSecret") or ""))
+        if genuine:
+            handover.claim(request, self._spool)
+        return genuine
 
     def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         """The news in what listen() has heard, or the fax that was handed over."""

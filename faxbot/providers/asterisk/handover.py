@@ -7,6 +7,8 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from multipart import (
@@ -16,7 +18,7 @@ from multipart import (
     parse_options_header,
 )
 
-from faxbot.errors import Refused, Unreachable
+from faxbot.errors import ProviderError, Refused, Unreachable
 from faxbot.plugins.base import Arrival, CallbackRequest
 from faxbot.providers.asterisk import arrivals
 from faxbot.providers.asterisk.calls import SUCCESS, result_in
@@ -51,11 +53,21 @@ def read(request: CallbackRequest, spool: Spool) -> Arrival:
     return arrivals.arrival(call, _entry(said), attached=True)
 
 
+def claim(request: CallbackRequest, spool: Spool) -> None:
+    """Make the file that a JSON names its call's own, where it is there; what hinders that is said when the file is
+    fetched, which tries it again."""
+    with suppress(ProviderError):
+        if request.body and not _is_form(request):
+            arrival = read(request, spool)
+            if arrival.attached:
+                spool.adopt(arrival.external_id, _json(request).get("tiff_path", ""))
+
+
 def attached(request: CallbackRequest, spool: Spool, target: BinaryIO) -> None:
     """Write the file in the form, or at the path in the JSON, into `target`. Raises Refused where there is none, or the
     form is cut off, and AccountRefused where it may not be read."""
     if not _is_form(request):
-        _lying_here(_json(request), spool, target)
+        _lying_here(_json(request), spool, target, request.received_at)
         return
     found = False
     for name, piece in _parts(request):
@@ -66,9 +78,11 @@ def attached(request: CallbackRequest, spool: Spool, target: BinaryIO) -> None:
         raise Refused("The form has no file in it.", cause="doc_unreadable")
 
 
-def _lying_here(said: Mapping[str, str], spool: Spool, target: BinaryIO) -> None:
+def _lying_here(
+    said: Mapping[str, str], spool: Spool, target: BinaryIO, posted_at: datetime | None
+) -> None:
     call = said.get("uniqueid", "")
-    spool.adopt(call, said.get("tiff_path", ""))
+    spool.adopt(call, said.get("tiff_path", ""), posted_at=posted_at)
     try:
         spool.copy(call, target)
     except Unreachable as error:

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,9 @@ _CALL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}")
 _SUFFIX, _PART = ".tif", ".part.tif"
 _CALLS = "call-"
 """Begins the names of files that somebody else's dialplan has received, once they are ours."""
+LATE = 30.0
+"""Seconds after its post in which the file of a call may still be written, and by which clocks may differ: less than
+from one call of somebody to the end of his next."""
 PART_KEPT = 30 * 86_400.0
 """Seconds for which the pages stay that had arrived when a call failed."""
 
@@ -65,14 +69,18 @@ class Spool:
             raise Refused("The file is not in ASTERISK_RECEIVED_FOLDER.", cause="config")
         return file.name
 
-    def adopt(self, call: str, path: str) -> None:
+    def adopt(self, call: str, path: str, *, posted_at: datetime | None = None) -> None:
         """Give that file the name of its call, by which it is found from then on: its own may be a caller's number, and
-        the next one's, too. No error where it has it already, or is not there. Raises as check(), AccountRefused."""
+        the next one's, too. One that was written later than `posted_at` is the next one's. No error where it has it
+        already, or is not there. Raises as check(), AccountRefused."""
         name, its = self.check(path), _file_of(call)
         if its is None or os.path.lexists(self._here / its):
             return
         with suppress(FileNotFoundError), _trouble():
-            _opened(self._here, name).close()
+            with _opened(self._here, name) as file:
+                written_at = os.fstat(file.fileno()).st_mtime
+            if posted_at is not None and written_at > posted_at.timestamp() + LATE:
+                return
             (self._here / name).rename(self._here / its)
 
     def copy(self, fax_name: str, target: BinaryIO) -> None:
