@@ -99,8 +99,8 @@ class Renderer:
         """Put the pages of a received fax, a TIFF in whichever of fax machines' codes, into a PDF at `target`, dot by
         dot, each at its real proportions; returns how many. A damaged page is kept as far as it can be read.
 
-        Raises RenderingFailed for what is no whole TIFF, for a page beyond FAXBOT_MAX_PIXELS and for more than
-        MOST_RECEIVED pages, too, and OSError as render(). What lies at `target` after an error is nothing.
+        Raises RenderingFailed for what has no page that can be read, for a page beyond FAXBOT_MAX_PIXELS and for more
+        than MOST_RECEIVED pages, too, and OSError as render(). What lies at `target` after an error is nothing.
         """
         request = {
             "do": "unfold", "path": str(source.absolute()), "target": str(target.absolute()),

@@ -104,21 +104,31 @@ class Page(NamedTuple):
         )
 
 
-def read(file: BinaryIO, max_pages: int) -> list[Page]:
-    """Every page of the TIFF; raises DocumentUnreadable, or DocumentTooLarge beyond `max_pages`."""
+def read(file: BinaryIO, max_pages: int, *, damaged: bool = False) -> list[Page]:
+    """Every page of the TIFF; raises DocumentUnreadable, or DocumentTooLarge beyond `max_pages`.
+
+    Of one that may be `damaged`, every page to the first directory that cannot be read: pieces end where the file does,
+    and a page that does not say how large it is has the size of the one before it. Only where that is none it raises
+    DocumentUnreadable."""
     size = file.seek(0, 2)
     file.seek(0)
     order, offset = _header(file.read(8))
     pages: list[Page] = []
     seen: set[int] = set()
     while offset:
-        # Images that point back at one another would never end.
-        if offset in seen:
-            raise DocumentUnreadable(CUT_OFF)
-        seen.add(offset)
-        tags, used, offset = _directory(file, order, offset, size)
+        try:
+            # Images that point back at one another would never end.
+            if offset in seen:
+                raise DocumentUnreadable(CUT_OFF)
+            seen.add(offset)
+            tags, used, offset = _directory(file, order, offset, size)
+        except DocumentUnreadable:
+            if damaged and pages:
+                break
+            raise
         if not tags.get(NEW_SUBFILE, (0,))[0] & NO_PAGE:
-            page = _sound(Page(len(seen) - 1, tags), size)
+            page = Page(len(seen) - 1, tags)
+            page = _sound(_mended(page, pages, size) if damaged else page, size)
             taken = used and used + sum(length for _, length in page.pieces)
             pages.append(page._replace(size=taken))
         if len(pages) > max_pages or len(seen) > 4 * max_pages:
@@ -180,6 +190,19 @@ def _sound(page: Page, size: int) -> Page:
     if any(offset + length > size for offset, length in page.pieces):
         raise DocumentUnreadable(CUT_OFF)
     return page
+
+
+def _mended(page: Page, before: list[Page], size: int) -> Page:
+    """A page of a damaged file, as much of it as is there."""
+    tags = dict(page.tags)
+    if before and not (page.columns and page.rows):
+        tags |= {COLUMNS: (before[-1].columns,), ROWS: (before[-1].rows,)}
+    offsets, lengths = (
+        (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in tags else (STRIP_OFFSETS, STRIP_BYTES)
+    )
+    pieces = [(min(at, size), min(length, max(0, size - at))) for at, length in page.pieces]
+    tags[offsets], tags[lengths] = zip(*(pieces or [(0, 0)]), strict=True)
+    return page._replace(tags=tags)
 
 
 def ready_pages(path: str, resolutions: Iterable[str], max_pages: int) -> tuple[int, str]:

@@ -5,8 +5,8 @@ the sender chose for that page. Every page is decoded and coded anew as Group 4,
 file before the next one is read.
 
 Without error correction a line may spoil rows, and a machine that dies writes half a strip. Such a page is kept as far
-as it can be read, and ends there; one of which nothing can be read is white. None is left out: the count of pages is
-what people compare with the sender's.
+as it can be read, and ends there; one of which nothing can be read is white. None is left out of which the file has a
+directory: the count of pages is what people compare with the sender's.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ STRETCH = 4.5  # of 408 x 98, which no machine has, still one can make a page
 
 
 def unfold(source: str, target: str, *, max_pages: int, max_pixels: int) -> int:
-    """Write the pages of the TIFF into a new PDF; returns how many. Raises as tiff.read(), and DocumentTooLarge for a
-    page of more than `max_pixels`."""
+    """Write the pages of the TIFF into a new PDF; returns how many. Raises as tiff.read() of a damaged one, and
+    DocumentTooLarge for a page of more than `max_pixels`."""
     with Path(source).open("rb") as file, Path(target).open("wb") as made:
-        pages = tiff.read(file, max_pages)
+        pages = tiff.read(file, max_pages, damaged=True)
         for page in pages:
             pictures.within((page.columns, page.rows), max_pixels)
         pdf.write(made, _sheets(file, pages, source), len(pages))

@@ -125,7 +125,9 @@ def test_that_of_a_received_fax_goes_once_its_document_is_stored_here(site: Site
     assert site.stored() == 1, "ours stays"
 
 
-@pytest.mark.parametrize("broken", [b"%PDF-1.4 and rubbish", PDF[:-300], tiff()[:-60]])
+@pytest.mark.parametrize(
+    "broken", [b"%PDF-1.4 and rubbish", PDF[:-300], tiff()[:-60], tiff(2)[:-60]]
+)
 def test_that_of_a_received_fax_whose_document_came_damaged_stays_as_it_may_be_the_only_whole_one(
     site: Site, broken: bytes
 ) -> None:

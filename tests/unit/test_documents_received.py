@@ -7,6 +7,7 @@ import io
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,9 @@ import pypdfium2
 import pytest
 from PIL import Image, ImageChops, ImageDraw, TiffImagePlugin
 
-from faxbot.documents import Limits, Renderer, RenderingFailed, tiff
+from faxbot.documents import Limits, Renderer, RenderingFailed, tiff, unfolding
+from faxbot.documents import pictures as pictures_of
+from faxbot.errors import DocumentUnreadable
 from tests.documents import hostile, look, make
 
 LIMITS = Limits(max_pages=5, max_pixels=50_000_000, seconds=60, memory_mb=512)
@@ -277,6 +280,77 @@ def test_a_damaged_page_is_kept_as_far_as_it_can_be_read_and_the_others_are_whol
         assert made[1].height < 600, "it ends where it cannot be read any more"
 
 
+def joined(pages: Sequence[Image.Image]) -> bytes:
+    """Group 4, each directory behind its page, as libtiff writes it."""
+    file = io.BytesIO()
+    strips = [pictures_of.group4(ImageChops.invert(page)) for page in pages]
+    tiff.write(file, strips, total=len(pages), resolution="standard")
+    return file.getvalue()
+
+
+def test_of_a_file_that_is_cut_off_in_its_last_strip_every_page_is_shown(
+    tmp_path: Path, renderer: Renderer
+) -> None:
+    pages = [drawn(1078, number=number) for number in range(1, 6)]
+    data = joined(pages)
+    at, length = tiff.read(io.BytesIO(data), 5)[4].pieces[0]
+    offset = len(data)
+    here, there = (struct.pack("<HHII", tiff.STRIP_OFFSETS, 4, 1, each) for each in (at, offset))
+    assert data.count(here) == 1
+    data = data.replace(here, there) + data[at : at + length]
+
+    made = pictures(unfolded(renderer, tmp_path, data[: offset + length // 2]))
+
+    assert len(made) == 5
+    assert all(map(same, made[:4], pages[:4]))
+    assert 200 < made[4].height < 1000
+    assert same(made[4], pages[4].crop((0, 0, 1728, made[4].height)))
+    (*others, last) = pictures(unfolded(renderer, tmp_path, data[:offset]))
+    assert len(others) == 4
+    assert last.getextrema() == (255, 255)
+
+
+def test_of_a_file_whose_last_directory_is_not_there_every_page_before_it_is_shown(
+    tmp_path: Path, renderer: Renderer
+) -> None:
+    pages = [drawn(1078, number=number) for number in range(1, 6)]
+    data = joined(pages)
+    assert len(pictures(unfolded(renderer, tmp_path, data))) == 5
+    offset, length = tiff.read(io.BytesIO(data), 5)[4].pieces[0]
+    for end in (offset + length // 2, offset + length + 40):
+        made = pictures(unfolded(renderer, tmp_path, data[:end]))
+        assert len(made) == 4
+        assert all(map(same, made, pages))
+
+
+def test_a_last_page_that_does_not_say_how_long_it_is_is_shown_as_long_as_the_one_before(
+    tmp_path: Path, renderer: Renderer
+) -> None:
+    pages = [drawn(1078, number=number) for number in range(1, 6)]
+    data = joined(pages)
+    rows = struct.pack("<HHII", tiff.ROWS, 4, 1, 1078)
+    assert data.count(rows) == 5
+    at = data.rindex(rows)
+    data = data[:at] + struct.pack("<HHII", tiff.ROWS, 4, 1, 0) + data[at + len(rows) :]
+    made = pictures(unfolded(renderer, tmp_path, data))
+    assert all(map(same, made, pages))
+    assert len(made) == 5
+
+
+def test_whatever_is_cut_off_a_file_of_which_a_page_is_left_is_shown(tmp_path: Path) -> None:
+    pages = [drawn(300, number=number) for number in range(1, 4)]
+    for data in (joined(pages), received(pages, [(204, 98)] * 3)):
+        source, target = tmp_path / "received.tif", tmp_path / "received.pdf"
+        for end in range(len(data), 0, -211):
+            source.write_bytes(data[:end])
+            with suppress(DocumentUnreadable):
+                count = unfolding.unfold(
+                    str(source), str(target), max_pages=9, max_pixels=LIMITS.max_pixels
+                )
+                assert count == len(sizes(target)) > 0
+                assert count < 3 or end > len(data) // 2
+
+
 def test_a_fax_of_many_pages_takes_no_more_memory_than_one_of_few(tmp_path: Path) -> None:
     """64 dense pages in a child that may have 200 MB, of which half are its programs."""
     page = make.grain(make.marked((1728, 2156)), 40, 1).convert("1")
@@ -290,9 +364,9 @@ def test_a_fax_of_many_pages_takes_no_more_memory_than_one_of_few(tmp_path: Path
     assert len(sizes(made)) == 64
 
 
-def test_what_is_no_whole_tiff_is_refused(tmp_path: Path, renderer: Renderer) -> None:
+def test_what_has_no_page_is_refused(tmp_path: Path, renderer: Renderer) -> None:
     sound = received([drawn(1078)] * 2, [(204, 98)] * 2)
-    for data in (b"", b"%PDF-1.4", hostile.no_pages(), sound[:-40], sound[: len(sound) // 3]):
+    for data in (b"", b"%PDF-1.4", hostile.no_pages(), sound[:60]):
         with pytest.raises(RenderingFailed):
             unfolded(renderer, tmp_path, data)
     with pytest.raises(RenderingFailed, match="FAXBOT_MAX_PIXELS"):
