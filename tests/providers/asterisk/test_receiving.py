@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -357,6 +359,36 @@ def an_asterisk_elsewhere_hands_its_faxes_over(own: AsteriskServer, folder: Path
     assert not list(own.arrived.glob("in-*"))
 
 
+def a_call_in_which_an_asterisk_elsewhere_died_is_handed_over_as_lost(
+    own: AsteriskServer, folder: Path
+) -> None:
+    """Not one that is under way, however long, nor one that has just begun."""
+    sent, number = make_tiff(folder / "long-ago.tif", 10), FarEnd.US_AUDIO.line(12)
+    FaxMachine(own, number, sent)
+    eventually(lambda: "BEGUN" in str(own.stored(FAMILY)), 10)
+    ((up, entry),) = own.stored(FAMILY).items()
+    old, now = int(time.time()) - 5000, int(time.time())
+    own.cli(f"database put {FAMILY} {up} {re.sub('begun=[0-9]+', f'begun={old}', entry)}")
+    lost, young = "in-17952892274-100000001", "in-17952892275-100000002"
+    for name, begun in ((lost, old), (young, now)):
+        who = f"channel=1795289227.4&begun={begun}&from=%2B15550001111&to=%2B15550100900"
+        own.cli(f"database put {FAMILY} {name} status=BEGUN&{who}")
+    (own.arrived / f"{lost}.tif").write_bytes(b"II*\0")
+    away = at(own, receivedFolder="/nowhere/at/all", inboundSecret=SECRET)
+    hook = Hook(away)
+    hook.answers.clear()
+    settings = folder / "lost.conf"
+    settings.write_text(f"URL={hook.url}\nSECRET={SECRET}\nFOLDER={own.arrived}\n")
+    settings.chmod(0o600)
+    with hook.serving():
+        assert hand_over(own, settings) == (0, "")
+    ((arrival, file),) = hook.taken
+    assert (arrival.external_id, arrival.cause, file) == (lost, "system", b"")
+    assert arrival.sender.reveal() == "+15550001111"
+    assert set(own.stored(FAMILY)) == {up, young}
+    assert [each.name for each in own.arrived.glob(f"{lost}*")] == [f"{lost}.part.tif"]
+
+
 def hand_over(own: AsteriskServer, settings: Path) -> tuple[int, str]:
     """Run deploy/asterisk/faxbot-handover as cron does; its exit status and what it says."""
     tools = own.folder / "tools"
@@ -388,6 +420,7 @@ APART: tuple[tuple[Callable[[AsteriskServer, Path], None], int | None], ...] = (
     (a_call_in_which_asterisk_died_is_told_of, None),
     (a_caller_who_says_nothing_ends_the_call, 3),
     (an_asterisk_elsewhere_hands_its_faxes_over, None),
+    (a_call_in_which_an_asterisk_elsewhere_died_is_handed_over_as_lost, None),
 )
 
 
