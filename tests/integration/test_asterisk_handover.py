@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,25 @@ def test_what_is_posted_without_the_secret_or_of_a_call_that_failed_renames_noth
     assert asks.post(HOOK, json=said, headers={"X-Internal-Secret": "x"}).status_code == 401
     assert posts(asks, path, faxstatus="FAILED").status_code == 200
     assert path.exists()
+
+
+def test_two_asterisks_whose_calls_have_one_uniqueid_hand_over_two_faxes_and_each_once(
+    site: Site, asks: FlaskClient
+) -> None:
+    """Neither has a systemname. What was posted without its file is completed by the repeat that has it."""
+    one, other = "+15550100900", "+15550100901"
+    posted = [(one, None), (other, tiff(2)), (one, tiff(1)), (other, tiff(2))]
+    for to, content in posted:
+        fields: list[tuple[str, Field]] = [("uniqueid", "1700000000.4"), ("to_number", to)]
+        if content is not None:
+            fields.append(("file", ("fax.tif", content, "image/tiff")))
+        assert post(asks, fields, HOOK, **PROOF).status_code == 200
+        site.work()
+    found = {fax["to"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
+    assert found == {one: ("received", 1), other: ("received", 2)}
+    names = [fax["external_id"] for fax in faxes(site)]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"1700000000\.4-[0-9a-f]{12}", name) for name in names)
 
 
 def test_without_a_uniqueid_nothing_is_received_and_the_file_stays(

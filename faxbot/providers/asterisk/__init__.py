@@ -99,6 +99,7 @@ class Asterisk(TransportPlugin):
         super().initialize(config, context)
         self._folder = Folder(str(config["folder"]), str(config.get("folderThere") or ""))
         self._spool = Spool(str(config.get("receivedFolder") or f"{config['folder']}{RECEIVED}"))
+        self._secret = str(config.get("inboundSecret") or "")
         self._login = Login(
             str(config["host"]),
             int(config["port"]),
@@ -221,15 +222,15 @@ class Asterisk(TransportPlugin):
         """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET. The file that such a
         one names is its call's own from then on: before it is answered, for the next call may write to the same path.
         """
-        genuine = handover.is_genuine(request, str(self.config.get("inboundSecret") or ""))
+        genuine = handover.is_genuine(request, self._secret)
         if genuine:
-            handover.claim(request, self._spool)
+            handover.claim(request, self._spool, self._secret)
         return genuine
 
     def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         """The news in what listen() has heard, or the fax that was handed over."""
         if request.method != LISTENED:
-            return [handover.read(request, self._spool)]
+            return [handover.read(request, self._spool, self._secret)]
         if arrivals.is_body(request.body):
             return [arrivals.read(request.body)]
         return [Call.read(request.body).update()]
@@ -245,7 +246,7 @@ class Asterisk(TransportPlugin):
     def taken(self, external_id: str) -> None:
         """Remove the TIFF of a received fax. Raises AccountRefused where its folder is not there, unless faxes are
         handed over: then it may be on another machine."""
-        if not self.config.get("inboundSecret"):
+        if not self._secret:
             self._spool.demand()
         self._spool.forget(external_id)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,8 @@ _FIELDS = ("tiff_path", "to_number", "from_number", "faxstatus", "faxpages", "un
 _LONGEST = 8 * 1024
 """Characters of a field, and bytes of JSON eight times."""
 _MOST_PARTS = 32
+_NO_SYSTEM = re.compile(r"[0-9]+\.[0-9]+")
+"""A UNIQUEID of an Asterisk without `systemname`: the second, and a count."""
 _NO_CALL = (
     "has no uniqueid of letters, digits and ._:@- only: without one faxes cannot be told apart."
 )
@@ -41,10 +44,10 @@ def is_genuine(request: CallbackRequest, secret: str) -> bool:
     return bool(secret) and hmac.compare_digest(given, secret.encode())
 
 
-def read(request: CallbackRequest, spool: Spool) -> Arrival:
+def read(request: CallbackRequest, spool: Spool, secret: str) -> Arrival:
     """The fax that was posted. Raises Refused for what is none, of cause `config` where the folder may be wrong."""
     if _is_form(request):
-        return _handed_over(request)
+        return _handed_over(request, secret)
     said = _json(request)
     call = said.get("uniqueid", "")
     if not is_call(call):
@@ -53,12 +56,12 @@ def read(request: CallbackRequest, spool: Spool) -> Arrival:
     return arrivals.arrival(call, _entry(said), attached=True)
 
 
-def claim(request: CallbackRequest, spool: Spool) -> None:
+def claim(request: CallbackRequest, spool: Spool, secret: str) -> None:
     """Make the file that a JSON names its call's own, where it is there; what hinders that is said when the file is
     fetched, which tries it again."""
     with suppress(ProviderError):
         if request.body and not _is_form(request):
-            arrival = read(request, spool)
+            arrival = read(request, spool, secret)
             if arrival.attached:
                 spool.adopt(arrival.external_id, _json(request).get("tiff_path", ""))
 
@@ -89,7 +92,7 @@ def _lying_here(
         raise Refused(error.detail, cause="config") from None
 
 
-def _handed_over(request: CallbackRequest) -> Arrival:
+def _handed_over(request: CallbackRequest, secret: str) -> Arrival:
     fields: dict[str, bytes] = {}
     file = 0
     for name, piece in _parts(request):
@@ -107,7 +110,16 @@ def _handed_over(request: CallbackRequest) -> Arrival:
         if told is None or not is_ours(call):
             raise Refused("The result is none of faxbot's dialplan.")
         entry = told
-    return arrivals.arrival(call, entry, attached=file > 0)
+    return arrivals.arrival(_named(call, entry, secret), entry, attached=file > 0)
+
+
+def _named(call: str, entry: Mapping[str, str], secret: str) -> str:
+    """The name of a handed over fax. Two Asterisks without `systemname` may give two calls one UNIQUEID: there the
+    numbers tell them apart, which a repeat has, too, as a hash that nobody can undo without our secret."""
+    numbers = f"{entry.get('from', '')}\n{entry.get('to', '')}"
+    if not _NO_SYSTEM.fullmatch(call) or not numbers.strip():
+        return call
+    return f"{call}-{hmac.digest(secret.encode(), numbers.encode(), 'sha256').hex()[:12]}"
 
 
 def _is_form(request: CallbackRequest) -> bool:
