@@ -428,22 +428,40 @@ def test_a_document_that_lies_here_is_had_however_long_what_hinders_here_lasts(
         assert content(site) == PDF
 
 
-def test_where_the_storage_misses_its_bytes_the_document_can_be_had_when_they_are_back(
-    site: Site,
-) -> None:
-    """A disk that is not mounted."""
+def kept_for_it(site: Site) -> list[Path]:
+    """The stored body of the request in which the document is, of a fax that is to be taken from there."""
     site.odd.does["attached"], site.odd.does["document"] = cut_out, raises(Refused())
     arrives(site, body=b"", file=large(site), attached=True)
     callbacks.apply(site.runtime, site.rung.pop(0)[1])
     documents = site.runtime.config.data_dir / "documents"
-    documents.rename(documents.with_name("elsewhere"))
+    return [path for path in documents.rglob("*") if path.is_file()]
+
+
+def test_where_the_storage_misses_its_bytes_the_document_can_be_had_when_they_are_back(
+    site: Site,
+) -> None:
+    (body,) = kept_for_it(site)
+    body.rename(site.runtime.config.data_dir / "elsewhere")
     given_up(site)
     assert only(site).status == Reception.FAILED
     site.now += timedelta(days=60)
     site.purge()
-    documents.with_name("elsewhere").rename(documents)
+    (site.runtime.config.data_dir / "elsewhere").rename(body)
     inbound.fetch(site.runtime, ACTOR, only(site).id)
     site.work()
+    assert content(site) == PDF
+
+
+def test_while_the_disk_of_the_documents_is_not_mounted_none_of_them_is_given_up(
+    site: Site,
+) -> None:
+    kept_for_it(site)
+    documents = site.runtime.config.data_dir / "documents"
+    documents.rename(documents.with_name("elsewhere"))
+    days(site, 20)
+    assert only(site).status == Reception.FETCHING
+    documents.with_name("elsewhere").rename(documents)
+    days(site, 1)
     assert content(site) == PDF
 
 
