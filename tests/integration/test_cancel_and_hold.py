@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from faxbot import jobs, sending
 from faxbot.actors import Actor
-from faxbot.errors import NotFound, NotPossibleNow, Refused, Unreachable
+from faxbot.errors import NotFound, NotPossibleNow, Refused, StorageAway, Unreachable
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import OutboundFax, State, Update
 from tests.carrier import SimulatorProcess
@@ -259,16 +259,33 @@ def test_what_an_operator_switched_off_is_held_and_goes_on_when_it_is_back(
 def test_a_document_that_is_gone_holds_its_fax_until_it_is_back(site: Site) -> None:
     job_id = site.submit("+15550100000").job_id
     folder = site.runtime.config.data_dir / "documents"
-    folder.rename(folder.with_name("away"))
+    (stored,) = (path for path in folder.rglob("*") if path.is_file())
+    stored.rename(folder.with_name("away"))
     site.work()
     for _ in range(3):
         site.after(60)
     assert site.story(job_id) == "QUEUED HELD"
     assert site.job(job_id).reason == "document_gone"
 
-    folder.with_name("away").rename(folder)
+    folder.with_name("away").rename(stored)
     site.after(60)
     assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
+
+
+def test_while_the_disk_of_the_documents_is_not_mounted_a_fax_waits_and_is_not_held(
+    site: Site,
+) -> None:
+    job_id = site.submit("+15550100000").job_id
+    folder = site.runtime.config.data_dir / "documents"
+    folder.rename(folder.with_name("away"))
+    site.rung.clear()
+    with pytest.raises(StorageAway):
+        sending.attempt(site.runtime, job_id)
+    assert site.story(job_id) == "QUEUED"
+
+    folder.with_name("away").rename(folder)
+    site.after(60)
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT"
 
 
 def test_a_document_that_was_changed_holds_its_fax_until_it_is_what_was_stored(site: Site) -> None:

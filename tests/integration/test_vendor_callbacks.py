@@ -164,6 +164,7 @@ def test_of_a_stranger_who_only_invents_what_stands_in_the_headers_no_body_is_re
             answer = client.post(path, input_stream=Unread(), headers={header: proof})
             assert_problem(answer, 401, "unauthenticated")
     assert left_behind(runtime) == {}
+    runtime.tallies.write_refused()
     refused = runtime.database.rows(sa.select(CallbackRefusal.count), {})
     assert [count for (count,) in refused] == [3 * len(proofs)], "each is counted, once"
 

@@ -36,6 +36,7 @@ IN_PAGES = {
     "requests-per-minute": "Wait a minute, or have MAX_REQUESTS_PER_MINUTE raised.",
     "sign-in-crowded": _AGAIN,
     "webhook-tests-crowded": _AGAIN,
+    "plugin-tests-crowded": _AGAIN,
     "internal": "Send it again. If it stays, tell the operator the number of the request: it is in the log.",
     "busy": _AGAIN,
     "database-away": _AGAIN,
