@@ -20,14 +20,16 @@ run: ## serve at http://127.0.0.1:8080 until Ctrl-C
 spread = -n $(shell expr $$(nproc) + 2) --dist worksteal
 # Whole installations with all their processes, programs as users start them, models, kills and real telephone calls, and what
 # goes on for days of a set clock or among thousands of rows: a quarter of an hour by themselves.
-days = alarms arrivals audit_chain breaker copies deliveries figures followup ladder lanes plans resending restored retention \
-	retention_killed rotation
+days = alarms arrivals audit_chain breaker callbacks_fuzz cancel_and_hold copies deliveries figures followup ladder lanes plans \
+	resending restored retention retention_killed rotation waiting
 whole = tests/acceptance tests/integration/programs tests/integration/models tests/providers/asterisk \
 	tests/notifications/test_notices.py $(patsubst %,tests/integration/test_%.py,$(days))
+# How each page looks at each width takes two minutes, and test-browser tries it anyway.
+looks = tests/browser/test_console_looks.py
 
 test: ## the tests, with a real Redis and PostgreSQL of their own; ARGS="-k word tests/unit" for some
 	@scripts/bootstrap dev
-	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(addprefix --ignore=,$(whole)) $(spread))
+	@exec $(py) -m pytest $(if $(ARGS),$(ARGS),--store postgresql $(addprefix --ignore=,$(whole) $(looks)) $(spread))
 
 test-whole: ## whole installations, programs, models and days of a clock: faxbot up, kills, a real Asterisk and its calls
 	@scripts/bootstrap dev
@@ -37,7 +39,7 @@ test-embedded: ## what these tried on PostgreSQL, on SQLite with the embedded br
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest --store embedded $(spread)
 
-test-browser: ## what of these is tried in a real browser; fails where none can be had; ARGS="--screenshots" draws anew
+test-browser: ## what is tried in a real browser, of these and each page at three widths; fails where none can be had; ARGS="--screenshots" draws anew
 	@scripts/bootstrap dev
 	@exec $(py) -m pytest --need-chromium tests/browser $(or $(ARGS),-n $(shell nproc) --dist loadfile)
 
