@@ -120,7 +120,7 @@ WEBHOOK_POINTS: dict[str, Planted] = {
         "courier.py", "        target, started_at = endpoint.target, runtime.now()\n"
     ),
     "C12 webhook taken, not recorded": before(
-        "courier.py", "            standings = deliveries.conclude(runtime, tried)\n"
+        "courier.py", "            standings = _written(runtime, tried)\n"
     ),
 }
 
