@@ -21,11 +21,23 @@ from faxbot.audit import Action
 from faxbot.crypto import Unsealable
 from faxbot.db import UtcDateTime, first_id, table
 from faxbot.errors import (
+    AccountRefused,
+    ArtifactDamaged,
     ArtifactNotFound,
+    DestinationBarred,
     Malformed,
+    NotADocument,
     NotFound,
     NotPossibleNow,
+    NotSent,
+    OutcomeUnknown,
+    PluginError,
+    ProviderError,
+    Refused,
+    StorageAway,
+    Throttled,
     Unauthenticated,
+    Unreachable,
 )
 from faxbot.events import Reception
 from faxbot.models import Artifact, FaxEvent, InboundFax
@@ -175,13 +187,36 @@ def _error(fax: Row) -> dict[str, Any] | None:
     if fax.cause is None:
         return None
     if fax.status == Reception.FETCHING:
-        return {"code": fax.cause, "message": _NOT_YET, "retryable": True}
+        message = f"{WHY.get(fax.cause, _OURS)} It is tried again."
+        return {"code": fax.cause, "message": message, "retryable": True}
     message = _NEVER if fax.cause == fetching.NO_DOCUMENT else _ON_ITS_WAY
     message = _AGAIN if may_be_fetched(fax) else message
     return {"code": fax.cause, "message": message, "retryable": False}
 
 
-_NOT_YET = "Its document cannot be had now; it is tried again."
+_OURS = "Its document cannot be had now: this server failed at it, and the worker's log says how."
+_AWAY = "Its document cannot be had now: its provider cannot be reached, or has no time for it."
+_NOT_THERE = "Its document is not there: its provider was asked, and had none."
+WHY = {
+    AccountRefused.code: "Its document cannot be had: its provider does not let this server in. Test its "
+    "connection, and mend what that says.",
+    ProviderError.code: _AWAY,
+    Unreachable.code: _AWAY,
+    Throttled.code: _AWAY,
+    DestinationBarred.code: "Its document cannot be had: its provider forbids it. Test its connection.",
+    NotSent.code: _AWAY,
+    OutcomeUnknown.code: _AWAY,
+    Refused.code: _NOT_THERE,
+    NotADocument.code: "What its provider gave is no document: neither PDF nor TIFF, or larger than any fax.",
+    PluginError.code: "Its document cannot be had: its plugin is disabled, or fails. Plugins says which.",
+    StorageAway.code: "The storage of documents is away: Diagnostics and the worker's log say why.",
+    ArtifactNotFound.code: "What came with its provider's message, which was to be its document, is not in the "
+    "storage.",
+    ArtifactDamaged.code: "What came with its provider's message is not what was stored of it.",
+    Unsealable.code: "What came with its provider's message does not open: CONFIG_MASTER_KEY is another one.",
+    fetching.STORAGE: "Its document cannot be written: the disk of this server is full, or not there.",
+}
+"""What hinders that a document is had, and who mends it, by the code of the error; else it is a fault of ours."""
 _AGAIN = (
     "Its document could not be had: have it tried once more, or ask the carrier, or who sent it."
 )

@@ -10,7 +10,18 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from faxbot.errors import AccountRefused, Refused
+from faxbot import inbound
+from faxbot.errors import (
+    AccountRefused,
+    DestinationBarred,
+    NotADocument,
+    NotSent,
+    PluginError,
+    ProviderError,
+    Refused,
+    Throttled,
+    Unreachable,
+)
 from faxbot.models import Callback
 from faxbot.plugins.base import LARGEST_IN_MEMORY, CallbackRequest
 from faxbot.web.auth import SIGNATURE
@@ -147,6 +158,39 @@ def test_a_document_that_will_never_be_had_is_given_up_when_somebody_says_so(sit
         None,
     )
     assert_problem(asks.post(path), 409, "not-possible-in-this-state")
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (AccountRefused(), "does not let this server in. Test its connection"),
+        (Unreachable(), "cannot be reached"),
+        (Throttled(), "has no time for it"),
+        (Refused(), "was asked, and had none"),
+        (DestinationBarred(), "forbids it"),
+        (PluginError(), "its plugin is disabled, or fails"),
+        (ValueError(FROM), "its plugin is disabled, or fails"),
+        (NotADocument(), "neither PDF nor TIFF"),
+        (OSError(FROM), "the disk of this server"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_why_a_document_is_not_there_is_said_and_that_it_is_tried_again(
+    site: Site, error: Exception, why: str
+) -> None:
+    site.odd.does["document"] = raises(error)
+    arrives(site)
+    site.work()
+    sentence = said(client(site).get(f"/inbound/{only(site).id}"))["error"]["message"]
+    assert why in sentence
+    assert sentence.endswith(" It is tried again.")
+    assert FROM not in sentence
+
+
+def test_whatever_a_carrier_does_there_are_words_for_why_its_document_is_not_there() -> None:
+    kinds: list[type[ProviderError]] = [ProviderError, *ProviderError.__subclasses__()]
+    kinds += NotSent.__subclasses__()
+    assert {each.code for each in kinds} <= inbound.WHY.keys()
 
 
 @pytest.mark.parametrize("path", ["", "/pdf", "/document"])
