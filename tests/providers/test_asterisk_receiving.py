@@ -25,6 +25,7 @@ from faxbot.providers.asterisk.receiving import KEPT_WITHOUT_FILE, Receiving
 from tests.ground import eventually
 from tests.providers.ami import PASSWORD, Asked, Manager, dialplan, error, ok, text
 from tests.providers.asterisk.ear import Ear, provider
+from tests.rights import bound_by_modes
 
 NAME, OTHER = "in-1795289227-530475496", "in-1795289228-100000001"
 THIRD, FOURTH = "in-1795289229-100000002", "in-1795289230-100000003"
@@ -147,6 +148,59 @@ def test_a_fax_whose_file_is_not_there_is_told_of_and_left_to_who_may_hand_it_ov
         rings(manager, NAME)
         eventually(lambda: not manager.received)
     assert [each.external_id for each in ear.arrivals].count(NAME) == 1
+
+
+def test_a_fax_in_a_folder_that_faxbot_may_not_enter_is_told_of_and_health_says_so(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    received.with_name("documents").mkdir()
+    manager.received |= {NAME: ARRIVED, THIRD: DROPPED}
+    has_the_context(manager)
+    manager.answers["Getvar"] = evaluated
+    arrives(received)
+
+    def told() -> Health:
+        with Ear(this) as ear:
+            eventually(lambda: len(ear.arrivals) == 2 or ear.error)
+            eventually(lambda: THIRD not in manager.received)
+        with pytest.raises(AccountRefused):
+            had(this, NAME)
+        return this.health()
+
+    received.chmod(0o600)
+    health = bound_by_modes(told)
+    assert not health.ok
+    assert "faxbot may not read ASTERISK_RECEIVED_FOLDER" in health.detail
+    assert list(manager.received) == [NAME], "who cannot tell keeps it"
+    received.chmod(0o700)
+    with Ear(this):
+        eventually(lambda: not manager.received)
+    assert this.health().ok
+
+
+def test_folders_below_what_faxbot_may_not_enter_are_not_there(
+    manager: Manager, this: Asterisk, received: Path
+) -> None:
+    has_the_context(manager)
+    manager.answers["Getvar"] = evaluated
+    manager.received[NAME] = ARRIVED
+
+    def told() -> Health:
+        with Ear(this):
+            eventually(lambda: manager.of("DBGetTree"))
+            rings(manager, NAME)
+        with pytest.raises(AccountRefused):
+            had(this, NAME)
+        return this.health()
+
+    received.parent.chmod(0o600)
+    try:
+        health = bound_by_modes(told)
+    finally:
+        received.parent.chmod(0o700)
+    assert not health.ok
+    assert "ASTERISK_FOLDER is not there" in health.detail
+    assert NAME in manager.received
 
 
 def test_a_fax_that_was_fetched_before_it_was_acknowledged_has_its_entry_deleted(

@@ -64,7 +64,7 @@ class Folder:
 
     def faults(self) -> list[str]:
         """Sentences on what keeps documents from lying there."""
-        if not self._here.is_dir():
+        if not os.path.isdir(self._here):  # noqa: PTH112 - Path's raises where it may not look
             return ["ASTERISK_FOLDER is not there: make it, with Asterisk's group and mode 2770."]
         if not os.access(self._here, os.W_OK | os.X_OK):
             return ["faxbot may not write into ASTERISK_FOLDER."]

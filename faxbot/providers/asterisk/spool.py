@@ -49,13 +49,15 @@ class Spool:
 
     @property
     def is_there(self) -> bool:
-        """Whether faxes can be taken from it: where it is on another machine they are handed over instead."""
-        return self._here.is_dir()
+        """Whether faxes can be taken from it: where it is on another machine they are handed over instead. False, too,
+        where it lies below what faxbot may not enter."""
+        return os.path.isdir(self._here)  # noqa: PTH112 - Path's raises where it may not look
 
     def has(self, fax_name: str) -> bool:
-        """Whether the document of this fax lies there now."""
+        """Whether the document of this fax is seen there now; not where nobody can tell, as in a folder that faxbot may
+        not enter."""
         name = _file_of(fax_name)
-        return name is not None and (self._here / name).is_file()
+        return name is not None and os.path.isfile(self._here / name)  # noqa: PTH113 - the same
 
     def check(self, path: str) -> str:
         """The name of the file that somebody else's dialplan has received at `path`, which may come later. Raises
