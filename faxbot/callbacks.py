@@ -119,7 +119,8 @@ def receive(runtime: Runtime, provider_id: str, request: CallbackRequest) -> Non
 def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
     """Store a proven callback, or what a listening provider heard, once; and ring."""
     now, keyring = runtime.now(), runtime.keyring.still()
-    packed = posted.pack(request, _which(runtime.plugins.manifest(provider_id), request))
+    manifest = runtime.plugins.manifest(provider_id)
+    packed = posted.pack(request, _which(manifest, request))
     said = posted.said(packed)
     keys = keyring.hashes(said, "callback")
     row = {
@@ -134,12 +135,30 @@ def keep(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
         "tries": 0,
     }
     # While the master key is changed the first one may stand under another key than a repeat.
-    asks = len(keys) > 1 or request.file is not None
-    known = asks and runtime.database.row(_kept(provider_id, keys), {}) is not None
+    keeps = manifest.has("keeps_documents")
+    asks = keeps or len(keys) > 1 or request.file is not None
+    try:
+        known = asks and runtime.database.row(_kept(provider_id, keys), {}) is not None
+    except DatabaseAway:
+        if keeps:  # most are new, and the next fax may come before this is posted again
+            _claim(runtime, provider_id, request)
+        raise
+    if keeps and not known:
+        _claim(runtime, provider_id, request)
     stored = None if known else _stored(runtime, row, request)
     reopened = None if stored else runtime.database.row(_reopen(row, keys), {})
     if (callback_id := stored or (reopened and reopened.id)) is not None:
         runtime.ring(TASK, callback_id)
+
+
+def _claim(runtime: Runtime, provider_id: str, request: CallbackRequest) -> None:
+    """Have the plugin make its own what a new callback names on this machine; the callback is kept whatever comes of
+    that."""
+    try:
+        runtime.plugins.get(provider_id, TransportPlugin).claim(request)
+    except Exception as error:  # noqa: BLE001 - foreign code; the text may hold anything
+        names = {"provider_id": provider_id, "error": type(error).__name__}
+        log.error("document of a callback not claimed", extra=names)  # noqa: TRY400 - the class only
 
 
 def _which(manifest: Manifest, request: CallbackRequest) -> str | None:

@@ -310,6 +310,12 @@ class TransportPlugin(FaxbotPlugin):
         says `attached`. Raises Refused where there is none; after anything else it is asked again, without an end."""
         raise PluginError(f"{type(self).__name__} takes no documents out of requests")
 
+    def claim(self, request: CallbackRequest) -> None:
+        """A proven request that core does not have, before it is kept and answered: what it names on this machine, and
+        the next fax may overwrite, can be made its own (trait `keeps_documents`). Not for a repeat: what lies there by
+        then may be another fax's. Called once more where core could not keep it; what is raised hinders nothing, and
+        attached() says what is wrong."""
+
     def taken(self, external_id: str) -> None:
         """Core has the document of this received fax for good, or a person has given it up and its time is over: what
         the plugin keeps of it on this machine, as in a spool, may go (trait `keeps_documents`). Called again, later,

@@ -100,9 +100,10 @@ TRAITS: Mapping[str, Trait] = MappingProxyType(
             readers=("fetching",),
         ),
         "keeps_documents": Trait(
-            "documents of received faxes lie on this machine until `taken()` says that they may go",
+            "documents of received faxes lie on this machine until `taken()` says that they may go; "
+            "`claim()` may make one its fax's own",
             methods=("taken",),
-            readers=("purging",),
+            readers=("callbacks", "purging"),
         ),
         "deletes_copy": Trait(
             "deletes its copy of a document when asked",

@@ -361,6 +361,8 @@ class ProviderContract(Ground):
     ) -> None:
         for each in received:
             provider = connect(carrier, at=each.at, **each.settings)
+            for _ in range(2):
+                provider.claim(each.request)
             for arrival in _arrivals(provider, each.request):
                 if arrival.cause is not None:
                     assert not arrival.attached, f"{each.name}: a fax that failed has no document"
@@ -427,7 +429,7 @@ _PROMISES: dict[str, tuple[str, ...]] = {
     "cancel": ("cancel",),
     "gives_document": ("document",),
     "inbound_supported": ("attached",),
-    "keeps_documents": ("taken",),
+    "keeps_documents": ("claim", "taken"),
     "deletes_copy": ("delete_copy",),
     "listens": ("listen", "read_callback"),
 }

@@ -93,6 +93,9 @@ class Odd(SimulatorProvider):
     def document(self, external_id: str, target: BinaryIO) -> None:
         self._do("document", lambda both: super(Odd, self).document(*both), (external_id, target))
 
+    def claim(self, request: CallbackRequest) -> None:
+        self._do("claim", super().claim, request)
+
     def taken(self, external_id: str) -> None:
         self._do("taken", super().taken, external_id)
 

@@ -21,6 +21,7 @@ from faxbot.actors import Actor
 from faxbot.db import table, utcnow
 from faxbot.errors import (
     AccountRefused,
+    DatabaseAway,
     NotFound,
     NotPossibleNow,
     OutcomeUnknown,
@@ -685,6 +686,59 @@ def folder(
 
         site.odd.does |= {"document": lambda _usual, both: spool.copy(*both), "taken": taken}
         yield site, tmp_path / "received"
+
+
+def test_what_a_callback_names_here_is_claimed_once_and_before_it_is_kept(
+    folder: tuple[Site, Path],
+) -> None:
+    site, _ = folder
+    kept: list[int] = []
+
+    def claim(_usual: object, _request: CallbackRequest) -> None:
+        kept.append(len(site.runtime.database.rows(sa.select(table(Callback).c.id), {})))
+        raise ZeroDivisionError
+
+    site.odd.does["claim"] = claim
+    for _ in range(2):
+        arrives(site, external_id=LIES_HERE)
+    assert kept == [0], "not again for a repeat, and what it raises loses nothing"
+    arrives(site, external_id=f"{LIES_HERE}1", body=b'{"another": 1}')
+    assert kept == [0, 1]
+    site.work()
+    assert {fax.external_id for fax in faxes(site)} == {LIES_HERE, f"{LIES_HERE}1"}
+
+
+def test_while_the_database_is_away_a_callback_claims_what_the_next_one_may_overwrite(
+    folder: tuple[Site, Path],
+) -> None:
+    site, _ = folder
+    claimed: list[object] = []
+
+    def away(*_: object) -> None:
+        raise sa.exc.OperationalError("", {}, Exception("the database is away"))
+
+    site.odd.does["claim"] = lambda _usual, request: claimed.append(request)
+    site.runtime.fresh()  # as every web process has been set up
+    sa.event.listen(site.runtime.database.reader, "before_cursor_execute", away)
+    try:
+        with pytest.raises(DatabaseAway):
+            arrives(site, external_id=LIES_HERE)
+    finally:
+        sa.event.remove(site.runtime.database.reader, "before_cursor_execute", away)
+    assert len(claimed) == 1
+    arrives(site, external_id=LIES_HERE)
+    site.work()
+    assert (only(site).external_id, len(claimed)) == (LIES_HERE, 2)
+
+
+def test_a_request_that_is_not_the_carriers_claims_nothing(folder: tuple[Site, Path]) -> None:
+    site, _ = folder
+    claimed: list[object] = []
+    site.odd.does["claim"] = lambda _usual, request: claimed.append(request)
+    site.odd.does["verify_callback"] = answers(False)
+    with pytest.raises(Unauthenticated):
+        site.receive(said())
+    assert not claimed
 
 
 def mounted(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,39 @@ def test_a_file_that_was_posted_is_its_calls_own_though_the_next_call_writes_to_
     found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
     assert found == {"1795289227.4": ("received", 1), "1795289227.5": ("received", 2)}
     assert not list(folder.iterdir())
+
+
+def test_a_call_that_is_posted_again_leaves_the_file_of_the_next_one_at_its_path(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    """The first was received, and its answer was lost."""
+    path = folder / "15550001111.tif"
+    path.write_bytes(tiff(1))
+    assert posts(asks, path, uniqueid="1795289227.4").status_code == 200
+    site.work()
+    path.write_bytes(tiff(2))
+    assert posts(asks, path, uniqueid="1795289227.4").status_code == 200
+    assert [each.name for each in folder.iterdir()] == [path.name]
+    assert posts(asks, path, uniqueid="1795289227.5").status_code == 200
+    found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
+    assert found == {"1795289227.4": ("received", 1), "1795289227.5": ("received", 2)}
+    assert not list(folder.iterdir())
+
+
+def test_a_call_that_was_posted_without_its_file_has_no_other_s_when_it_is_posted_again(
+    site: Site, asks: FlaskClient, folder: Path
+) -> None:
+    path = folder / "15550001111.tif"
+    assert posts(asks, path, uniqueid="1795289227.4").status_code == 200
+    site.now += timedelta(seconds=LATE + 10)
+    path.write_bytes(tiff(2))
+    os.utime(path, (site.now.timestamp(),) * 2)
+    assert posts(asks, path, uniqueid="1795289227.4").status_code == 200
+    site.work()
+    assert path.exists()
+    assert posts(asks, path, uniqueid="1795289227.5").status_code == 200
+    found = {fax["external_id"]: (fax["status"], fax["pages"]) for fax in faxes(site)}
+    assert found == {"1795289227.4": ("fetching", 1), "1795289227.5": ("received", 2)}
 
 
 def test_a_call_without_its_file_does_not_take_that_of_a_later_call(

@@ -219,13 +219,8 @@ class Asterisk(TransportPlugin):
         return listener.listen()
 
     def verify_callback(self, request: CallbackRequest) -> bool:
-        """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET. The file that such a
-        one names is its call's own from then on: before it is answered, for the next call may write to the same path.
-        """
-        genuine = handover.is_genuine(request, self._secret)
-        if genuine:
-            handover.claim(request, self._spool, self._secret)
-        return genuine
+        """Whether a received fax that is handed over by HTTP comes with ASTERISK_INBOUND_SECRET."""
+        return handover.is_genuine(request, self._secret)
 
     def read_callback(self, request: CallbackRequest) -> Sequence[Update | Arrival]:
         """The news in what listen() has heard, or the fax that was handed over."""
@@ -242,6 +237,11 @@ class Asterisk(TransportPlugin):
     def attached(self, request: CallbackRequest, target: BinaryIO) -> None:
         """The file in the form of a handed over fax, or the one that its JSON names."""
         handover.attached(request, self._spool, target)
+
+    def claim(self, request: CallbackRequest) -> None:
+        """The file that a JSON names is its call's own from now on: the next call may write to the same path."""
+        if request.method != LISTENED:
+            handover.claim(request, self._spool, self._secret)
 
     def taken(self, external_id: str) -> None:
         """Remove the TIFF of a received fax. Raises AccountRefused where its folder is not there, unless faxes are

@@ -244,6 +244,12 @@ RECEIVING: dict[str, tuple[str, str]] = {
         target.write(b"%PDF-1.4 a blank page")""",
         "test_a_received_fax_has_its_document_or_a_cause",
     ),
+    "Grabs": (
+        """
+    def claim(self, request):
+        self.attached = None""",
+        "test_a_received_fax_has_its_document_or_a_cause",
+    ),
     "Hoards": (
         """
     def attached(self, request, target):
