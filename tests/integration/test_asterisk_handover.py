@@ -163,6 +163,31 @@ def test_what_is_posted_while_the_folder_is_set_wrongly_is_received_when_it_is_s
     assert as_it_came(site) == tiff(2)
 
 
+def test_the_file_of_one_that_was_given_up_goes_when_its_folder_is_back_though_there_is_a_secret(
+    site: Site, store: Installation, folder: Path
+) -> None:
+    folders = {"ASTERISK_FOLDER": str(folder.with_name("documents"))}
+    named = store.config(**SETTINGS, **folders, ASTERISK_RECEIVED_FOLDER=str(folder))
+    usual, plugins = site.runtime.plugins, wiring.plugins(named)
+    site.runtime = replace(site.runtime, plugins=plugins)
+    usual.close()
+    assert posts(client_of(site.runtime), folder / "x.tif").status_code == 200
+    (fax,) = faxes(site)
+    inbound.give_up(site.runtime, ACTOR, fax["id"])
+    inbound.mark(site.runtime, ACTOR, fax["id"], read=True)
+    folder.rmdir()
+    site.now += timedelta(days=31)
+    site.purge()
+    for _ in range(2):
+        site.after(86_400)
+
+    folder.mkdir()
+    document = folder / "call-1795289227.4.tif"
+    document.write_bytes(tiff(1))
+    site.after(86_400)
+    assert not document.exists()
+
+
 def test_a_file_that_was_posted_is_its_calls_own_though_the_next_call_writes_to_the_same_path(
     site: Site, asks: FlaskClient, folder: Path
 ) -> None:

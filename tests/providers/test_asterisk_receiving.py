@@ -280,8 +280,11 @@ def test_a_folder_that_is_not_there_is_for_a_person_to_mend_and_hides_what_may_l
     this.taken(NAME)  # it was handed over
     folder = received.with_name("documents")
     alone = provider(port=9, password=PASSWORD, folder=folder)
-    with pytest.raises(AccountRefused):
-        alone.taken(NAME)
+    named = {"inboundSecret": SECRET, "receivedFolder": str(received)}
+    posted_to = provider(port=9, password=PASSWORD, folder=folder, **named)
+    for each in (alone, posted_to):
+        with pytest.raises(AccountRefused):
+            each.taken(NAME)
 
 
 NO_FAX = (

@@ -245,8 +245,8 @@ class Asterisk(TransportPlugin):
 
     def taken(self, external_id: str) -> None:
         """Remove the TIFF of a received fax. Raises AccountRefused where its folder is not there, unless faxes are
-        handed over: then it may be on another machine."""
-        if not self._secret:
+        handed over and nobody has named one: then it is on another machine."""
+        if self.config.get("receivedFolder") or not self._secret:
             self._spool.demand()
         self._spool.forget(external_id)
 
