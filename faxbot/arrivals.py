@@ -29,6 +29,8 @@ from faxbot.runtime import Runtime
 TASK = "faxbot.fetch_inbound"
 OF_NO_USE = (NotADocument, Refused, ArtifactNotFound)
 """What hinders where the request that brought a fax has no document in it, or none any more."""
+NO_DOCUMENT = "no-document"
+"""The cause of a fax whose document nobody had for so long, or till a person gave it up (fetching)."""
 _CODES = [error.code for error in OF_NO_USE]
 
 
@@ -109,10 +111,11 @@ def begin_again(fax: InboundFax, now: datetime) -> None:
 
 def _may_help(fax: InboundFax, arrival: Arrival) -> bool:
     """Whether a repeat brings what is missing: a document where there is none yet, or one that is of no use. The first
-    one is not given up for another."""
+    one is not given up for another. What a person has given up, and is done with, comes back with its document only."""
     if fax.status == Reception.FETCHING:
         return arrival.attached and (fax.callback_id is None or fax.cause in _CODES)
-    return fax.status == Reception.FAILED
+    is_done_with = fax.cause == NO_DOCUMENT and fax.read_at is not None
+    return fax.status == Reception.FAILED and (arrival.attached or not is_done_with)
 
 
 def _new(keyring: Keyring, arrival: Arrival, provider_id: str, now: datetime) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from faxbot import artifacts, claims, guard, posted
+from faxbot import arrivals, artifacts, claims, guard, posted
 from faxbot.arrivals import OF_NO_USE, TASK
 from faxbot.artifacts import FAX_PAGES, PDF, Upload, Workspace
 from faxbot.db import UtcDateTime, table
@@ -51,8 +51,7 @@ GIVEN_UP = timedelta(days=14)
 """Of trying in vain: time in which the trouble was ours does not count."""
 IDLE = timedelta(days=1)
 """Between two tries; where it was longer nobody was here to try, and it does not count either."""
-NO_DOCUMENT = "no-document"
-"""The cause of a fax whose document nobody had for so long, or till a person gave it up."""
+NO_DOCUMENT = arrivals.NO_DOCUMENT
 MOST_BYTES = 200 * 1024 * 1024
 """Of a document; a hundred times what a long fax has."""
 LET_GO, DAILY = timedelta(days=28), timedelta(days=1)

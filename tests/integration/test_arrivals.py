@@ -370,7 +370,6 @@ def test_one_that_is_said_again_after_two_weeks_has_two_weeks_again(site: Site) 
     arrives(site)
     given_up(site)
     assert only(site).status == Reception.FAILED
-    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
     arrives(site, body=b"said once more")
     site.work()
     assert only(site).status == Reception.FETCHING
@@ -793,6 +792,33 @@ def test_one_whose_folder_was_empty_for_weeks_stays_until_a_person_gives_it_up_a
     assert not document.exists()
     site.purge()
     assert (faxes(site), health.ready(site.runtime)["alarms"]) == ([], [])
+
+
+def test_one_that_a_person_is_done_with_comes_back_with_its_document_only(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    """As where what told of it first is removed by then, and an Asterisk's database has it still."""
+    with open_site(
+        store, carrier_of_all, more=INBOUND, STORAGE_RETENTION_CALLBACKS_DAYS="7"
+    ) as site:
+        site.odd.does["document"] = raises(Unreachable())
+        arrives(site)
+        site.work()
+        inbound.give_up(site.runtime, ACTOR, only(site).id)
+        inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+        site.now += timedelta(days=8)
+        site.purge()
+        assert site.count(Callback) == 0
+        arrives(site)
+        site.work()
+        assert (only(site).status, only(site).cause) == ("failed", "no-document")
+        assert only(site).read_at is not None
+        assert only(site).next_at is None
+
+        site.odd.does["attached"] = gives()
+        arrives(site, body=b'{"now with": "it"}', attached=True)
+        site.work()
+        assert (only(site).status, only(site).read_at) == ("received", None)
 
 
 def test_one_that_is_found_there_after_it_was_given_up_is_had_when_a_person_asks(
