@@ -21,7 +21,7 @@ from faxbot.plugins.base import LARGEST_IN_MEMORY, Arrival, CallbackRequest, Hea
 from faxbot.providers.asterisk import Asterisk, spool
 from faxbot.providers.asterisk.ami import connected
 from faxbot.providers.asterisk.fitness import FUNCTIONS
-from faxbot.providers.asterisk.receiving import KEPT_WITHOUT_FILE, Receiving
+from faxbot.providers.asterisk.receiving import ASKED_ABOUT, KEPT_WITHOUT_FILE, Receiving
 from tests.ground import eventually
 from tests.providers.ami import PASSWORD, Asked, Manager, dialplan, error, ok, text
 from tests.providers.asterisk.ear import Ear, provider
@@ -561,7 +561,13 @@ def test_what_keeps_it_from_receiving_is_said_and_is_no_fault(
     manager.answers["Getvar"] = evaluated
     assert "ASTERISK_RECEIVED_FOLDER is not there" in this.health().detail
     received.mkdir()
-    manager.received |= {NAME: ARRIVED, OTHER: DROPPED, THIRD: f"status=BEGUN&{WHO}"}
+    now = int(time.time())
+    lately, before = (
+        ARRIVED.replace("1795289243", str(each)) for each in (now - 60, now - int(ASKED_ABOUT) - 60)
+    )
+    # Who was received while its listener was killed has its entry for a month.
+    manager.received |= {NAME: lately, FOURTH: before}
+    manager.received |= {OTHER: DROPPED, THIRD: f"status=BEGUN&{WHO}"}
     health = this.health()
     assert health.ok
     assert "files are not in ASTERISK_RECEIVED_FOLDER: 1." in health.detail

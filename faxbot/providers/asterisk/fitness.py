@@ -63,8 +63,8 @@ def reception(ami: Ami, spool: Spool) -> str:
         return "It takes none from here that came in: ASTERISK_RECEIVED_FOLDER is not there."
     if missing := without_file(ami, spool):
         return (
-            f"Received faxes whose files are not in ASTERISK_RECEIVED_FOLDER: {missing}."
-            " Is that the folder into which Asterisk writes?"
+            f"Faxes of the last days whose files are not in ASTERISK_RECEIVED_FOLDER: {missing}."
+            " Is that the folder into which Asterisk writes? If they are listed as received, it is."
         )
     return ""
 

@@ -27,6 +27,9 @@ _CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,149}")
 _MOST = 10_000
 KEPT_WITHOUT_FILE = 30 * 86_400.0
 """Seconds after its end for which the entry of a fax stays that core knows and whose file was never seen."""
+ASKED_ABOUT = 3 * 86_400.0
+"""Seconds after its end for which people are asked about such a one: it may have been received, and its listener killed
+before it could have the entry deleted."""
 
 
 class Receiving:
@@ -98,8 +101,7 @@ class Receiving:
         """Whether the entry is not needed any more once core knows of the fax."""
         if not arrivals.has_document(entry) or self._spool.has(name):
             return True
-        ended = arrivals.arrival(name, entry).received_at
-        return ended is None or time.time() - ended.timestamp() > KEPT_WITHOUT_FILE
+        return _is_older(name, entry, KEPT_WITHOUT_FILE)
 
     def _acknowledge(self, name: str) -> None:
         entry, _ = self._found.pop(name, ({}, None))
@@ -133,9 +135,17 @@ class Receiving:
 
 
 def without_file(ami: Ami, spool: Spool) -> int:
-    """How many faxes have arrived, as Asterisk's database has it, and are not in the folder. Raises Lost."""
-    arrived = (name for name, entry in _entries(ami) if arrivals.has_document(entry))
-    return sum(not spool.has(name) for name in arrived)
+    """How many faxes have arrived lately, as Asterisk's database has it, and are not in the folder. Raises Lost."""
+    arrived = (each for each in _entries(ami) if arrivals.has_document(each[1]))
+    return sum(
+        not spool.has(name) for name, entry in arrived if not _is_older(name, entry, ASKED_ABOUT)
+    )
+
+
+def _is_older(name: str, entry: Mapping[str, str], seconds: float) -> bool:
+    """Whether it ended longer ago, or nobody knows when."""
+    ended = arrivals.arrival(name, entry).received_at
+    return ended is None or time.time() - ended.timestamp() > seconds
 
 
 def _entry(ami: Ami, name: str) -> Mapping[str, str] | None:
