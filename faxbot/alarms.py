@@ -50,7 +50,9 @@ NOT_HAD = (
 )
 NOT_LET_GO = (
     "of {} that are stored here, or were given up, what was kept could not be removed for more than a day, a file in "
-    "the plugin's folder or the body of a callback: the worker's log says why (`received document not let go`)"
+    "the plugin's folder or the body of a callback: the worker's log says why (`received document not let go`); of "
+    "those that retention has removed it ends four weeks later: the log names them then (`received document never let "
+    "go`), and you must remove what is left"
 )
 CALLBACKS = "callbacks"
 UNREAD = (

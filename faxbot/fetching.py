@@ -36,7 +36,7 @@ from faxbot.errors import (
     ProviderError,
 )
 from faxbot.events import Event, Reception
-from faxbot.models import Artifact, Callback, InboundFax
+from faxbot.models import Artifact, Callback, InboundFax, LegalHold
 from faxbot.plugins.base import TransportPlugin
 from faxbot.results import record_reception
 from faxbot.runtime import Runtime
@@ -56,7 +56,9 @@ MOST_BYTES = 200 * 1024 * 1024
 """Of a document; a hundred times what a long fax has."""
 LET_GO, DAILY = timedelta(days=28), timedelta(days=1)
 """For so long what was kept of a received fax is to be let go every hour, and nothing that is stored of it is removed;
-then each day, till it is done."""
+then each day, till it is done, or retention has removed the fax for as long: then a person must."""
+LEFT = ("file in the plugin's folder", "body of the callback")
+"""What may be left of a received fax, as the log calls it."""
 DRAWN_AGAIN = 3
 """So many tries may fail to make a PDF of a TIFF, for want of memory or time; then it is kept as it came."""
 STORAGE, INTERNAL = "storage", "internal"
@@ -348,10 +350,39 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
         deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
     is_held = was_given_up and fax.legal_hold_at is not None
     ended = [not is_held and _without_trouble(fax, deed) for deed in deeds]
+    left = ", ".join(what for what, is_gone in zip(LEFT, ended, strict=False) if not is_gone)
     now = runtime.now()
-    again = now + (LATEST if now - fax.created_at < LET_GO else DAILY)
     with runtime.database.writing() as connection:
-        connection.execute(_DONE, {"its_id": fax.id, "at": None if all(ended) else again})
+        this = connection.execute(_STANDS_LOCKED, {"inbound_id": fax.id}).first()
+        if this is None or not _is_over(this):
+            return  # it is had anew
+        at = _again_at(fax, this, now) if left else None
+        connection.execute(_LET_GO, {"its_id": fax.id, "at": at})
+    if left and at is None:
+        names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
+        log.error("received document never let go", extra={**names, "left": left})
+
+
+def _is_over(this: Row) -> bool:
+    """Whether what was kept of it is of no use: it is stored, or was given up and removed."""
+    return this.status == Reception.RECEIVED or (
+        this.status == Reception.FAILED and this.purged_at is not None
+    )
+
+
+def _is_held(this: Row) -> bool:
+    """Whether what a plugin has of it may be all there is, and is to be kept."""
+    return this.status != Reception.RECEIVED and this.legal_hold_at is not None
+
+
+def _again_at(fax: Row, this: Row, now: datetime) -> datetime | None:
+    """When what is left of it is to be let go next; None where that was in vain for LET_GO since retention removed it,
+    or since its last legal hold was lifted."""
+    if this.purged_at is not None and not _is_held(this):
+        since = max(this.purged_at, this.lifted_at or this.purged_at)
+        if now - since >= LET_GO:
+            return None
+    return now + (LATEST if now - fax.created_at < LET_GO else DAILY)
 
 
 def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
@@ -366,9 +397,20 @@ def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
 
 
 _CAME_IN = sa.select(_FAX.c.callback_id).where(_FAX.c.id == sa.bindparam("inbound_id"))
-_DONE = (
+_HOLDS = table(LegalHold)
+_STANDS: sa.Select[Any] = sa.select(
+    _FAX.c.status,
+    _FAX.c.purged_at,
+    _FAX.c.legal_hold_at,
+    sa.select(sa.func.max(_HOLDS.c.lifted_at))
+    .where(_HOLDS.c.fax_id == _FAX.c.id)
+    .scalar_subquery()
+    .label("lifted_at"),
+).where(_FAX.c.id == sa.bindparam("inbound_id"))
+_STANDS_LOCKED = _STANDS.with_for_update(of=_FAX)
+_LET_GO = (
     sa.update(_FAX)
-    .where(_FAX.c.id == sa.bindparam("its_id"), _FAX.c.status != Reception.FETCHING.value)
+    .where(_FAX.c.id == sa.bindparam("its_id"))
     .values(next_at=sa.bindparam("at", type_=UtcDateTime))
 )
 

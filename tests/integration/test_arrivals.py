@@ -821,6 +821,64 @@ def test_one_that_a_person_is_done_with_comes_back_with_its_document_only(
         assert (only(site).status, only(site).read_at) == ("received", None)
 
 
+def emptied(site: Site, path: Path) -> None:
+    """One that a person gave up has no numbers any more, and its folder is not there."""
+    path.mkdir()
+    arrives(site, external_id=LIES_HERE)
+    given_up(site)
+    path.rmdir()
+    inbound.mark(site.runtime, ACTOR, only(site).id, read=True)
+    site.now += timedelta(days=31)
+    site.purge()
+    assert only(site).numbers_sealed == b""
+
+
+def never_let_go(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:
+    """What the log names a person to remove, and of which faxes."""
+    ends = [each for each in caplog.records if each.message == "received document never let go"]
+    assert {each.levelname for each in ends} <= {"ERROR"}
+    said = [vars(each) for each in ends]
+    return [(each["inbound_id"], each["provider_id"], each["left"]) for each in said]
+
+
+def test_one_that_was_given_up_and_whose_folder_never_comes_back_ends_and_the_log_names_it(
+    folder: tuple[Site, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its installation has left Asterisk."""
+    site, path = folder
+    emptied(site, path)
+    its_id = only(site).id
+    for _ in range(27):
+        site.after(86_400)
+    (alarm,) = health.ready(site.runtime)["alarms"]
+    assert (alarm["code"], never_let_go(caplog)) == ("received", [])
+
+    for _ in range(33):
+        site.after(86_400)
+    assert health.ready(site.runtime)["alarms"] == []
+    assert never_let_go(caplog) == [(its_id, "simulator", "file in the plugin's folder")]
+    site.purge()
+    assert (faxes(site), events(site)) == ([], [])
+
+
+def test_of_one_that_was_held_the_four_weeks_begin_when_the_last_hold_is_lifted(
+    folder: tuple[Site, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    site, path = folder
+    emptied(site, path)
+    its_id = only(site).id
+    legalholds.hold(site.runtime, ACTOR, legalholds.INBOUND, its_id, "a lawsuit")
+    for _ in range(40):
+        site.after(86_400)
+    legalholds.lift(site.runtime, ACTOR, legalholds.INBOUND, its_id)
+    for _ in range(27):
+        site.after(86_400)
+    assert (only(site).next_at > site.now, never_let_go(caplog)) == (True, [])
+    document = mounted(path)
+    site.after(86_400)
+    assert (document.exists(), never_let_go(caplog)) == (False, [])
+
+
 def test_one_that_is_found_there_after_it_was_given_up_is_had_when_a_person_asks(
     folder: tuple[Site, Path],
 ) -> None:
@@ -971,7 +1029,7 @@ def test_the_plugin_is_told_when_it_may_let_go_and_its_trouble_is_none_of_the_fa
     assert told == ["in-1", "in-1"]
 
 
-def test_a_plugin_that_cannot_let_go_is_told_again_for_ever_and_the_alarm_says_so(
+def test_a_plugin_that_cannot_let_go_is_told_again_each_day_and_the_alarm_says_so(
     site: Site,
 ) -> None:
     told: list[str] = []
@@ -1007,6 +1065,25 @@ def test_a_plugin_that_cannot_let_go_is_told_again_for_ever_and_the_alarm_says_s
     site.now += timedelta(days=40)
     site.purge()
     assert faxes(site) == []
+
+
+def test_one_that_was_received_and_is_removed_is_not_asked_for_ever_to_be_let_go(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.odd.does |= {"document": gives(), "taken": raises(PermissionError())}
+    arrives(site)
+    site.work()
+    its_id = only(site).id
+    days(site, 60)
+    assert never_let_go(caplog) == [], "as long as it is here"
+    site.purge()
+    assert only(site).numbers_sealed == b""
+    days(site, 27)
+    assert (only(site).next_at > site.now, never_let_go(caplog)) == (True, [])
+    days(site, 1)
+    assert only(site).next_at is None
+    assert never_let_go(caplog) == [(its_id, "simulator", "file in the plugin's folder")]
+    assert "received" not in [each["code"] for each in health.ready(site.runtime)["alarms"]]
 
 
 def test_what_is_said_while_faxes_are_not_wanted_is_kept_and_received_when_they_are(
