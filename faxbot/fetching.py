@@ -341,16 +341,9 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
     """It is stored: what was kept of it for that may go. Or it was given up, and retention has removed it: what its
     plugin may have goes as well, but not of one that is held. Nothing of this is trouble with the fax; a worker that
     dies on the way leaves it to the next one."""
-    was_given_up = fax.status == Reception.FAILED
-    now_in = runtime.database.row(_CAME_IN, {"inbound_id": fax.id})
-    deeds: list[Callable[[], object]] = [
-        lambda: runtime.plugins.get(fax.provider_id, TransportPlugin).taken(fax.external_id)
-    ]
-    if not was_given_up and now_in is not None and now_in.callback_id is not None:
-        deeds.append(lambda: posted.forget_body(runtime, now_in.callback_id))
-    is_held = was_given_up and fax.legal_hold_at is not None
-    ended = [not is_held and _without_trouble(fax, deed) for deed in deeds]
-    left = ", ".join(what for what, is_gone in zip(LEFT, ended, strict=False) if not is_gone)
+    deeds = (lambda: _taken(runtime, fax), lambda: _without_body(runtime, fax))
+    ended = [_without_trouble(fax, deed) for deed in deeds]
+    left = ", ".join(what for what, is_gone in zip(LEFT, ended, strict=True) if not is_gone)
     now = runtime.now()
     with runtime.database.writing() as connection:
         this = connection.execute(_STANDS_LOCKED, {"inbound_id": fax.id}).first()
@@ -361,6 +354,26 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
     if left and at is None:
         names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
         log.error("received document never let go", extra={**names, "left": left})
+
+
+def _taken(runtime: Runtime, fax: Row) -> bool:
+    """Have the plugin let go; False where it must not now. It may take its time to start, and meanwhile a fax that was
+    given up may be held, or be had anew: so that is looked at when it is there."""
+    plugin = runtime.plugins.get(fax.provider_id, TransportPlugin)
+    this = runtime.database.row(_STANDS, {"inbound_id": fax.id})
+    if this is None or not _is_over(this) or _is_held(this):
+        return False
+    plugin.taken(fax.external_id)
+    return True
+
+
+def _without_body(runtime: Runtime, fax: Row) -> bool:
+    """Remove the body of the callback that brought it, once it is stored; of one that was given up it goes with the
+    callback."""
+    this = runtime.database.row(_STANDS, {"inbound_id": fax.id})
+    if this is not None and this.status == Reception.RECEIVED and this.callback_id is not None:
+        posted.forget_body(runtime, this.callback_id)
+    return True
 
 
 def _is_over(this: Row) -> bool:
@@ -385,21 +398,20 @@ def _again_at(fax: Row, this: Row, now: datetime) -> datetime | None:
     return now + (LATEST if now - fax.created_at < LET_GO else DAILY)
 
 
-def _without_trouble(fax: Row, deed: Callable[[], object]) -> bool:
-    """Whether it went well."""
+def _without_trouble(fax: Row, deed: Callable[[], bool]) -> bool:
+    """Whether it was done, and went well."""
     try:
-        deed()
+        return deed()
     except Exception as error:  # noqa: BLE001 - a plugin's or a store's; its text may hold anything
         names = {"inbound_id": fax.id, "provider_id": fax.provider_id}
         log.warning("received document not let go", extra={**names, "error": type(error).__name__})
         return False
-    return True
 
 
-_CAME_IN = sa.select(_FAX.c.callback_id).where(_FAX.c.id == sa.bindparam("inbound_id"))
 _HOLDS = table(LegalHold)
 _STANDS: sa.Select[Any] = sa.select(
     _FAX.c.status,
+    _FAX.c.callback_id,
     _FAX.c.purged_at,
     _FAX.c.legal_hold_at,
     sa.select(sa.func.max(_HOLDS.c.lifted_at))

@@ -879,6 +879,59 @@ def test_of_one_that_was_held_the_four_weeks_begin_when_the_last_hold_is_lifted(
     assert (document.exists(), never_let_go(caplog)) == (False, [])
 
 
+def starts_slowly(
+    site: Site, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]
+) -> None:
+    """The first worker that wants the plugin waits for its start, and something is done meanwhile."""
+    usual = site.runtime.plugins.get
+    done: list[str] = []
+
+    def get(plugin_id: str, base: type[Any]) -> Any:
+        plugin = usual(plugin_id, base)
+        if not done:
+            done.append(plugin_id)
+            meanwhile()
+        return plugin
+
+    monkeypatch.setattr(site.runtime.plugins, "get", get)
+
+
+def test_the_file_of_one_that_is_held_while_its_plugin_starts_stays(
+    folder: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, path = folder
+    emptied(site, path)
+    its_id, document = only(site).id, mounted(path)
+    hold = (site.runtime, ACTOR, legalholds.INBOUND, its_id)
+    starts_slowly(site, monkeypatch, lambda: legalholds.hold(*hold, "a lawsuit"))
+    site.now += timedelta(days=1)
+    fetching.fetch(site.runtime, its_id)
+    assert (document.exists(), only(site).next_at - site.now) == (True, timedelta(days=1))
+    legalholds.lift(*hold)
+    site.after(86_400)
+    assert not document.exists()
+
+
+def test_the_file_of_one_that_is_said_again_while_its_plugin_starts_stays_till_it_is_had(
+    folder: tuple[Site, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, path = folder
+    emptied(site, path)
+    its_id, document = only(site).id, mounted(path)
+
+    def said_again() -> None:
+        arrives(site, body=b"2", external_id=LIES_HERE)
+        callbacks.apply(site.runtime, site.rung.pop(0)[1])
+
+    site.rung.clear()
+    starts_slowly(site, monkeypatch, said_again)
+    site.now += timedelta(days=1)
+    fetching.fetch(site.runtime, its_id)
+    assert (only(site).status, document.exists()) == ("fetching", True)
+    site.work()
+    assert (only(site).status, document.exists()) == ("received", False)
+
+
 def test_one_that_is_found_there_after_it_was_given_up_is_had_when_a_person_asks(
     folder: tuple[Site, Path],
 ) -> None:
