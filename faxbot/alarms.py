@@ -58,7 +58,8 @@ CALLBACKS = "callbacks"
 UNREAD = (
     "could not be read for more than {}, name no fax that was sent, and may be of received ones: the worker's log says "
     "why (`callback cannot be read`). Mend the settings of the provider, or the account at its carrier: they are read "
-    "again by themselves, each hour or each day, while they are kept; of one that makes no sense this ends in a week"
+    "again by themselves, each hour or each day, while they are kept; of one that makes no sense, or that its carrier "
+    "was asked about and does not confirm, this ends in a week"
 )
 UNREADABLE_FOR = timedelta(days=7)
 MASTER_KEY = "master_key"

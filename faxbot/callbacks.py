@@ -47,12 +47,16 @@ TASK = "faxbot.apply_callback"
 UNREADABLE, UNMATCHED, UNWANTED = "unreadable", "unmatched", "unwanted"
 LONGEST_WAIT = timedelta(hours=1)
 LONGEST_SILENCE = timedelta(hours=24)
-"""For so long a carrier that cannot be asked about its own callback is asked again about an attempt; polls go on."""
+"""For so long a carrier that cannot be asked about its own callback is asked again about an attempt; polls go on. And
+one that is asked and does not confirm it, before nobody is told any more that something is to be mended."""
 GIVEN_UP, TRIED_AT_LEAST = timedelta(days=30), 24
 """What was put off for so long, and so often, since for days nobody may have been here to try, is kept no longer than
 the others."""
 DAILY = timedelta(days=1)
-"""Between two readings of what could not be read, and names no attempt: a mended setting or plugin may."""
+"""Between two readings of what could not be read, or was not confirmed, and names no attempt: a mended setting or
+plugin may, and a carrier may find it."""
+UNCONFIRMED = "unconfirmed"
+"""The cause of an Unreachable that says that the carrier was asked."""
 LONGEST_PAUSE = timedelta(seconds=30)
 """Before it is seen again whether the fax of a callback is known by now."""
 
@@ -465,11 +469,11 @@ def _read(
 def _is_for_later(
     runtime: Runtime, stored: sa.Row[Any], request: CallbackRequest, error: FaxbotError
 ) -> bool:
-    """Whether the carrier must be asked first and cannot be, a setting of this server is wrong, or the database is
-    away."""
+    """Whether the carrier must be asked first and cannot be, or does not confirm it yet, a setting of this server is
+    wrong, or the database is away."""
     if isinstance(error, Unreachable):
         late = runtime.now() - stored.received_at >= LONGEST_SILENCE
-        return not (late and addresses.attempt_of(request.url))
+        return not (late and (error.cause == UNCONFIRMED or addresses.attempt_of(request.url)))
     ours = isinstance(error, ProviderError) and error.cause == "config"
     return ours or isinstance(error, AccountRefused | PluginError | DatabaseAway)
 

@@ -336,7 +336,8 @@ class TransportPlugin(FaxbotPlugin):
         """The news in a verified request; an unreadable one raises ProviderError, news about
         nothing of ours is left out. A plugin may ask its carrier first, whether it is true: where
         that is not possible now, Unreachable has it read again later; so do AccountRefused, PluginError,
-        and any ProviderError of cause `config`: what a person may mend."""
+        and any ProviderError of cause `config`: what a person may mend. Unreachable of cause `unconfirmed` says that
+        the carrier was asked and does not confirm it: after a day it is read but once a day."""
         return []
 
     def listen(self) -> Iterator[Notice | Gap | None]:

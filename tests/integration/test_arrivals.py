@@ -1168,6 +1168,7 @@ ODD_FACTS: list[dict[str, Any]] = [
 
 UNREAD = [
     (Unreachable(), 28),
+    (Unreachable(cause="unconfirmed"), 28),
     (AccountRefused(), 28),
     (ValueError(), 28),
     (OutcomeUnknown(), 28),
@@ -1216,6 +1217,36 @@ def test_news_that_could_not_be_read_is_an_alarm_until_it_is(site: Site) -> None
     site.odd.does["read_callback"] = reads
     site.after(3600)
     assert (alarms.raised(site.runtime), only(site).status) == ([], Reception.RECEIVED)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "outcome"),
+    [
+        (Unreachable(cause="unconfirmed"), [], "unreadable"),
+        (Unreachable(), ["callbacks"], None),
+        (AccountRefused(), ["callbacks"], None),
+    ],
+)
+def test_news_that_its_carrier_was_asked_about_and_does_not_confirm_is_an_alarm_for_a_week(
+    site: Site, error: Exception, raised: list[str], outcome: str | None
+) -> None:
+    """As of a fax that Sinch does not know; but what a person can mend is an alarm till somebody has."""
+    arrives(site)
+    reads = site.odd.does["read_callback"]
+    site.odd.does.update(read_callback=raises(error), document=gives())
+    site.work()
+    for _ in range(6):
+        site.after(86400)
+    assert [alarm.code for alarm in alarms.raised(site.runtime)] == ["callbacks"]
+    for _ in range(2):
+        site.after(86400)
+    assert [alarm.code for alarm in alarms.raised(site.runtime)] == raised
+    (callback,) = site.runtime.database.rows(sa.select(table(Callback)), {})
+    assert (callback.outcome, callback.next_at > site.now) == (outcome, True)
+
+    site.odd.does["read_callback"] = reads
+    site.after(86400)
+    assert (only(site).status, alarms.raised(site.runtime)) == (Reception.RECEIVED, [])
 
 
 def test_news_that_makes_no_sense_is_an_alarm_for_a_week_and_kept_no_longer_than_other_news(

@@ -234,8 +234,9 @@ def test_a_fax_that_sinch_does_not_know_is_none() -> None:
     """The example's time is long past: a record that was late would be there. But a document is not thrown away."""
     with asking({f"GET {FAX}": [GONE]}) as (sinch, _):
         assert sinch.read_callback(posted(fax={"id": CAME})) == []
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as asked:
             sinch.read_callback(webhook("incoming_json.http"))
+    assert asked.value.cause == "unconfirmed"
 
 
 @pytest.mark.parametrize("minutes", [-59, 0, 59])
@@ -249,19 +250,20 @@ def test_a_record_that_may_be_late_is_asked_for_again(minutes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    ("behaviour", "asked"),
     [
-        answer(said("errors/500.json"), 500),
-        answer(b"", 403),
-        answer(b"[]"),
-        shown(status="IN_PROGRESS"),
-        shown(status="new"),
-        shown(id="01HDF5S9P29WC29J578J8EKC1C"),
+        (answer(said("errors/500.json"), 500), False),
+        (answer(b"", 403), False),
+        (answer(b"[]"), False),
+        (shown(status="IN_PROGRESS"), True),
+        (shown(status="new"), True),
+        (shown(id="01HDF5S9P29WC29J578J8EKC1C"), False),
     ],
 )
-def test_what_sinch_does_not_confirm_now_is_read_again_later(behaviour: bytes) -> None:
+def test_what_sinch_does_not_confirm_now_is_read_again_later(behaviour: bytes, asked: bool) -> None:
     with asking(answering(behaviour)) as (sinch, _), pytest.raises(Unreachable) as unconfirmed:
         sinch.read_callback(posted())
+    assert (unconfirmed.value.cause == "unconfirmed") is asked
     assert not [word for word in SECRETS if word in unconfirmed.value.detail]
 
 

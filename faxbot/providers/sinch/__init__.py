@@ -252,7 +252,7 @@ class SinchProvider(TransportPlugin):
         record tells what it is. With our label we sent it; without one it is none of ours, or came.
 
         Raises OutcomeUnknown where it cannot be read, Unreachable where Sinch does not confirm it
-        yet, AccountRefused where it lets us ask nothing.
+        yet (cause `unconfirmed` where it was asked and says so), AccountRefused where it lets us ask nothing.
         """
         event = webhooks.read(request)
         named = event.name in (webhooks.INCOMING, webhooks.COMPLETED)
@@ -265,7 +265,9 @@ class SinchProvider(TransportPlugin):
             if event.name == webhooks.INCOMING and (
                 event.documents or self._is_new(event.fax, event.at)
             ):
-                raise Unreachable("The carrier does not know the fax that came in.")
+                raise Unreachable(
+                    "The carrier does not know the fax that came in.", cause="unconfirmed"
+                )
             return []
         tag = answers.label(record)
         usual = answers.INBOUND if event.name == webhooks.INCOMING else None
@@ -273,7 +275,10 @@ class SinchProvider(TransportPlugin):
         if not came and (tag is None or attempt_in(request.url) not in (None, tag)):
             return []
         if answers.state_of(record) not in answers.END:
-            raise Unreachable("The carrier's own record does not show the end of the fax yet.")
+            raise Unreachable(
+                "The carrier's own record does not show the end of the fax yet.",
+                cause="unconfirmed",
+            )
         if came:
             return [answers.arrival(record, documents=event.documents)]
         return [answers.update(record)]
