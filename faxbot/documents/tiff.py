@@ -108,8 +108,8 @@ def read(file: BinaryIO, max_pages: int, *, damaged: bool = False) -> list[Page]
     """Every page of the TIFF; raises DocumentUnreadable, or DocumentTooLarge beyond `max_pages`.
 
     Of one that may be `damaged`, every page to the first directory that cannot be read: pieces end where the file does,
-    and a page that does not say how large it is has the size of the one before it. Only where that is none it raises
-    DocumentUnreadable."""
+    and a page that does not say how large it is has the size of the one before it. Only where that is none, or nothing
+    is there of any of them, it raises DocumentUnreadable."""
     size = file.seek(0, 2)
     file.seek(0)
     order, offset = _header(file.read(8))
@@ -135,9 +135,14 @@ def read(file: BinaryIO, max_pages: int, *, damaged: bool = False) -> list[Page]
             raise DocumentTooLarge(
                 f"The TIFF has more than {max_pages} pages (FAXBOT_MAX_PAGES); send it in parts."
             )
-    if not pages:
+    # Of a damaged one of which nothing is there, all would be blank.
+    if not pages or (damaged and not _hold_anything(pages)):
         raise DocumentUnreadable("The TIFF has no pages.")
     return pages
+
+
+def _hold_anything(pages: Iterable[Page]) -> bool:
+    return any(length for page in pages for _, length in page.pieces)
 
 
 def _header(head: bytes) -> tuple[str, int]:

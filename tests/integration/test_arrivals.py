@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -1040,8 +1041,17 @@ def test_a_tiff_is_kept_as_it_came_and_shown_as_pdf(site: Site) -> None:
     assert owners(site) == ["document", "pages"]
 
 
-@pytest.mark.parametrize("broken", [tiff(2)[:150], b"II+\0" + bytes(60), b"MM\0*" + b"\xff" * 60])
+WITHOUT_LENGTHS = tiff().replace(struct.pack("<HH", 279, 4), struct.pack("<HH", 65_000, 4))
+"""Where its strip lies is said, and not how long it is."""
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [tiff(2)[:150], b"II+\0" + bytes(60), b"MM\0*" + b"\xff" * 60, WITHOUT_LENGTHS],
+    ids=["cut off", "BigTIFF", "no directory", "no lengths"],
+)
 def test_a_damaged_tiff_is_kept_as_it_came_and_not_refused(site: Site, broken: bytes) -> None:
+    assert broken != tiff()
     site.odd.does["document"] = gives(broken)
     arrives(site, pages=2)
     site.work()
@@ -1049,6 +1059,7 @@ def test_a_damaged_tiff_is_kept_as_it_came_and_not_refused(site: Site, broken: b
     site.after(120)  # it may have been for want of memory that no PDF could be made
     assert only(site).status == Reception.RECEIVED
     assert content(site, as_it_came=True) == broken
+    assert owners(site) == ["document"], "no blank page is shown in its place"
 
 
 @pytest.mark.parametrize("broken", [b"%PDF-1.4 and then nothing", PDF[: len(PDF) // 2]])

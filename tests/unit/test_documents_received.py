@@ -337,6 +337,42 @@ def test_a_last_page_that_does_not_say_how_long_it_is_is_shown_as_long_as_the_on
     assert len(made) == 5
 
 
+def without_lengths(data: bytes, count: int) -> bytes:
+    """The same file, of whose first pages no directory says how long their strips are."""
+    there, other = (struct.pack("<HHI", tag, 4, 1) for tag in (tiff.STRIP_BYTES, 65_000))
+    assert data.count(there) >= count
+    return data.replace(there, other, count)
+
+
+def beyond_its_end(data: bytes, count: int) -> bytes:
+    """The same file, whose first pages have their strips where it has ended."""
+    for page in tiff.read(io.BytesIO(data), 5)[:count]:
+        here, there = (
+            struct.pack("<HHII", tiff.STRIP_OFFSETS, 4, 1, each)
+            for each in (page.pieces[0][0], len(data))
+        )
+        assert data.count(here) == 1
+        data = data.replace(here, there)
+    return data
+
+
+@pytest.mark.parametrize("without", [without_lengths, beyond_its_end])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_file_of_whose_pages_nothing_can_be_placed_is_refused_and_not_shown_as_a_blank_fax(
+    tmp_path: Path, renderer: Renderer, without: Callable[[bytes, int], bytes], count: int
+) -> None:
+    pages = [drawn(1078, number=number) for number in range(1, count + 1)]
+    with pytest.raises(RenderingFailed):
+        unfolded(renderer, tmp_path, without(joined(pages), count))
+    with pytest.raises(DocumentUnreadable):
+        tiff.read(io.BytesIO(without(joined(pages), count)), 5, damaged=True)
+    (*others, last) = pictures(
+        unfolded(renderer, tmp_path, without(joined([*pages, *pages]), count))
+    )
+    assert len(others) == 2 * count - 1
+    assert same(last, pages[-1]), "what is there is shown"
+
+
 def test_whatever_is_cut_off_a_file_of_which_a_page_is_left_is_shown(tmp_path: Path) -> None:
     pages = [drawn(300, number=number) for number in range(1, 4)]
     for data in (joined(pages), received(pages, [(204, 98)] * 3)):
