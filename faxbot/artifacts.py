@@ -29,6 +29,7 @@ from faxbot.errors import (
     ArtifactDamaged,
     ArtifactNotFound,
     DocumentTooLarge,
+    FaxbotError,
     NotFound,
     NotPossibleNow,
 )
@@ -198,9 +199,14 @@ def discard(
                 _note(runtime, row)  # collect() may have taken it away while the row was there
             log.warning(
                 "stored bytes not removed",
-                extra={"key": row["key"], "exception": type(error).__name__},
+                extra={"key": row["key"], "exception": _said(error)},
             )
     return gone
+
+
+def _said(error: Exception) -> str:
+    """Of our own errors the sentence, for it names what mends it; of others the kind."""
+    return error.detail if isinstance(error, FaxbotError) else type(error).__name__
 
 
 def are_gone(runtime: Runtime, row: Mapping[str, Any]) -> bool:
@@ -502,9 +508,10 @@ def collect(runtime: Runtime) -> int:
     for note in notes:
         with suppress(OSError):
             _empty(_notes(runtime) / note[0])
-    removed, away = 0, set()
+    removed, away = 0, set[tuple[str, str]]()
     for artifact_id, storage_id, database, sealed in (note.groups() for note in notes):
-        if database != _name_of_database(runtime) or storage_id in away:
+        day = _key(artifact_id).rpartition("/")[0]
+        if database != _name_of_database(runtime) or (storage_id, day) in away:
             continue
         row = {
             "id": artifact_id,
@@ -517,7 +524,9 @@ def collect(runtime: Runtime) -> int:
         elif discard(runtime, [row]):
             removed += 1
         else:
-            away.add(storage_id)  # it is asked once: each answer may be long in coming
+            # It is asked once for each day: an answer may be long in coming, and one that it can never give (a folder
+            # of this machine that nothing was ever kept in) must not be what keeps the bytes of other days.
+            away.add((storage_id, day))
     return removed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -159,16 +160,32 @@ def test_bytes_that_could_not_be_removed_are_tried_again(site: Site) -> None:
     assert (site.stored(), unsettled(site)) == (0, 0)
 
 
-def test_a_storage_that_is_away_is_asked_once_in_a_round(site: Site) -> None:
+def test_a_storage_that_is_away_is_asked_once_for_each_day_in_a_round(site: Site) -> None:
     """Each answer may be long in coming."""
-    for _ in range(3):
-        leave_bytes(site)
+    days = {leave_bytes(site).rpartition("/")[0] for _ in range(3)}
     site.now += timedelta(hours=2)
     gone = odd.plugins(site.runtime, storage=Undying)
     Undying.asked = 0
     assert artifacts.collect(replace(site.runtime, plugins=gone)) == 0
-    assert Undying.asked == 1
+    assert Undying.asked == len(days)
     assert artifacts.collect(site.runtime) == 3
+
+
+def test_bytes_of_a_day_that_has_no_folder_keep_no_others_from_being_removed(site: Site) -> None:
+    """Who died before he made it left a note of what was never kept; nobody can tell that from a missing volume."""
+    never = leave_bytes(site)
+    documents = site.runtime.config.data_dir / "documents"
+    shutil.rmtree((documents / never).parent)
+    site.now += timedelta(days=1)
+    for _ in range(2):
+        leave_bytes(site)
+    site.now += timedelta(hours=2)
+    assert artifacts.collect(site.runtime) == 2
+    assert (site.stored(), unsettled(site)) == (0, 1)
+
+    (documents / never).parent.mkdir()
+    assert artifacts.collect(site.runtime) == 1
+    assert unsettled(site) == 0
 
 
 class Undying(LocalStorage):

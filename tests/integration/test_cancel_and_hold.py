@@ -305,9 +305,9 @@ def test_a_document_that_was_changed_holds_its_fax_until_it_is_what_was_stored(s
     assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
 
 
-@pytest.mark.parametrize("harm", [{"key": "2026/01/01/gone"}, {"sha256": "0" * 64}])
+@pytest.mark.parametrize("harm", [{"key": Artifact.key + "-gone"}, {"sha256": "0" * 64}])
 def test_fax_pages_that_are_gone_or_were_changed_are_made_again(
-    site: Site, harm: dict[str, str]
+    site: Site, harm: dict[str, Any]
 ) -> None:
     job_id = site.fax()
     with site.runtime.database.transaction() as session:

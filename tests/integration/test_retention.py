@@ -4,6 +4,7 @@ middle leaves what the next one finds."""
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,18 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faxbot import alarms, copies, fetching, inbound, jobs, legalholds, posted, retention, sending
+from faxbot import (
+    alarms,
+    artifacts,
+    copies,
+    fetching,
+    inbound,
+    jobs,
+    legalholds,
+    posted,
+    retention,
+    sending,
+)
 from faxbot.config import Config
 from faxbot.db import table
 from faxbot.errors import (
@@ -992,22 +1005,53 @@ def test_while_a_storage_is_away_its_rows_stay_and_the_next_run_removes_them(
         assert site.stored() == 0
 
 
-def test_a_process_without_the_volume_of_the_documents_proves_no_removal(site: Site) -> None:
+@pytest.mark.parametrize("meanwhile", ["nothing", "a check of health", "a fax", "a received fax"])
+def test_a_process_without_the_volume_of_the_documents_proves_no_removal(
+    site: Site, meanwhile: str
+) -> None:
+    """Also when it has kept something since, on the wrong disk."""
     ended(site)
     site.now += 31 * DAY
     there = site.runtime.config.data_dir / "documents"
     elsewhere = there.rename(there.with_name("elsewhere"))
-    for made in (False, True):  # as a check of health makes it
-        if made:
-            there.mkdir()
-        found = proofs(site, site.purge())
-        assert (found["document"], found["renditions"]) == ((1, 0, "storage"),) * 2
-        assert len(rows(site, Artifact)) == 2
-    there.rmdir()
+    match meanwhile:
+        case "a check of health":
+            assert artifacts.storage(site.runtime, "local").health().ok
+        case "a fax":
+            site.submit(number())
+        case "a received fax":
+            received(site)
+    kept = {row.id for row in rows(site, Artifact)}
+    found = proofs(site, site.purge())
+    assert (found["document"], found["renditions"]) == ((1, 0, "storage"),) * 2
+    assert {row.id for row in rows(site, Artifact)} == kept
+    if there.exists():
+        there.rename(there.with_name("wrong"))
     elsewhere.rename(there)
     found = proofs(site, site.purge())
     assert (found["document"], found["renditions"]) == ((1, 1, "done"),) * 2
     assert site.stored() == 0
+
+
+def test_documents_whose_day_has_no_folder_go_when_somebody_says_that_they_are_gone(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of documents that were brought back without their empty folders."""
+    ended(site)
+    (day,) = {Path(row.key).parent for row in rows(site, Artifact)}
+    folder = site.runtime.config.data_dir / "documents" / day
+    shutil.rmtree(folder)
+    site.now += 31 * DAY
+    assert proofs(site, site.purge())["document"] == (1, 0, "storage")
+    said = {
+        vars(each)["exception"]
+        for each in caplog.records
+        if each.message == "stored bytes not removed"
+    }
+    assert [("FAX_DATA_DIR" in each, "docs/storage.md" in each) for each in said] == [(True, True)]
+    folder.mkdir()
+    assert proofs(site, site.purge())["document"] == (1, 1, "done")
+    assert rows(site, Artifact) == []
 
 
 def test_every_run_is_there_to_be_looked_at(site: Site) -> None:

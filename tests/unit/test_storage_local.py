@@ -160,7 +160,7 @@ def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_return(
     ]
 
 
-@pytest.mark.parametrize("key", ["never/was", "2026", "2026/11/20", KEY + "/below"])
+@pytest.mark.parametrize("key", [KEY + "-never", "2026", "2026/11/20", KEY + "/below"])
 def test_what_is_not_there_is_an_artifact_not_found(
     storage: LocalStorage, make: Make, key: str
 ) -> None:
@@ -285,21 +285,36 @@ def test_what_a_process_left_that_was_killed_while_it_copied_is_deleted_with_its
     assert files_below(root) == []
 
 
-def test_where_nothing_was_ever_kept_nothing_is_said_to_be_gone(
+def test_without_the_folder_of_its_day_nothing_is_said_to_be_gone(
     storage: LocalStorage, make: Make, root: Path
 ) -> None:
+    """As of a process without the volume of the others: also after it has kept something on the wrong disk."""
+
+    def cannot_tell(key: str) -> None:
+        for deed in (storage.open, storage.delete):
+            with pytest.raises(StorageAway, match="FAX_DATA_DIR"):
+                deed(key)
+
     for has_folder in (False, True):
         assert root.is_dir() is has_folder
-        for deed in (storage.open, storage.delete):
-            with pytest.raises(StorageAway):
-                deed(KEY)
+        cannot_tell(KEY)
         assert storage.health().ok
+    storage.put("2026/11/21/of-today", make(b"pages"))
+    for key in (KEY, "2026/10/20/a-month-ago", "2025/11/21/a-year-ago"):
+        cannot_tell(key)
+    assert read(storage, "2026/11/21/of-today") == b"pages"
 
+
+def test_the_folder_of_a_day_stays_when_all_in_it_is_deleted_and_can_be_made_by_hand(
+    storage: LocalStorage, make: Make, root: Path
+) -> None:
     storage.put(f"{KEY}-2", make(b"pages"))
     storage.delete(f"{KEY}-2")
-    storage.delete(KEY)
-    with pytest.raises(ArtifactNotFound):
-        storage.open(KEY)
+    (root / "2026/11/19").mkdir()
+    for key in (KEY, f"{KEY}-2", "2026/11/19/another"):
+        storage.delete(key)
+        with pytest.raises(ArtifactNotFound):
+            storage.open(key)
 
 
 def test_health_says_whether_documents_can_be_kept(

@@ -53,10 +53,11 @@ class LocalStorage(StoragePlugin):
         _flush(target.parent)
 
     def open(self, key: str) -> BinaryIO:
+        path = self._path(key)
         try:
-            return self._path(key).open("rb")
+            return path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._is_here()
+            _was_here(path.parent)
             raise ArtifactNotFound from None
 
     def path(self, key: str) -> Path | None:
@@ -72,18 +73,23 @@ class LocalStorage(StoragePlugin):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{folder}/{each}")  # noqa: PTH108
                 return
-        self._is_here()
-
-    def _is_here(self) -> None:
-        """Raises StorageAway where nothing was ever kept, as of a process that lacks the volume of the others: of what
-        it does not find nothing can be said. The folder of a day stays when all in it is deleted."""
-        with suppress(FileNotFoundError), os.scandir(self._root) as entries:
-            if any(not each.name.startswith(".") for each in entries):
-                return
-        raise StorageAway
+        _was_here(folder)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
+
+
+def _was_here(folder: str | Path) -> None:
+    """Raises StorageAway where the folder of what is not found is not there either: put() made it, and nothing of ours
+    removes it. So this is a process without the volume of the others, which keeps new documents all the same, and of
+    what it does not find nothing can be said."""
+    try:
+        os.stat(folder)  # noqa: PTH116 - as in delete()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageAway(
+            "The folder of a document's day is not under FAX_DATA_DIR/documents: mount the volume of the documents in "
+            "every process, or make that folder where they are really gone (docs/storage.md)."
+        ) from None
 
 
 def _make_folder(folder: Path) -> None:
