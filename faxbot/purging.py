@@ -376,11 +376,11 @@ class _Asking:
 
 def _looked_for(work: Work, rows: Rows) -> tuple[Rows, set[str]]:
     """Look for the bytes of these as long as there is time, of one at least: those that were looked for, and the ids of
-    those whose bytes are gone."""
+    those whose bytes are gone. It takes no time to say of a storage that is away that it cannot tell."""
     gone = set[str]()
     until = min(work.until, work.asks_until)
     for number, row in enumerate(rows):
-        if number and time.monotonic() >= until:
+        if number and row.storage_id not in work.away and time.monotonic() >= until:
             return rows[:number], gone
         if _are_gone(work, row):
             gone.add(row.id)

@@ -236,6 +236,24 @@ def test_however_long_a_storage_takes_to_tell_a_slice_ends_and_so_does_the_run(
         assert {row.deleted_at for row in rows(site, Artifact)} == {None}
 
 
+class Hanging(Slow):
+    """It says after a while that it is away."""
+
+    def then(self) -> None:
+        time.sleep(0.2)
+        raise StorageAway
+
+
+def test_a_storage_that_hangs_is_asked_once_and_the_slice_ends_with_all_that_it_could_not_tell(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Hanging, **KEPT) as site:
+        storage, run_id = marked(site, 12)
+        retention.work(site.runtime, run_id, seconds=0.25, rest=lambda _s: None)
+        assert storage.asked == 1
+        assert [row.deleted_at for row in rows(site, Artifact)] == [None] * 12
+
+
 def test_who_waits_for_a_storage_for_longer_than_his_lease_is_good_prolongs_it_in_time(
     store: Installation, carrier_of_all: SimulatorProcess
 ) -> None:
