@@ -32,6 +32,8 @@ from faxbot.errors import (
     FaxbotError,
     NotFound,
     NotPossibleNow,
+    PluginError,
+    StorageAway,
 )
 from faxbot.events import TERMINAL, Status
 from faxbot.models import Artifact, Job, JobRow
@@ -218,6 +220,28 @@ def are_gone(runtime: Runtime, row: Mapping[str, Any]) -> bool:
     return False
 
 
+def look_for_newest(runtime: Runtime, storage_id: str) -> None:
+    """Look for the newest bytes that are to be there, where they lie in this storage, and it has its files on this
+    machine: a folder can be written also where what lay in it before is not mounted. Raises StorageAway. That one
+    document is lost says nothing of the others."""
+    try:
+        row = runtime.database.row(_NEWEST, {})
+    except (FaxbotError, sa.exc.SQLAlchemyError):
+        return  # of the database others say what is wrong
+    if row is None or row.storage_id != storage_id:
+        return
+    if storage(runtime, storage_id).path(row.key) is not None:
+        are_gone(runtime, row._asdict())
+
+
+_NEWEST = (
+    sa.select(Artifact.storage_id, Artifact.key, Artifact.data_key_sealed)
+    .where(Artifact.deleted_at.is_(None))
+    .order_by(Artifact.id.desc())
+    .limit(1)
+)
+
+
 def forget(runtime: Runtime, rows: Sequence[Mapping[str, Any]]) -> None:
     """Forget stored bytes and the rows that name them. Who dies in between leaves notes to collect()."""
     for row in rows:
@@ -332,7 +356,7 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     """The job's fax pages as a TIFF to be read: (path, pages); rendered once and kept.
 
     Raises DocumentError's kin when the documents cannot be rendered, ArtifactNotFound when they
-    are gone.
+    are gone, StorageAway when they cannot be asked for, PluginError when the pages cannot be kept.
     """
     documents, rendered = of_job(runtime.database, job.id)
     rendered = _made(documents, rendered, job.resolution)
@@ -462,15 +486,19 @@ def _keep(runtime: Runtime, job: JobRow, target: Path, pages: int, workspace: Wo
     digest, size = hash_file(target)
     kept = workspace.folder / "kept.tiff"
     os.link(target, kept)
-    row = store(
-        runtime,
-        Upload(kept, digest, size, FAX_PAGES, pages, job.resolution),
-        owner={"job_id": job.id},
-        account_id=job.account_id,
-        role="pages",
-        position=0,
-        now=runtime.now(),
-    )
+    try:
+        row = store(
+            runtime,
+            Upload(kept, digest, size, FAX_PAGES, pages, job.resolution),
+            owner={"job_id": job.id},
+            account_id=job.account_id,
+            role="pages",
+            position=0,
+            now=runtime.now(),
+        )
+    except StorageAway as error:
+        # The documents were read just now: who looks whether they are there would find them each time.
+        raise PluginError(error.detail) from error
     unwanted = True
     try:
         with runtime.database.transaction() as session:

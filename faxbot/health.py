@@ -11,7 +11,7 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from faxbot import alarms, db, deliveries, hearing, notifying, sweeps
+from faxbot import alarms, artifacts, db, deliveries, hearing, notifying, sweeps
 from faxbot.config import Config
 from faxbot.errors import ConfigError, DatabaseAway, FaxbotError
 from faxbot.events import CLAIMABLE, DEFAULT_ACCOUNT
@@ -123,9 +123,11 @@ def redis_url(config: Config) -> str:
 
 
 def _storage(runtime: Runtime) -> str:
-    health = runtime.plugins.get(runtime.config.storage_backend, StoragePlugin).health()
+    storage_id = runtime.config.storage_backend
+    health = runtime.plugins.get(storage_id, StoragePlugin).health()
     if not health.ok:
         raise ConfigError(health.detail)
+    artifacts.look_for_newest(runtime, storage_id)
     return health.detail or "writable"
 
 

@@ -43,6 +43,7 @@ from faxbot.errors import (
     NotSent,
     OutcomeUnknown,
     ProviderError,
+    StorageAway,
 )
 from faxbot.events import Event, Status
 from faxbot.hidden import Hidden
@@ -146,7 +147,9 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
         raise _not_while(rest)
     try:
         document, pages = artifacts.pages_of(runtime, job, workspace)
-    except ArtifactNotFound:
+    except (ArtifactNotFound, StorageAway) as error:
+        # Held, and looked for again soon: how long a storage is away says nothing of when it is back.
+        log.warning("document cannot be read", extra={"job_id": job.id, "exception": error.detail})
         raise NotNow(reason="document_gone") from None
     # Opened here, where a key that does not fit costs nothing yet.
     to, header = jobs.number(runtime, job), jobs.header(runtime, job)

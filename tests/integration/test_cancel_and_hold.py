@@ -5,20 +5,29 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from faxbot import jobs, sending
+from faxbot import doctor, health, jobs, sending
 from faxbot.actors import Actor
-from faxbot.errors import NotFound, NotPossibleNow, Refused, StorageAway, Unreachable
+from faxbot.errors import (
+    NotFound,
+    NotPossibleNow,
+    PluginError,
+    Refused,
+    StorageAway,
+    Unreachable,
+)
 from faxbot.models import Artifact, Job
 from faxbot.plugins.base import OutboundFax, State, Update
+from faxbot.storage.local import LocalStorage
 from tests.carrier import SimulatorProcess
 from tests.installation import Installation
 from tests.integration.odd import Deed, raises
-from tests.integration.site import ACTOR, Site, open_site
+from tests.integration.site import ACTOR, Site, number, open_site
 
 
 def cancel(site: Site, job_id: str) -> tuple[Job, bool]:
@@ -272,20 +281,67 @@ def test_a_document_that_is_gone_holds_its_fax_until_it_is_back(site: Site) -> N
     assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
 
 
-def test_while_the_disk_of_the_documents_is_not_mounted_a_fax_waits_and_is_not_held(
+def test_while_the_disk_of_the_documents_is_not_mounted_a_fax_waits_and_goes_within_a_minute_of_its_return(
     site: Site,
 ) -> None:
     job_id = site.submit("+15550100000").job_id
+    assert unfit_storage(site) == ""
     folder = site.runtime.config.data_dir / "documents"
     folder.rename(folder.with_name("away"))
-    site.rung.clear()
-    with pytest.raises(StorageAway):
-        sending.attempt(site.runtime, job_id)
-    assert site.story(job_id) == "QUEUED"
+    site.work()
+    for _ in range(20):
+        site.after(60)
+    assert (site.story(job_id), site.job(job_id).reason) == ("QUEUED HELD", "document_gone")
+    assert "mount the volume" in unfit_storage(site)
+    assert site.job(job_id).faults == 0
 
+    folder.rename(folder.with_name("wrong"))  # asked for its health, it was made
     folder.with_name("away").rename(folder)
-    site.after(60)
-    assert site.story(job_id) == "QUEUED SUBMITTING SENT"
+    site.after(61)
+    assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
+    assert unfit_storage(site) == ""
+
+
+def unfit_storage(site: Site) -> str:
+    """What /health/ready and `faxbot doctor` say of it, as long as it is not fit."""
+    part = health.parts(site.runtime)["storage"]
+    (found,) = [each for each in doctor.look(site.runtime) if each.name == "storage"]
+    assert (found.ok, found.sentence) == (part["ok"], part["detail"])
+    return "" if part["ok"] else str(part["detail"])
+
+
+def test_one_document_that_is_gone_and_none_at_all_make_no_storage_unfit(site: Site) -> None:
+    assert unfit_storage(site) == ""
+    job_id = site.submit(number()).job_id
+    folder = site.runtime.config.data_dir / "documents"
+    (stored,) = (path for path in folder.rglob("*") if path.is_file())
+    stored.unlink()
+    site.work()
+    assert site.story(job_id) == "QUEUED HELD"
+    assert unfit_storage(site) == ""
+
+
+class Full(LocalStorage):
+    """It keeps nothing more while it is told so, and gives what it has."""
+
+    full = False
+
+    def put(self, key: str, source: Path) -> None:
+        if self.full:
+            raise StorageAway("it is full")
+        super().put(key, source)
+
+
+def test_a_storage_that_does_not_keep_the_pages_is_a_fault_and_not_asked_each_minute(
+    store: Installation, carrier_of_all: SimulatorProcess
+) -> None:
+    with open_site(store, carrier_of_all, storage=Full) as site:
+        job_id = site.submit("+15550100000").job_id
+        site.rung.clear()
+        site.runtime.plugins.get("local", Full).full = True
+        with pytest.raises(PluginError, match="it is full"):
+            sending.attempt(site.runtime, job_id)
+        assert (site.story(job_id), site.job(job_id).faults) == ("QUEUED", 1)
 
 
 def test_a_document_that_was_changed_holds_its_fax_until_it_is_what_was_stored(site: Site) -> None:
