@@ -1126,7 +1126,8 @@ class SentNotification(Base):
     status: Mapped[str] = mapped_column(String(16))
     """waiting, sent or given_up."""
     cause: Mapped[str | None] = mapped_column(String(32))
-    """How the last try failed; `partly`: some of those to be told were refused."""
+    """How the last try failed; `partly`: some of those to be told were refused; `partly-put-off`: or not taken now, for
+    long."""
     tries: Mapped[int] = mapped_column(default=0)
     doubts: Mapped[int] = mapped_column(default=0)
     """Tries of which nobody knows whether they arrived."""

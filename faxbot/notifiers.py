@@ -13,7 +13,7 @@ from faxbot.audit import Action
 from faxbot.db import new_id
 from faxbot.errors import ConfigError, FaxbotError, NotFound, PluginError
 from faxbot.notices import GIVEN_UP, IS_WAITING, MESSAGES, NOTICES, OF_ACTIVE, SENT
-from faxbot.notifying import PARTLY
+from faxbot.notifying import PARTLY, WITHOUT_SOME
 from faxbot.plugins.base import Notification, NotificationPlugin
 from faxbot.results import stamp
 from faxbot.runtime import Runtime
@@ -109,7 +109,7 @@ def _fault(runtime: Runtime, plugin_id: str) -> str | None:
     last = runtime.database.row(_LAST, active)
     if last is not None and last.status == GIVEN_UP:
         return f"the last message was given up ({last.cause})"
-    if last is not None and last.cause == PARTLY:
+    if last is not None and last.cause in (PARTLY, WITHOUT_SOME):
         return "the last message was refused for some of those who were to be told"
     return None
 

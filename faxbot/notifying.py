@@ -48,10 +48,14 @@ MOST_REFUSALS = 3
 """So often is one sent that the other end says it never takes."""
 PUT_OFF_LONG = timedelta(minutes=15)
 """For so long a message waits for those to whom it is not taken for now: greylisting lets us in within minutes."""
+BELIEVED = timedelta(days=1)
+"""For so long after a message that went without them the next one does not wait for them either."""
 MOST_IN_ONE = 5000
 MOST_SHOWN = 100
 """Of the faxes of one message those that it names."""
-REFUSED, UNKNOWN, PUT_OFF, PARTLY = "refused", "outcome-unknown", "throttled", "partly"
+REFUSED, UNKNOWN, PUT_OFF = "refused", "outcome-unknown", "throttled"
+PARTLY, WITHOUT_SOME = "partly", "partly-put-off"
+"""It is sent, and was refused for some; and that after it went without waiting for those who are put off."""
 _NOTIFIERS = table(Notifier)
 
 
@@ -201,7 +205,9 @@ def next_message(runtime: Runtime, place: Place) -> Message | None:
         sent.doubts += 1
         sent.next_at = now + max(LEASE, wait(sent.tries))
         notifier.lease_until = now + LEASE
-        put_off_long = sent.cause == PUT_OFF and now - sent.created_at >= PUT_OFF_LONG
+        put_off_long = sent.cause == PUT_OFF and (
+            now - sent.created_at >= PUT_OFF_LONG or _goes_without_some(session, place, now)
+        )
         notification = _notification(session, sent, put_off_long=put_off_long)
         return Message(notification, sent.tries, sent.doubts - 1)
 
@@ -210,6 +216,26 @@ _OPEN = sa.select(SentNotification).where(
     SentNotification.account_id == sa.bindparam("account_id"),
     SentNotification.plugin_id == sa.bindparam("plugin_id"),
     IS_WAITING,
+)
+
+
+def _goes_without_some(session: Session, place: Place, now: datetime) -> bool:
+    """Whether the message before it went without some, who were put off for long: else each would wait as long for a
+    mailbox that stays full, and those behind it with it."""
+    before = session.execute(_LAST, place.names).first()
+    return before is not None and before.cause == WITHOUT_SOME and before.ended_at > now - BELIEVED
+
+
+# By the index of what a place was told: of its messages one at most has not ended.
+_LAST = (
+    sa.select(SentNotification.cause, SentNotification.ended_at)
+    .where(
+        SentNotification.account_id == sa.bindparam("account_id"),
+        SentNotification.plugin_id == sa.bindparam("plugin_id"),
+        SentNotification.ended_at.is_not(None),
+    )
+    .order_by(SentNotification.id.desc())
+    .limit(1)
 )
 
 
@@ -321,16 +347,20 @@ def wait(tries: int) -> timedelta:
 def conclude(
     runtime: Runtime, place: Place, message: Message, *, cause: str | None, sent: bool
 ) -> None:
-    """Write down what came of a message: it is `sent` (with the cause PARTLY not to all), or why not. Nothing where
-    this process has lost the place. To write it again does no harm. Raises DatabaseAway."""
+    """Write down what came of a message: it is `sent` (with the cause PARTLY not to all), or why not. One that is put
+    off like the message before it is tried again at once, without those who are. Nothing where this process has lost
+    the place. To write it again does no harm. Raises DatabaseAway."""
     now = runtime.now()
     with runtime.database.transaction() as session:
         if _mine(session, place) is None:
             return
         this = session.get_one(SentNotification, message.notification.id)
         this.cause = cause
+        waited = message.notification.put_off_long
         if sent:
             this.status, this.ended_at, this.next_at = SENT, now, None
+            if cause == PARTLY and waited:
+                this.cause = WITHOUT_SOME
             return
         if cause != UNKNOWN:
             this.doubts = message.doubts
@@ -338,6 +368,8 @@ def conclude(
         never = cause == REFUSED and this.tries >= MOST_REFUSALS
         if never or _is_over(this, now):
             _give_up(this, now)
+        elif cause == PUT_OFF and not waited and _goes_without_some(session, place, now):
+            this.next_at = now
         else:
             log.warning("notification not sent", extra={**_said(this), "tries": this.tries})
 

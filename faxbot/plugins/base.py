@@ -422,8 +422,8 @@ class Notification:
     counts: Mapping[Notable, int] = field(default_factory=dict)
     """How many there are of each kind, also of those that are not among `happenings`."""
     put_off_long: bool = False
-    """Whether its last try was put off (Throttled), a quarter of an hour or more after it was made: who can be told now
-    is told, without the rest."""
+    """Whether its last try was put off (Throttled), a quarter of an hour or more after it was made, or behind a message
+    that had waited so long: who can be told now is told, without the rest."""
 
     @property
     def count(self) -> int:

@@ -24,13 +24,13 @@ from faxbot import (
     notifying,
 )
 from faxbot.db import new_id
-from faxbot.errors import AccountRefused, OutcomeUnknown, Refused
+from faxbot.errors import AccountRefused, OutcomeUnknown, Refused, Throttled
 from faxbot.events import Event, Notable, Status
 from faxbot.messenger import Messenger
 from faxbot.models import Job, Notice
 from faxbot.notifications.email import EmailNotifier
 from faxbot.notifying import LEASE, MOST_DOUBTS, SCHEDULE
-from faxbot.plugins.base import State, Update
+from faxbot.plugins.base import Notification, State, Update
 from faxbot.results import record_event
 from tests.carrier import SimulatorProcess
 from tests.ground import eventually
@@ -443,9 +443,109 @@ def test_who_is_refused_for_now_for_ever_does_not_keep_the_others_from_it(
         site.after(901)
         assert [each.recipients for each in mail.taken] == [TWO[:1]]
         (row,) = people.messages(site.runtime)
-        assert (row.status, row.cause, row.tries) == ("sent", "partly", 4)
+        assert (row.status, row.cause, row.tries) == ("sent", "partly-put-off", 4)
+        assert "refused for some of those who were to be told" in alarm(site)
         site.after(HOUR)
         assert len(mail.taken) == 1, "who has it gets it no second time"
+
+
+def waited_for(site: Site, mail: MailServer) -> None:
+    """One message, as long as it waits for the second one's full mailbox."""
+    mail.recipient = lambda address: "452 full" if address == TWO[1] else "250 OK"
+    failed(site)
+    for seconds in (0, 61, 301, 901):
+        assert mail.taken == []
+        site.after(seconds)
+    assert [each.recipients for each in mail.taken] == [TWO[:1]]
+    mail.taken.clear()
+
+
+def test_who_is_refused_for_now_for_ever_delays_one_message_and_none_behind_it(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    mail.recipient = lambda address: "452 full" if address == TWO[1] else "250 OK"
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        for _ in range(3):
+            failed(site)
+        for seconds in (0, 61, 301):
+            site.after(seconds)
+        assert mail.handed == []
+        site.after(901)
+        site.sweep()
+        assert [each.recipients for each in mail.taken] == [TWO[:1]] * 3
+        for count in (4, 5):
+            site.after(HOUR)
+            failed(site)
+            site.sweep()
+            assert [each.recipients for each in mail.taken] == [TWO[:1]] * count
+        assert {row.cause for row in people.messages(site.runtime)} == {"partly-put-off"}
+
+        mail.recipient = lambda _address: "250 OK"
+        failed(site)
+        site.sweep()
+        assert mail.taken[-1].recipients == TWO, "there is room for it again"
+
+
+@pytest.mark.parametrize("ends", ["a message that all take", "a day"])
+def test_who_is_refused_for_now_is_waited_for_anew_after(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer, ends: str
+) -> None:
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        waited_for(site, mail)
+        if ends == "a day":
+            site.now += timedelta(days=1)
+        else:
+            mail.recipient = lambda _address: "250 OK"
+            failed(site)
+            site.sweep()
+            assert [each.recipients for each in mail.taken] == [TWO]
+            mail.taken.clear()
+        waited_for(site, mail)
+
+
+def test_while_one_is_refused_for_good_another_who_is_refused_for_now_is_waited_for(
+    store: Installation, carrier_of_all: SimulatorProcess, mail: MailServer
+) -> None:
+    says = {TWO[1]: "452 full", "gone@practice.example": "550 gone"}
+    mail.recipient = lambda address: says.get(address, "250 OK")
+    wish = {**mail.environ, "EMAIL_TO": ",".join([*TWO, "gone@practice.example"])}
+    with open_site(store, carrier_of_all, **wish) as site:
+        for seconds in (0, 61, 301, 901):
+            failed(site)
+            site.after(seconds)
+        assert [each.recipients for each in mail.taken] == [TWO[:1]] * 4
+        del says[TWO[1]]
+        failed(site)
+        site.after(1)  # an id says when it was made
+        assert mail.taken[-1].recipients == TWO
+        says[TWO[1]] = "450 greylisted"
+        failed(site)
+        site.after(1)
+        assert len(mail.taken) == 5
+        del says[TWO[1]]
+        site.after(61)
+        assert [each.recipients for each in mail.taken[4:]] == [TWO] * 2
+
+
+def test_a_plugin_that_takes_nothing_for_now_is_asked_once_more_and_then_left_alone(
+    store: Installation,
+    carrier_of_all: SimulatorProcess,
+    mail: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    def takes_nothing(_self: object, notification: Notification) -> bool:
+        asked.append(notification.put_off_long)
+        raise Throttled
+
+    with open_site(store, carrier_of_all, **{**mail.environ, "EMAIL_TO": ",".join(TWO)}) as site:
+        waited_for(site, mail)
+        monkeypatch.setattr(EmailNotifier, "notify", takes_nothing)
+        failed(site)
+        site.sweep()
+        site.sweep()
+        assert asked == [False, True]
 
 
 def test_who_is_refused_for_now_when_the_server_is_back_after_hours_is_waited_for(

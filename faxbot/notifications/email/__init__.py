@@ -1,7 +1,7 @@
 """Notices by e-mail, over SMTP: plain text that names a fax by its id, and nobody.
 
 A message goes to all recipients in one transaction, which the server takes or does not: it waits for those who are put
-off (greylisting, a full mailbox), for a quarter of an hour. Its Message-ID is made of the
+off (greylisting, a full mailbox), for a quarter of an hour, and those behind it no more. Its Message-ID is made of the
 notification's own id, so that a mail that is sent twice, because nobody knows whether it arrived, is known as one.
 """
 
