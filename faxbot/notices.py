@@ -30,6 +30,8 @@ TOLD_WITHIN = timedelta(days=1)
 KEPT = timedelta(days=31)
 LOOKED, LOOK_EVERY = "looked for waits", timedelta(minutes=1)
 """As what it is noted that no wait was found, and for how long that is believed."""
+TIDIED, TIDY_EVERY = "looked for old notices", timedelta(hours=1)
+"""As what it is noted that all that is old was forgotten, and for how long that is believed."""
 SOME = 500
 """Rows of one transaction of a sweep."""
 NOTICES, MESSAGES = table(Notice), table(SentNotification)
@@ -167,14 +169,19 @@ _LASTING = {status: _lasting(status) for status in WAIT_ENDS}
 
 def tidy(runtime: Runtime) -> int:
     """Forget what is over for long, and what was for plugins by which nobody is told any more; some hundreds of each.
-    How many rows."""
+    How many rows. Where no more is left it rests, for it looks at all old notices of faxes that still wait."""
+    if heartbeats.lately(runtime, TIDIED, TIDY_EVERY):
+        return 0
     now, active = runtime.now(), list(runtime.config.notification_plugin_ids)
     old, late = {"before": now - KEPT}, {"before": now - TOLD_WITHIN, "active": active}
-    return sum(
+    gone = [
         len(runtime.database.rows(statement, words))
         for statements, words in ((_OLD, old), (_UNWANTED, late))
         for statement in statements
-    )
+    ]
+    if max(gone) < SOME:
+        heartbeats.beat(runtime, [TIDIED])
+    return sum(gone)
 
 
 _BEFORE = sa.bindparam("before", type_=UtcDateTime)
@@ -185,12 +192,12 @@ def _some(rows: sa.Table, *which: sa.ColumnElement[bool]) -> sa.Executable:
     return sa.delete(rows).where(rows.c.id.in_(some)).returning(rows.c.id)
 
 
-# By the notice it is known that people were told of a wait that lasts.
+# By the notice it is known that people were told of a wait that lasts: it stays, and each look comes by it.
 _MAY_LAST = sa.and_(
     NOTICES.c.kind == Notable.HELD.value,
     sa.exists().where(Job.id == NOTICES.c.fax_id, sa.text(IS_OPEN)),
 )
-# Each by an index of its own: these are asked every few seconds.
+# Each by an index of its own.
 _OLD = (
     _some(
         NOTICES,

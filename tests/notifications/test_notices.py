@@ -254,6 +254,42 @@ def test_of_a_wait_that_lasts_for_months_people_are_told_once_and_it_is_forgotte
     assert told(site) == []
 
 
+def test_old_notices_of_faxes_that_still_wait_are_looked_at_once_an_hour_when_the_others_are_gone(
+    site: Site,
+) -> None:
+    job_id = uncertain(site)
+    row = {
+        "account_id": "default", "plugin_id": "email", "kind": Notable.HELD.value, "why": None,
+        "notification_id": new_id(site.now), "occurred_at": site.now, "created_at": site.now,
+    }  # fmt: skip
+    stay = [{**row, "fax_id": job_id, "sequence": 1000 + n} for n in range(notices.SOME + 100)]
+    go = [{**row, "fax_id": new_id(site.now), "sequence": 3} for _ in range(notices.SOME + 200)]
+    with site.runtime.database.writing() as connection:
+        connection.execute(sa.insert(Notice), [*stay, *go])
+    site.now += notices.KEPT + timedelta(seconds=1)
+    looks: list[str] = []
+
+    def counts(_connection: object, _cursor: object, text: str, *_: object) -> None:
+        if text.startswith("DELETE FROM notices "):
+            looks.append(text)
+
+    for engine in {site.runtime.database.engine, site.runtime.database.reader}:
+        sa.event.listen(engine, "before_cursor_execute", counts)
+
+    def looked() -> tuple[int, int]:
+        """What one sweep forgot, and with how many looks at notices."""
+        looks.clear()
+        return notices.tidy(site.runtime), len(looks)
+
+    assert [looked(), looked()] == [(notices.SOME, 2), (200, 2)]
+    for _ in range(5):
+        site.now += timedelta(minutes=10)
+        assert looked() == (0, 0)
+    site.now += timedelta(minutes=10)
+    assert [looked(), looked()] == [(0, 2), (0, 0)]
+    assert told(site) == [(job_id, "held")] * len(stay)
+
+
 def test_a_fax_that_is_let_go_and_held_again_all_the_time_is_told_of_once(site: Site) -> None:
     others = [site.fax() for _ in range(2)]
     job_id = held(site)
