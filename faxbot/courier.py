@@ -67,12 +67,18 @@ def _written(runtime: Runtime, tried: Sequence[Tried]) -> dict[str, Standing]:
     try:
         return deliveries.conclude(runtime, tried)
     except IntegrityError:
-        if len(tried) == 1:
-            log.error("a try of an unknown delivery", extra={"webhook_id": tried[0].target.id})  # noqa: TRY400 - no PHI
-            return {tried[0].target.id: Standing(True, 0)}  # it goes on with what is known
+        pass
     standings: dict[str, Standing] = {}
+    unknown: list[str] = []
     for each in tried:
-        standings |= _written(runtime, [each])
+        try:
+            standings |= deliveries.conclude(runtime, [each])
+        except IntegrityError:
+            log.error("a try of an unknown delivery", extra={"webhook_id": each.target.id})  # noqa: TRY400 - no PHI
+            unknown.append(each.target.id)
+    for webhook_id in unknown:
+        # It goes on with what is known; where another try has closed it, it stays closed.
+        standings.setdefault(webhook_id, Standing(True, 0))
     return standings
 
 

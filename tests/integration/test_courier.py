@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from faxbot import courier, deliveries, health, webhooks
 from faxbot.courier import CALLS_EACH, MOST_CALLS, Courier
+from faxbot.dialling import GONE, Answer
 from faxbot.models import WebhookDelivery
 from tests import certificates
 from tests.carrier import SimulatorProcess
@@ -316,6 +317,24 @@ def test_a_delivery_that_the_ledger_does_not_know_any_more_keeps_no_other_waitin
         works.wake()
         eventually(lambda: len(other.heard) == 4 and statuses(site, stays) == {"delivered"})
         eventually(lambda: statuses(site, gone) == {"delivered"})
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["the unknown one last", "the unknown one first"])
+def test_a_try_of_an_unknown_delivery_does_not_open_an_endpoint_that_another_one_has_closed(
+    site: Site, order: int
+) -> None:
+    webhook_id, _ = subscribe(site.runtime, "http://127.0.0.1:9999/")
+    faxes(site, 2)
+    (target,) = deliveries.claim(site.runtime, 10, 10)
+    known, unknown = deliveries.due(site.runtime, target, [], 10)
+    with site.runtime.database.writing() as connection:
+        connection.execute(sa.delete(WebhookDelivery).where(WebhookDelivery.id == unknown.id))
+    gone = Answer(GONE, 0.1, 410)
+    lot = [deliveries.Tried(target, row, site.now, gone) for row in (known, unknown)]
+
+    standings = courier._written(site.runtime, lot[::order])
+    assert not standings[webhook_id].open
+    assert hook(site.runtime, webhook_id).state == webhooks.DISABLED
 
 
 def test_one_that_is_deleted_while_it_is_called_gets_nothing_more(
