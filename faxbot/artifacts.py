@@ -207,8 +207,8 @@ def discard(
 
 
 def _said(error: Exception) -> str:
-    """Of our own errors the sentence, for it names what mends it; of others the kind."""
-    return error.detail if isinstance(error, FaxbotError) else type(error).__name__
+    """The sentence of a storage that says it is away, for it names what mends it; of others the kind."""
+    return error.detail if isinstance(error, StorageAway) else type(error).__name__
 
 
 def are_gone(runtime: Runtime, row: Mapping[str, Any]) -> bool:

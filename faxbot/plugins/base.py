@@ -362,8 +362,9 @@ def check_key(key: str) -> str:
 
 class StoragePlugin(FaxbotPlugin):
     """Keeps stored bytes under keys that core chooses (check_key), never user input; a key names the same bytes for
-    ever. What a storage that is away, or that does not let us in, raises is StorageAway: only what is surely not
-    there is an ArtifactNotFound. Several threads keep, read and delete at once."""
+    ever. What a storage that is away, or that does not let us in, raises is StorageAway, whose sentence is logged, so
+    it repeats nothing of what a service said: only what is surely not there is an ArtifactNotFound. Several threads
+    keep, read and delete at once."""
 
     @abstractmethod
     def put(self, key: str, source: Path) -> None:
