@@ -361,8 +361,8 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     documents, rendered = of_job(runtime.database, job.id)
     rendered = _made(documents, rendered, job.resolution)
     if rendered:
-        # Pages that are gone can be made again, as long as the documents are there.
-        with suppress(ArtifactNotFound):
+        # Pages that are gone, or away, can be made again, as long as the documents are there.
+        with suppress(ArtifactNotFound, StorageAway):
             path = fetch(runtime, rendered[0], workspace)
             return path, rendered[0].pages
     sources = [(fetch(runtime, document, workspace), document.media_type) for document in documents]
@@ -370,6 +370,20 @@ def pages_of(runtime: Runtime, job: JobRow, workspace: Workspace) -> tuple[Path,
     pages = runtime.renderer.render(sources, target, resolution=job.resolution)
     _keep(runtime, job, target, pages, workspace)
     return target, pages
+
+
+def lie_here(runtime: Runtime, job: JobRow) -> bool:
+    """Whether all its documents are files of this machine, by their storages; what they say they say at once."""
+    documents, _ = of_job(runtime.database, job.id)
+    return all(lies_here(runtime, each.storage_id, each.key) for each in documents)
+
+
+def lies_here(runtime: Runtime, storage_id: str, key: str) -> bool:
+    """Whether this storage has what it keeps under this key as a file of this machine; not where nobody can tell."""
+    try:
+        return storage(runtime, storage_id).path(key) is not None
+    except PluginError:
+        return False
 
 
 def _made(

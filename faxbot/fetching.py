@@ -57,6 +57,8 @@ MOST_BYTES = 200 * 1024 * 1024
 LET_GO, DAILY = timedelta(days=28), timedelta(days=1)
 """For so long what was kept of a received fax is to be let go every hour, and nothing that is stored of it is removed;
 then each day, till it is done, or retention has removed the fax for as long: then a person must."""
+TRIED_AT_LEAST = 24
+"""So often, since for weeks nobody may have been here to try."""
 LEFT = ("file in the plugin's folder", "body of the callback")
 """What may be left of a received fax, as the log calls it."""
 DRAWN_AGAIN = 3
@@ -346,7 +348,9 @@ def _let_go(runtime: Runtime, fax: Row) -> None:
     left = ", ".join(what for what, is_gone in zip(LEFT, ended, strict=True) if not is_gone)
     now = runtime.now()
     with runtime.database.writing() as connection:
-        this = connection.execute(_STANDS_LOCKED, {"inbound_id": fax.id}).first()
+        # Whether a hold was lifted is asked behind the lock for which who lifts it made us wait.
+        connection.execute(_LOCKED_ID, {"inbound_id": fax.id})
+        this = connection.execute(_STANDS, {"inbound_id": fax.id}).first()
         if this is None or not _is_over(this):
             return  # it is had anew
         at = _again_at(fax, this, now) if left else None
@@ -390,10 +394,10 @@ def _is_held(this: Row) -> bool:
 
 def _again_at(fax: Row, this: Row, now: datetime) -> datetime | None:
     """When what is left of it is to be let go next; None where that was in vain for LET_GO since retention removed it,
-    or since its last legal hold was lifted."""
+    or since its last legal hold was lifted, and so often."""
     if this.purged_at is not None and not _is_held(this):
         since = max(this.purged_at, this.lifted_at or this.purged_at)
-        if now - since >= LET_GO:
+        if now - since >= LET_GO and fax.tries >= TRIED_AT_LEAST:
             return None
     return now + (LATEST if now - fax.created_at < LET_GO else DAILY)
 
@@ -419,7 +423,7 @@ _STANDS: sa.Select[Any] = sa.select(
     .scalar_subquery()
     .label("lifted_at"),
 ).where(_FAX.c.id == sa.bindparam("inbound_id"))
-_STANDS_LOCKED = _STANDS.with_for_update(of=_FAX)
+_LOCKED_ID = sa.select(_FAX.c.id).where(_FAX.c.id == sa.bindparam("inbound_id")).with_for_update()
 _LET_GO = (
     sa.update(_FAX)
     .where(_FAX.c.id == sa.bindparam("its_id"))

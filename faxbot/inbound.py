@@ -195,7 +195,10 @@ def _error(fax: Row) -> dict[str, Any] | None:
 
 
 _OURS = "Its document cannot be had now: this server failed at it, and the worker's log says how."
-_AWAY = "Its document cannot be had now: its provider cannot be reached, or has no time for it."
+_AWAY = (
+    "Its document cannot be had now: its provider cannot be reached, or has no time for it, or does not have it yet. "
+    "Where it lies in a folder, see that the right one is mounted."
+)
 _NOT_THERE = "Its document is not there: its provider was asked, and had none."
 WHY = {
     AccountRefused.code: "Its document cannot be had: its provider does not let this server in. Test its "

@@ -57,6 +57,8 @@ _CALLBACKS, _DELIVERIES, _HOLDS = table(Callback), table(WebhookDelivery), table
 _FINAL = [status.value for status in TERMINAL]
 _HAD = [Reception.RECEIVED.value, Reception.FAILED.value]
 Rows = Sequence[sa.Row[Any]]
+_Place = tuple[str, str]
+"""A storage's id, and the folder of a day in it, or "" for the whole of it."""
 Conditions = Sequence[sa.ColumnElement[bool]]
 
 log = logging.getLogger(__name__)
@@ -107,8 +109,8 @@ class Work:
     limit: int = 500
     until: float = math.inf
     """By the monotonic clock: when others are to have their turn."""
-    away: set[str] = field(default_factory=set)
-    """Storages that refused IN_A_ROW: they are not asked any more."""
+    away: set[_Place] = field(default_factory=set)
+    """What refused IN_A_ROW, storages or days in one: it is not asked any more."""
     rehearsed: Mapping[str, datetime] = field(default_factory=dict)
     """The cutoffs of all classes where nothing is removed: what a run would have removed before is there still."""
     held: float = 0.0
@@ -332,11 +334,11 @@ class BytesStep(Step):
 
 class _Asking:
     """Several threads ask storages to remove bytes, in order. One that refuses IN_A_ROW, whichever thread asked, is
-    away, and is asked by nobody any more: one that hangs is asked once by each."""
+    away (_place), and is asked by nobody any more: one that hangs is asked once by each."""
 
     def __init__(self, work: Work, rows: Rows) -> None:
         self._work, self._rows = work, rows
-        self._refusals = Counter[str]()
+        self._refusals = Counter[_Place]()
         self._lock = threading.Lock()
         self.taken = 0
         """So many of the rows are looked at, the first ones."""
@@ -363,15 +365,36 @@ class _Asking:
             return self._rows[self.taken - 1]
 
     def _discarded(self, row: sa.Row[Any]) -> bool:
-        work, storage_id = self._work, row.storage_id
-        if storage_id in work.away or time.monotonic() >= work.asks_until:
+        work = self._work
+        if _is_away(work, row) or time.monotonic() >= work.asks_until:
             return False
         is_gone = artifacts.discard(work.runtime, [row._asdict()], were_settled=True)
+        place = None if is_gone else _place(work, row)
         with self._lock:
-            self._refusals[storage_id] = 0 if is_gone else self._refusals[storage_id] + 1
-            if self._refusals[storage_id] >= IN_A_ROW:
-                work.away.add(storage_id)
-        return is_gone
+            if place is None:
+                for each in _places(row) if self._refusals else ():
+                    self._refusals.pop(each, None)
+                return True
+            self._refusals[place] += 1
+            if self._refusals[place] >= IN_A_ROW:
+                work.away.add(place)
+        return False
+
+
+def _places(row: sa.Row[Any]) -> tuple[_Place, _Place]:
+    """Its storage, and in that the folder of its day."""
+    return (row.storage_id, ""), (row.storage_id, row.key.rpartition("/")[0])
+
+
+def _place(work: Work, row: sa.Row[Any]) -> _Place:
+    """What is away where its bytes could not be asked for: of a storage that has files of this machine the folder of a
+    day, which may be missing alone."""
+    whole, day = _places(row)
+    return day if artifacts.lies_here(work.runtime, row.storage_id, row.key) else whole
+
+
+def _is_away(work: Work, row: sa.Row[Any]) -> bool:
+    return bool(work.away) and not work.away.isdisjoint(_places(row))
 
 
 def _looked_for(work: Work, rows: Rows) -> tuple[Rows, set[str]]:
@@ -380,7 +403,7 @@ def _looked_for(work: Work, rows: Rows) -> tuple[Rows, set[str]]:
     gone = set[str]()
     until = min(work.until, work.asks_until)
     for number, row in enumerate(rows):
-        if number and row.storage_id not in work.away and time.monotonic() >= until:
+        if number and not _is_away(work, row) and time.monotonic() >= until:
             return rows[:number], gone
         if _are_gone(work, row):
             gone.add(row.id)
@@ -389,12 +412,12 @@ def _looked_for(work: Work, rows: Rows) -> tuple[Rows, set[str]]:
 
 def _are_gone(work: Work, row: sa.Row[Any]) -> bool:
     """Whether its bytes are surely not there. A storage that cannot tell is not asked again in this run."""
-    if row.storage_id in work.away:
+    if _is_away(work, row):
         return False
     try:
         return artifacts.are_gone(work.runtime, row._asdict())
     except Exception as error:  # noqa: BLE001 - a store's client raises anything
-        work.away.add(row.storage_id)
+        work.away.add(_place(work, row))
         log.warning("stored bytes not looked for", extra={"exception": type(error).__name__})
         return False
 
@@ -689,7 +712,7 @@ def _forget_received_numbers(connection: Connection, work: Work, rows: Rows) -> 
         _INBOUND.c.cause == fetching.NO_DOCUMENT,
         _INBOUND.c.provider_id.in_(_providers(work, keep=True)),
     )
-    connection.execute(let_go.values(next_at=work.now))
+    connection.execute(let_go.values(next_at=work.now, tries=0))
     _forget_reasons(connection, ids)
     return purged
 

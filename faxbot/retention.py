@@ -419,7 +419,7 @@ class _Slice:
     ) -> bool | None:
         """Whether all of them were done in time; None where the class is broken off. `removed`: so many before; None:
         nobody hears of it."""
-        away = set[str]()
+        away = set[tuple[str, str]]()
         for number, deed, cursor in deeds:
             page = self.ledger.of(name, number)
             task = Work(self.runtime, cutoff, page, cursor, FIRST_BATCH, self.until, away)

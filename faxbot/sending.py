@@ -148,7 +148,8 @@ def _prepare(runtime: Runtime, job: JobRow, workspace: Workspace) -> Prepared:
     try:
         document, pages = artifacts.pages_of(runtime, job, workspace)
     except (ArtifactNotFound, StorageAway) as error:
-        # Held, and looked for again soon: how long a storage is away says nothing of when it is back.
+        if isinstance(error, StorageAway) and not artifacts.lie_here(runtime, job):
+            raise  # a service that hangs is asked later and later: each answer may be long in coming
         log.warning("document cannot be read", extra={"job_id": job.id, "exception": error.detail})
         raise NotNow(reason="document_gone") from None
     # Opened here, where a key that does not fit costs nothing yet.

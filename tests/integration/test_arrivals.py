@@ -862,6 +862,19 @@ def test_one_that_was_given_up_and_whose_folder_never_comes_back_ends_and_the_lo
     assert (faxes(site), events(site)) == ([], [])
 
 
+def test_one_try_after_weeks_in_which_nobody_was_here_is_not_the_last(
+    folder: tuple[Site, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    site, path = folder
+    emptied(site, path)
+    site.now += timedelta(days=40)
+    site.after(0)
+    assert (only(site).next_at > site.now, never_let_go(caplog)) == (True, [])
+    document = mounted(path)
+    site.after(86_400)
+    assert (document.exists(), never_let_go(caplog)) == (False, [])
+
+
 def test_of_one_that_was_held_the_four_weeks_begin_when_the_last_hold_is_lifted(
     folder: tuple[Site, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -921,9 +934,10 @@ def test_the_file_of_one_that_is_said_again_while_its_plugin_starts_stays_till_i
     its_id, document = only(site).id, mounted(path)
 
     def said_again() -> None:
-        arrives(site, body=b"2", external_id=LIES_HERE)
+        arrives(site, body=b"with it", external_id=LIES_HERE, attached=True)
         callbacks.apply(site.runtime, site.rung.pop(0)[1])
 
+    site.odd.does["attached"] = gives()
     site.rung.clear()
     starts_slowly(site, monkeypatch, said_again)
     site.now += timedelta(days=1)

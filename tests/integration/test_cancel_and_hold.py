@@ -361,17 +361,26 @@ def test_a_document_that_was_changed_holds_its_fax_until_it_is_what_was_stored(s
     assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
 
 
-@pytest.mark.parametrize("harm", [{"key": Artifact.key + "-gone"}, {"sha256": "0" * 64}])
-def test_fax_pages_that_are_gone_or_were_changed_are_made_again(
+@pytest.mark.parametrize(
+    "harm",
+    [{"key": Artifact.key + "-gone"}, {"key": "2026/01/01/away"}, {"sha256": "0" * 64}],
+    ids=["gone", "away", "changed"],
+)
+def test_fax_pages_that_are_gone_away_or_were_changed_are_made_again(
     site: Site, harm: dict[str, Any]
 ) -> None:
+    site.odd.does["send"] = raises(Unreachable())
     job_id = site.fax()
-    with site.runtime.database.transaction() as session:
-        session.execute(sa.update(Artifact).filter_by(job_id=job_id, role="pages").values(harm))
+    sending.attempt(site.runtime, job_id)
+    del site.odd.does["send"]
+    with site.runtime.database.writing() as connection:
+        pages = sa.update(Artifact).filter_by(job_id=job_id, role="pages").values(harm)
+        assert connection.execute(pages).rowcount == 1
+    site.now += timedelta(hours=1)
 
     sending.attempt(site.runtime, job_id)
 
-    assert site.story(job_id) == "QUEUED SUBMITTING SENT"
+    assert site.story(job_id) == "QUEUED SUBMITTING RETRYING SUBMITTING SENT"
 
 
 def test_a_refused_call_is_not_repeated_every_minute(site: Site) -> None:

@@ -1033,6 +1033,20 @@ def test_a_process_without_the_volume_of_the_documents_proves_no_removal(
     assert site.stored() == 0
 
 
+def test_a_day_that_has_no_folder_keeps_no_other_day_from_being_removed(site: Site) -> None:
+    """As of a container that had no volume then, and was made anew; its database was elsewhere."""
+    lost = {ended(site) for _ in range(3)}
+    days = {Path(row.key).parent for row in rows(site, Artifact)}
+    site.now += 2 * DAY
+    ended(site)
+    for day in days:
+        shutil.rmtree(site.runtime.config.data_dir / "documents" / day)
+    site.now += 31 * DAY
+    found = proofs(site, site.purge())
+    assert (found["document"], found["renditions"]) == ((4, 1, "storage"),) * 2
+    assert {row.job_id for row in rows(site, Artifact)} == lost
+
+
 def test_documents_whose_day_has_no_folder_go_when_somebody_says_that_they_are_gone(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1048,7 +1062,7 @@ def test_documents_whose_day_has_no_folder_go_when_somebody_says_that_they_are_g
         for each in caplog.records
         if each.message == "stored bytes not removed"
     }
-    assert [("FAX_DATA_DIR" in each, "docs/storage.md" in each) for each in said] == [(True, True)]
+    assert [(str(day) in each, "docs/storage.md" in each) for each in said] == [(True, True)]
     folder.mkdir()
     assert proofs(site, site.purge())["document"] == (1, 1, "done")
     assert rows(site, Artifact) == []

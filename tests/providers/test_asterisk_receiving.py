@@ -178,17 +178,18 @@ def test_a_fax_in_a_folder_that_faxbot_may_not_enter_is_told_of_and_health_says_
     assert this.health().ok
 
 
-def test_folders_below_what_faxbot_may_not_enter_are_not_there(
+def test_a_fax_in_a_folder_below_what_faxbot_may_not_enter_is_told_of_and_health_says_so(
     manager: Manager, this: Asterisk, received: Path
 ) -> None:
+    """Nobody would hear of it else: it is not handed over, and the listener lives."""
     has_the_context(manager)
     manager.answers["Getvar"] = evaluated
     manager.received[NAME] = ARRIVED
 
     def told() -> Health:
-        with Ear(this):
-            eventually(lambda: manager.of("DBGetTree"))
-            rings(manager, NAME)
+        with Ear(this) as ear:
+            eventually(lambda: ear.arrivals or ear.error)
+        assert [each.external_id for each in ear.arrivals] == [NAME]
         with pytest.raises(AccountRefused):
             had(this, NAME)
         return this.health()
@@ -199,7 +200,7 @@ def test_folders_below_what_faxbot_may_not_enter_are_not_there(
     finally:
         received.parent.chmod(0o700)
     assert not health.ok
-    assert "ASTERISK_FOLDER is not there" in health.detail
+    assert "faxbot may not read ASTERISK_RECEIVED_FOLDER" in health.detail
     assert NAME in manager.received
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import pytest
 
 from faxbot import artifacts, envelopes, health, sending
+from faxbot.errors import StorageAway
 from tests.carrier import SimulatorProcess
 from tests.ground import Ground
 from tests.installation import Installation
@@ -77,13 +78,14 @@ def test_what_is_taken_waits_for_it_and_is_sent_once(site: Site, frail: S3Server
     job_id = site.submit(number()).job_id
     site.rung.clear()
     frail.freeze()
-    sending.attempt(site.runtime, job_id)
+    with pytest.raises(StorageAway):
+        sending.attempt(site.runtime, job_id)
     job = site.job(job_id)
-    assert (job.status, job.reason, job.faults, job.attempts) == ("held", "document_gone", 0, 0)
+    assert (job.status, job.faults, job.attempts) == ("queued", 1, 0)
 
     frail.thaw()
     site.after(60)
-    assert site.story(job_id) == "QUEUED HELD RELEASED SUBMITTING SENT"
+    assert site.story(job_id) == "QUEUED SUBMITTING SENT"
     assert site.at_carrier(job_id) == 1
 
 

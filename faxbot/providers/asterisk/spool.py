@@ -49,9 +49,14 @@ class Spool:
 
     @property
     def is_there(self) -> bool:
-        """Whether faxes can be taken from it: where it is on another machine they are handed over instead. False, too,
-        where it lies below what faxbot may not enter."""
-        return os.path.isdir(self._here)  # noqa: PTH112 - Path's raises where it may not look
+        """Whether faxes can be taken from it: where it is on another machine they are handed over instead. One that
+        faxbot may not look at is there: of what came in there it is told, and that it cannot be had."""
+        try:
+            return stat.S_ISDIR(self._here.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
     def has(self, fax_name: str) -> bool:
         """Whether the document of this fax is seen there now; not where nobody can tell, as in a folder that faxbot may

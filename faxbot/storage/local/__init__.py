@@ -57,7 +57,7 @@ class LocalStorage(StoragePlugin):
         try:
             return path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            _was_here(path.parent)
+            self._was_here(path.parent)
             raise ArtifactNotFound from None
 
     def path(self, key: str) -> Path | None:
@@ -73,23 +73,23 @@ class LocalStorage(StoragePlugin):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(f"{folder}/{each}")  # noqa: PTH108
                 return
-        _was_here(folder)
+        self._was_here(folder)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
-
-def _was_here(folder: str | Path) -> None:
-    """Raises StorageAway where the folder of what is not found is not there either: put() made it, and nothing of ours
-    removes it. So this is a process without the volume of the others, which keeps new documents all the same, and of
-    what it does not find nothing can be said."""
-    try:
-        os.stat(folder)  # noqa: PTH116 - as in delete()
-    except (FileNotFoundError, NotADirectoryError):
-        raise StorageAway(
-            "The folder of a document's day is not under FAX_DATA_DIR/documents: mount the volume of the documents in "
-            "every process, or make that folder where they are really gone (docs/storage.md)."
-        ) from None
+    def _was_here(self, folder: str | Path) -> None:
+        """Raises StorageAway where the folder of what is not found is not there either: put() made it, and nothing of
+        ours removes it. So this is a process without the volume of the others, which keeps new documents all the same,
+        and of what it does not find nothing can be said."""
+        try:
+            os.stat(folder)  # noqa: PTH116 - as in delete()
+        except (FileNotFoundError, NotADirectoryError):
+            day = os.path.relpath(folder, self._root)
+            raise StorageAway(
+                f"The folder {day} is not under FAX_DATA_DIR/documents: mount the volume of the documents in every "
+                "process, or make that folder where they are really gone (docs/storage.md)."
+            ) from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -175,6 +175,15 @@ def every_end_is_told_and_kept_until_it_is_acknowledged(asterisk: AsteriskServer
     assert_readable(file, asterisk.heard(FarEnd.FAX_NO_ECM.line(60)).path)
 
 
+def said_again(manager: Manager, far: str, file: Path, words: dict[str, str]) -> str:
+    """What the far end calls itself in another call: T.30 goes on without a frame that was not understood (CSI), as on
+    a machine too busy for a modem."""
+    dial(manager, "again", far, file, **words)
+    remote = decoded(told(manager, "again"))["remote"]
+    forget(manager, "again")
+    return remote
+
+
 def text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
     file = make_tiff(asterisk.documents / "one.tif", resolution="standard")
     station = "a,b=c;)}${EPOCH}$[1]"
@@ -188,7 +197,8 @@ def text_of_others_and_ours_stays_text(asterisk: AsteriskServer) -> None:
         dial(manager, "lines", lines, file, **words)
         dial(manager, "words", said, file, **words)
         assert decoded(told(manager, "lines"))["remote"] == HOSTILE_LINES
-        assert decoded(told(manager, "words"))["remote"] == HOSTILE_WORDS
+        remote = decoded(told(manager, "words"))["remote"]
+        assert (remote or said_again(manager, said, file, words)) == HOSTILE_WORDS
         assert decoded(asterisk.stored()["lines"])["remote"] == HOSTILE_LINES
         assert cause(manager, "lines") == "16"
         assert cause(manager, "words") == "16"
